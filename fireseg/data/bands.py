@@ -1,0 +1,71 @@
+"""The bands of Sentinel-2, and which of them a model sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fireseg.errors import FiresegError, did_you_mean
+
+SENTINEL2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+"""The thirteen bands of the instrument, in its own order."""
+
+CEMS_BANDS = tuple(band for band in SENTINEL2_BANDS if band != "B10")
+"""The twelve bands of a level-2A product: B10 sees no ground and is dropped by atmospheric correction."""
+
+BAND_NAMES = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
+"""The seven bands of this project: visible, near and short-wave infrared."""
+
+NUM_INPUT_CHANNELS = len(BAND_NAMES)
+
+_KNOWN_ORDERS = {len(order): order for order in (BAND_NAMES, CEMS_BANDS, SENTINEL2_BANDS)}
+
+
+def check_bands(bands: Sequence[str]) -> tuple[str, ...]:
+    """The bands, if all are Sentinel-2's and none comes twice.
+
+    Args:
+        bands: 1 to 13 names such as `B08`.
+
+    Raises:
+        ValueError: If there is none, one is unknown, or one comes twice.
+    """
+    faults = [f"no band '{band}'{did_you_mean(band, SENTINEL2_BANDS)}" for band in bands if band not in SENTINEL2_BANDS]
+    faults += [f"{band} comes twice" for band in sorted({band for band in bands if bands.count(band) > 1})]
+    if not bands:
+        faults.append("no band at all; name 1 to 13 of " + ", ".join(SENTINEL2_BANDS))
+    if faults:
+        raise ValueError("; ".join(faults))
+    return tuple(bands)
+
+
+def select_bands(num_channels: int, bands: Sequence[str]) -> list[int] | None:
+    """Which channels of a patch are the wanted bands.
+
+    A patch with as many channels as bands wanted holds just these, in this order. One of 7, 12 or 13
+    channels holds the project's seven, the twelve of level 2A or the instrument's thirteen, and the
+    wanted ones are picked by name.
+
+    Args:
+        num_channels: Channels of the stored patch.
+        bands: The bands wanted.
+
+    Returns:
+        Channel positions in the order of `bands`, or None for all as they are.
+
+    Raises:
+        FiresegError: If the channels cannot be told or do not hold a wanted band.
+
+    Example:
+        >>> select_bands(12, ("B02", "B12"))
+        [1, 11]
+    """
+    if num_channels == len(bands):
+        return None
+    order = _KNOWN_ORDERS.get(num_channels, ())
+    if missing := [band for band in bands if band not in order]:
+        held = f"the order {' '.join(order)}, without {' '.join(missing)}" if order else "no known order of bands"
+        raise FiresegError(
+            f"data.bands: {len(bands)} bands ({' '.join(bands)}), but the patches have {num_channels} channels, "
+            f"{held}; name the bands that the patches hold"
+        )
+    return [order.index(band) for band in bands]

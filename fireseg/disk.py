@@ -1,0 +1,77 @@
+"""Files that are whole or not there: written beside, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from fireseg.errors import FiresegError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what was written there takes its place at the end.
+
+    A process killed at any moment leaves the old file, or the new one. The content is forced to
+    disk before the rename, so that a power cut cannot leave a name without content.
+
+    Args:
+        path: The file to write. Its folder must exist.
+
+    Raises:
+        FiresegError: If the disk is full or the folder cannot be written.
+
+    Example:
+        >>> with replacing(Path("run/config.json")) as part:  # doctest: +SKIP
+        ...     part.write_text("{}")
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def disk_error(path: Path, error: OSError) -> FiresegError:
+    """The one clear line for a write that failed."""
+    if error.errno == errno.ENOSPC:
+        return FiresegError(f"{path}: the disk is full; make room, then go on with resume=<run folder>")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return FiresegError(f"{path}: cannot be written ({error.strerror}); choose a folder that is yours")
+    return FiresegError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Reads a file of tensors and plain values. Nothing in it can run: it is data, not code.
+
+    Args:
+        path: A file that `torch.save` wrote from a dict.
+
+    Returns:
+        The dict, with tensors on the CPU.
+
+    Raises:
+        FiresegError: If there is no such file, it is cut short, or holds anything but plain data.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise FiresegError(f"{path}: no such file") from error
+    except (RuntimeError, EOFError, UnpicklingError, OSError, KeyError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FiresegError(f"{path}: not a readable checkpoint ({first[:120]}); take another one") from error
+    if not isinstance(content, dict):
+        raise FiresegError(f"{path}: holds a {type(content).__name__}, but a checkpoint is a dict; take another one")
+    return content

@@ -1,0 +1,89 @@
+"""What a mask means: its classes, their colours, and the value that counts for nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from fireseg.errors import FiresegError
+
+IGNORE_INDEX = 255
+"""Mask value of a pixel that nobody labelled: it weighs nothing in losses, metrics and statistics."""
+
+DELINEATION = ("background", "fire")
+GRADING = ("no_damage", "negligible", "moderate", "high", "destroyed")
+
+# Unburned ground stays grey so that the burned classes carry the picture; the ramp is readable
+# without colour vision because it darkens steadily.
+_COLOURS = {
+    2: ("#d9d9d9", "#c1272d"),
+    5: ("#d9d9d9", "#fed976", "#fd8d3c", "#e31a1c", "#67000d"),
+}
+
+
+def get_class_names(num_classes: int) -> tuple[str, ...]:
+    """Names of the classes of a CEMS mask, as metric keys and legends use them.
+
+    Args:
+        num_classes: 2 for a delineation (DEL), 5 for a grading (GRA).
+
+    Returns:
+        One name a class, in the order of the mask's values.
+
+    Raises:
+        FiresegError: If no CEMS product has that many classes.
+
+    Example:
+        >>> get_class_names(2)
+        ('background', 'fire')
+    """
+    for names in (DELINEATION, GRADING):
+        if len(names) == num_classes:
+            return names
+    raise FiresegError(
+        f"num_classes: {num_classes}, but a CEMS mask has 2 classes (task=del) or 5 (task=gra); "
+        "a task of your own names its classes in task.class_names"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A labelling: which values a mask may hold, and what they are called.
+
+    Class 0 is unburned; every class above it is fire.
+
+    Args:
+        name: Short name, `del` or `gra`, or one of your own.
+        num_classes: How many classes, unburned included, at least 2.
+        class_names: One name a class.
+        ignore_index: The value of unlabelled pixels, outside the classes.
+    """
+
+    name: str
+    num_classes: Annotated[int, Field(ge=2, le=254)]
+    class_names: Annotated[tuple[str, ...], Field(min_length=2)]
+    ignore_index: Annotated[int, Field(ge=0, le=255)] = IGNORE_INDEX
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != self.num_classes:
+            raise FiresegError(
+                f"task.class_names: {len(self.class_names)} names for task.num_classes={self.num_classes}; "
+                "give one name a class"
+            )
+        if self.ignore_index < self.num_classes:
+            raise FiresegError(
+                f"task.ignore_index: {self.ignore_index} is one of the classes 0 to {self.num_classes - 1}; "
+                "take a value that no class has, as 255"
+            )
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """One `#rrggbb` a class: grey ground, then from pale to dark with severity."""
+        if self.num_classes in _COLOURS:
+            return _COLOURS[self.num_classes]
+        ramp = _COLOURS[5][1:]
+        last = max(self.num_classes - 2, 1)
+        picks = (round(grade * (len(ramp) - 1) / last) for grade in range(self.num_classes - 1))
+        return (_COLOURS[5][0], *(ramp[pick] for pick in picks))
