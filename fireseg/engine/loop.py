@@ -1,0 +1,276 @@
+"""One epoch after the other: train, validate, hand over what came of it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from fireseg.batch import Batch
+from fireseg.engine import scheduler
+from fireseg.engine.device import DeviceName, PrecisionName, get_autocast_dtype, get_device, set_threads
+from fireseg.engine.finite import FiniteWatch
+from fireseg.engine.interrupt import Interrupts
+from fireseg.engine.optimizer import current_lr
+from fireseg.engine.state import TrainingState
+from fireseg.errors import FiresegError
+from fireseg.metric import CombinedMetrics
+
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
+class SizedIterable(Protocol):
+    """Batches that can be counted beforehand."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+Watch = Callable[[SizedIterable, str], Iterable[Batch]]
+
+
+class Epoch(NamedTuple):
+    """What came of one epoch.
+
+    Attributes:
+        number: From 1.
+        train: Loss, its parts and the metrics over the training batches, as they went by.
+        val: The same over the validation split, after the epoch.
+        lr: Learning rate of the epoch.
+        seconds: Wall time, validation included.
+        images_per_second: Training images by training seconds.
+    """
+
+    number: int
+    train: dict[str, float]
+    val: dict[str, float]
+    lr: float
+    seconds: float
+    images_per_second: float
+
+    def row(self) -> dict[str, float]:
+        """One flat row; the score that decides comes first, for trackers show first what came first."""
+        return {
+            "val/fire_iou": self.val["fire_iou"],
+            **{f"val/{name}": value for name, value in self.val.items()},
+            **{f"train/{name}": value for name, value in self.train.items()},
+            "lr": self.lr,
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+        }
+
+
+class Loaders(Protocol):
+    """Where batches come from."""
+
+    def train_dataloader(self, epoch: int) -> SizedIterable:
+        """The batches of a training epoch: a function of its number alone."""
+        ...
+
+    def val_dataloader(self) -> SizedIterable:
+        """The validation batches, always the same."""
+        ...
+
+
+class Engine:
+    """Trains and validates, an epoch at a time.
+
+    Args:
+        epochs: Epochs in all.
+        precision: `fp32`, `bf16`, `fp16`, or `auto` for what the device does best.
+        clip_norm: Largest norm of the gradient, or None for no limit.
+        ema_decay: Decay of a running mean of the weights, per step, or None for no mean.
+        limit_batches: Batches an epoch, of either split, for a quick try; None for all.
+        threads: CPU threads of torch; None for the cores that the process may use.
+        device: `auto`, `cuda`, `mps` or `cpu`.
+
+    Attributes:
+        device: The device itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: PositiveInt = 50,
+        precision: PrecisionName = "auto",
+        clip_norm: PositiveFloat | None = 1.0,
+        ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
+        limit_batches: PositiveInt | None = None,
+        threads: PositiveInt | None = None,
+        device: DeviceName = "auto",
+    ) -> None:
+        self.epochs = epochs
+        self.clip_norm = clip_norm
+        self.limit_batches = limit_batches
+        self.device = get_device(device)
+        self.threads = set_threads(threads)
+        self._ema_decay = ema_decay
+        self._dtype = get_autocast_dtype(self.device, precision)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Moves a model to the device, in the memory layout that convolutions there like best."""
+        return model.to(self.device, memory_format=self._layout)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
+
+    def begin(self, model: nn.Module, optimizer: Any, scheduler: Any = None) -> TrainingState:
+        """The state before the first epoch."""
+        is_scaled = self._dtype is torch.float16
+        return TrainingState(model, optimizer, scheduler=scheduler, is_scaled=is_scaled, ema_decay=self._ema_decay)
+
+    def run(
+        self,
+        state: TrainingState,
+        data: Loaders,
+        *,
+        loss: Loss,
+        metrics: CombinedMetrics,
+        seed: int,
+        interrupts: Interrupts | None = None,
+        watch: Watch = lambda batches, label: batches,
+    ) -> Iterator[Epoch]:
+        """Yields every epoch from the one after `state.epoch` on.
+
+        An epoch is a function of the state, the seed and its number; nothing is carried over in
+        random generators, so that going on from a saved state is the same as never having stopped.
+
+        Args:
+            state: What is trained, changed in place. When an epoch is yielded, the state is that after it.
+            data: Where batches come from.
+            loss: Logits and masks in, total and named parts out.
+            metrics: Counts the decisions; begun anew for each split.
+            seed: Of everything random.
+            interrupts: Asked after each step.
+            watch: Wraps the batches of a split, as a progress bar does.
+
+        Raises:
+            FiresegError: If a loss is not finite, or memory runs out.
+            Interrupted: If a signal came.
+        """
+        interrupts = interrupts or Interrupts()
+        for number in range(state.epoch + 1, self.epochs + 1):
+            torch.manual_seed(derive_seed(seed, number))
+            begin, lr = time.perf_counter(), current_lr(state.optimizer)
+            batches = watch(self._limited(data.train_dataloader(number)), f"epoch {number} train")
+            train, num_images = self._train(state, batches, loss, metrics, interrupts, number)
+            between = time.perf_counter()
+            batches = watch(self._limited(data.val_dataloader()), f"epoch {number} val")
+            val = self._validate(state.kept_model, batches, loss, metrics, interrupts)
+            scheduler.step(state.scheduler, val["fire_iou"])
+            state.epoch = number
+            end = time.perf_counter()
+            yield Epoch(number, train, val, lr, end - begin, num_images / (between - begin))
+
+    def _train(
+        self,
+        state: TrainingState,
+        batches: Iterable[Batch],
+        loss: Loss,
+        metrics: CombinedMetrics,
+        interrupts: Interrupts,
+        number: int,
+    ) -> tuple[dict[str, float], int]:
+        state.model.train()
+        metrics.reset()
+        means, finite = _Means(), FiniteWatch(number, self.device)
+        for step, batch in enumerate(batches, start=1):
+            with _memory_named(len(batch.names), self.device):
+                logits, total, parts, mask = self._forward(state.model, batch, loss)
+                state.step(total, clip_norm=self.clip_norm)
+            finite.see(step, total, batch.names)
+            means.add(len(batch.names), total, parts)
+            metrics.update(logits.detach(), mask)
+            interrupts.check()
+        finite.look()
+        return {**means.read(), **metrics.compute()}, means.num_images
+
+    @torch.inference_mode()
+    def _validate(
+        self, model: nn.Module, batches: Iterable[Batch], loss: Loss, metrics: CombinedMetrics, interrupts: Interrupts
+    ) -> dict[str, float]:
+        model.eval()
+        metrics.reset()
+        means = _Means()
+        for batch in batches:
+            with _memory_named(len(batch.names), self.device):
+                logits, total, parts, mask = self._forward(model, batch, loss)
+            means.add(len(batch.names), total, parts)
+            metrics.update(logits, mask)
+            interrupts.check()
+        return {**means.read(), **metrics.compute()}
+
+    def _forward(self, model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+        batch = batch.to(self.device)
+        image = batch.image.contiguous(memory_format=self._layout)
+        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            logits = model(image)
+        return logits, *loss(logits, batch.mask), batch.mask
+
+    def _limited(self, batches: SizedIterable) -> SizedIterable:
+        return batches if self.limit_batches is None else _Limited(batches, self.limit_batches)
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        # 1.3 to 1.4 times as fast on depthwise encoders, no slower on others; MPS gains nothing.
+        return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
+
+
+class _Limited:
+    """The first few batches of a split."""
+
+    def __init__(self, batches: SizedIterable, limit: int) -> None:
+        self._batches, self._limit = batches, limit
+
+    def __len__(self) -> int:
+        return min(len(self._batches), self._limit)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return itertools.islice(self._batches, self._limit)
+
+
+class _Means:
+    """Means over images of losses, added up on the device."""
+
+    def __init__(self) -> None:
+        self.num_images = 0
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+
+    def add(self, num_images: int, total: Tensor, parts: dict[str, Tensor]) -> None:
+        values = torch.stack([total.detach(), *(part.detach() for part in parts.values())]).float() * num_images
+        self._names = ["loss", *parts]
+        self._sums = values if self._sums is None else self._sums + values
+        self.num_images += num_images
+
+    def read(self) -> dict[str, float]:
+        if self._sums is None:
+            return {"loss": float("nan")}
+        return dict(zip(self._names, (self._sums / self.num_images).tolist(), strict=True))
+
+
+@contextmanager
+def _memory_named(batch_size: int, device: torch.device) -> Iterator[None]:
+    """Turns running out of memory into what to try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        is_ours = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+        if not is_ours:
+            raise
+        smaller = (
+            f"try data.batch_size={batch_size // 2}" if batch_size > 1 else "take smaller patches or a smaller encoder"
+        )
+        raise FiresegError(
+            f"data.batch_size: {batch_size} patches do not fit in the memory of {device}; {smaller}"
+        ) from error
+
+
+def derive_seed(seed: int, epoch: int) -> int:
+    """A seed for torch's generators that epochs and runs with neighbouring seeds do not share."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,198 @@
+"""The epochs: what they are a function of, and what stops them."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fireseg.batch import Batch
+from fireseg.engine import Engine, Interrupted, Interrupts, TrainingState
+from fireseg.engine.loop import derive_seed
+from fireseg.engine.optimizer import adamw
+from fireseg.engine.scheduler import cosine
+from fireseg.errors import FiresegError
+from fireseg.loss import CombinedLoss
+from fireseg.metric import CombinedMetrics
+
+
+class Loader:
+    """A few batches that are a function of the epoch."""
+
+    def __init__(self, epoch: int, num_batches: int, poison: float = 0.0) -> None:
+        self.epoch, self.num_batches, self.poison = epoch, num_batches, poison
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(self.epoch)
+        for number in range(self.num_batches):
+            mask = (torch.rand(2, 32, 32, generator=generator) > 0.5).to(torch.uint8)
+            image = torch.rand(2, 3, 32, 32, generator=generator) * 0.1 + mask[:, None] * 0.3
+            if number == 1:
+                image[0, 0, 0, 0] += self.poison
+            yield Batch(image, mask, (f"b{number}_0", f"b{number}_1"))
+
+
+class Data:
+    """Loaders over nothing but numbers."""
+
+    def __init__(self, poison: float = 0.0) -> None:
+        self.poison = poison
+
+    def train_dataloader(self, epoch: int) -> Loader:
+        return Loader(epoch, 4, self.poison)
+
+    def val_dataloader(self) -> Loader:
+        return Loader(0, 2)
+
+
+class Net(nn.Module):
+    """Two convolutions with everything that has state: batch norm and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(4, 2, 1)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layers(image)
+
+
+def begin(engine: Engine) -> TrainingState:
+    torch.manual_seed(0)
+    model = engine.place(Net())
+    optimizer = adamw(model.parameters(), lr=1e-2)
+    return engine.begin(model, optimizer, cosine(optimizer, epochs=engine.epochs))
+
+
+def run(engine: Engine, state: TrainingState, data: Data | None = None, interrupts: Interrupts | None = None):
+    metrics = CombinedMetrics(2)
+    return engine.run(state, data or Data(), loss=CombinedLoss(), metrics=metrics, seed=7, interrupts=interrupts)
+
+
+def weights(state: TrainingState) -> list[Tensor]:
+    return [value.clone() for value in state.model.state_dict().values()]
+
+
+def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_stopping_and_going_on_is_bit_equal_to_never_having_stopped(ema_decay: float | None):
+    engine = Engine(epochs=4, device="cpu", ema_decay=ema_decay)
+    whole = begin(engine)
+    rows = [epoch.row() for epoch in run(engine, whole)]
+
+    first = begin(engine)
+    epochs = run(engine, first)
+    next(epochs), next(epochs)
+    saved = {name: value for name, value in first.state_dict().items()}
+    torch.rand(1000)  # whatever else happened in between
+    second = begin(engine)
+    second.load_state_dict(saved)
+    rest = [epoch.row() for epoch in run(engine, second)]
+
+    assert equal(weights(whole), weights(second))
+    clock = {"seconds", "images_per_second"}
+    for one, other in zip(rows[2:], rest, strict=True):
+        assert {k: v for k, v in one.items() if k not in clock} == {k: v for k, v in other.items() if k not in clock}
+
+
+def test_training_learns_and_says_what_came_of_it():
+    engine = Engine(epochs=20, device="cpu")
+
+    epochs = list(run(engine, begin(engine)))
+
+    assert [epoch.number for epoch in epochs] == list(range(1, 21))
+    assert epochs[-1].train["loss"] < epochs[0].train["loss"]
+    assert epochs[-1].val["fire_iou"] > 0.9
+    assert next(iter(epochs[0].row())) == "val/fire_iou"
+    assert {"train/ce_loss", "train/dice_loss", "val/detection_f1", "lr", "images_per_second"} <= set(epochs[0].row())
+    assert epochs[1].lr < epochs[0].lr == 1e-2
+
+
+def test_a_loss_that_is_no_number_names_epoch_step_and_patches():
+    engine = Engine(epochs=2, device="cpu")
+
+    with pytest.raises(FiresegError, match=r"epoch 1, step 2: .*b1_0, b1_1.*optimizer\.lr"):
+        list(run(engine, begin(engine), Data(poison=math.inf)))
+
+
+def test_a_signal_waits_for_the_end_of_the_step_and_leaves_the_epoch_undone():
+    engine = Engine(epochs=2, device="cpu")
+    state = begin(engine)
+
+    class Killing(Data):
+        def train_dataloader(self, epoch: int) -> Loader:
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().train_dataloader(epoch)
+
+    with Interrupts() as interrupts, interrupts.deferred(), pytest.raises(Interrupted) as caught:
+        list(run(engine, state, Killing(), interrupts))
+
+    assert caught.value.exit_code == 143
+    assert state.epoch == 1
+
+
+def test_limit_batches_limits_both_splits():
+    seen: list[tuple[str, int]] = []
+    engine = Engine(epochs=1, device="cpu", limit_batches=1)
+
+    def watch(batches, label):  # noqa: ANN001, ANN202
+        seen.append((label, len(batches)))
+        return batches
+
+    list(engine.run(begin(engine), Data(), loss=CombinedLoss(), metrics=CombinedMetrics(2), seed=0, watch=watch))
+
+    assert seen == [("epoch 1 train", 1), ("epoch 1 val", 1)]
+
+
+def test_the_mean_of_the_weights_is_what_is_validated_and_kept():
+    engine = Engine(epochs=1, device="cpu", ema_decay=0.5)
+    state = begin(engine)
+
+    list(run(engine, state))
+
+    assert state.kept_model is not state.model
+    assert not equal(weights(state), [value for value in state.kept_model.state_dict().values()])
+
+
+def test_running_out_of_memory_names_the_batch_size_to_try():
+    engine = Engine(epochs=1, device="cpu")
+    state = begin(engine)
+
+    class Hungry(Net):
+        def forward(self, image: Tensor) -> Tensor:
+            return super().forward(image) + torch.empty(2**50)
+
+    state.model = Hungry()
+
+    with pytest.raises(FiresegError, match=r"data\.batch_size: 2 patches do not fit.*try data\.batch_size=1"):
+        list(run(engine, state))
+
+
+def test_fp16_scales_its_gradients_and_a_skipped_step_is_no_fault():
+    engine = Engine(epochs=1, device="cpu", precision="fp16")
+    state = begin(engine)
+    state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 2.0**120})
+    before = weights(state)
+
+    epochs = list(run(engine, state))
+
+    assert math.isfinite(epochs[0].train["loss"])
+    assert state.scaler.get_scale() < 2.0**120
+    assert torch.equal(before[0], state.model.state_dict()["layers.0.weight"])
+
+
+def test_neighbouring_seeds_and_epochs_share_nothing():
+    assert len({derive_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
