@@ -1,0 +1,68 @@
+"""What a person at the terminal sees of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sized
+from typing import Any
+
+from tqdm import tqdm
+
+
+class _Console(logging.Handler):
+    """Writes lines above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        tqdm.write(line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}", file=sys.stdout)
+
+
+def start_logging() -> None:
+    """Shows what the suite logs, once however often it is called."""
+    logger = logging.getLogger("fireseg")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not any(isinstance(handler, _Console) for handler in logger.handlers):
+        logger.addHandler(_Console())
+
+
+def watch(batches: Any, label: str) -> Iterable[Any]:
+    """Puts a progress bar with the time left around batches; without a terminal there is none."""
+    total = len(batches) if isinstance(batches, Sized) else None
+    return tqdm(batches, desc=label, total=total, unit="batch", leave=False, disable=not sys.stderr.isatty())
+
+
+def describe(row: Mapping[str, Any], *, total: int, seconds_left: float) -> str:
+    """One line an epoch.
+
+    Args:
+        row: The epoch as `metrics.jsonl` has it.
+        total: Epochs in all.
+        seconds_left: Until the last epoch, at the pace so far.
+    """
+    names = ("fire_iou", "fire_recall", "detection_f1")
+    scores = "  ".join(f"{name} {_score(row[f'val/{name}'])}" for name in names)
+    return (
+        f"epoch {row['epoch']:>{len(str(total))}}/{total}  "
+        f"train loss {_score(row['train/loss'])}  val loss {_score(row['val/loss'])}  {scores}  "
+        f"lr {row['lr']:.1e}  {format_seconds(row['seconds'])}, {format_seconds(seconds_left)} left"
+        f"{'  * best' if row['best'] else ''}"
+    )
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    Example:
+        >>> format_seconds(8), format_seconds(200), format_seconds(8000)
+        ('8 s', '3 min', '2.2 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _score(value: float) -> str:
+    return "  -  " if math.isnan(value) else f"{value:.3f}"
