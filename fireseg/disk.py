@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-
-import torch
 
 from fireseg.errors import FiresegError
 
@@ -41,7 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what counts
+            part.unlink(missing_ok=True)
 
 
 def disk_error(path: Path, error: OSError) -> FiresegError:
@@ -65,6 +64,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         FiresegError: If there is no such file, it is cut short, or holds anything but plain data.
     """
+    import torch  # seconds that those who only write need not wait
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

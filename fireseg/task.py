@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from fireseg.errors import FiresegError
@@ -83,7 +84,7 @@ class Task:
         """One `#rrggbb` a class: grey ground, then from pale to dark with severity."""
         if self.num_classes in _COLOURS:
             return _COLOURS[self.num_classes]
-        ramp = _COLOURS[5][1:]
-        last = max(self.num_classes - 2, 1)
-        picks = (round(grade * (len(ramp) - 1) / last) for grade in range(self.num_classes - 1))
-        return (_COLOURS[5][0], *(ramp[pick] for pick in picks))
+        ramp = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in _COLOURS[5][1:]]
+        places = np.linspace(0, len(ramp) - 1, self.num_classes - 1)
+        mixed = np.stack([np.interp(places, range(len(ramp)), channel) for channel in zip(*ramp, strict=True)], axis=1)
+        return (_COLOURS[5][0], *("#" + "".join(f"{round(part):02x}" for part in colour) for colour in mixed))

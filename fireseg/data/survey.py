@@ -1,0 +1,165 @@
+"""All splits of a data set, checked and summed up before anything learns from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fireseg.data.bands import select_bands
+from fireseg.data.judge import judge_bands, judge_patches, judge_split
+from fireseg.data.measure import PatchFacts
+from fireseg.data.patches import WAYS_OUT, Fault, find_splits
+from fireseg.data.scan import SplitScan, scan_split
+from fireseg.errors import FiresegError
+from fireseg.task import Task
+
+OnBad = Literal["stop", "skip"]
+NUM_SHOWN = 20
+_LEAST_STD = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """A data set in numbers.
+
+    Args:
+        splits: Facts of the patches that take part, by split, sorted by name.
+        mean: Mean reflectance of each band wanted over the labelled training pixels.
+        std: Standard deviation of the same.
+        class_counts: Labelled training pixels of each class.
+        fingerprint: SHA-256 over the names and contents of all patches that take part.
+        notes: What the user should know though it stops nothing.
+    """
+
+    splits: Mapping[str, tuple[PatchFacts, ...]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_counts: tuple[int, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def survey(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "stop") -> Survey:
+    """Checks every file under a root and sums up what the training needs to know.
+
+    Args:
+        root: The folder with train, val and perhaps test.
+        task: What the masks should hold.
+        bands: What the model wants to see.
+        on_bad: What to do with patches that have a fault: stop, or leave them out and note how many.
+
+    Raises:
+        FiresegError: With all faults at once, if there is one that may not be left out.
+    """
+    scans = {split: scan_split(folder, ignore_index=task.ignore_index) for split, folder in find_splits(root).items()}
+    notes = [note for scan in scans.values() for note in scan.notes]
+    bad = {split: judge_patches(scan, task) for split, scan in scans.items()}
+    splits = {split: _sound(scan, bad[split]) for split, scan in scans.items()}
+    faults = [] if on_bad == "skip" else [fault for found in bad.values() for fault in found]
+    whole = _judge_whole(scans, splits, task, bands)
+    if faults or whole:
+        raise FiresegError(*whole, *_first_of(faults))
+    notes += _left_out(scans, bad)
+    train = splits["train"]
+    mean, std = channel_statistics(train, bands, task.ignore_index)
+    notes += _note_constant_bands(bands, std)
+    if not any(facts.num_burned(task.ignore_index) for facts in splits["val"]):
+        notes.append(
+            f"{scans['val'].folder}: no burned pixel in it, so that val/fire_iou has nothing to read and no epoch "
+            "counts as better than another; move patches with fire there"
+        )
+    return Survey(
+        splits=splits,
+        mean=mean,
+        std=tuple(value if value > _LEAST_STD else 1.0 for value in std),
+        class_counts=class_counts(train, task.num_classes),
+        fingerprint=_fingerprint(splits),
+        notes=tuple(notes),
+    )
+
+
+def channel_statistics(
+    patches: Sequence[PatchFacts], bands: Sequence[str], ignore_index: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each band over all labelled pixels.
+
+    The sums are added in the order of the patches, in float64: the result is the same to the bit
+    however many threads made them.
+
+    Args:
+        patches: Sound patches with the same channels.
+        bands: The bands wanted.
+        ignore_index: The value of unlabelled pixels.
+    """
+    channels = select_bands(patches[0].image_shape[2], bands)
+    chosen = slice(None) if channels is None else channels
+    count = sum(facts.num_labelled(ignore_index) for facts in patches)
+    sums = np.sum([facts.band_sums for facts in patches], axis=0)[chosen]
+    squares = np.sum([facts.band_squares for facts in patches], axis=0)[chosen]
+    mean = sums / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def class_counts(patches: Sequence[PatchFacts], num_classes: int) -> tuple[int, ...]:
+    """Pixels of each class over all patches."""
+    return tuple(sum(facts.pixels.get(value, 0) for facts in patches) for value in range(num_classes))
+
+
+def _sound(scan: SplitScan, faults: Sequence[Fault]) -> tuple[PatchFacts, ...]:
+    bad = {fault.path.name.rpartition("_")[0] for fault in faults}
+    return tuple(facts for facts in scan.patches if facts.name not in bad)
+
+
+def _judge_whole(
+    scans: Mapping[str, SplitScan], splits: Mapping[str, tuple[PatchFacts, ...]], task: Task, bands: Sequence[str]
+) -> list[str]:
+    faults = []
+    for split, patches in splits.items():
+        folder = scans[split].folder
+        if patches:
+            faults += judge_bands(folder, patches, bands)
+        elif not scans[split].patches and not scans[split].faults:
+            faults.append(f"{folder}: no patch in it; {WAYS_OUT}")
+        else:
+            faults.append(f"{folder}: no patch without a fault in it")
+    if splits["train"]:
+        faults += judge_split(scans["train"].folder, splits["train"], task)
+    return faults
+
+
+def _first_of(faults: Sequence[Fault]) -> list[str]:
+    if not faults:
+        return []
+    more = f"and {len(faults) - NUM_SHOWN} more; " if len(faults) > NUM_SHOWN else ""
+    return [*map(str, faults[:NUM_SHOWN]), f"{more}data.on_bad=skip leaves such patches out"]
+
+
+def _left_out(scans: Mapping[str, SplitScan], bad: Mapping[str, list[Fault]]) -> list[str]:
+    notes = []
+    for split, faults in bad.items():
+        if faults:
+            count = len({fault.path.name.rpartition("_")[0] for fault in faults})
+            noun = "patch was" if count == 1 else "patches were"
+            notes.append(f"{scans[split].folder}: {count} {noun} left out (data.on_bad=skip); first {faults[0]}")
+    return notes
+
+
+def _note_constant_bands(bands: Sequence[str], std: Sequence[float]) -> list[str]:
+    flat = [band for band, value in zip(bands, std, strict=True) if value <= _LEAST_STD]
+    if not flat:
+        return []
+    return [f"data.bands: {' '.join(flat)} has the same value in all training pixels; leave out what says nothing"]
+
+
+def _fingerprint(splits: Mapping[str, tuple[PatchFacts, ...]]) -> str:
+    digest = hashlib.sha256()
+    for split, patches in splits.items():
+        for facts in patches:
+            digest.update(f"{split} {facts.name} {facts.digest}\n".encode())
+    return digest.hexdigest()

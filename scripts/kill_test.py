@@ -1,0 +1,151 @@
+"""Kills runs at random moments, resumes them, and holds what they end with against a run that was never killed.
+
+    python scripts/kill_test.py --kills 20 --folder /tmp/kills
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+CLOCK = {"seconds", "images_per_second"}
+SETTINGS = (
+    "model.weights=none",
+    "model.encoder=mobilenet_v2",
+    "data.batch_size=4",
+    "data.weighted_sampling=true",
+    "engine.epochs=4",
+    "engine.device=cpu",
+    "engine.ema_decay=0.9",
+    "optimizer.lr=0.001",
+    "checkpoint.every=2",
+    "tracker=none",
+)
+
+
+def write_patches(root: Path, *, train: int = 12, val: int = 4, size: int = 32) -> Path:
+    """Writes a few patches with something to learn under `root/{train,val}`."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train), ("val", val)):
+        folder = root / split
+        folder.mkdir(parents=True)
+        for number in range(count):
+            mask = np.zeros((size, size), np.uint8)
+            mask[: int(rng.integers(0, size)), : int(rng.integers(1, size))] = 1
+            image = rng.uniform(0.05, 0.15, (size, size, 7)).astype(np.float32)
+            image[..., 3] += np.where(mask > 0, 0.0, 0.3).astype(np.float32)
+            np.save(folder / f"EMSR001_AOI01_01_r0_c{number}_image.npy", image)
+            np.save(folder / f"EMSR001_AOI01_01_r0_c{number}_mask.npy", mask)
+    return root
+
+
+def start(arguments: Sequence[str], cwd: Path, before: str = "") -> subprocess.Popen[str]:
+    """Starts a training in a process of its own, after the lines of Python in `before`."""
+    program = f"{before}\nfrom fireseg.train import main\nmain()"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Waits for a training to end well and returns what it printed."""
+    output, _ = process.communicate(timeout=300)
+    if process.returncode != 0:
+        raise RuntimeError(f"training ended with {process.returncode}:\n{output}")
+    return output
+
+
+def only_run(outputs: Path) -> Path:
+    """The one run folder below a folder."""
+    (run,) = (path for path in outputs.iterdir() if path.is_dir())
+    return run
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What two run folders differ in: weights to the bit, and the metrics but for the clock's."""
+    found = []
+    for name in ("last.pt", "best_model.pt", "final_model.pt"):
+        a, b = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (one, other))
+        found += [f"{name}: {key}" for key in a["model"] if not torch.equal(a["model"][key], b["model"][key])]
+        if a["epoch"] != b["epoch"]:
+            found.append(f"{name}: epoch {a['epoch']} and {b['epoch']}")
+    rows_one, rows_other = read_rows(one), read_rows(other)
+    if rows_one != rows_other:
+        found.append(f"metrics.jsonl:\n  {rows_one}\n  {rows_other}")
+    names_one, names_other = ({path.name for path in (run / "checkpoints").iterdir()} for run in (one, other))
+    if names_one != names_other:
+        found.append(f"checkpoints: {sorted(names_one)} and {sorted(names_other)}")
+    return found
+
+
+def read_rows(run: Path) -> list[dict[str, float | None]]:
+    """The rows of a run's metrics.jsonl without what the clock says."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in CLOCK} for line in lines]
+
+
+def main() -> None:
+    """Runs the reference, then kills and resumes as often as asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how many runs to kill (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--folder", type=Path, help="where to work (default: a new temporary folder)")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="fireseg_kills_"))
+    patches = write_patches(folder / "patches")
+    arguments = [f"data.root={patches}", *SETTINGS]
+    begin = time.perf_counter()
+    finish(start([*arguments, f"output_dir={folder / 'reference'}", "data.num_workers=0"], folder))
+    duration = time.perf_counter() - begin
+    reference = only_run(folder / "reference")
+    print(f"reference: {duration:.1f} s, {reference}", flush=True)
+    rng, failures = random.Random(options.seed), 0
+    for number in range(1, options.kills + 1):
+        moment, workers = rng.uniform(0.3, 1.0) * duration, rng.choice([(0, 2), (2, 0)])
+        found = kill_once(folder / f"kill_{number}", arguments, reference, moment, workers)
+        failures += bool(found)
+        print(f"kill {number:2}: after {moment:5.1f} s, workers {workers[0]} then {workers[1]}: {found or 'equal'}", flush=True)
+    print(f"{options.kills - failures} equal, {failures} not")
+    sys.exit(failures > 0)
+
+
+def kill_once(
+    outputs: Path, arguments: Sequence[str], reference: Path, moment: float, workers: tuple[int, int]
+) -> list[str]:
+    """Kills one run after `moment` seconds, resumes it, and returns how it differs from the reference."""
+    outputs.mkdir()
+    process = start([*arguments, f"output_dir={outputs}", f"data.num_workers={workers[0]}"], outputs)
+    try:
+        process.communicate(timeout=moment)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    runs = [path for path in outputs.iterdir() if (path / "config.json").exists()]
+    if not runs:  # killed before the run had a folder: there is nothing to go on with
+        finish(start([*arguments, f"output_dir={outputs / 'again'}", f"data.num_workers={workers[1]}"], outputs))
+        return differences(reference, only_run(outputs / "again"))
+    finish(start([f"resume={runs[0]}", f"data.num_workers={workers[1]}"], outputs))
+    return differences(reference, runs[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Every file of conf/ is composed, and each setting in it is one that what it builds takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fireseg.config import CONF_DIR, preflight
+from fireseg.config.schema import read_signature
+from fireseg.config.settings import PARTS
+from fireseg.model.encoder_names import ENCODERS
+
+FILES = sorted(path.relative_to(CONF_DIR).with_suffix("") for path in CONF_DIR.rglob("*.yaml"))
+CHOICES = [path for path in FILES if len(path.parts) > 1 and path.parts[0] not in ("hydra", "sweep")]
+ONE_KEY = [path for path in CHOICES if path.parent.as_posix() in ("model/arch", "model/encoder")]
+
+
+def spell(path: Path) -> str:
+    return f"{path.parent.as_posix()}={path.name}"
+
+
+def settle(*words: str) -> dict[str, Any]:
+    settings = preflight(words).settings
+    assert settings is not None
+    return settings
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=spell)
+def test_every_choice_makes_settings_without_a_fault(path: Path) -> None:
+    assert settle(spell(path))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "sweep"], ids=spell)
+def test_every_sweep_has_jobs_without_a_fault(path: Path) -> None:
+    assert len(preflight([spell(path)]).jobs) > 1
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=spell)
+def test_every_parameter_can_be_set_without_a_plus(path: Path) -> None:
+    for key, part in PARTS.items():
+        node = settle(spell(path))[key]
+        if node is not None:
+            taken = {name for name, setting in read_signature(node["_target_"]).items()}
+            given = {name for name, s in read_signature(node["_target_"]).items() if s.parameter in part.given}
+            assert set(node) - {"_target_"} == taken - given
+
+
+@pytest.mark.parametrize("path", ONE_KEY, ids=spell)
+def test_files_of_arch_and_encoder_are_one_key_named_as_the_folder(path: Path) -> None:
+    text = (CONF_DIR / f"{path}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# @package model\n")
+    assert yaml.safe_load(text) == {path.parent.name: path.name}
+
+
+@pytest.mark.parametrize("path", ONE_KEY, ids=spell)
+def test_both_spellings_give_the_same_settings(path: Path) -> None:
+    assert settle(spell(path)) == settle(f"model.{path.parent.name}={path.name}")
+
+
+def test_the_encoder_files_are_the_seven() -> None:
+    assert {path.name for path in ONE_KEY if path.parent.name == "encoder"} == set(ENCODERS)
+
+
+def test_what_is_taken_where_nothing_is_said() -> None:
+    found = settle()
+    model, data, loss, engine = found["model"], found["data"], found["loss"], found["engine"]
+    assert (found["task"]["name"], model["arch"], model["encoder"], model["weights"]) == (
+        "del",
+        "unet",
+        "resnet34",
+        "imagenet",
+    )
+    assert (loss["ce_weight"], loss["dice_weight"], loss["class_weights"], loss["weight_cap"]) == (0.5, 0.5, True, 20)
+    assert (found["optimizer"]["lr"], found["optimizer"]["weight_decay"]) == (1e-4, 1e-4)
+    assert (found["scheduler"]["factor"], found["scheduler"]["patience"]) == (0.5, 5)
+    assert (engine["epochs"], engine["device"], engine["clip_norm"]) == (50, "auto", 1.0)
+    assert (data["batch_size"], data["weighted_sampling"], data["fire_weight"]) == (16, False, 5.0)
+    assert data["augment"]["_target_"].endswith("FireAwareAugmentation")
+    assert (found["stopping"]["patience"], found["checkpoint"]["every"], found["checkpoint"]["keep"]) == (10, 5, 2)
+    assert (model["in_channels"], model["num_classes"], model["bands"]) == (7, 2, data["bands"])
+
+
+def test_the_model_follows_bands_and_classes() -> None:
+    model = settle("task=gra", "data.bands=[B04,B08]")["model"]
+    assert (model["in_channels"], model["num_classes"], model["bands"]) == (2, 5, ["B04", "B08"])
+
+
+def test_the_sample_is_made_for_the_task() -> None:
+    data = settle("data=sample", "task=gra")["data"]
+    assert (data["root"], data["maker"]["task_name"]) == ("data/sample/gra", "gra")
+
+
+def test_help_names_every_choice_with_the_default_first() -> None:
+    template = yaml.safe_load((CONF_DIR / "hydra/help/fireseg.yaml").read_text(encoding="utf-8"))["template"]
+    choices = template[template.index("CHOICES") : template.index("SEE ALSO")]
+    words = {word.strip(",;") for word in choices.split()}
+    named = [path for path in CHOICES if path.parts[0] != "hydra"] + [
+        path for path in FILES if path.parts[0] == "sweep"
+    ]
+    assert {part for path in named for part in (path.parent.as_posix(), path.name)} <= words
+    for default in (
+        "task             del",
+        "data             patches",
+        "model/encoder    resnet34",
+        "tracker          mlflow",
+    ):
+        assert default in choices

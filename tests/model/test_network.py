@@ -1,0 +1,149 @@
+"""The model around a network: normalisation, padding, refusals, and the six methods."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fireseg.errors import FiresegError
+from fireseg.model import FireSegmentationModel
+
+BANDS = ("B04", "B12")
+
+
+class Recorder(nn.Module):
+    """Returns its input as logits and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.norm = nn.BatchNorm2d(2)
+        self.seen = torch.empty(0)
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.seen = image
+        if self.norm.training:
+            self.norm(image)
+        return image * self.weight
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def model(recorder: Recorder) -> FireSegmentationModel:
+    return FireSegmentationModel(recorder, bands=BANDS)
+
+
+def test_forward_takes_off_the_mean_and_divides_by_the_deviation_of_each_band(model: FireSegmentationModel) -> None:
+    model.set_normalisation([0.25, 0.5], [0.5, 2.0])
+    logits = model(torch.tensor([0.75, 1.5]).view(1, 2, 1, 1).expand(1, 2, 32, 32))
+    assert logits.unique().tolist() == [0.5, 1.0]
+    assert logits[0, :, 0, 0].tolist() == [1.0, 0.5]
+
+
+def test_a_new_model_leaves_reflectance_as_it_is_and_says_so(model: FireSegmentationModel) -> None:
+    image = torch.rand(1, 2, 32, 32)
+    assert torch.equal(model(image), image)
+    assert not model.is_normalised
+
+
+def test_normalisation_travels_in_the_state_dict(model: FireSegmentationModel) -> None:
+    model.set_normalisation([0.1, 0.2], [0.3, 0.4])
+    other = FireSegmentationModel(Recorder(), bands=BANDS)
+    other.load_state_dict(model.state_dict())
+    assert other.is_normalised
+    assert other.mean.tolist() == pytest.approx([0.1, 0.2])
+    assert other.std.tolist() == pytest.approx([0.3, 0.4])
+
+
+def test_set_normalisation_names_every_fault_and_changes_nothing(model: FireSegmentationModel) -> None:
+    with pytest.raises(FiresegError) as caught:
+        model.set_normalisation([0.1, float("nan")], [0.0, 0.2, 0.3])
+    assert len(caught.value.faults) == 3
+    assert "mean of B12 is nan" in caught.value.faults[0]
+    assert "3 numbers for std, but the model has 2 bands (B04 B12)" in caught.value.faults[1]
+    assert "std of B04 is 0" in caught.value.faults[2]
+    assert not model.is_normalised
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "padded"),
+    [(32, 32, (32, 32)), (33, 50, (64, 64)), (65, 97, (96, 128)), (63, 256, (64, 256)), (41, 64, (64, 64))],
+)
+def test_any_size_is_padded_to_32_and_cropped_back(
+    model: FireSegmentationModel, recorder: Recorder, height: int, width: int, padded: tuple[int, int]
+) -> None:
+    image = torch.rand(2, 2, height, width)
+    assert torch.equal(model(image), image)
+    assert recorder.seen.shape == (2, 2, *padded)
+
+
+def test_padding_mirrors_the_edge_without_repeating_it(model: FireSegmentationModel, recorder: Recorder) -> None:
+    image = torch.rand(1, 2, 33, 33)
+    model(image)
+    assert torch.equal(recorder.seen[:, :, 33:, :33], image.flip(2)[:, :, 1:32])
+    assert torch.equal(recorder.seen[:, :, :33, 33:], image.flip(3)[:, :, :, 1:32])
+
+
+def test_other_bands_than_the_models_are_refused_by_name(model: FireSegmentationModel) -> None:
+    with pytest.raises(FiresegError, match="image: 3 channels, but the model takes 2: B04 B12"):
+        model(torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(("height", "width"), [(31, 64), (64, 31), (1, 1)])
+def test_less_than_32_px_is_refused(model: FireSegmentationModel, height: int, width: int) -> None:
+    with pytest.raises(FiresegError, match=f"image: {height} x {width} px, but the model takes 32 px and more"):
+        model(torch.rand(1, 2, height, width))
+
+
+def test_an_image_without_its_batch_is_refused(model: FireSegmentationModel) -> None:
+    with pytest.raises(FiresegError, match=r"shape \(2, 32, 32\), but the model takes \(B, C, H, W\)"):
+        model(torch.rand(2, 32, 32))
+
+
+def test_the_six_methods_on_a_patch_that_burns_in_a_quarter_and_one_that_does_not(model: FireSegmentationModel) -> None:
+    image = torch.zeros(2, 2, 32, 32)
+    image[:, 0] = 1.0
+    image[0, 1, :16, :16] = 3.0
+    assert model(image).shape == (2, 2, 32, 32)
+    assert model.predict_segmentation(image).sum((1, 2)).tolist() == [256, 0]
+    assert model.predict_probabilities(image)[0, :, 0, 0].tolist() == pytest.approx([0.119203, 0.880797], abs=1e-6)
+    assert model.predict_fire_detection(image).tolist() == [True, False]
+    assert model.predict_fire_confidence(image).tolist() == pytest.approx([0.880797, 0.268941], abs=1e-6)
+    assert model.predict_fire_fraction(image).tolist() == [0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "predict_segmentation",
+        "predict_probabilities",
+        "predict_fire_detection",
+        "predict_fire_confidence",
+        "predict_fire_fraction",
+    ],
+)
+def test_predicting_needs_no_gradient_and_leaves_every_module_in_its_mode(
+    model: FireSegmentationModel, recorder: Recorder, method: str
+) -> None:
+    model.train()
+    recorder.norm.eval()
+    assert not getattr(model, method)(torch.rand(1, 2, 32, 32)).requires_grad
+    assert model.training
+    assert recorder.training
+    assert not recorder.norm.training
+    recorder.norm.train()
+    getattr(model, method)(torch.rand(1, 2, 32, 32))
+    assert recorder.norm.training
+    assert recorder.norm.num_batches_tracked == 0
+    assert model(torch.rand(1, 2, 32, 32)).requires_grad
+
+
+def test_a_refused_image_leaves_the_training_mode_as_it_was(model: FireSegmentationModel) -> None:
+    with pytest.raises(FiresegError):
+        model.predict_segmentation(torch.rand(1, 3, 32, 32))
+    assert model.training

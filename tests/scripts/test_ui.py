@@ -1,0 +1,66 @@
+"""The MLflow server that `make ui` starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from fireseg.tracker import create_mlflow_tracker
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_ui(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-u", str(ROOT / "scripts" / "ui.py"), *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_without_a_store_it_says_how_to_make_one(tmp_path: Path) -> None:
+    out, error = run_ui(tmp_path).communicate(timeout=60)
+    assert out == ""
+    assert error == (
+        f"fireseg: {tmp_path}/mlflow.db: no runs yet; `make demo` or `python -m fireseg.train` makes the first\n"
+    )
+
+
+def test_it_serves_runs_and_their_files_on_a_free_port_until_it_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"seed": 1}')
+    tracker = create_mlflow_tracker(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracker.start(run_name="a", params={}, tags={}, dataset={})
+    tracker.artifact(tmp_path / "config.json")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ui = run_ui(tmp_path, "--port", str(port))
+        assert ui.stdout is not None
+        lines = [ui.stdout.readline(), ui.stdout.readline()]
+    link = re.search(r"http://127\.0\.0\.1:(\d+)/#/experiments/(\d+)/runs\?workflowType=machine_learning", lines[1])
+    assert link, (lines, ui.communicate())
+    assert int(link[1]) > port
+    address = f"http://127.0.0.1:{link[1]}"
+    with urlopen(f"{address}/api/2.0/mlflow/experiments/get?experiment_id={link[2]}") as answer:
+        assert json.load(answer)["experiment"]["name"] == "fireseg"
+    with urlopen(f"{address}/get-artifact?path=config.json&run_uuid={tracker.run_ids['mlflow']}") as answer:
+        assert json.load(answer) == {"seed": 1}
+    ui.send_signal(signal.SIGTERM)
+    out, error = ui.communicate(timeout=30)
+    assert (ui.returncode, error) == (0, "")
+    assert out.endswith("Stopped.\n")
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(link[1])), timeout=5):
+        pass

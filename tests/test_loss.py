@@ -1,0 +1,283 @@
+"""Losses: their formulas by hand, and unlabelled pixels that have no say."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fireseg.errors import FiresegError
+from fireseg.loss import CombinedLoss, DiceLoss, FocalLoss
+
+INTEGER_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.bool)
+UNLABELLED_LOGITS = (math.nan, math.inf, -math.inf, 1e30, 3.0)
+
+
+def total(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
+    value = loss(logits, targets)
+    return value[0] if isinstance(value, tuple) else value
+
+
+def every_loss(num_classes: int) -> list[nn.Module]:
+    weights = [1.0 + number for number in range(num_classes)]
+    return [
+        CombinedLoss(),
+        CombinedLoss(0.3, 2.0, class_weights=weights, gamma=2.0, absent="skipped"),
+        DiceLoss(),
+        DiceLoss(absent="skipped"),
+        FocalLoss(),
+        FocalLoss(gamma=0.0, class_weights=weights),
+        FocalLoss(gamma=0.5),
+    ]
+
+
+def draw(seed: int, num_classes: int, *, share_unlabelled: float = 0.3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, num_classes, 5, 4, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, num_classes, (2, 5, 4), generator=generator)
+    targets[torch.rand(2, 5, 4, generator=generator) < share_unlabelled] = 255
+    return logits, targets
+
+
+def logits_of(probabilities: list[float]) -> Tensor:
+    """Logits `(1, 2, 1, W)` whose softmax gives these probabilities of fire."""
+    fire = torch.tensor(probabilities, dtype=torch.float64)
+    return torch.stack([1 - fire, fire]).log()[None, :, None]
+
+
+# By hand: fire probabilities 0.8 where it burns, 0.4 where it does not.
+BY_HAND = logits_of([0.8, 0.4])
+TRUTH = torch.tensor([[[1, 0]]])
+DICE_BY_HAND = 1 - (2 * 0.8 / (1.2 + 1) + 2 * 0.6 / (0.8 + 1)) / 2
+
+
+def test_cross_entropy_is_the_mean_of_minus_log_p() -> None:
+    value = FocalLoss(gamma=0.0)(BY_HAND, TRUTH)
+    assert value.item() == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2, abs=1e-12)
+
+
+def test_focal_discounts_pixels_by_one_minus_p_to_the_gamma() -> None:
+    value = FocalLoss(gamma=2.0)(BY_HAND, TRUTH)
+    assert value.item() == pytest.approx(-(0.2**2 * math.log(0.8) + 0.4**2 * math.log(0.6)) / 2, abs=1e-12)
+
+
+def test_focal_divides_by_the_sum_of_the_weights_of_the_pixels() -> None:
+    value = FocalLoss(gamma=2.0, class_weights=[0.5, 1.5])(BY_HAND, TRUTH)
+    assert value.item() == pytest.approx(-(1.5 * 0.2**2 * math.log(0.8) + 0.5 * 0.4**2 * math.log(0.6)) / 2, abs=1e-7)
+
+
+def test_dice_is_one_minus_the_mean_overlap_of_the_classes() -> None:
+    assert DiceLoss()(BY_HAND, TRUTH).item() == pytest.approx(DICE_BY_HAND, abs=1e-6)
+
+
+def test_dice_sums_over_the_batch_and_not_image_by_image() -> None:
+    side_by_side = DiceLoss()(BY_HAND, TRUTH)
+    batch = DiceLoss()(torch.cat(BY_HAND.split(1, dim=3)), torch.cat(TRUTH.split(1, dim=2)))
+    assert batch.item() == pytest.approx(side_by_side.item(), abs=1e-12)
+
+
+def test_combined_is_half_cross_entropy_and_half_dice_and_tells_both() -> None:
+    value, parts = CombinedLoss()(BY_HAND, TRUTH)
+    ce = -(math.log(0.8) + math.log(0.6)) / 2
+    assert value.item() == pytest.approx(0.5 * ce + 0.5 * DICE_BY_HAND, abs=1e-6)
+    assert {name: part.item() for name, part in parts.items()} == pytest.approx(
+        {"ce_loss": ce, "dice_loss": DICE_BY_HAND}, abs=1e-6
+    )
+    assert not any(part.requires_grad for part in parts.values())
+
+
+def test_a_part_of_weight_zero_stays_out_of_the_sum_even_when_infinite() -> None:
+    surely_wrong = torch.tensor([[[[0.0]], [[-math.inf]]]])
+    value, parts = CombinedLoss(0.0, 1.0)(surely_wrong, torch.ones(1, 1, 1, dtype=torch.long))
+    assert parts["ce_loss"].item() == math.inf
+    assert value.item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_an_absent_class_that_gets_probability_costs_when_counted_and_not_when_skipped() -> None:
+    logits, unburned = logits_of([3e-4] * 100), torch.zeros(1, 1, 100, dtype=torch.long)
+    assert DiceLoss(absent="counted")(logits, unburned).item() == pytest.approx(0.5, abs=1e-3)
+    assert DiceLoss(absent="skipped")(logits, unburned).item() == pytest.approx(1 - 2 * 0.9997 / 1.9997, abs=1e-6)
+
+
+@pytest.mark.parametrize("absent", ["counted", "skipped"])
+def test_a_perfect_answer_costs_nothing(absent: Any) -> None:
+    targets = torch.tensor([[[0, 1, 255, 1]]])
+    logits = 1000 * torch.nn.functional.one_hot(targets.clamp(max=1), 2).movedim(-1, 1).float()
+    value, _ = CombinedLoss(absent=absent)(logits, targets)
+    assert value.item() == pytest.approx(0.0, abs=1e-6)
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 5))
+def test_cross_entropy_agrees_with_torch_on_the_labelled_pixels(seed: int, num_classes: int) -> None:
+    logits, targets = draw(seed, num_classes, share_unlabelled=0.2)
+    weights = torch.arange(1.0, num_classes + 1)
+    theirs = nn.functional.cross_entropy(logits, targets, weights.double(), ignore_index=255)
+    assert FocalLoss(gamma=0.0, class_weights=weights)(logits, targets).item() == pytest.approx(theirs.item())
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 5))
+def test_dice_agrees_with_the_formula_over_the_labelled_pixels_alone(seed: int, num_classes: int) -> None:
+    logits, targets = draw(seed, num_classes, share_unlabelled=0.2)
+    p = logits.softmax(1).movedim(1, -1)[targets != 255]
+    o = nn.functional.one_hot(targets[targets != 255], num_classes)
+    dice = (2 * (p * o).sum(0) + 1e-6) / (p.sum(0) + o.sum(0) + 1e-6)
+    assert DiceLoss()(logits, targets).item() == pytest.approx(1 - dice.mean().item())
+    assert DiceLoss(absent="skipped")(logits, targets).item() == pytest.approx(1 - dice[o.sum(0) > 0].mean().item())
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 5), value=st.sampled_from(UNLABELLED_LOGITS))
+def test_logits_of_unlabelled_pixels_change_neither_loss_nor_gradient(
+    seed: int, num_classes: int, value: float
+) -> None:
+    logits, targets = draw(seed, num_classes)
+    unlabelled = (targets == 255).unsqueeze(1).expand_as(logits)
+    for loss in every_loss(num_classes):
+        before, after = (part.requires_grad_() for part in (logits.clone(), logits.masked_fill(unlabelled, value)))
+        costs = [total(loss, part, targets) for part in (before, after)]
+        for cost in costs:
+            cost.backward()
+        assert costs[0].item() == costs[1].item()
+        assert before.grad is not None
+        assert after.grad is not None
+        assert torch.equal(before.grad, after.grad)
+        assert not after.grad[unlabelled].any()
+
+
+@pytest.mark.parametrize("value", [0.0, *UNLABELLED_LOGITS])
+def test_a_batch_with_nothing_labelled_costs_zero_with_zero_gradients(value: float) -> None:
+    for loss in every_loss(2):
+        logits = torch.full((2, 2, 4, 4), value, requires_grad=True)
+        cost = total(loss, logits, torch.full((2, 4, 4), 255, dtype=torch.uint8))
+        cost.backward()
+        assert cost.item() == 0.0
+        assert logits.grad is not None
+        assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@given(seed=st.integers(0, 10**6), where=st.integers(0, 39), value=st.sampled_from([math.nan, math.inf]))
+def test_nan_under_a_label_is_not_hidden(seed: int, where: int, value: float) -> None:
+    logits, targets = draw(seed, 3)
+    targets.view(-1)[where] = 1
+    for channel in range(3):
+        spoilt = logits.clone()
+        spoilt[where // 20, channel, where % 20 // 4, where % 4] = value
+        assert all(total(loss, spoilt, targets).isnan() for loss in every_loss(3))
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 4))
+def test_the_order_of_pixels_and_images_does_not_matter(seed: int, num_classes: int) -> None:
+    logits, targets = draw(seed, num_classes)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
+    shuffled = logits.movedim(1, 0).flatten(1)[:, order].view(num_classes, 4, 5, 2).movedim(0, 1)
+    for loss in every_loss(num_classes):
+        other = total(loss, shuffled, targets.flatten()[order].view(4, 5, 2))
+        assert other.item() == pytest.approx(total(loss, logits, targets).item(), rel=1e-9)
+
+
+@given(seed=st.integers(0, 10**6), shift=st.floats(-50, 50))
+def test_a_constant_added_to_all_logits_of_a_pixel_changes_nothing(seed: int, shift: float) -> None:
+    logits, targets = draw(seed, 3)
+    for loss in every_loss(3):
+        assert total(loss, logits + shift, targets).item() == pytest.approx(total(loss, logits, targets).item())
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 5), scale=st.floats(0, 200))
+def test_costs_are_never_negative_and_dice_is_at_most_one(seed: int, num_classes: int, scale: float) -> None:
+    logits, targets = draw(seed, num_classes)
+    for loss in every_loss(num_classes):
+        cost = total(loss, scale * logits, targets).item()
+        assert cost >= -1e-9
+        assert cost <= 1 + 1e-9 or not isinstance(loss, DiceLoss)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_gradients_are_the_slopes_of_the_loss(num_classes: int) -> None:
+    logits, targets = draw(1, num_classes)
+    for loss in every_loss(num_classes):
+        cost = partial(total, loss, targets=targets)
+        assert torch.autograd.gradcheck(cost, (logits.clone().requires_grad_(),))
+
+
+@pytest.mark.parametrize("gamma", [0.01, 0.5, 1.0, 2.0, 5.0])
+def test_focal_gradients_stay_finite_on_pixels_that_are_sure(gamma: float) -> None:
+    logits = torch.tensor([[[[100.0, -100.0]], [[-100.0, 100.0]]]], requires_grad=True)
+    FocalLoss(gamma=gamma)(logits, torch.tensor([[[0, 0]]])).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", INTEGER_DTYPES)
+def test_targets_may_be_of_any_integer_dtype(dtype: torch.dtype) -> None:
+    value, _ = CombinedLoss()(BY_HAND, TRUTH.to(dtype))
+    assert value.item() == CombinedLoss()(BY_HAND, TRUTH)[0].item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_over_a_million_half_precision_pixels_do_not_overflow(dtype: torch.dtype) -> None:
+    logits = torch.zeros(4, 2, 512, 512, dtype=dtype, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, parts = CombinedLoss(gamma=2.0)(logits, torch.ones(4, 512, 512, dtype=torch.uint8))
+    value.backward()
+    assert value.dtype == torch.float32
+    assert parts["ce_loss"].item() == pytest.approx(0.25 * math.log(2), rel=1e-5)
+    assert parts["dice_loss"].item() == pytest.approx(1 - (2 * 0.5 / 1.5) / 2, rel=1e-5)
+    assert logits.grad is not None
+    assert logits.grad.dtype == dtype
+    assert logits.grad.isfinite().all()
+
+
+def test_autocast_leaves_the_loss_of_float32_logits_as_it_is() -> None:
+    logits, targets = draw(3, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = CombinedLoss()(logits.float(), targets)[0]
+    assert inside.item() == CombinedLoss()(logits.float(), targets)[0].item()
+
+
+def test_float64_logits_keep_their_precision() -> None:
+    assert CombinedLoss()(BY_HAND, TRUTH)[0].dtype == torch.float64
+
+
+def test_memory_format_does_not_matter() -> None:
+    logits, targets = draw(5, 3)
+    turned = logits.contiguous(memory_format=torch.channels_last)
+    assert CombinedLoss()(turned, targets)[0].item() == pytest.approx(CombinedLoss()(logits, targets)[0].item())
+
+
+def test_no_step_waits_for_the_device() -> None:
+    # A meta tensor has no values: whatever asks for one raises.
+    logits = torch.zeros(2, 3, 8, 8, device="meta", requires_grad=True)
+    targets = torch.zeros(2, 8, 8, dtype=torch.uint8, device="meta")
+    for loss in every_loss(3):
+        total(loss.to("meta"), logits, targets).backward()
+
+
+@pytest.mark.parametrize("value", [-1, 2, 7, 254])
+def test_a_label_that_the_logits_do_not_have_is_refused(value: int) -> None:
+    for loss in every_loss(2):
+        with pytest.raises(FiresegError, match=f"targets: value {value}, but the classes are 0 to 1"):
+            loss(BY_HAND, torch.tensor([[[value, 0]]]))
+
+
+def test_another_ignore_index_is_honoured() -> None:
+    logits = logits_of([0.8, 0.4, 0.9])
+    value = FocalLoss(gamma=0.0, ignore_index=-100)(logits, torch.tensor([[[1, 0, -100]]]))
+    assert value.item() == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "targets", [torch.zeros(1, 1, 1).long(), torch.zeros(1, 1, 1, 2).long(), torch.zeros(1, 1, 2)], ids=str
+)
+def test_targets_of_another_shape_or_of_floats_are_refused(targets: Tensor) -> None:
+    with pytest.raises(ValueError, match="want logits"):
+        CombinedLoss()(BY_HAND, targets)
+
+
+def test_class_weights_must_be_as_many_as_the_classes() -> None:
+    with pytest.raises(ValueError, match="class_weights: 3, but 2 classes"):
+        CombinedLoss(class_weights=[1.0, 1.0, 1.0])(BY_HAND, TRUTH)

@@ -1,0 +1,56 @@
+"""An installed wheel brings its choices along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with nothing but the installed wheel; what it needs comes from the environment."""
+    built = tmp_path_factory.mktemp("wheel")
+    made = run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(built), str(CHECKOUT), cwd=built)
+    assert made.returncode == 0, made.stdout + made.stderr
+    (wheel,) = built.glob("*.whl")
+    installed = tmp_path_factory.mktemp("site")
+    options = ("--no-deps", "--no-index", "--disable-pip-version-check", "--target", str(installed))
+    done = run("-m", "pip", "install", *options, str(wheel), cwd=built)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return installed
+
+
+def test_an_installed_wheel_finds_its_own_choices(site: Path, tmp_path: Path) -> None:
+    program = "from fireseg.config import CONF_DIR; print(CONF_DIR)"
+    assert run("-c", program, cwd=tmp_path, PYTHONPATH=str(site)).stdout.strip() == str(site / "fireseg/conf")
+
+
+def test_an_installed_wheel_shows_its_settings(site: Path, tmp_path: Path) -> None:
+    done = run("-m", "fireseg.train", "--cfg", "job", "task=gra", cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    assert "name: gra" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_installed_wheel_refuses_a_typing_error(site: Path, tmp_path: Path) -> None:
+    done = run("-m", "fireseg.train", "model.encodr=x", cwd=tmp_path, PYTHONPATH=str(site))
+    assert (done.returncode, done.stderr) == (2, "fireseg: model.encodr: no such setting (did you mean 'encoder'?)\n")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,158 @@
+"""Where MLflow keeps its runs: an address checked at once, a local store made once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fireseg.errors import FiresegError, SettingError
+from fireseg.tracker.mlflow_store import get_address, get_experiment_id, open_store, resolve_uri
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_an_address_the_store_is_a_file_in_the_working_folder(tmp_path: Path) -> None:
+    assert resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_the_environment_is_asked_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert resolve_uri(None) == "http://tracking:5000"
+    assert resolve_uri("https://other") == "https://other"
+
+
+def test_a_relative_file_is_made_absolute(tmp_path: Path) -> None:
+    assert resolve_uri("sqlite:///runs/a.db?timeout=5") == f"sqlite:///{tmp_path}/runs/a.db?timeout=5"
+
+
+@pytest.mark.parametrize(
+    ("uri", "cure"),
+    [
+        ("htpp://127.0.0.1:5000", "did you mean 'http'?"),
+        ("mlflow.db", "sqlite:////"),
+        ("file:///tmp/mlruns", "sqlite:////tmp/mlflow.db"),
+        ("./mlruns", "keeps runs in a database"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("http://", "names no host"),
+        ("127.0.0.1:5000", "MLflow knows sqlite, http"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_with_a_cure(uri: str, cure: str) -> None:
+    with pytest.raises(SettingError, match=r"tracker\.uri: ") as caught:
+        resolve_uri(uri)
+    assert cure in str(caught.value)
+
+
+def test_a_wrong_address_from_the_environment_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://host")
+    with pytest.raises(SettingError, match=r"^MLFLOW_TRACKING_URI: 'ftp://host'"):
+        resolve_uri(None)
+
+
+def test_a_password_does_not_reach_a_message() -> None:
+    assert get_address("postgresql://me:secret@db:5432/mlflow") == "postgresql://db:5432/mlflow"
+    assert get_address("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
+
+
+def test_a_store_is_made_whole_in_place_of_what_a_killed_process_left(made_store: Path) -> None:
+    assert sorted(path.name for path in made_store.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+    assert open_store(f"sqlite:///{made_store}").search_experiments()
+
+
+def test_artifacts_lie_beside_the_store_whatever_letters_its_folder_has(made_store: Path) -> None:
+    uri = f"sqlite:///{made_store}"
+    client = open_store(uri)
+    experiment = client.get_experiment(get_experiment_id(client, "odd", uri))
+    assert experiment.artifact_location == (made_store.parent / "mlartifacts").as_uri()
+    assert "50%25%20in%20M%C3%A4rz" in experiment.artifact_location
+
+
+def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("my notes on MLflow")
+    with pytest.raises(FiresegError, match=r"mlflow\.db: not an SQLite file"):
+        open_store(resolve_uri(None))
+    assert (tmp_path / "mlflow.db").read_text() == "my notes on MLflow"
+
+
+def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FiresegError, match=r"file/mlflow\.db: cannot be written"):
+        open_store(resolve_uri("sqlite:///file/mlflow.db"))
+
+
+def test_an_experiment_is_made_once(store: str) -> None:
+    client = open_store(store)
+    first = get_experiment_id(client, "fires", store)
+    assert get_experiment_id(client, "fires", store) == first
+    assert client.get_experiment(first).tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_an_experiment_made_by_another_process_in_between_is_used(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = open_store(store)
+    other = get_experiment_id(client, "fires", store)
+    answers: list[Any] = [None, client.get_experiment(other)]
+    monkeypatch.setattr(client, "get_experiment_by_name", lambda name: answers.pop(0))
+    assert get_experiment_id(client, "fires", store) == other
+
+
+def test_a_deleted_experiment_is_said_with_the_way_out(store: str) -> None:
+    client = open_store(store)
+    client.delete_experiment(get_experiment_id(client, "fires", store))
+    with pytest.raises(FiresegError, match=r"tracker.experiment: 'fires' was deleted .* restore"):
+        get_experiment_id(client, "fires", store)
+
+
+EIGHT_JOBS = """
+import multiprocessing, sys
+from pathlib import Path
+from fireseg.tracker import create_mlflow_tracker
+from fireseg.tracker.mlflow_store import prepare_environment
+
+def track(number):
+    tracker = create_mlflow_tracker()
+    tracker.start(run_name=f"job{number}", params={"seed": number}, tags={"sweep": "eight"},
+                  dataset={"name": "patches", "digest": "f00d", "source": "here", "profile": "{}"})
+    for epoch in range(1, 4):
+        tracker.log({"val/fire_iou": number + epoch / 10, "lr": 1e-4}, epoch)
+    tracker.artifact(Path("config.json"))
+    tracker.finish("FINISHED")
+
+prepare_environment()
+import mlflow.store.tracking.sqlalchemy_store  # imported once for all, so that they start in the same moment
+jobs = [multiprocessing.get_context("fork").Process(target=track, args=(number,)) for number in range(8)]
+for job in jobs:
+    job.start()
+for job in jobs:
+    job.join()
+sys.exit(max(job.exitcode != 0 for job in jobs))
+"""
+
+
+def test_eight_processes_that_start_together_on_no_store_lose_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    jobs = subprocess.run([sys.executable, "-c", EIGHT_JOBS], capture_output=True, text=True, check=False)
+    assert (jobs.returncode, jobs.stdout, jobs.stderr) == (0, "", "")
+
+    client = open_store(resolve_uri(None))
+    experiment = client.get_experiment_by_name("fireseg")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {f"job{number}" for number in range(8)}
+    for number in range(8):
+        run = runs[f"job{number}"]
+        history = client.get_metric_history(run.info.run_id, "val/fire_iou")
+        assert [metric.value for metric in history] == [number + 0.1, number + 0.2, number + 0.3]
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {"seed": str(number)}
+        assert run.inputs is not None
+        assert [entry.dataset.digest for entry in run.inputs.dataset_inputs] == ["f00d"]
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["config.json"]

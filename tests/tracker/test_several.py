@@ -1,0 +1,26 @@
+"""Several trackers told as one, or none at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from fireseg.tracker import create_no_tracker
+from tests.tracker.service import begin
+
+
+def test_nobody_is_told_and_nothing_is_written(tmp_path: Path) -> None:
+    tracker = begin(create_no_tracker())
+    tracker.log({"val/fire_iou": 0.5}, 1)
+    tracker.artifact(tmp_path / "not there")
+    tracker.finish("FINISHED")
+    assert tracker.run_ids == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_neither_library_is_imported_before_it_is_used() -> None:
+    script = "import sys, fireseg.tracker as t; t.create_mlflow_tracker(uri='http://x'); t.create_wandb_tracker()"
+    script += "; print({'mlflow', 'wandb', 'sqlalchemy', 'torch'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"
