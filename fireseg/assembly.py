@@ -191,4 +191,8 @@ def _record(folder: RunFolder, model: FireSegmentationModel, data: WildfireDataM
         }
     )
     if weights:
-        log.info("weights: %s", ", ".join(f"{name} {value}" for name, value in model.provenance.items()))
+        known = (
+            f"sha256 {model.provenance['sha256'][:12]}" if model.provenance["sha256"] else "",
+            model.provenance["note"],
+        )
+        log.info("weights: %s", ", ".join(part for part in (model.provenance["source"], *known) if part))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,8 +37,8 @@ def root(make_patches) -> Path:
 def open_data(root: Path) -> Iterator:
     opened = []
 
-    def open_one(**settings) -> WildfireDataModule:
-        opened.append(data := WildfireDataModule(root, 4, **{"augment": AUGMENT} | settings))
+    def open_one(**settings: Any) -> WildfireDataModule:
+        opened.append(data := WildfireDataModule(root, 4, augment=AUGMENT, **settings))
         return data
 
     yield open_one
@@ -127,7 +128,7 @@ def test_weighted_sampling_draws_fire_oftener_without_more_draws(make_patches) -
         np.save(path, np.zeros((32, 32), np.uint8))
     burned = {path.name[:7] for path in sorted((root / "train").glob("*_mask.npy"))[:10]}
 
-    def share(**settings) -> float:
+    def share(**settings: Any) -> float:
         data = WildfireDataModule(root, 8, **settings)
         names = [name for epoch in range(5) for batch in data.train_dataloader(epoch) for name in batch.names]
         assert len(names) == 200
