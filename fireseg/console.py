@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -30,8 +30,7 @@ def start_logging() -> None:
 
 def watch(batches: Any, label: str) -> Iterable[Any]:
     """Puts a progress bar with the time left around batches; without a terminal there is none."""
-    total = len(batches) if isinstance(batches, Sized) else None
-    return tqdm(batches, desc=label, total=total, unit="batch", leave=False, disable=not sys.stderr.isatty())
+    return tqdm(batches, desc=label, unit="batch", leave=False, disable=not sys.stderr.isatty())
 
 
 def describe(row: Mapping[str, Any], *, total: int, seconds_left: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def _folder_name(settings: dict[str, Any]) -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{settings['task']['name']}_{model['arch']}_{model['encoder']}"
 
 
-def _sweep_overrides(jobs: list[list[str]]) -> list[str]:
+def _sweep_overrides(jobs: Sequence[Sequence[str]]) -> list[str]:
     """Gives a sweep a folder of its own, and its jobs names that say only what differs between them."""
     extra = []
     if not any(argument.startswith("hydra.sweep.dir=") for argument in sys.argv):

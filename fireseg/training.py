@@ -15,6 +15,7 @@ from fireseg.console import describe, watch
 from fireseg.disk import load_tensors
 from fireseg.engine import Interrupted, Interrupts
 from fireseg.engine.checkpoint import BEST
+from fireseg.model import FireSegmentationModel
 from fireseg.render import render_batch, render_curves, render_samples
 from fireseg.rundir import ResumePoint, RunFolder
 
@@ -119,6 +120,7 @@ def draw_results(training: Training) -> None:
     t = training
     render_curves(t.folder.read_metrics(), t.folder.curves)
     model, best = t.state.kept_model, load_tensors(t.folder.checkpoints / BEST)
+    assert isinstance(model, FireSegmentationModel)
     model.load_state_dict(best["model"])
     batch = t.data.pick_val(NUM_SAMPLES)
     with torch.inference_mode():

@@ -58,7 +58,7 @@ def find_target_fault(node: dict[str, Any], place: str) -> str | None:
     target = node.get("_target_")
     if target is None:
         return f"{place}._target_: missing; it says what is built, as {_first(offered)}"
-    if target not in offered:
+    if not isinstance(target, str) or target not in offered:
         return f"{place}._target_: {target}, but conf/ offers no such thing here{did_you_mean(str(target), offered)}"
     if "_partial_" in node and not offered[target]:
         return f"{place}._partial_: no such setting"

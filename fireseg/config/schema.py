@@ -96,7 +96,7 @@ def build_node(node: dict[str, Any], **given: Any) -> Any:
         **given: Parameters that the run itself gives; those that the callable does not take are left out.
     """
     target = node["_target_"]
-    if not is_offered(target):
+    if not isinstance(target, str) or not is_offered(target):
         raise SettingError(f"_target_: {target}, but conf/ offers no such thing")
     known = read_signature(target)
     arguments = {known[key].parameter: _build_value(known[key], value) for key, value in node.items() if key in known}
