@@ -65,6 +65,7 @@ def assemble(settings: Settings, folder: RunFolder, point: ResumePoint) -> Train
     engine = make(settings["engine"], Engine)
     model = _make_model(settings, is_resumed=content is not None)
     data = _open_data(settings, task)
+    data.pin_memory = engine.device.type == "cuda"
     if not model.is_normalised:
         model.set_normalisation(data.mean, data.std)
     state = _begin(settings, engine, model)

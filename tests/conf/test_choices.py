@@ -40,12 +40,12 @@ def test_every_sweep_has_jobs_without_a_fault(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CHOICES, ids=spell)
 def test_every_parameter_can_be_set_without_a_plus(path: Path) -> None:
+    settings = settle(spell(path))
     for key, part in PARTS.items():
-        node = settle(spell(path))[key]
-        if node is not None:
-            taken = {name for name, setting in read_signature(node["_target_"]).items()}
-            given = {name for name, s in read_signature(node["_target_"]).items() if s.parameter in part.given}
-            assert set(node) - {"_target_"} == taken - given
+        if settings[key] is not None:
+            signature = read_signature(settings[key]["_target_"])
+            settable = {name for name, setting in signature.items() if setting.parameter not in part.given}
+            assert set(settings[key]) - {"_target_"} == settable
 
 
 @pytest.mark.parametrize("path", ONE_KEY, ids=spell)
@@ -95,16 +95,11 @@ def test_the_sample_is_made_for_the_task() -> None:
 
 def test_help_names_every_choice_with_the_default_first() -> None:
     template = yaml.safe_load((CONF_DIR / "hydra/help/fireseg.yaml").read_text(encoding="utf-8"))["template"]
-    choices = template[template.index("CHOICES") : template.index("SEE ALSO")]
-    words = {word.strip(",;") for word in choices.split()}
-    named = [path for path in CHOICES if path.parts[0] != "hydra"] + [
-        path for path in FILES if path.parts[0] == "sweep"
-    ]
+    lines = template[template.index("CHOICES") : template.index("SEE ALSO")].splitlines()
+    named = [path for path in FILES if len(path.parts) > 1 and path.parent.name != "help"]
+    words = {word.strip(",;") for line in lines for word in line.split()}
     assert {part for path in named for part in (path.parent.as_posix(), path.name)} <= words
-    for default in (
-        "task             del",
-        "data             patches",
-        "model/encoder    resnet34",
-        "tracker          mlflow",
-    ):
-        assert default in choices
+    first = {line.split()[0]: line.split()[1].strip(",;") for line in lines if len(line.split()) > 1}
+    defaults = {"task": "del", "data": "patches", "data/augment": "fire_aware", "model/arch": "unet"}
+    defaults |= {"model/encoder": "resnet34", "loss": "ce_dice", "optimizer": "adamw", "scheduler": "plateau"}
+    assert {group: first[group] for group in defaults} == defaults
