@@ -64,8 +64,7 @@ def assemble(settings: Settings, folder: RunFolder, point: ResumePoint) -> Train
     task = make(settings["task"], Task)
     engine = make(settings["engine"], Engine)
     model = _make_model(settings, is_resumed=content is not None)
-    data = _open_data(settings, task)
-    data.pin_memory = engine.device.type == "cuda"
+    data = _open_data(settings, task, pin_memory=engine.device.type == "cuda")
     if not model.is_normalised:
         model.set_normalisation(data.mean, data.std)
     state = _begin(settings, engine, model)
@@ -117,8 +116,8 @@ def _make_model(settings: Settings, *, is_resumed: bool) -> FireSegmentationMode
     return make(node, FireSegmentationModel)
 
 
-def _open_data(settings: Settings, task: Task) -> WildfireDataModule:
-    data = make(settings["data"], WildfireDataModule, task=task, seed=settings["seed"])
+def _open_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireDataModule:
+    data = make(settings["data"], WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
     data.setup()
     for note in data.notes:
         log.warning(note)

@@ -64,15 +64,21 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         FiresegError: If there is no such file, it is cut short, or holds anything but plain data.
     """
+    if path.suffix == ".safetensors":
+        raise FiresegError(f"{path}: bare weights, but a checkpoint is wanted; give them as model.weights={path}")
     import torch  # seconds that those who only write need not wait
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise FiresegError(f"{path}: no such file") from error
-    except (RuntimeError, EOFError, UnpicklingError, OSError, KeyError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FiresegError(f"{path}: not a readable checkpoint ({first[:120]}); take another one") from error
+    except UnpicklingError as error:
+        raise FiresegError(
+            f"{path}: not a readable checkpoint: more than tensors and plain values, or no such file at all; "
+            "take another one"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        raise FiresegError(f"{path}: not a readable checkpoint: broken or cut short; take another one") from error
     if not isinstance(content, dict):
         raise FiresegError(f"{path}: holds a {type(content).__name__}, but a checkpoint is a dict; take another one")
     return content

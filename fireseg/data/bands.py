@@ -38,16 +38,17 @@ def check_bands(bands: Sequence[str]) -> tuple[str, ...]:
     return tuple(bands)
 
 
-def select_bands(num_channels: int, bands: Sequence[str]) -> list[int] | None:
+def select_bands(num_channels: int, bands: Sequence[str], stored: Sequence[str] | None = None) -> list[int] | None:
     """Which channels of a patch are the wanted bands.
 
-    A patch with as many channels as bands wanted holds just these, in this order. One of 7, 12 or 13
-    channels holds the project's seven, the twelve of level 2A or the instrument's thirteen, and the
-    wanted ones are picked by name.
+    Where it is written down which bands are stored, the wanted ones are picked by name. Where it is
+    not, a patch with as many channels as bands wanted holds just these, in this order; one of 7, 12 or
+    13 channels holds the project's seven, the twelve of level 2A or the instrument's thirteen.
 
     Args:
         num_channels: Channels of the stored patch.
         bands: The bands wanted.
+        stored: The band of each channel, where that is known.
 
     Returns:
         Channel positions in the order of `bands`, or None for all as they are.
@@ -59,6 +60,8 @@ def select_bands(num_channels: int, bands: Sequence[str]) -> list[int] | None:
         >>> select_bands(12, ("B02", "B12"))
         [1, 11]
     """
+    if stored is not None:
+        return _select_stored(num_channels, bands, stored)
     if num_channels == len(bands):
         return None
     order = _KNOWN_ORDERS.get(num_channels, ())
@@ -69,3 +72,18 @@ def select_bands(num_channels: int, bands: Sequence[str]) -> list[int] | None:
             f"{held}; name the bands that the patches hold"
         )
     return [order.index(band) for band in bands]
+
+
+def _select_stored(num_channels: int, bands: Sequence[str], stored: Sequence[str]) -> list[int] | None:
+    if num_channels != len(stored):
+        raise FiresegError(
+            f"the patches have {num_channels} channels, but their manifest names {len(stored)} bands "
+            f"({' '.join(stored)}); make the patches anew"
+        )
+    if missing := [band for band in bands if band not in stored]:
+        raise FiresegError(
+            f"data.bands: {' '.join(bands)}, but the patches were made with {' '.join(stored)}, without "
+            f"{' '.join(missing)}; name bands that they hold, or make them anew with --bands"
+        )
+    channels = [stored.index(band) for band in bands]
+    return None if channels == list(range(num_channels)) else channels

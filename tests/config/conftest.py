@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +28,13 @@ def faults() -> Faults:
     return find
 
 
+@pytest.fixture(scope="session")
+def _defaults() -> dict[str, Any] | None:
+    return preflight([]).settings
+
+
 @pytest.fixture
-def settings() -> dict[str, Any]:
-    """The settings of a run that asks for nothing in particular."""
-    found = preflight([]).settings
-    assert found is not None
-    return found
+def settings(_defaults: dict[str, Any] | None) -> dict[str, Any]:
+    """The settings of a run that asks for nothing in particular, to be changed at will."""
+    assert _defaults is not None
+    return copy.deepcopy(_defaults)

@@ -55,7 +55,7 @@ def make_sample(
         patches_root: Where `train`, `val` and `test` go: `{tile}_r{row}_c{col}_image.npy` float32 (S, S, 7)
             reflectance 0 to 1, `…_mask.npy` uint8 (S, S), and in each split a `metadata.csv`. Its boxes lie in
             the open Atlantic, in EPSG:4326: the places are as invented as the fires.
-        task_name: Whose masks: `del` 0 and 1, `gra` 0 to 4.
+        task_name: Whose masks: `del` 0 and 1, `gra` 0 to 4; both 255 under thick cloud, where nobody can see.
         train_scenes: Scenes to train on.
         val_scenes: Scenes to choose the best epoch by.
         test_scenes: Scenes to report.

@@ -61,9 +61,9 @@ def make_land(fields: Fields, sun: Sun) -> Land:
     shares, fuel = grow_plants(fields, valley=valley, light=light)
     if fields.chance(0.5):
         fuel = fuel * (1 - 0.75 * lay_parcels(fields, shares, plain))
-    if fields.chance(0.10):
-        flow = ramp(fields(60, 3.6) + 0.15 * fields(8, 2.8), 0.9, 1.1)
-        lay(shares, {"lava": 0.85, "soil_dark": 0.15}, flow)
+    if fields.chance(0.05):
+        flow = ramp(fields(45, 3.6) + 0.15 * fields(8, 2.8), 1.2, 1.4)
+        lay(shares, {"lava": 0.75, "soil_dark": 0.25}, flow)
         fuel = fuel * (1 - flow)
     fuel = fuel * (1 - _lay_water(fields, shares, relief=relief, plain=plain))
     for _ in range(int(fields.rng.integers(0, 3))):

@@ -13,6 +13,7 @@ from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.data.sample.scene import Scene, get_footprint, get_tile_name, make_scene
 from fireseg.data.sample.sky import CLOUD, LIGHT_CLOUD
 from fireseg.disk import replacing
+from fireseg.task import IGNORE_INDEX
 
 MAX_CLOUD = 0.5
 """Patches with more cloud than this are left out."""
@@ -69,6 +70,8 @@ def _write_patch(job: SceneJob, scene: Scene, *, row: int, col: int) -> PatchRow
     tile = get_tile_name(job.number)
     name = f"{tile}_r{row}_c{col}"
     mask = (scene.delineation if job.task_name == "del" else scene.grading)[window]
+    is_seen = scene.cloud[window] != CLOUD
+    mask = np.where(is_seen, mask, IGNORE_INDEX).astype(np.uint8)
     _save(job.folder / f"{name}_image.npy", np.clip(scene.reflectance[window][..., _CHANNELS], 0.0, 1.0))
     _save(job.folder / f"{name}_mask.npy", mask)
     x_min, y_min, x_max, y_max = get_footprint(job.number, top=row, left=col, height=size, width=size)
@@ -82,7 +85,7 @@ def _write_patch(job: SceneJob, scene: Scene, *, row: int, col: int) -> PatchRow
         x_max=x_max,
         y_max=y_max,
         cloud_cover=round(cloud_cover, 6),
-        burn_fraction=round(float((mask > 0).mean()), 6),
+        burn_fraction=round(float((mask[is_seen] > 0).mean()), 6),
     )
 
 

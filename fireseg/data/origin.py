@@ -1,0 +1,162 @@
+"""What metadata tell of where a tile comes from: its date, and the offset of its digital numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fireseg.errors import FiresegError
+
+BASELINE_OFFSET = 1000.0
+"""What digital numbers have on top from processing baseline 04.00 on."""
+
+_PRODUCT = re.compile(r"S2[A-D]_MSIL[12][AC]_(?P<date>\d{8}T\d{6})_N(?P<baseline>\d{4})_")
+_DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?:[T_ ](\d\d):?(\d\d):?(\d\d))?")
+
+_DATE_KEYS = ("acquisitiondate", "acquisitiontime", "sensingtime", "sensingdate", "datetime")
+_START_KEYS = ("datatakesensingstart", "productstarttime")
+
+Pairs = Sequence[tuple[str, Any]]
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a json file holds.
+
+    Raises:
+        FiresegError: If it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FiresegError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        what = "empty" if path.stat().st_size == 0 else f"no readable json ({error})"
+        raise FiresegError(f"{path}: {what}; write it again, or take it away: a tile may be without") from error
+    if not isinstance(content, dict):
+        raise FiresegError(f"{path}: holds a {type(content).__name__}, but metadata have names; take it away")
+    return content
+
+
+def list_pairs(*records: Any) -> list[tuple[str, Any]]:
+    """Every key with its value, however deep, keys in small letters and nothing else.
+
+    Args:
+        *records: What a json file or a raster's tags hold.
+
+    Example:
+        >>> list_pairs({"s2:processing_baseline": "05.09"})
+        [('processingbaseline', '05.09')]
+    """
+    return [pair for record in records for pair in _flatten("", record)]
+
+
+def find_offset(pairs: Pairs) -> float | None:
+    """What is to be subtracted from digital numbers before they are divided by 10000.
+
+    An offset that is said to be gone counts first, then an offset in numbers, then the baseline. Values
+    that Sentinel Hub was asked for come without it, unless the request says `harmonizeValues: false`.
+
+    Args:
+        pairs: As `list_pairs` gives them.
+
+    Returns:
+        0 or more; None where nothing tells.
+
+    Raises:
+        FiresegError: If what is written there cannot be understood.
+    """
+    if _is_applied(pairs):
+        return 0.0
+    if stated := {abs(_to_number(key, number)) for key, number in _match(pairs, "boaaddoffset", is_start=True)}:
+        if len(stated) > 1:
+            shown = ", ".join(f"{value:g}" for value in sorted(stated))
+            raise FiresegError(f"BOA_ADD_OFFSET of {shown}, but one for all bands is wanted; write reflectance instead")
+        return stated.pop()
+    baselines = [_to_baseline(key, value) for key, value in _match(pairs, "processingbaseline")]
+    baselines += [int(product["baseline"]) / 100 for product in _find_products(pairs)]
+    if baselines:
+        return BASELINE_OFFSET if max(baselines) >= 4 else 0.0
+    return None
+
+
+def find_date(pairs: Pairs) -> str | None:
+    """When the image was taken, in ISO 8601.
+
+    Args:
+        pairs: As `list_pairs` gives them.
+
+    Returns:
+        A moment (`2019-08-28T11:52:21Z`), a day, or where only the search interval of the download is
+        known, that (`2019-08-17T00:00:00Z/2019-10-06T00:00:00Z`). None where nothing tells.
+    """
+    texts = [value for name in _DATE_KEYS for _, value in _match(pairs, name)]
+    texts += [value for key, value in pairs if key.endswith(_START_KEYS)]
+    texts += [product["date"] for product in _find_products(pairs)]
+    for text in texts:
+        if date := _to_iso(text):
+            return date
+    if intervals := [value for key, value in pairs if key == "timerange" and isinstance(value, Mapping)]:
+        ends = [_to_iso(intervals[0].get(end)) for end in ("from", "to")]
+        if all(ends):
+            return "/".join(dict.fromkeys(str(end) for end in ends))
+    return None
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if name:
+        yield name, value
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            # A namespace says whose word it is, not what it means.
+            yield from _flatten(re.sub(r"[^a-z]", "", str(key).rsplit(":", 1)[-1].lower()), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _flatten(name, inner)
+
+
+def _match(pairs: Pairs, name: str, *, is_start: bool = False) -> list[tuple[str, Any]]:
+    """Those of a name that hold a single value."""
+    return [
+        (key, value)
+        for key, value in pairs
+        if (key.startswith(name) if is_start else key == name) and not isinstance(value, Mapping | list | tuple)
+    ]
+
+
+def _is_applied(pairs: Pairs) -> bool:
+    """Whether the offset was taken away by whoever made the raster."""
+    if any(str(value).lower() in ("true", "1", "yes") for _, value in _match(pairs, "boaoffsetapplied")):
+        return True
+    if asked := [str(value).lower() for _, value in _match(pairs, "harmonizevalues")]:
+        return "false" not in asked
+    return bool(_match(pairs, "evalscript"))
+
+
+def _find_products(pairs: Pairs) -> list[re.Match[str]]:
+    texts = (value for _, value in pairs if isinstance(value, str))
+    return [match for text in texts if (match := _PRODUCT.search(text))]
+
+
+def _to_number(key: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise FiresegError(f"{key} '{value}', but a number is wanted, such as 1000; mend it") from error
+
+
+def _to_baseline(key: str, value: Any) -> float:
+    """`04.00`, `N0400`, `0400` and 4.0 are the same."""
+    text = str(value).strip().upper().removeprefix("N")
+    number = _to_number(key, text)
+    return number if "." in text or number < 100 else number / 100
+
+
+def _to_iso(value: Any) -> str | None:
+    match = _DATE.match(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return None
+    year, month, day, *time = match.groups()
+    return f"{year}-{month}-{day}" + (f"T{':'.join(time)}Z" if time[0] else "")

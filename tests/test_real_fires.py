@@ -1,0 +1,85 @@
+"""Training on real fires, with real weights: what the suite is for."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from fireseg import config
+from fireseg.assembly import assemble
+from fireseg.engine import Interrupts
+from fireseg.rundir import ResumePoint, RunFolder
+from fireseg.training import run_epochs
+from tests.real_fires import BANDS, cut_fires
+
+NBR_IOU = 0.758
+"""Validation fire IoU of the burn ratio on these fires, its threshold tuned on the training ones."""
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif("FIRESEG_REAL_DATA" not in os.environ, reason="FIRESEG_REAL_DATA names no folder of real fires"),
+]
+
+
+@pytest.fixture(scope="module")
+def real() -> Path:
+    return Path(os.environ["FIRESEG_REAL_DATA"])
+
+
+@pytest.fixture(scope="module")
+def patches(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cut_fires(real / "california", tmp_path_factory.mktemp("california") / "patches")
+
+
+def train(patches: Path, folder: Path, *overrides: str) -> list[dict[str, float]]:
+    """Trains in this process and returns the rows of metrics.jsonl."""
+    settings = [
+        f"data.root={patches}",
+        f"data.bands=[{','.join(BANDS)}]",
+        "data.batch_size=8",
+        "data.num_workers=0",
+        "model.encoder=mobilenet_v2",
+        "engine.device=cpu",
+        "tracker=none",
+        *overrides,
+    ]
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        settled = config.settle(compose("train", settings), settings)
+    run = RunFolder.create(folder, "run")
+    run_epochs(assemble(settled, run, ResumePoint(None, None, None)), Interrupts())
+    return run.read_metrics()
+
+
+def test_on_real_fires_a_small_network_beats_the_burn_ratio(real: Path, patches: Path, tmp_path: Path):
+    rows = train(
+        patches,
+        tmp_path,
+        f"model.weights={real / 'weights' / 'mobilenet_v2.imagenet.safetensors'}",
+        "scheduler=cosine",
+        "scheduler.warmup_epochs=2",
+        "optimizer.lr=0.002",
+        "engine.epochs=30",
+        "stopping.patience=0",
+    )
+
+    best = max(row["val/fire_iou"] for row in rows)
+    print(f"validation fire IoU on the Californian fires: best {best:.4f}, last {rows[-1]['val/fire_iou']:.4f}")
+    assert best > NBR_IOU
+
+
+def test_real_imagenet_weights_begin_better_than_random_ones(real: Path, patches: Path, tmp_path: Path):
+    losses: dict[str, list[float]] = {}
+    for weights in ("none", str(real / "weights" / "mobilenet_v2.imagenet.safetensors")):
+        for seed in (0, 1, 2):
+            rows = train(
+                patches, tmp_path, f"model.weights={weights}", f"seed={seed}", "engine.epochs=1", "optimizer.lr=0.001"
+            )
+            losses.setdefault(weights, []).append(rows[0]["train/loss"])
+
+    random, pretrained = (statistics.mean(values) for values in losses.values())
+    print(f"first-epoch training loss: random {random:.4f}, ImageNet {pretrained:.4f}")
+    assert pretrained < random
