@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def disk_error(path: Path, error: OSError) -> FiresegError:
     """The one clear line for a write that failed."""
     if error.errno == errno.ENOSPC:
-        return FiresegError(f"{path}: the disk is full; make room, then go on with resume=<run folder>")
+        return FiresegError(f"{path}: the disk is full; make room and start again: what was finished is kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FiresegError(f"{path}: cannot be written ({error.strerror}); choose a folder that is yours")
     return FiresegError(f"{path}: cannot be written ({error.strerror or error})")

@@ -113,7 +113,7 @@ class RunFolder:
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:
         """Within, whatever the suite logs goes to `train.log` as well."""
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler = _Log(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("fireseg")
         logger.addHandler(handler)
@@ -122,6 +122,13 @@ class RunFolder:
         finally:
             logger.removeHandler(handler)
             handler.close()
+
+
+class _Log(logging.FileHandler):
+    """A log that a full disk silences: whoever writes results says so, once and clearly."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
 
 
 @dataclass(frozen=True)

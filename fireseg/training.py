@@ -65,7 +65,6 @@ def train(
         raise
     finally:
         training.tracker.finish(status)
-        folder.write_facts({"tracking": training.tracker.run_ids})
 
 
 def run_epochs(training: Training, interrupts: Interrupts) -> None:
@@ -88,8 +87,7 @@ def run_epochs(training: Training, interrupts: Interrupts) -> None:
         log.info(describe(row, total=total, seconds_left=pace * (total - epoch.number)))
         t.folder.append_metrics(row)
         t.tracker.log(epoch.row(), epoch.number)
-        if epoch.number == first + 1:
-            t.folder.write_facts({"tracking": t.tracker.run_ids})
+        _note_tracked(t)
         if is_best:
             t.checkpoints.save_best(_kept(t, epoch.number, epoch.val["fire_iou"]))
         t.checkpoints.save_state(epoch.number, _whole(t))
@@ -163,8 +161,14 @@ def _start_tracker(t: Training, run_name: str, tags: dict[str, str]) -> None:
     t.tracker.start(
         run_name=run_name, params=params, tags={**own, **tags}, dataset=dataset, run_ids=facts.get("tracking")
     )
-    t.folder.write_facts({"tracking": t.tracker.run_ids})
+    _note_tracked(t)
     t.tracker.artifact(t.folder.config)
+
+
+def _note_tracked(t: Training) -> None:
+    """Keeps under which ids the run is tracked: a server that was down gives them later."""
+    if t.folder.read_facts().get("tracking") != t.tracker.run_ids:
+        t.folder.write_facts({"tracking": t.tracker.run_ids})
 
 
 def _kept(t: Training, epoch: int, score: float | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def settle(unpacked: Path, target: Path, record: Mapping[str, Any]) -> None:
     if not any(_is_of("S2L2A", name) for name in files):
         raise FiresegError(f"{target}: no tile (…_S2L2A.tif) was in its archive; the data set has changed")
     (top / _RECORD).write_text(json.dumps({**record, "files": files}, indent=1), encoding="utf-8")
-    if not target.exists():
+    if not target.exists() or not any(target.iterdir()):
         top.rename(target)  # whole or not at all
         return
     for name in (*files, _RECORD):
@@ -46,9 +46,9 @@ def find_top(folder: Path) -> Path:
     return folder
 
 
-def has_record(folder: Path) -> bool:
-    """Whether the folder was made from an archive."""
-    return bool(_read_record(folder))
+def is_foreign(folder: Path) -> bool:
+    """Whether something is in the folder that no archive brought."""
+    return folder.exists() and any(folder.iterdir()) and not _read_record(folder)
 
 
 def is_complete(folder: Path) -> bool:

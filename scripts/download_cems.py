@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cems_folder import describe_tiles, has_record, is_complete, settle
+from cems_folder import describe_tiles, is_complete, is_foreign, settle
 from filelock import FileLock, Timeout
-from hub_files import HubFile, Listing, fetch, format_bytes, list_files
+from hub_files import HubFile, Listing, fetch, format_bytes, list_files, say
 from split_archives import group_parts, unpack
 from tqdm import tqdm
 
@@ -76,26 +76,25 @@ def download(root: Path, splits: Sequence[str], *, ask: bool, keep: bool, retrie
     shutil.rmtree(root / _STORE / _STAGING, ignore_errors=True)
     for split in splits:
         if split not in missing:
-            print(f"{root / split}: complete, {describe_tiles(root / split)}")
+            say(f"{root / split}: complete, {describe_tiles(root / split)}")
             _clear(root, split, keep=keep)
     if not missing:
-        print("Nothing to download.")
+        say("Nothing to download.")
         return
-    foreign = [root / split for split in missing if (root / split).exists() and not has_record(root / split)]
-    if foreign:
+    if foreign := [root / split for split in missing if is_foreign(root / split)]:
         raise FiresegError(*(f"{path}: exists, and was not made by this script; move it away" for path in foreign))
     listing = list_files(REPO)
     plan = plan_splits(listing, missing)
     describe(listing, plan, root)
     check_room(root, plan, keep=keep)
     if ask and sys.stdin.isatty() and not _agrees("Download? [y/N] "):
-        print("Nothing was downloaded.")
+        say("Nothing was downloaded.")
         return
     for split, archives in plan.items():
         obtain(listing, split, archives, root, retries=retries)
-        print(f"{root / split}: {describe_tiles(root / split)}")
+        say(f"{root / split}: {describe_tiles(root / split)}")
         _clear(root, split, keep=keep)
-    print(f"Next: python -m fireseg.prepare {root} patches")
+    say(f"Next: python -m fireseg.prepare {root} patches")
 
 
 def plan_splits(listing: Listing, splits: Sequence[str]) -> Plan:
@@ -122,19 +121,19 @@ def plan_splits(listing: Listing, splits: Sequence[str]) -> Plan:
 
 def describe(listing: Listing, plan: Plan, root: Path) -> None:
     """Prints what will come, from where, under which licence, and how large it is."""
-    print(f"CEMS wildfire data set  {listing.repo} at {listing.endpoint}, version {listing.revision[:12]}")
+    say(f"CEMS wildfire data set  {listing.repo} at {listing.endpoint}, version {listing.revision[:12]}")
     changed = "" if listing.licence.lower() == LICENCE else f" (was {LICENCE.upper()}: read it at the address above)"
-    print(f"licence   {listing.licence.upper()}{changed}: name the authors wherever you use it")
+    say(f"licence   {listing.licence.upper()}{changed}: name the authors wherever you use it")
     for label, line in zip(("cite", "", ""), CITATION, strict=True):
-        print(f"{label:9} {line}")
+        say(f"{label:9} {line}")
     for number, (split, archives) in enumerate(plan.items()):
         count = sum(len(parts) for parts in archives.values())
-        print(f"{'' if number else 'size':9} {split:5} {format_bytes(_count_bytes(archives)):>8} in {count} files")
+        say(f"{'' if number else 'size':9} {split:5} {format_bytes(_count_bytes(archives)):>8} in {count} files")
     total = sum(map(_count_bytes, plan.values()))
-    print(f"          {format_bytes(total)} to download, about {format_bytes(total * _UNPACKED)} unpacked")
+    say(f"          {format_bytes(total)} to download, about {format_bytes(total * _UNPACKED)} unpacked")
     if here := _count_here(root, plan):
-        print(f"          {format_bytes(here)} of it came in an earlier call")
-    print(f"into      {root}/{{{','.join(plan)}}}", flush=True)
+        say(f"          {format_bytes(here)} of it came in an earlier call")
+    say(f"into      {', '.join(str(root / split) for split in plan)}")
 
 
 def check_room(root: Path, plan: Plan, *, keep: bool) -> None:
@@ -154,7 +153,7 @@ def check_room(root: Path, plan: Plan, *, keep: bool) -> None:
             f"{root}: {format_bytes(free)} are free, but about {format_bytes(wanted)} are wanted while it unpacks; "
             "make room, name a folder on another disk, or take less with --splits"
         )
-    print(f"disk      about {format_bytes(wanted)} wanted while it unpacks, {format_bytes(free)} free", flush=True)
+    say(f"disk      about {format_bytes(wanted)} wanted while it unpacks, {format_bytes(free)} free")
 
 
 def obtain(
@@ -199,7 +198,7 @@ def _fetch_parts(
         for parts, paths in zip(archives.values(), places, strict=True):
             for file, path in zip(parts, paths, strict=True):
                 fetch(listing.get_url(file), file, path, retries=retries, advance=bar.update)
-                tqdm.write(f"{file.path}: {format_bytes(file.size)}, {'checked' if file.sha256 else 'size checked'}")
+                say(f"{file.path}: {format_bytes(file.size)}, {'checked' if file.sha256 else 'size checked'}")
     return places
 
 
@@ -208,7 +207,7 @@ def _clear(root: Path, split: str, *, keep: bool) -> None:
     if not keep:
         shutil.rmtree(store, ignore_errors=True)
     elif store.exists():
-        print(f"{store}: the archives, kept")
+        say(f"{store}: the archives, kept")
 
 
 def _count_bytes(archives: Mapping[str, Sequence[HubFile]]) -> int:

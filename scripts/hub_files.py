@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def fetch(url: str, file: HubFile, path: Path, *, retries: int, advance: Advance
             return
         advance(-_size_of(partial))
         partial.unlink()
-        _say(f"{file.path}: came with a wrong checksum; fetched again")
+        say(f"{file.path}: came with a wrong checksum; fetched again")
     raise FiresegError(
         f"{file.path}: fetched {_FETCHES} times from {url}, and its sha256 was never the one that the hub lists "
         f"({file.sha256}); something on the way changes it: try another network, or report it to the hub"
@@ -143,7 +144,7 @@ def _complete(url: str, file: HubFile, partial: Path, *, retries: int, advance: 
             came = f"{format_bytes(_size_of(partial))} of {format_bytes(file.size)} came"
             raise FiresegError(f"{file.path}: {came} from {url}, then {reason}; {_GO_ON}")
         wait = max(wait, min(2.0**fruitless, _LONGEST_WAIT))
-        _say(f"{file.path}: {reason}; tried again in {wait:.0f} s")
+        say(f"{file.path}: {reason}; tried again in {wait:.0f} s")
         time.sleep(wait)
 
 
@@ -219,8 +220,10 @@ def _describe(error: Exception) -> str:
     return f"the connection failed ({type(error).__name__}: {first[:160]})"
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Prints a line above a progress bar, at once even into a file."""
     tqdm.write(line)
+    sys.stdout.flush()
 
 
 def format_bytes(count: float) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fireseg.data.measure import PatchFacts, count_values
+from fireseg.data.packed import map_array
 from fireseg.data.patches import MASK_END, WAYS_OUT, read_array
+from fireseg.data.store import masks_file
 from fireseg.errors import FiresegError
 from fireseg.metric import inverse_frequency_weights
 from fireseg.task import IGNORE_INDEX
@@ -25,8 +29,8 @@ def compute_class_weights(
     Reads masks only, so that images need not be there. A run counts them in its one pass over the data.
 
     Args:
-        split_dir: Folder with `*_mask.npy`.
-        num_classes: How many classes the masks have.
+        split_dir: Folder with `*_mask.npy`, or with packed masks.
+        num_classes: How many classes the masks have. Of packed ones, two means the delineations.
         cap: Largest ratio of two weights.
         ignore_index: Mask value that counts for nothing.
 
@@ -40,14 +44,9 @@ def compute_class_weights(
         >>> compute_class_weights("patches/train", 2)  # doctest: +SKIP
         tensor([0.35, 1.65])
     """
-    folder = Path(split_dir)
-    paths = sorted(folder.glob(f"*{MASK_END}"))
-    if not paths:
-        raise FiresegError(f"{folder}: no *{MASK_END} in it; {WAYS_OUT}")
     counts: Counter[int] = Counter()
     faults = []
-    for path in paths:
-        mask = read_array(path)
+    for path, mask in _iter_masks(Path(split_dir), num_classes):
         if mask.dtype != np.uint8:
             faults.append(f"{path}: {mask.dtype}, but a mask is uint8; save mask.astype(np.uint8)")
             continue
@@ -61,6 +60,20 @@ def compute_class_weights(
     if faults:
         raise FiresegError(*faults[:20], *([f"and {len(faults) - 20} more"] if len(faults) > 20 else []))
     return torch.tensor(inverse_frequency_weights([counts[value] for value in range(num_classes)], cap))
+
+
+def _iter_masks(folder: Path, num_classes: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Where a mask is read from, and the mask."""
+    packed = folder / masks_file("del" if num_classes == 2 else "gra")
+    if packed.exists():
+        for row, mask in enumerate(map_array(packed)):
+            yield f"{packed}: row {row}", mask
+        return
+    paths = sorted(folder.glob(f"*{MASK_END}"))
+    if not paths:
+        raise FiresegError(f"{folder}: no *{MASK_END} in it; {WAYS_OUT}")
+    for path in paths:
+        yield str(path), read_array(path)
 
 
 def sampling_weights(

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from fireseg.data.augment import Augmentation
 from fireseg.data.bands import BAND_NAMES, select_bands
 from fireseg.data.order import Draw, sample_rng
-from fireseg.data.patches import PatchFolder, open_patches
+from fireseg.data.patches import PatchSource
+from fireseg.data.sources import open_source
 from fireseg.task import IGNORE_INDEX
 
 
@@ -34,16 +35,18 @@ class Sample(NamedTuple):
 
 
 class WildfirePatchDataset(Dataset[Sample]):
-    """The patches of one split folder.
+    """The patches of one split, packed or one .npy each.
 
     Asked for a number it gives the patch as in epoch 0; asked for a `Draw` it gives what that draw
     stands for. Either way the answer depends on the question and the seed alone, never on what was
     asked before: worker processes may share the work in any way.
 
     Args:
-        split_dir: Folder of `{name}_image.npy` and `{name}_mask.npy`.
+        split_dir: Folder of `{name}_image.npy` and `{name}_mask.npy`, or of packed arrays; or its patches,
+            opened before.
         bands: Bands to give, in this order.
-        names: Which patches take part; all in the folder by default.
+        names: Which patches take part; all that there are by default.
+        task_name: `del` or `gra`: which masks to read where both are stored; `del` by default.
         augment: What happens to a patch; nothing by default.
         fire_threshold: A patch whose burned share of the labelled pixels is above is augmented as one with fire.
         ignore_index: Mask value of unlabelled pixels.
@@ -58,17 +61,18 @@ class WildfirePatchDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        split_dir: Path | str,
+        split_dir: Path | str | PatchSource,
         *,
         bands: Sequence[str] = BAND_NAMES,
         names: Iterable[str] | None = None,
+        task_name: str | None = None,
         augment: Augmentation | None = None,
         fire_threshold: float = 0.01,
         ignore_index: int = IGNORE_INDEX,
         seed: int = 0,
     ) -> None:
-        folder = Path(split_dir)
-        self.patches = open_patches(folder) if names is None else PatchFolder(folder, tuple(names))
+        source = open_source(Path(split_dir), task_name) if isinstance(split_dir, (str, Path)) else split_dir
+        self.patches = source if names is None else source.take(names)
         self.bands = tuple(bands)
         self.augment = augment
         self.fire_threshold = fire_threshold
@@ -87,7 +91,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         """The patch with this number, or for this draw."""
         draw = which if isinstance(which, Draw) else Draw(0, range(len(self))[which], range(len(self))[which])
         image, mask = self.patches.read(draw.patch)
-        if (channels := select_bands(image.shape[2], self.bands)) is not None:
+        if (channels := select_bands(image.shape[2], self.bands, self.patches.bands)) is not None:
             image = image[..., channels]
         if self.augment is None:
             image, mask = np.ascontiguousarray(image.transpose(2, 0, 1)), np.ascontiguousarray(mask)

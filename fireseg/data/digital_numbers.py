@@ -63,7 +63,7 @@ def get_scaling(
     return Scaling(gains.astype(working), biases.astype(working))
 
 
-def find_missing(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
+def find_unknown(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
     """Where a band has no value: not finite, or the value of its nodata tag.
 
     Args:
@@ -71,41 +71,47 @@ def find_missing(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArra
         nodata: Tag of each band.
 
     Returns:
-        `(C, H, W)`.
+        `(H, W)`, True where at least one band has none.
     """
     is_number = values.dtype.kind in "iu"
-    missing = np.zeros(values.shape, np.bool_) if is_number else ~np.isfinite(values)
-    for channel, tag in enumerate(nodata):
+    # Level 2A keeps the number 0 for "no data"; what was measured begins at 1.
+    unknown = (values == 0).all(axis=0) if is_number else np.zeros(values.shape[1:], np.bool_)
+    for band, tag in zip(values, nodata, strict=True):
+        if not is_number:
+            unknown |= ~np.isfinite(band)
         if tag is not None and math.isfinite(tag):
             # Written as text in the file, the tag of a float32 band comes back as the nearest float64.
-            missing[channel] |= values[channel] == (tag if is_number else values.dtype.type(tag))
-    if is_number:
-        # Level 2A keeps the number 0 for "no data"; what was measured begins at 1.
-        missing |= (values == 0).all(axis=0)
-    return missing
+            with np.errstate(over="ignore"):
+                unknown |= band == (tag if is_number else values.dtype.type(tag))
+    return unknown
 
 
-def to_steps(values: NDArray[Any], missing: NDArray[np.bool_], scaling: Scaling) -> NDArray[np.uint16]:
+def to_steps(values: NDArray[Any], unknown: NDArray[np.bool_], scaling: Scaling) -> NDArray[np.uint16]:
     """Rounds to steps of 0.0001, clipped to reflectance 0 to 1.
 
     Args:
         values: `(C, H, W)`.
-        missing: `(C, H, W)`, True where there is no value.
+        unknown: `(H, W)`, True where a band has no value.
         scaling: As `get_scaling` gives it.
 
     Returns:
-        `(H, W, C)` uint16, 0 to 10000; 0 in all bands where one is missing.
+        `(H, W, C)` uint16, 0 to 10000; 0 in all bands where unknown.
     """
-    steps = values.astype(scaling.gains.dtype)
-    unknown = missing.any(axis=0)
-    if unknown.any():
-        steps[missing] = 0
-    with np.errstate(over="ignore"):  # beyond the largest float is beyond reflectance 1, too
-        steps *= scaling.gains[:, None, None]
-        steps += scaling.biases[:, None, None]
-    np.clip(steps, 0, SCALE, out=steps)
-    np.rint(steps, out=steps)
     image = np.empty((*values.shape[1:], len(values)), np.uint16)
-    np.copyto(image, steps.transpose(1, 2, 0), casting="unsafe")
-    image[unknown] = 0
+    steps = np.empty(values.shape[1:], scaling.gains.dtype)  # one band at a time stays in the processor's cache
+    has_gaps = bool(unknown.any())
+    for channel, (gain, bias) in enumerate(zip(*scaling, strict=True)):
+        np.copyto(steps, values[channel])
+        if has_gaps:
+            steps[unknown] = 0
+        if gain != 1:
+            with np.errstate(over="ignore"):  # beyond the largest float is beyond reflectance 1, too
+                steps *= gain
+        if bias != 0:
+            steps += bias
+        np.clip(steps, 0, SCALE, out=steps)
+        np.rint(steps, out=steps)
+        np.copyto(image[..., channel], steps, casting="unsafe")
+    if has_gaps:
+        image[unknown] = 0
     return image

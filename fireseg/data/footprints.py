@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class Footprint:
         return read_moment(self.date) if self.date else None
 
 
+@lru_cache(maxsize=1 << 16)
 def read_moment(text: str) -> str:
     """A date in the one way of writing it that can be compared.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fireseg.data.bands import select_bands
 from fireseg.data.measure import PatchFacts
-from fireseg.data.patches import Fault, PatchFolder
+from fireseg.data.patches import Fault, PatchSource
 from fireseg.data.scan import SplitScan
 from fireseg.errors import FiresegError
 from fireseg.task import Task
@@ -24,19 +24,18 @@ def judge_patches(scan: SplitScan, task: Task) -> list[Fault]:
         scan: What lies in the split folder.
         task: What the masks should hold.
     """
-    source = PatchFolder(scan.folder, ())
+    fault = scan.source.fault
     usual = Counter(facts.image_shape for facts in scan.patches if facts.is_sound).most_common(1)
     faults = list(scan.faults)
     for facts in scan.patches:
-        image, mask = source.image_path(facts.name), source.mask_path(facts.name)
         if not facts.is_sound:
-            faults += [Fault(image, what) for what in _image_form(facts)]
-            faults += [Fault(mask, what) for what in _mask_form(facts)]
+            faults += [fault(facts.name, "image", what) for what in _image_form(facts)]
+            faults += [fault(facts.name, "mask", what) for what in _mask_form(facts)]
             continue
         if facts.image_shape != usual[0][0]:
-            faults.append(Fault(image, _odd_size(facts, usual[0], len(scan.patches))))
-        faults += [Fault(image, what) for what in _image_values(facts)]
-        faults += [Fault(mask, what) for what in _mask_values(facts, task)]
+            faults.append(fault(facts.name, "image", _odd_size(facts, usual[0], len(scan.patches))))
+        faults += [fault(facts.name, "image", what) for what in _image_values(facts)]
+        faults += [fault(facts.name, "mask", what) for what in _mask_values(facts, task)]
     return sorted(faults)
 
 
@@ -60,12 +59,12 @@ def judge_split(folder: Path, patches: Sequence[PatchFacts], task: Task) -> list
     return faults
 
 
-def judge_bands(folder: Path, patches: Sequence[PatchFacts], bands: Sequence[str]) -> list[str]:
+def judge_bands(source: PatchSource, patches: Sequence[PatchFacts], bands: Sequence[str]) -> list[str]:
     """A fault if the channels of a split do not hold the bands wanted."""
     try:
-        select_bands(patches[0].image_shape[2], bands)
+        select_bands(patches[0].image_shape[2], bands, source.bands)
     except FiresegError as error:
-        return [f"{folder}: {error}"]
+        return [f"{source.folder}: {error}"]
     return []
 
 

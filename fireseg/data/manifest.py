@@ -11,12 +11,14 @@ from pydantic import AfterValidator, NonNegativeInt, TypeAdapter, ValidationErro
 from pydantic.dataclasses import dataclass
 
 from fireseg.data.bands import check_bands
-from fireseg.data.decode import SCALE
+from fireseg.data.store import Layout, MaskName
 from fireseg.errors import FiresegError
 
 MANIFEST_NAME = "manifest.json"
+"""The last file to be written: where it is, all is there."""
+
 FORMAT = 1
-"""The newest format that is understood."""
+"""Counts up whenever a reader of before could not read what is written now."""
 
 AGAIN = "run python -m fireseg.prepare again"
 
@@ -34,15 +36,12 @@ class Manifest:
         patches: How many patches each split has.
     """
 
-    layout: Literal["packed", "files"]
-    task: Literal["del", "gra"] | None = None
+    layout: Layout
+    task: MaskName | None = None
     bands: Annotated[tuple[str, ...], AfterValidator(check_bands)]
-    scale: Literal[10000]
+    scale: Literal[10_000]
     leaks: tuple[str, ...] = ()
     patches: Mapping[str, NonNegativeInt]
-
-
-assert SCALE == 10000  # the annotation above takes no name
 
 
 def read_manifest(root: Path) -> Manifest | None:

@@ -32,7 +32,7 @@ class WildfireDataModule:
     draw the same augmentations.
 
     Args:
-        patches_root: Folder with `train`, `val` and perhaps `test`.
+        patches_root: Folder with `train`, `val` and perhaps `test`: packed, or one .npy a patch.
         batch_size: Patches in a batch. A last training batch of one is put to the one before.
         task: What the masks hold; burned or not by default.
         bands: Bands that the model sees, in this order.
@@ -180,7 +180,7 @@ class WildfireDataModule:
 
     def _dataset(self, split: str, augment: Augmentation | None = None) -> WildfirePatchDataset:
         return WildfirePatchDataset(
-            self.patches_root / split,
+            self._found.sources[split],
             bands=self.bands,
             names=[facts.name for facts in self._found.splits[split]],
             augment=augment,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ SPLITS = ("train", "val", "test")
 IMAGE_END, MASK_END = "_image.npy", "_mask.npy"
 
 WAYS_OUT = (
-    "data.root names the folder that holds train and val with <name>_image.npy and <name>_mask.npy in them; "
-    "without data of your own try data=sample"
+    "data.root names the folder that python -m fireseg.prepare made, or one that holds train and val with "
+    "<name>_image.npy and <name>_mask.npy in them; without data of your own try data=sample"
 )
 
 
@@ -27,10 +28,12 @@ class Fault(NamedTuple):
     Attributes:
         path: The file.
         what: What came, what is wanted, what to do.
+        patch: The name of the patch, where it is about one.
     """
 
     path: Path
     what: str
+    patch: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.what}"
@@ -48,63 +51,119 @@ class UnreadableError(FiresegError):
         self.fault = fault
 
 
-class Stamp(NamedTuple):
-    """Size in bytes and time of the last change in nanoseconds, of image and mask: new when one of them was written."""
+Stamp = tuple[int, ...]
+"""Sizes, times of last change, and place in the files that a patch is read from: new when one of them was written."""
 
-    image_bytes: int
-    image_time_ns: int
-    mask_bytes: int
-    mask_time_ns: int
+Part = Literal["image", "mask"]
 
 
-@dataclass(frozen=True)
-class PatchFolder:
-    """The patches of one split: `{name}_image.npy` beside `{name}_mask.npy`.
+class PatchSource(Protocol):
+    """The patches of one split, wherever they lie. Must be picklable: workers may be spawned."""
 
-    Args:
-        folder: Where they lie.
-        names: Their names, in the order of their numbers.
-    """
+    @property
+    def folder(self) -> Path:
+        """The split folder."""
+        ...
 
-    folder: Path
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the patches, in the order of their numbers."""
+        ...
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @property
+    def bands(self) -> tuple[str, ...] | None:
+        """The band of each channel, where that is written down."""
+        ...
 
-    def image_path(self, name: str) -> Path:
-        """Where the reflectance of a patch lies."""
-        return self.folder / f"{name}{IMAGE_END}"
+    @property
+    def cache_name(self) -> str:
+        """Where in the folder a scan may keep what it found."""
+        ...
 
-    def mask_path(self, name: str) -> Path:
-        """Where the labels of a patch lie."""
-        return self.folder / f"{name}{MASK_END}"
+    def __len__(self) -> int: ...
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Reads one patch as it is stored.
+        """Reads one patch.
 
         Args:
             index: Its number.
 
         Returns:
             Reflectance, `(H, W, C)` float32, and classes, `(H, W)` uint8, unless a file holds
-            something else: whoever checks patches says so.
+            something else: whoever checks patches says so. Both may be changed.
 
         Raises:
             UnreadableError: If a file is missing, empty, truncated, or no array.
         """
+        ...
+
+    def take(self, names: Iterable[str]) -> Self:
+        """Some of the patches, in the order of these names."""
+        ...
+
+    def list_stamps(self) -> tuple[dict[str, Stamp], list[Fault]]:
+        """The stamp of every whole patch by name, sorted; and a fault for every other."""
+        ...
+
+    def fault(self, name: str, part: Part, what: str) -> Fault:
+        """Something about the image or the mask of a patch."""
+        ...
+
+
+@dataclass(frozen=True)
+class PatchFolder:
+    """The patches of one split: `{name}_image.npy` beside `{name}_mask.npy`. See `PatchSource`.
+
+    Args:
+        folder: Where they lie.
+        names: Their names, in the order of their numbers.
+        bands: The band of each channel, where that is written down.
+    """
+
+    folder: Path
+    names: tuple[str, ...] = ()
+    bands: tuple[str, ...] | None = None
+    cache_name = ".fireseg_scan.json"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """See `PatchSource`."""
         name = self.names[index]
-        return read_array(self.image_path(name)), read_array(self.mask_path(name))
+        try:
+            return read_array(self._path(name, "image")), read_array(self._path(name, "mask"))
+        except UnreadableError as error:
+            raise UnreadableError(error.fault._replace(patch=name)) from error
+
+    def take(self, names: Iterable[str]) -> PatchFolder:
+        """See `PatchSource`."""
+        return replace(self, names=tuple(names))
+
+    def list_stamps(self) -> tuple[dict[str, Stamp], list[Fault]]:
+        """See `PatchSource`."""
+        return list_patches(self.folder)
+
+    def fault(self, name: str, part: Part, what: str) -> Fault:
+        """See `PatchSource`."""
+        return Fault(self._path(name, part), what, name)
+
+    def _path(self, name: str, part: Part) -> Path:
+        return self.folder / f"{name}{IMAGE_END if part == 'image' else MASK_END}"
 
 
-def read_array(path: Path) -> NDArray[Any]:
+def read_array(path: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
     """Reads one array; nothing in the file can run.
+
+    Args:
+        path: The file.
+        mmap_mode: `r` leaves the values on disk until they are asked for.
 
     Raises:
         UnreadableError: If the file is missing, empty, truncated, or no array.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except FileNotFoundError as error:
         raise UnreadableError(Fault(path, "no such file; was it moved while fireseg was running?")) from error
     except (ValueError, EOFError, SyntaxError) as error:
@@ -136,43 +195,15 @@ def list_patches(folder: Path) -> tuple[dict[str, Stamp], list[Fault]]:
                     found[entry.name.removesuffix(end)] = entry.stat()
     images, masks = halves[IMAGE_END], halves[MASK_END]
     faults = [
-        Fault(folder / f"{name}{IMAGE_END}", f"an image without a mask; {name}{MASK_END} is wanted beside it")
+        Fault(folder / f"{name}{IMAGE_END}", f"an image without a mask; {name}{MASK_END} is wanted beside it", name)
         for name in images.keys() - masks.keys()
     ]
     faults += [
-        Fault(folder / f"{name}{MASK_END}", f"a mask without an image; {name}{IMAGE_END} is wanted beside it")
+        Fault(folder / f"{name}{MASK_END}", f"a mask without an image; {name}{IMAGE_END} is wanted beside it", name)
         for name in masks.keys() - images.keys()
     ]
     stamps = {}
     for name in sorted(images.keys() & masks.keys()):
         image, mask = images[name], masks[name]
-        stamps[name] = Stamp(image.st_size, image.st_mtime_ns, mask.st_size, mask.st_mtime_ns)
+        stamps[name] = image.st_size, image.st_mtime_ns, mask.st_size, mask.st_mtime_ns
     return stamps, sorted(faults)
-
-
-def open_patches(folder: Path) -> PatchFolder:
-    """The patches of a split folder.
-
-    Raises:
-        FiresegError: If there is no such folder, or no patch in it.
-    """
-    if not folder.is_dir():
-        raise FiresegError(f"{folder}: no such folder; {WAYS_OUT}")
-    stamps, _ = list_patches(folder)
-    if not stamps:
-        raise FiresegError(f"{folder}: no patch in it, that is no *{IMAGE_END} with its *{MASK_END}; {WAYS_OUT}")
-    return PatchFolder(folder, tuple(stamps))
-
-
-def find_splits(root: Path) -> dict[str, Path]:
-    """The split folders under a root: train and val, and test where there is one.
-
-    Raises:
-        FiresegError: If the root or one of the two that training needs is missing.
-    """
-    if not root.is_dir():
-        raise FiresegError(f"{root}: no such folder; {WAYS_OUT}")
-    found = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    if missing := [split for split in ("train", "val") if split not in found]:
-        raise FiresegError(*(f"{root / split}: no such folder, but training needs it; {WAYS_OUT}" for split in missing))
-    return found

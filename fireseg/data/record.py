@@ -46,10 +46,7 @@ class TileRecord:
         faults: Why nothing came of it; empty where all is well.
         flags: What looks strange though it stopped nothing.
         missing: Which of `GRA`, `CM` and `json` it has not.
-        bounds: West, south, east, north in degrees.
-        outline: Corners in degrees, where the bounds hold more ground than the tile.
-        date: When the image was taken.
-        look: What its pixels look like, as text.
+        footprint: Where, when, and what its pixels look like; None where nothing came of it.
         rows: One row of metadata.csv a patch.
         left_out: Windows left out and labelled pixels in them, by reason.
         disagreements: Pixels graded but not delineated, and delineated but of grade 0.
@@ -65,10 +62,7 @@ class TileRecord:
     faults: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    bounds: list[float] | None = None
-    outline: list[list[float]] | None = None
-    date: str | None = None
-    look: dict[str, str] | None = None
+    footprint: dict[str, Any] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, list[int]] = field(default_factory=dict)
     disagreements: list[int] = field(default_factory=lambda: [0, 0])
@@ -97,6 +91,8 @@ class Record:
         header: What was asked for.
         tiles: What came of the tiles so far.
     """
+
+    NAME = RECORD
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.patches import IMAGE_END, MASK_END, SPLITS
+from fireseg.data.reflectance import to_reflectance
 from fireseg.errors import FiresegError
 
 FORMAT = 1
 """Counts up whenever a reader of before could not read what is written now."""
-
-SCALE = 10_000
-"""Stored value of reflectance 1."""
 
 MANIFEST = "manifest.json"
 """Says what the folder holds; the last file to be there."""
@@ -37,7 +35,7 @@ HEADER_BYTES = 128
 _GONE = "was the folder changed? delete it and prepare again"
 
 
-class Patch(NamedTuple):
+class StoredPatch(NamedTuple):
     """A patch on its way to disk.
 
     Attributes:
@@ -54,7 +52,7 @@ class Patch(NamedTuple):
 class Store(Protocol):
     """Where patches go. Nothing counts before it was committed elsewhere, by the number of patches of each split."""
 
-    def write(self, split: str, first: int, patches: Iterable[Patch]) -> None:
+    def write(self, split: str, first: int, patches: Iterable[StoredPatch]) -> None:
         """Puts patches into a split from number `first` on, and forces them to disk."""
         ...
 
@@ -85,7 +83,7 @@ class PackedStore:
     num_bands: int
     masks: tuple[MaskName, ...] = MASKS
 
-    def write(self, split: str, first: int, patches: Iterable[Patch]) -> None:
+    def write(self, split: str, first: int, patches: Iterable[StoredPatch]) -> None:
         """Puts patches into a split from number `first` on, and forces them to disk."""
         paths = self._paths(split)
         with ExitStack() as stack:
@@ -149,13 +147,12 @@ class FilesStore:
     root: Path
     mask: MaskName
 
-    def write(self, split: str, first: int, patches: Iterable[Patch]) -> None:
+    def write(self, split: str, first: int, patches: Iterable[StoredPatch]) -> None:
         """Writes the patches and forces them to disk. Their numbers are of no consequence here."""
         folder = self.root / split
         folder.mkdir(parents=True, exist_ok=True)
         for patch in patches:
-            image = patch.image.astype(np.float32) / np.float32(SCALE)
-            for end, array in ((IMAGE_END, image), (MASK_END, np.ascontiguousarray(patch.masks[self.mask]))):
+            for end, array in ((IMAGE_END, to_reflectance(patch.image)), (MASK_END, np.ascontiguousarray(patch.masks[self.mask]))):
                 with (folder / f"{patch.name}{end}").open("wb") as file:
                     np.save(file, array)
                     file.flush()

@@ -12,11 +12,13 @@ import numpy as np
 
 from fireseg.data.bands import select_bands
 from fireseg.data.judge import judge_bands, judge_patches, judge_split
+from fireseg.data.manifest import Manifest
 from fireseg.data.measure import PatchFacts
-from fireseg.data.patches import WAYS_OUT, Fault, find_splits
+from fireseg.data.patches import WAYS_OUT, Fault, PatchSource
 from fireseg.data.scan import SplitScan, scan_split
+from fireseg.data.sources import find_sources
 from fireseg.errors import FiresegError
-from fireseg.task import Task
+from fireseg.task import IGNORE_INDEX, Task
 
 OnBad = Literal["stop", "skip"]
 NUM_SHOWN = 20
@@ -29,6 +31,7 @@ class Survey:
 
     Args:
         splits: Facts of the patches that take part, by split, sorted by name.
+        sources: Where the patches are read from, by split.
         mean: Mean reflectance of each band wanted over the labelled training pixels.
         std: Standard deviation of the same.
         class_counts: Labelled training pixels of each class.
@@ -37,6 +40,7 @@ class Survey:
     """
 
     splits: Mapping[str, tuple[PatchFacts, ...]]
+    sources: Mapping[str, PatchSource]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_counts: tuple[int, ...]
@@ -56,17 +60,21 @@ def survey(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "sto
     Raises:
         FiresegError: With all faults at once, if there is one that may not be left out.
     """
-    scans = {split: scan_split(folder, ignore_index=task.ignore_index) for split, folder in find_splits(root).items()}
-    notes = [note for scan in scans.values() for note in scan.notes]
+    sources, manifest = find_sources(root, task.name)
+    scans = {split: scan_split(source, ignore_index=task.ignore_index) for split, source in sources.items()}
+    notes = _note_leaks(root, manifest) + [note for scan in scans.values() for note in scan.notes]
     bad = {split: judge_patches(scan, task) for split, scan in scans.items()}
     splits = {split: _sound(scan, bad[split]) for split, scan in scans.items()}
+    if manifest is not None and task.name == "gra":
+        splits, left_out = _leave_ungraded(scans, splits)
+        notes += left_out
     faults = [] if on_bad == "skip" else [fault for found in bad.values() for fault in found]
-    whole = _judge_whole(scans, splits, task, bands)
+    whole = _judge_whole(scans, splits, bad, task, bands)
     if faults or whole:
         raise FiresegError(*whole, *_first_of(faults))
     notes += _left_out(scans, bad)
     train = splits["train"]
-    mean, std = channel_statistics(train, bands, task.ignore_index)
+    mean, std = channel_statistics(train, bands, task.ignore_index, sources["train"].bands)
     notes += _note_constant_bands(bands, std)
     if not any(facts.num_burned(task.ignore_index) for facts in splits["val"]):
         notes.append(
@@ -75,6 +83,7 @@ def survey(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "sto
         )
     return Survey(
         splits=splits,
+        sources=sources,
         mean=mean,
         std=tuple(value if value > _LEAST_STD else 1.0 for value in std),
         class_counts=class_counts(train, task.num_classes),
@@ -84,7 +93,7 @@ def survey(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "sto
 
 
 def channel_statistics(
-    patches: Sequence[PatchFacts], bands: Sequence[str], ignore_index: int
+    patches: Sequence[PatchFacts], bands: Sequence[str], ignore_index: int, stored: Sequence[str] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each band over all labelled pixels.
 
@@ -95,8 +104,9 @@ def channel_statistics(
         patches: Sound patches with the same channels.
         bands: The bands wanted.
         ignore_index: The value of unlabelled pixels.
+        stored: The band of each channel, where that is known.
     """
-    channels = select_bands(patches[0].image_shape[2], bands)
+    channels = select_bands(patches[0].image_shape[2], bands, stored)
     chosen = slice(None) if channels is None else channels
     count = sum(facts.num_labelled(ignore_index) for facts in patches)
     sums = np.sum([facts.band_sums for facts in patches], axis=0)[chosen]
@@ -112,22 +122,44 @@ def class_counts(patches: Sequence[PatchFacts], num_classes: int) -> tuple[int, 
 
 
 def _sound(scan: SplitScan, faults: Sequence[Fault]) -> tuple[PatchFacts, ...]:
-    bad = {fault.path.name.rpartition("_")[0] for fault in faults}
+    bad = {fault.patch for fault in faults}
     return tuple(facts for facts in scan.patches if facts.name not in bad)
 
 
+def _leave_ungraded(
+    scans: Mapping[str, SplitScan], splits: Mapping[str, tuple[PatchFacts, ...]]
+) -> tuple[dict[str, tuple[PatchFacts, ...]], list[str]]:
+    """The patches of tiles that somebody graded, and notes of how many are none. The test split may go altogether."""
+    graded, notes = {}, []
+    for split, patches in splits.items():
+        kept = tuple(facts for facts in patches if facts.pixels.keys() != {IGNORE_INDEX})
+        if kept or split != "test":
+            graded[split] = kept
+        if num_ungraded := len(patches) - len(kept):
+            notes.append(
+                f"{scans[split].folder}: {num_ungraded} of {len(patches)} patches have no grading and are left out"
+            )
+    return graded, notes
+
+
 def _judge_whole(
-    scans: Mapping[str, SplitScan], splits: Mapping[str, tuple[PatchFacts, ...]], task: Task, bands: Sequence[str]
+    scans: Mapping[str, SplitScan],
+    splits: Mapping[str, tuple[PatchFacts, ...]],
+    bad: Mapping[str, list[Fault]],
+    task: Task,
+    bands: Sequence[str],
 ) -> list[str]:
     faults = []
     for split, patches in splits.items():
         folder = scans[split].folder
         if patches:
-            faults += judge_bands(folder, patches, bands)
+            faults += judge_bands(scans[split].source, patches, bands)
         elif not scans[split].patches and not scans[split].faults:
             faults.append(f"{folder}: no patch in it; {WAYS_OUT}")
-        else:
+        elif bad[split]:
             faults.append(f"{folder}: no patch without a fault in it")
+        else:
+            faults.append(f"{folder}: no patch in it has a grading; train with task=del")
     if splits["train"]:
         faults += judge_split(scans["train"].folder, splits["train"], task)
     return faults
@@ -144,10 +176,21 @@ def _left_out(scans: Mapping[str, SplitScan], bad: Mapping[str, list[Fault]]) ->
     notes = []
     for split, faults in bad.items():
         if faults:
-            count = len({fault.path.name.rpartition("_")[0] for fault in faults})
+            count = len({fault.patch for fault in faults})
             noun = "patch was" if count == 1 else "patches were"
             notes.append(f"{scans[split].folder}: {count} {noun} left out (data.on_bad=skip); first {faults[0]}")
     return notes
+
+
+def _note_leaks(root: Path, manifest: Manifest | None) -> list[str]:
+    if manifest is None or not manifest.leaks:
+        return []
+    count = len(manifest.leaks)
+    more = f" and {count - 1} more" if count > 1 else ""
+    return [
+        f"{root}: made with splits that know of each other ({manifest.leaks[0]}{more}), as --allow-leaks wanted; "
+        "scores on val and test are better than they would be on new fires"
+    ]
 
 
 def _note_constant_bands(bands: Sequence[str], std: Sequence[float]) -> list[str]:

@@ -20,7 +20,8 @@ class Place:
         width: Columns.
         crs: Reference system, as `EPSG:4326` or in WKT.
         transform: From columns and rows to the reference system.
-        bounds_lonlat: West, south, east, north in degrees.
+        bounds_lonlat: West, south, east, north in degrees; west > east across the antimeridian.
+        outline_lonlat: The four corners in degrees, one after the other around the tile.
         date: In ISO 8601: a moment, a day, or the interval that was searched (`from/to`); None where
             nothing tells.
     """
@@ -30,6 +31,7 @@ class Place:
     crs: str
     transform: Transform
     bounds_lonlat: tuple[float, float, float, float]
+    outline_lonlat: tuple[tuple[float, float], ...]
     date: str | None
 
 
@@ -43,10 +45,7 @@ class Tile:
         delineation: `(H, W)` uint8, 0, 1, 255; all 255 without one.
         grading: `(H, W)` uint8, 0 to 4, 255; None without one.
         cloud: `(H, W)` uint8, 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 not known; None without one.
-        crs: See `Place`.
-        transform: See `Place`.
-        bounds_lonlat: See `Place`.
-        date: See `Place`.
+        place: Where and when.
         flags: What looks strange about it, each with its file in front.
     """
 
@@ -55,8 +54,25 @@ class Tile:
     delineation: NDArray[np.uint8]
     grading: NDArray[np.uint8] | None
     cloud: NDArray[np.uint8] | None
-    crs: str
-    transform: Transform
-    bounds_lonlat: tuple[float, float, float, float]
-    date: str | None
+    place: Place
     flags: tuple[str, ...]
+
+    @property
+    def crs(self) -> str:
+        """See `Place`."""
+        return self.place.crs
+
+    @property
+    def transform(self) -> Transform:
+        """See `Place`."""
+        return self.place.transform
+
+    @property
+    def bounds_lonlat(self) -> tuple[float, float, float, float]:
+        """See `Place`."""
+        return self.place.bounds_lonlat
+
+    @property
+    def date(self) -> str | None:
+        """See `Place`."""
+        return self.place.date

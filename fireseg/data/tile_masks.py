@@ -46,8 +46,8 @@ def settle_mask(values: NDArray[Any], kind: MaskKind, nodata: float | None) -> t
                 f"tag {IGNORE_INDEX}, or unset it with gdal_edit.py -unsetnodata"
             )
         else:
-            tagged = values == values.dtype.type(nodata) if _can_hold(values.dtype, nodata) else None
-            unknown = tagged if unknown is None or tagged is None else unknown | tagged
+            tagged = values == nodata
+            unknown = tagged if unknown is None else unknown | tagged
     _refuse_strange(values, unknown, kind)
     if unknown is not None and unknown.any():
         values = np.where(unknown, IGNORE_INDEX, values)
@@ -65,19 +65,9 @@ def _refuse_strange(values: NDArray[Any], unknown: NDArray[np.bool_] | None, kin
     found = count_values(known) if known.dtype == np.uint8 else np.unique(known).tolist()
     allowed = {*range(NUM_VALUES[kind])} | ({IGNORE_INDEX} if kind != "CM" else set())
     if strange := [value for value in found if value not in allowed]:
-        came = ("value " if len(strange) == 1 else "values ") + ", ".join(
-            f"{value:g}" for value in strange[:_VALUES_SHOWN]
-        )
+        shown = ", ".join(f"{value:g}" for value in strange[:_VALUES_SHOWN]) + ", …" * (len(strange) > _VALUES_SHOWN)
         also = f" and {IGNORE_INDEX} for unknown" if kind != "CM" else ""
         raise FiresegError(
-            f"{came}{', …' * (len(strange) > _VALUES_SHOWN)}, but {kind} has 0 to {NUM_VALUES[kind] - 1}{also}; "
+            f"{'value' if len(strange) == 1 else 'values'} {shown}, but {kind} has 0 to {NUM_VALUES[kind] - 1}{also}; "
             "is it another mask under this name?"
         )
-
-
-def _can_hold(dtype: np.dtype[Any], number: float) -> bool:
-    """Whether a tag can occur at all: -9999 never does in uint8."""
-    if dtype.kind == "f":
-        return True
-    limits = np.iinfo(dtype)
-    return float(number).is_integer() and limits.min <= number <= limits.max

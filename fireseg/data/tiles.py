@@ -14,20 +14,23 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
+from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from fireseg.data.appearance import list_flags
 from fireseg.data.channels import pick_channels
+from fireseg.data.digital_numbers import find_unknown, get_scaling, to_steps
 from fireseg.data.origin import find_date, find_offset, list_pairs, read_metadata
-from fireseg.data.digital_numbers import find_missing, get_scaling, to_steps
 from fireseg.data.tile import Place, Tile
 from fireseg.data.tile_files import TileFiles, TileSearch, group_files, report_orphans
 from fireseg.data.tile_masks import MaskKind, settle_mask
 from fireseg.errors import FiresegError
 from fireseg.task import IGNORE_INDEX
 
+_LONLAT = "EPSG:4326"
 _STRIP_ROWS = 256
+_CACHE_BYTES = 32 * 2**20
 _SAMPLE_PX = 200_000
 
 _MAX_SHIFT_PX = 0.1
@@ -114,8 +117,7 @@ def read_tile(files: TileFiles, bands: Sequence[str], *, offset: float | None = 
     parts: dict[str, Any] = {"delineation": None, "grading": None, "cloud": None}
     with _gathering(faults), _open(files.image) as raster:
         with _gathering(faults):
-            place = _locate(raster, metadata)
-            parts |= {name: getattr(place, name) for name in ("crs", "transform", "bounds_lonlat", "date")}
+            parts["place"] = _locate(raster, metadata)
         kinds: list[tuple[str, MaskKind]] = [("delineation", "DEL"), ("grading", "GRA"), ("cloud", "CM")]
         for name, kind in kinds:
             if path := getattr(files, name):
@@ -169,16 +171,20 @@ def _locate(raster: DatasetReader, metadata: dict[str, Any]) -> Place:
             f"{path}: no georeference, so that nobody can tell what it overlaps; "
             "set it with gdal_edit.py -a_srs EPSG:… -a_ullr west north east south"
         )
-    corners = [transform * (col, row) for col in (0, raster.width) for row in (0, raster.height)]
-    xs, ys = zip(*corners, strict=True)
+    height, width = raster.height, raster.width
+    ring = [transform * corner for corner in ((0, 0), (width, 0), (width, height), (0, height))]
+    xs, ys = zip(*ring, strict=True)
     box = min(xs), min(ys), max(xs), max(ys)
+    if crs.to_epsg() != 4326:  # through itself the box would lose its last digits
+        box = transform_bounds(crs, _LONLAT, *box)
+        ring = list(zip(*transform_points(crs, _LONLAT, xs, ys)[:2], strict=True))
     return Place(
-        height=raster.height,
-        width=raster.width,
+        height=height,
+        width=width,
         crs=crs.to_string(),
         transform=tuple(transform)[:6],
-        # Through itself the box would lose its last digits.
-        bounds_lonlat=box if crs.to_epsg() == 4326 else transform_bounds(crs, "EPSG:4326", *box),
+        bounds_lonlat=box,
+        outline_lonlat=tuple(ring),
         date=find_date(list_pairs(raster.tags(), metadata)),
     )
 
@@ -229,12 +235,12 @@ def _read_image(
     image = np.empty((raster.height, raster.width, len(channels)), np.uint16)
     unknown = np.empty((raster.height, raster.width), np.bool_)
     sample, step = [], max(1, round((raster.height * raster.width / _SAMPLE_PX) ** 0.5))
-    for top, values, missing in _read_strips(raster, channels):
+    for top, values, gaps in _read_strips(raster, channels):
         rows = slice(top, top + values.shape[1])
-        image[rows] = to_steps(values, missing, scaling)
-        missing.any(axis=0, out=unknown[rows])
+        unknown[rows] = gaps
+        image[rows] = to_steps(values, gaps, scaling)
         places = slice(-top % step, None, step), slice(None, None, step)
-        sample.append(values[:, *places][:, ~unknown[rows][places]])
+        sample.append(values[:, *places][:, ~gaps[places]])
     flags += [f"{raster.name}: {what}" for what in list_flags(np.concatenate(sample, axis=1), scaling)]
     return image, unknown
 
@@ -242,16 +248,19 @@ def _read_image(
 def _read_strips(
     raster: DatasetReader, channels: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
-    """First row, values and gaps of whole rows of blocks, so that no block is unpacked twice."""
+    """First row, values `(C, H, W)` and gaps `(H, W)` of some rows after the other."""
     block_rows = raster.block_shapes[0][0]
-    num_rows = block_rows * max(1, _STRIP_ROWS // block_rows)
+    num_rows = block_rows * max(1, _STRIP_ROWS // block_rows) if block_rows <= _STRIP_ROWS else _STRIP_ROWS
     indexes = [channel + 1 for channel in channels]
     nodata = [raster.nodatavals[channel] for channel in channels]
-    has_mask = [MaskFlags.per_dataset in raster.mask_flag_enums[channel] for channel in channels]
-    for top in range(0, raster.height, num_rows):
-        window = Window(0, top, raster.width, min(num_rows, raster.height - top))  # pyright: ignore[reportCallIssue]
-        values = raster.read(indexes, window=window)
-        missing = find_missing(values, nodata)
-        if any(has_mask):
-            missing |= raster.read_masks(indexes, window=window) == 0
-        yield top, values, missing
+    has_mask = any(MaskFlags.per_dataset in raster.mask_flag_enums[channel] for channel in channels)
+    # Enough that no block is unpacked twice, and not the whole file, which GDAL would keep otherwise.
+    row_bytes = sum(raster.width * np.dtype(dtype).itemsize for dtype in raster.dtypes)
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES + row_bytes * block_rows):
+        for top in range(0, raster.height, num_rows):
+            window = Window(0, top, raster.width, min(num_rows, raster.height - top))  # pyright: ignore[reportCallIssue]
+            values = raster.read(indexes, window=window)
+            gaps = find_unknown(values, nodata)
+            if has_mask:
+                gaps |= (raster.read_masks(indexes, window=window) == 0).any(axis=0)
+            yield top, values, gaps

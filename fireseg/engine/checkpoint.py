@@ -58,5 +58,8 @@ class Checkpoints:
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as part:
-        torch.save(content, part)
+    with replacing(path) as part, part.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what torch makes of a full disk: "unexpected pos 704 vs 598"
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from error

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fireseg.data.patches import PatchFolder, UnreadableError, find_splits, list_patches, open_patches, read_array
+from fireseg.data.patches import PatchFolder, UnreadableError, list_patches, read_array
+from fireseg.data.sources import find_splits, open_source
 from fireseg.errors import FiresegError
 
 
 def test_patches_are_listed_by_name_whatever_order_the_folder_has(make_patches) -> None:
-    source = open_patches(make_patches(train=5) / "train")
+    source = open_source(make_patches(train=5) / "train")
     assert source.names == tuple(sorted(source.names))
     assert len(source) == 5
 

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from fireseg.data import patches
-from fireseg.data.scan import CACHE_NAME, scan_split
+from fireseg.data import scan as scan_module
+from fireseg.data.patches import PatchFolder
+from fireseg.data.scan import SplitScan
+
+CACHE_NAME = PatchFolder.cache_name
+
+
+def scan_split(folder: Path, **options: int) -> SplitScan:
+    return scan_module.scan_split(PatchFolder(folder), **options)
 
 
 @pytest.fixture
@@ -117,9 +125,7 @@ def test_unreadable_files_are_faults_and_the_others_are_scanned(folder: Path) ->
 def test_an_interrupted_scan_goes_on_where_it_was(
     folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fireseg.data import scan
-
-    whole = scan._measure_all
+    whole = scan_module._measure_all
 
     def interrupted(*arguments):
         for number, found in enumerate(whole(*arguments)):
@@ -127,7 +133,7 @@ def test_an_interrupted_scan_goes_on_where_it_was(
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr(scan, "_measure_all", interrupted)
+    monkeypatch.setattr(scan_module, "_measure_all", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scan_split(folder)
     monkeypatch.undo()

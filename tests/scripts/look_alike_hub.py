@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -23,7 +24,9 @@ class LookAlikeHub:
     Attributes:
         sent: Bytes of content that went out, by path.
         corrupt: How many of the next answers for a path have one byte changed.
-        stop_at: Byte of a path at which the connection closes, and after which none is answered.
+        stop_at: Byte of a path at which the connection closes, always.
+        break_once: Byte of a path at which the connection closes the next time.
+        claims: Sizes that the list of files gives, where they are not the true ones.
         answers: A status that a path is answered with instead of content.
         without_ranges: Paths that are always answered from their first byte.
         slow: Seconds between two pieces of 32 kB.
@@ -35,6 +38,8 @@ class LookAlikeHub:
         self.sent: Counter[str] = Counter()
         self.corrupt: Counter[str] = Counter()
         self.stop_at: dict[str, int] = {}
+        self.break_once: dict[str, int] = {}
+        self.claims: dict[str, int] = {}
         self.answers: dict[str, int] = {}
         self.without_ranges: set[str] = set()
         self.slow = 0.0
@@ -56,7 +61,7 @@ class LookAlikeHub:
         siblings = [
             {
                 "rfilename": path,
-                "size": len(content),
+                "size": self.claims.get(path, len(content)),
                 "blobId": "0" * 40,
                 "lfs": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 135},
             }
@@ -72,11 +77,13 @@ class LookAlikeHub:
             "siblings": siblings,
         }
 
-    def _handler(hub) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - two selves
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 path = unquote(urlsplit(self.path).path)
                 hub.requests.append(path)
                 if path == f"/api/datasets/{hub.repo}":
@@ -111,7 +118,8 @@ class LookAlikeHub:
                     self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
                 self.send_header("Content-Length", str(len(content) - first))
                 self.end_headers()
-                last = min(len(content), hub.stop_at.get(path, len(content)))
+                ends = (hub.stop_at.get(path, len(content)), hub.break_once.pop(path, len(content)))
+                last = min(len(content), *ends)
                 for start in range(first, last, 1 << 15):
                     piece = content[start : min(start + (1 << 15), last)]
                     self.wfile.write(piece)
@@ -127,10 +135,8 @@ class LookAlikeHub:
                 self.wfile.write(content)
 
             def handle(self) -> None:
-                try:
+                with suppress(ConnectionError):  # the other side was killed
                     super().handle()
-                except ConnectionError:  # the other side was killed
-                    pass
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

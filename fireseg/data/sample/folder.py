@@ -117,7 +117,7 @@ def _is_made(root: Path, settings: Mapping[str, Any]) -> bool:
 def _make_whole(root: Path, settings: Mapping[str, Any], workers: int) -> None:
     """Writes into a folder beside, which then takes the name. The caller holds the lock."""
     for left_behind in root.parent.glob(f".{root.name}.*.part"):
-        shutil.rmtree(left_behind)
+        shutil.rmtree(left_behind, ignore_errors=True)
     part = root.parent / f".{root.name}.{os.getpid()}.part"
     try:
         _write_all(part, settings, workers)

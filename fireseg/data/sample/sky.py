@@ -59,7 +59,8 @@ def make_sky(fields: Fields, sun: Sun, *, cloudy: bool) -> Sky:
     rows, cols = slice(top, top + fields.height), slice(left, left + fields.width)
     cloud = thick[rows, cols]
     shaded = slice(top - down, top - down + fields.height), slice(left - right, left - right + fields.width)
-    shadow = 0.80 * blur(thick[shaded], 1.2)
+    # Light crosses a cloud at an angle and so more of it than the satellite's line of sight does.
+    shadow = 0.85 * blur(1 - (1 - thick[shaded]) ** 2, 1.2)
     return Sky(cloud=cloud, shadow=shadow, haze=haze, mask=_map_clouds(cloud, shadow))
 
 

@@ -1,0 +1,180 @@
+"""Which tiles go where, before any pixel is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fireseg.data.audit import Audit, audit
+from fireseg.data.footprints import Footprint
+from fireseg.data.locate import make_footprint
+from fireseg.data.pairs import Finding
+from fireseg.data.patches import Fault
+from fireseg.data.recipe import Recipe
+from fireseg.data.splitting import choose_split
+from fireseg.data.tile_facts import TileFacts, read_tile_facts
+from fireseg.data.tile_files import TileFiles
+from fireseg.data.tiles import read_footprint, search_tiles
+from fireseg.errors import FiresegError, SettingError
+
+SplitBy = Literal["folder", "activation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a user asks for.
+
+    Attributes:
+        tiles: Folder of the tiles.
+        patches: Folder for the patches.
+        recipe: How tiles become patches.
+        split_by: Whether tiles keep the split of their folders, or a new one is drawn.
+        fractions: Of the new one: train, val, test.
+        seed: Of the new one.
+        metadata: The data set's own table, or None.
+        workers: Processes.
+        allow_leaks: Whether splits may know of each other.
+        allow_bad: Whether faults of tiles are no reason to end with 1.
+    """
+
+    tiles: Path
+    patches: Path
+    recipe: Recipe = field(default_factory=Recipe)
+    split_by: SplitBy = "folder"
+    fractions: tuple[float, ...] = (0.7, 0.15, 0.15)
+    seed: int = 0
+    metadata: Path | None = None
+    workers: int = 1
+    allow_leaks: bool = False
+    allow_bad: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """All that decides what the patches are. The number of workers does not."""
+        drawn = {"fractions": list(self.fractions), "seed": self.seed} if self.split_by == "activation" else {}
+        table = None
+        if self.metadata is not None:
+            table = hashlib.sha256(_read_bytes(self.metadata)).hexdigest()
+        return {**self.recipe.as_dict(), "split_by": self.split_by, **drawn, "metadata": table}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        tiles: The tiles in the order of the work, each with its split.
+        known: What the data set's own table says of them; None without one.
+        outside: What is in the way though it belongs to no tile that is read.
+    """
+
+    tiles: tuple[TileFiles, ...]
+    known: Mapping[str, TileFacts] | None
+    outside: tuple[Fault, ...]
+
+
+def find_work(wish: Wish) -> Plan:
+    """Finds the tiles, in whatever split they lie.
+
+    Raises:
+        FiresegError: If there is none.
+    """
+    search = search_tiles(wish.tiles)
+    if not search.tiles:
+        raise FiresegError(
+            f"{wish.tiles}: no tile in it, that is no <name>_S2L2A.tif with the bands of Sentinel-2, at any depth; "
+            "is it the right folder, and are the archives unpacked?",
+            *map(str, search.faults),
+        )
+    known = None if wish.metadata is None else read_tile_facts(wish.metadata)
+    return Plan(tiles=search.tiles, known=known, outside=search.faults)
+
+
+def settle_splits(plan: Plan, wish: Wish) -> tuple[Plan, Audit]:
+    """Gives each tile its split, and looks what the splits know of each other.
+
+    Returns:
+        The plan with the split of each tile, and the audit of their footprints.
+
+    Raises:
+        FiresegError: If there are no splits, or none can be drawn.
+    """
+    footprints = [locate(files, plan.known) for files in plan.tiles]
+    if wish.split_by == "activation":
+        # One that cannot be read is named when its turn comes; what split it would be in is of no consequence.
+        seen = [footprint for footprint in footprints if footprint is not None]
+        drawn = iter(choose_split(seen, wish.fractions, wish.seed).footprints if seen else ())
+        footprints = [None if footprint is None else next(drawn) for footprint in footprints]
+        splits = ["train" if footprint is None else footprint.split for footprint in footprints]
+    else:
+        splits = [files.split for files in plan.tiles]
+        if not any(splits):
+            raise SettingError(
+                f"{wish.tiles}: no train, val and test folders in it; sort the tiles into such, "
+                "or have a split drawn with --split-by activation"
+            )
+    tiles = tuple(replace(files, split=split) for files, split in zip(plan.tiles, splits, strict=True))
+    return replace(plan, tiles=tiles), audit([one for one in footprints if one is not None and one.split])
+
+
+def locate(files: TileFiles, known: Mapping[str, TileFacts] | None = None) -> Footprint | None:
+    """The footprint of a tile, None where it cannot be read."""
+    try:
+        return make_footprint(files, read_footprint(files), known)
+    except FiresegError:
+        return None
+
+
+def refuse_leaks(found: Audit, wish: Wish) -> list[str]:
+    """What the splits know of each other, one short line each.
+
+    Raises:
+        FiresegError: If they know something, and may not.
+    """
+    if found.is_clean or wish.allow_leaks:
+        return [describe_leak(finding) for finding in found.findings]
+    ways = ["--allow-leaks goes on and writes it into the manifest"]
+    if wish.split_by == "folder":
+        ways.insert(0, "--split-by activation draws a split without leaks")
+    raise FiresegError(
+        f"{wish.tiles}: {len(found.findings)} leaks between the splits, so that scores would flatter; {'; '.join(ways)}"
+    )
+
+
+def describe_leak(finding: Finding) -> str:
+    """One line, for the manifest.
+
+    Example:
+        overlap: train EMSR1_AOI01_01 and val EMSR2_AOI01_01 (53.1 %, 12 days apart)
+    """
+    first, second = (f"{tile.split} {tile.name}" for tile in finding.tiles)
+    share = "" if finding.share is None else f"{100 * finding.share:.1f} %"
+    more = ", ".join(part for part in (share, finding.note) if part)
+    return f"{finding.kind}: {first} and {second}" + (f" ({more})" if more else "")
+
+
+def header_of(wish: Wish, plan: Plan) -> dict[str, Any]:
+    """What a record of this work begins with: the options, and the split of each tile."""
+    splits = {files.image.relative_to(wish.tiles).as_posix(): files.split for files in plan.tiles}
+    return {"options": wish.options(), "tiles": splits}
+
+
+def take_splits(plan: Plan, header: Mapping[str, Any], wish: Wish) -> Plan:
+    """The plan as a record began it, which holds all its tiles."""
+    splits = header["tiles"]
+    tiles = [replace(files, split=splits[files.image.relative_to(wish.tiles).as_posix()]) for files in plan.tiles]
+    return replace(plan, tiles=sort_tiles(tiles))
+
+
+def sort_tiles(tiles: Iterable[TileFiles]) -> tuple[TileFiles, ...]:
+    """Those that are in a split, in the order of the work."""
+    return tuple(sorted((one for one in tiles if one.split), key=lambda one: (one.split, one.name, str(one.image))))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingError(f"--metadata {path}: cannot be read ({error.strerror or error})") from error
