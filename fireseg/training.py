@@ -86,7 +86,8 @@ def run_epochs(training: Training, interrupts: Interrupts) -> None:
         row = {"epoch": epoch.number, **epoch.row(), "best": is_best}
         log.info(describe(row, total=total, seconds_left=pace * (total - epoch.number)))
         t.folder.append_metrics(row)
-        t.tracker.log(epoch.row(), epoch.number)
+        # The charts show a run's last values; which run is best is read off the best so far.
+        t.tracker.log({**epoch.row(), "val/best_fire_iou": t.stopping.best_score}, epoch.number)
         _note_tracked(t)
         if is_best:
             t.checkpoints.save_best(_kept(t, epoch.number, epoch.val["fire_iou"]))

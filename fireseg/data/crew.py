@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,7 +22,7 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 _MOST_HELD = 2
-"""Jobs a worker may hold, the one it is at included: it need not wait for a slow neighbour, and memory stays bounded."""
+"""Jobs that a worker holds, the one it is at included: it need not wait for a slow neighbour, nor fill the memory."""
 
 
 class Craft(Protocol[Result_co]):
@@ -30,7 +33,7 @@ class Craft(Protocol[Result_co]):
         ...
 
     def write(self, number: int, first: int) -> None:
-        """Writes what was kept to its place."""
+        """Writes what was kept to its place, in another thread than the next job is cut in."""
         ...
 
 
@@ -51,13 +54,27 @@ def work_in_order(
         FiresegError: If a worker meets one, or is ended from outside.
     """
     if min(workers, len(numbers)) <= 1:
-        for number in numbers:
-            result = craft.cut(number)
-            craft.write(number, place(result))
-            yield number, result
+        yield from _work_alone(craft, numbers, place)
         return
     with _Crew(craft, min(workers, len(numbers))) as crew:
         yield from crew.run(numbers, place)
+
+
+def _work_alone(
+    craft: Craft[Result], numbers: Sequence[int], place: Callable[[Result], int]
+) -> Iterator[tuple[int, Result]]:
+    """One tile is written, which is mostly waiting for the disk, while the next one is cut."""
+    with ThreadPoolExecutor(1) as writer:
+        before: tuple[int, Result, Future[None]] | None = None
+        for number in numbers:
+            result = craft.cut(number)
+            if before is not None:
+                before[2].result()
+                yield before[:2]
+            before = number, result, writer.submit(craft.write, number, place(result))
+        if before is not None:
+            before[2].result()
+            yield before[:2]
 
 
 @dataclass
@@ -66,9 +83,8 @@ class _Worker:
 
     process: BaseProcess
     pipe: Connection
-    is_idle: bool = True
+    is_cutting: bool = False
     held: int = 0
-    writes: deque[tuple[int, int]] = field(default_factory=deque)
 
 
 class _Crew(Generic[Result]):
@@ -102,17 +118,20 @@ class _Crew(Generic[Result]):
         written: set[int] = set()
         while to_yield:
             for worker in self._workers:
-                _give_work(worker, waiting)
+                if waiting and not worker.is_cutting and worker.held < _MOST_HELD:
+                    worker.pipe.send(("cut", waiting.popleft(), 0))
+                    worker.is_cutting, worker.held = True, worker.held + 1
             for worker, (step, number, result) in self._hear():
                 if step == "written":
                     written.add(number)
                     worker.held -= 1
                 else:
                     results[number] = worker, result
+                    worker.is_cutting = False
             while to_place and to_place[0] in results:
                 number = to_place.popleft()
                 worker, result = results[number]
-                worker.writes.append((number, place(result)))
+                worker.pipe.send(("write", number, place(result)))
             while to_yield and to_yield[0] in written:
                 number = to_yield.popleft()
                 yield number, results.pop(number)[1]
@@ -128,45 +147,41 @@ class _Crew(Generic[Result]):
             except (EOFError, ConnectionResetError) as error:
                 worker.process.join()
                 raise FiresegError(
-                    f"a worker was ended from outside (exit code {worker.process.exitcode}), perhaps for want of memory; "
-                    "give the same command again, with fewer --workers: what is done is kept"
+                    f"a worker was ended from outside (exit code {worker.process.exitcode}), perhaps for want of "
+                    "memory; give the same command again, with fewer --workers: what is done is kept"
                 ) from error
             if answer[0] == "failed":
                 raise FiresegError(*answer[2])
-            worker.is_idle = True
             yield worker, answer
 
 
-def _give_work(worker: _Worker, waiting: deque[int]) -> None:
-    if not worker.is_idle:
-        return
-    if worker.writes:
-        worker.pipe.send(("write", *worker.writes.popleft()))
-    elif waiting and worker.held < _MOST_HELD:
-        worker.held += 1
-        worker.pipe.send(("cut", waiting.popleft(), 0))
-    else:
-        return
-    worker.is_idle = False
-
-
 def _serve(pipe: Connection, craft: Craft[Any]) -> None:
-    """What a worker does until it is ended."""
+    """What a worker does until it is ended: cuts, and in a thread beside it writes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     _end_with_parent()
-    while True:
+    telling = threading.Lock()
+
+    def do(step: str, number: int, work: Callable[[], Any]) -> None:
         try:
-            step, number, first = pipe.recv()
-        except EOFError:
-            return
-        try:
-            if step == "cut":
-                pipe.send(("cut", number, craft.cut(number)))
-            else:
-                craft.write(number, first)
-                pipe.send(("written", number, None))
+            answer = (step, number, work())
         except FiresegError as error:
-            pipe.send(("failed", number, error.faults))
+            answer = ("failed", number, error.faults)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        with telling:
+            pipe.send(answer)
+
+    with ThreadPoolExecutor(1) as writer:
+        while True:
+            try:
+                step, number, first = pipe.recv()
+            except EOFError:
+                return
+            if step == "cut":
+                do("cut", number, partial(craft.cut, number))
+            else:
+                writer.submit(do, "written", number, partial(craft.write, number, first))
 
 
 def _end_with_parent() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from fireseg.batch import Batch
 from fireseg.data.dataset import Sample, WildfirePatchDataset
 from fireseg.data.order import EpochBatches
+from fireseg.data.slots import Filled, SlotDataset, SlotOrder, Slots, free_shared_bytes, patch_bytes
 from fireseg.errors import FiresegError
 
 PREFETCH = 2
@@ -31,7 +32,7 @@ class Batches:
         epoch: Which epoch the passes are.
     """
 
-    def __init__(self, loader: DataLoader[Sample], order: EpochBatches, epoch: int) -> None:
+    def __init__(self, loader: DataLoader[Any], order: EpochBatches, epoch: int) -> None:
         self._loader, self._order, self._epoch = loader, order, epoch
 
     def __len__(self) -> int:
@@ -42,14 +43,15 @@ class Batches:
         try:
             with _signals_held():
                 batches = iter(self._loader)
-            yield from batches
+            for batch in batches:
+                yield batch.open() if isinstance(batch, Filled) else batch
         except FiresegError as error:
             raise _of_worker(error) from None
 
 
 def make_loader(
     dataset: WildfirePatchDataset, order: EpochBatches, *, num_workers: int, pin_memory: bool = False
-) -> DataLoader[Sample]:
+) -> DataLoader[Any]:
     """A loader whose workers stay, and leave it to the main process to end on Ctrl-C or SIGTERM.
 
     Args:
@@ -58,15 +60,27 @@ def make_loader(
         num_workers: Processes beside the main one; 0 for none.
         pin_memory: Whether batches are put into page-locked memory, for the way to a CUDA device.
     """
-    if num_workers:
-        dataset[0]  # what is imported and drawn here is shared by all workers that are forked
-        _open_loaders.add(loader := _make(dataset, order, num_workers, pin_memory))
-        return loader
-    keep_freed_memory()
-    return _make(dataset, order, 0, pin_memory)
+    if not num_workers:
+        keep_freed_memory()
+        return _make(dataset, order, 0, pin_memory)
+    sample = dataset[0]  # what is imported and drawn here is shared by all workers that are forked
+    max_patches, num_slots = max(order.sizes), count_slots(num_workers)
+    free_bytes = free_shared_bytes()
+    if free_bytes is None or free_bytes > num_slots * max_patches * patch_bytes(sample):
+        slots = Slots(sample, max_patches, num_slots)
+        loader = _make(SlotDataset(dataset, slots), SlotOrder(order, slots), num_workers, pin_memory)
+    else:
+        loader = _make(dataset, order, num_workers, pin_memory)
+    _open_loaders.add(loader)
+    return loader
 
 
-def _make(dataset: WildfirePatchDataset, order: EpochBatches, num_workers: int, pin_memory: bool) -> DataLoader[Sample]:
+def count_slots(num_workers: int) -> int:
+    """Batches that workers have in hand, one that the training works on, and one that it is handed meanwhile."""
+    return num_workers * PREFETCH + 2
+
+
+def _make(dataset: Dataset[Any], order: Sampler[Any], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         batch_sampler=order,
@@ -81,8 +95,13 @@ def _make(dataset: WildfirePatchDataset, order: EpochBatches, num_workers: int, 
     )
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: Sequence[Sample] | Filled) -> Batch | Filled:
     """Puts patches side by side, in a worker straight into memory that the main process shares."""
+    return samples if isinstance(samples, Filled) else stack(samples)
+
+
+def stack(samples: Sequence[Sample]) -> Batch:
+    """Patches side by side."""
     images, masks, names = zip(*samples, strict=True)
     return Batch(default_collate(list(images)), default_collate(list(masks)), names)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,8 +14,9 @@ from fireseg.data.augment import Augmentation
 from fireseg.data.balance import sampling_weights
 from fireseg.data.bands import BAND_NAMES, check_bands
 from fireseg.data.dataset import Sample, WildfirePatchDataset
-from fireseg.data.loaders import PREFETCH, Batches, collate, make_loader, stop_workers
+from fireseg.data.loaders import Batches, count_slots, make_loader, stack, stop_workers
 from fireseg.data.order import EpochBatches
+from fireseg.data.slots import free_shared_bytes
 from fireseg.data.survey import Survey, survey
 from fireseg.errors import FiresegError
 from fireseg.task import DELINEATION, Task
@@ -164,7 +164,7 @@ class WildfireDataModule:
         others = [number for number, is_fire in enumerate(fires) if not is_fire]
         num_others = min(len(others), max(num_patches // 4, num_patches - len(burned)))
         picked = _spread(burned, num_patches - num_others) + _spread(others, num_others)
-        return collate([self.val[number] for number in sorted(picked)])
+        return stack([self.val[number] for number in sorted(picked)])
 
     def close(self) -> None:
         """Ends the worker processes. A later pass starts new ones."""
@@ -215,13 +215,13 @@ class WildfireDataModule:
 
     def _note_shared_memory(self) -> None:
         """Workers hand batches over in shared memory; a container often has 64 MB of it, and dies without a word."""
-        shared = Path("/dev/shm")
-        if not self.num_workers or not shared.is_dir():
+        free = free_shared_bytes()
+        if not self.num_workers or free is None:
             return
         height, width, _ = self._found.splits["train"][0].image_shape
         batch_bytes = self.batch_size * height * width * (4 * len(self.bands) + 1)
-        needed = 2 * self.num_workers * PREFETCH * batch_bytes  # train and val side by side
-        if (free := shutil.disk_usage(shared).free) < needed:
+        needed = 2 * count_slots(self.num_workers) * batch_bytes  # train and val side by side
+        if free < needed:
             self.notes.append(
                 f"/dev/shm: {free >> 20} MB free, but {self.num_workers} workers may fill {needed >> 20} MB; "
                 "set data.num_workers=0, or give the container more (docker run --shm-size=2g)"

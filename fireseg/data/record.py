@@ -25,7 +25,8 @@ class SourceFile:
         path: Below the folder of tiles, with `/`.
         bytes: Its size.
         time_ns: Its last change.
-        sha256: Of its content; empty if it could not be read.
+        sha256: Of its content; of an image, of the values that were read from it, since reading it twice would
+            cost more than all else.
     """
 
     path: str

@@ -35,7 +35,7 @@ def complete(record: Record, recipe: Recipe, folder: Path, leaks: Sequence[str])
 
 def describe(record: Record, recipe: Recipe, leaks: Sequence[str]) -> dict[str, Any]:
     """The manifest."""
-    training = [tile for tile in record.tiles if tile.split == "train"]
+    training = [tile for tile in record.tiles if tile.split == "train" and tile.rows]
     return {
         "format": FORMAT,
         "layout": recipe.layout,
@@ -46,15 +46,15 @@ def describe(record: Record, recipe: Recipe, leaks: Sequence[str]) -> dict[str, 
         "stride": recipe.strides(),
         "patches": {split: len(patches) for split, patches in record.names().items()},
         "statistics": sum_statistics(training, recipe),
-        "class_counts": {name: _add([tile.pixels[name][:-1] for tile in training if tile.rows]) for name in recipe.masks},
+        "class_counts": {name: _add([tile.pixels[name][:-1] for tile in training]) for name in recipe.masks},
         "left_out": sum_left_out(record.tiles),
         "faults": [fault for tile in record.tiles for fault in tile.faults],
         "leaks": list(leaks),
         "options": record.header["options"],
         "sources": {
-            source.path: {"bytes": source.bytes, "sha256": source.sha256}
+            source.path: {"bytes": source.bytes, ("sha256" if number else "pixels_sha256"): source.sha256}
             for tile in record.tiles
-            for source in tile.sources
+            for number, source in enumerate(tile.sources)  # the image first
         },
     }
 
@@ -65,15 +65,18 @@ def sum_statistics(tiles: Sequence[TileRecord], recipe: Recipe) -> dict[str, lis
     Whole numbers up to the last step, :math:`\sigma = \sqrt{n \sum q^2 - (\sum q)^2} / n`, so that neither the
     order of the tiles nor the number of workers shows in any digit.
 
+    Args:
+        tiles: Those that have patches.
+        recipe: How they became patches.
+
     Returns:
         `mean` and `std`, None where no pixel is labelled.
     """
-    with_patches = [tile for tile in tiles if tile.rows]
-    count = sum(sum(tile.pixels[recipe.masks[0]][:-1]) for tile in with_patches)
+    count = sum(sum(tile.pixels[recipe.masks[0]][:-1]) for tile in tiles)
     if not count:
         return {"mean": None, "std": None}
-    sums = _add([tile.band_sums for tile in with_patches])
-    squares = _add([tile.band_squares for tile in with_patches])
+    sums = _add([tile.band_sums for tile in tiles])
+    squares = _add([tile.band_squares for tile in tiles])
     spreads = [count * square - total**2 for total, square in zip(sums, squares, strict=True)]
     return {
         "mean": [total / (count * SCALE) for total in sums],

@@ -30,6 +30,7 @@ class ChosenSplit:
         by: What the fractions are of: number of tiles, or burned pixels.
         num_groups: Groups of activations that may not be parted.
         largest: Activations of the group with most tiles.
+        num_largest: Tiles of that group.
     """
 
     footprints: tuple[Footprint, ...]
@@ -37,6 +38,7 @@ class ChosenSplit:
     by: Measure
     num_groups: int
     largest: tuple[str, ...]
+    num_largest: int
 
     def as_table(self) -> str:
         """What was wanted and what came of it, to be read in a terminal."""
@@ -53,7 +55,9 @@ class ChosenSplit:
             fire = f"{burned:,} ({burned / all_burned:.1%})" if all_burned else "unknown"
             activations = len({one.activation or one.name for one in tiles})
             lines.append(f"{split:5}  {fraction:>6.1%}  {share:>14}  {activations:>11,}  {fire}")
-        lines.append(f"largest group: {', '.join(self.largest[:5])}{_more(len(self.largest) - 5)}")
+        lines.append(
+            f"largest group: {self.num_largest:,} tiles of {', '.join(self.largest[:5])}{_more(len(self.largest) - 5)}"
+        )
         return "\n".join(lines)
 
 
@@ -103,13 +107,14 @@ def choose_split(
     for group, split in zip(groups, chosen, strict=True):
         for place in group:
             tiles[place] = replace(tiles[place], split=SPLITS[split])
-    largest = {tiles[place].activation or tiles[place].name for place in max(groups, key=len)}
+    most = max(groups, key=len)
     return ChosenSplit(
         footprints=tuple(tiles),
         fractions=fractions,
         by=by,
         num_groups=len(groups),
-        largest=tuple(sorted(largest)),
+        largest=tuple(sorted({tiles[place].activation or tiles[place].name for place in most})),
+        num_largest=len(most),
     )
 
 
@@ -171,7 +176,7 @@ def _place_once(weights: Sequence[float], fractions: Sequence[float], rng: Rando
     chosen = [0] * len(weights)
     ties = [rng.random() for _ in weights]
     for group in sorted(range(len(weights)), key=lambda group: (-weights[group], ties[group])):
-        fitting = [free if free >= weights[group] else 0.0 for free in room]
+        fitting = [free if 2 * free > weights[group] else 0.0 for free in room]
         point = rng.random() * fsum(fitting)
         if point > 0:
             split = next(place for place in range(len(room)) if point <= fsum(fitting[: place + 1]))

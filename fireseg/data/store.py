@@ -152,7 +152,10 @@ class FilesStore:
         folder = self.root / split
         folder.mkdir(parents=True, exist_ok=True)
         for patch in patches:
-            for end, array in ((IMAGE_END, to_reflectance(patch.image)), (MASK_END, np.ascontiguousarray(patch.masks[self.mask]))):
+            for end, array in (
+                (IMAGE_END, to_reflectance(patch.image)),
+                (MASK_END, np.ascontiguousarray(patch.masks[self.mask])),
+            ):
                 with (folder / f"{patch.name}{end}").open("wb") as file:
                     np.save(file, array)
                     file.flush()

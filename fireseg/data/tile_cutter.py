@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.cutting import Patch, cut_patches
+from fireseg.data.fingerprint import stamp, take_fingerprints
 from fireseg.data.labels import settle_labels
 from fireseg.data.locate import make_footprint, to_plain
 from fireseg.data.looks import look_at
 from fireseg.data.recipe import Recipe
-from fireseg.data.record import SourceFile, TileRecord
+from fireseg.data.record import TileRecord
 from fireseg.data.store import MaskName, Store, StoredPatch
 from fireseg.data.tile import Tile
 from fireseg.data.tile_facts import TileFacts
@@ -28,8 +28,6 @@ from fireseg.errors import FiresegError
 from fireseg.task import DELINEATION, GRADING, IGNORE_INDEX
 
 NUM_CLASSES: dict[MaskName, int] = {"del": len(DELINEATION), "gra": len(GRADING)}
-
-_CHUNK_BYTES = 1 << 20
 
 
 class TileCutter:
@@ -68,18 +66,18 @@ class TileCutter:
         files = self.tiles[number]
         facts: dict[str, Any] = {"name": files.name, "split": files.split, "activation": files.activation}
         facts["missing"] = list_missing(files)
+        stamps = stamp(files)
         try:
-            facts["sources"] = [fingerprint(path, self.root) for path in files.paths]
             tile = read_tile(files, self.recipe.bands, offset=self.recipe.offset)
         except FiresegError as error:
             self._held[number] = []
-            return TileRecord(**{"sources": [], **facts}, faults=[_below(fault, self.root) for fault in error.faults])
+            facts["sources"] = take_fingerprints(stamps, self.root, "")
+            return TileRecord(**facts, faults=[_below(fault, self.root) for fault in error.faults])
+        look = look_at(tile.image, tile.unknown, tile.delineation)
+        facts["sources"] = take_fingerprints(stamps, self.root, look.digest)
         facts["flags"] = [_below(flag, self.root) for flag in tile.flags]
-        footprint = replace(
-            make_footprint(files, tile.place, self.known),
-            burned=int((tile.delineation == 1).sum()),
-            look=look_at(tile.image, tile.unknown, tile.delineation),
-        )
+        burned = int((tile.delineation == 1).sum())
+        footprint = replace(make_footprint(files, tile.place, self.known), burned=burned, look=look)
         return self._cut(number, tile, {**facts, "footprint": to_plain(footprint)})
 
     def write(self, number: int, first: int) -> None:
@@ -189,7 +187,7 @@ class Tally:
 
     def as_dict(self) -> dict[str, Any]:
         """The counts, as a `TileRecord` has them."""
-        sums, squares = (self._sums.tolist() if self._has_sums else ([], []))
+        sums, squares = self._sums.tolist() if self._has_sums else ([], [])
         return {
             "pixels": {name: counts.tolist() for name, counts in self._pixels.items()},
             "band_sums": sums,
@@ -201,43 +199,6 @@ def list_missing(files: TileFiles) -> list[str]:
     """What a tile may have and has not."""
     found = {"DEL": files.delineation, "GRA": files.grading, "CM": files.cloud, "json": files.metadata}
     return [kind for kind, path in found.items() if path is None]
-
-
-def fingerprint(path: Path, root: Path) -> SourceFile:
-    """A file as it is now.
-
-    Raises:
-        FiresegError: If it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-        state = path.stat()
-    except OSError as error:
-        raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); mend its permissions") from error
-    name = path.relative_to(root).as_posix()
-    return SourceFile(path=name, bytes=state.st_size, time_ns=state.st_mtime_ns, sha256=digest.hexdigest())
-
-
-def has_changed(tile: TileRecord, files: TileFiles, root: Path) -> list[Path]:
-    """The files of a tile that are not what they were when it was read.
-
-    Only those whose size or time differ are read again.
-    """
-    before = {source.path: source for source in tile.sources}
-    if not before:  # it could not be read then
-        return []
-    now = {path.relative_to(root).as_posix(): path for path in files.paths}
-    changed = [root / name for name in before.keys() ^ now.keys()]
-    for name in before.keys() & now.keys():
-        source, state = before[name], now[name].stat()
-        if (state.st_size, state.st_mtime_ns) == (source.bytes, source.time_ns):
-            continue
-        if state.st_size != source.bytes or fingerprint(now[name], root).sha256 != source.sha256:
-            changed.append(now[name])
-    return sorted(changed)
 
 
 def _below(text: str, root: Path) -> str:

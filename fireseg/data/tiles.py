@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio import Affine
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -172,7 +173,7 @@ def _locate(raster: DatasetReader, metadata: dict[str, Any]) -> Place:
             "set it with gdal_edit.py -a_srs EPSG:… -a_ullr west north east south"
         )
     height, width = raster.height, raster.width
-    ring = [transform * corner for corner in ((0, 0), (width, 0), (width, height), (0, height))]
+    ring = [_apply(transform, corner) for corner in ((0, 0), (width, 0), (width, height), (0, height))]
     xs, ys = zip(*ring, strict=True)
     box = min(xs), min(ys), max(xs), max(ys)
     if crs.to_epsg() != 4326:  # through itself the box would lose its last digits
@@ -186,6 +187,14 @@ def _locate(raster: DatasetReader, metadata: dict[str, Any]) -> Place:
         bounds_lonlat=box,
         outline_lonlat=tuple(ring),
         date=find_date(list_pairs(raster.tags(), metadata)),
+    )
+
+
+def _apply(transform: Affine, place: tuple[float, float]) -> tuple[float, float]:
+    # Written out, because the operator for it changes between versions of affine.
+    return (
+        transform.a * place[0] + transform.b * place[1] + transform.c,
+        transform.d * place[0] + transform.e * place[1] + transform.f,
     )
 
 
@@ -212,7 +221,7 @@ def _compare_grids(mask: DatasetReader, image: DatasetReader) -> str:
         names = [raster.crs.to_string() if raster.crs else "no reference system" for raster in (mask, image)]
         return f"{names[0]}, but {names[1]} in"
     corners = [(col, row) for col in (0, image.width) for row in (0, image.height)]
-    moved = [~image.transform * (mask.transform * corner) for corner in corners]
+    moved = [_apply(~image.transform, _apply(mask.transform, corner)) for corner in corners]
     shift = max(abs(was - now) for pair in zip(corners, moved, strict=True) for was, now in zip(*pair, strict=True))
     return f"shifted by {shift:.2g} pixels against" if shift > _MAX_SHIFT_PX else ""
 

@@ -57,10 +57,10 @@ class Workspace:
             try:
                 lock.acquire(timeout=0)
             except Timeout as error:
-                raise FiresegError(
-                    f"{self.folder}: another process is writing to it; wait for it or end it"
-                ) from error
+                raise FiresegError(f"{self.folder}: another process is writing to it; wait for it or end it") from error
             try:
+                for part in self.folder.rglob(".*.part"):  # what a killed process was writing
+                    part.unlink()
                 if self.state == "new":
                     self.staging.mkdir(exist_ok=True)
                 yield

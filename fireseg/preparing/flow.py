@@ -11,10 +11,11 @@ from pathlib import Path
 from fireseg.console import format_seconds
 from fireseg.data.audit import Audit, audit
 from fireseg.data.crew import work_in_order
+from fireseg.data.fingerprint import list_changed
 from fireseg.data.locate import from_plain
 from fireseg.data.record import Record, TileRecord
 from fireseg.data.release import complete
-from fireseg.data.tile_cutter import TileCutter, has_changed
+from fireseg.data.tile_cutter import TileCutter
 from fireseg.data.workspace import AUDIT, UNFINISHED, Workspace, compare, naming_disk_faults, refuse_differences
 from fireseg.disk import replacing
 from fireseg.errors import FiresegError
@@ -89,7 +90,7 @@ def _go_on(space: Workspace, plan: Plan, wish: Wish) -> tuple[Record, Plan]:
     changed = [
         f"{path}, which has changed since"
         for files, tile in zip(plan.tiles, record.tiles, strict=False)
-        for path in has_changed(tile, files, wish.tiles)
+        for path in list_changed(tile, files, wish.tiles, wish.recipe)
     ]
     refuse_differences(wish.patches, changed)
     if space.state == "unfinished":
@@ -114,7 +115,7 @@ def _cut_tiles(space: Workspace, record: Record, plan: Plan, wish: Wish) -> None
     with watch_tiles(len(plan.tiles), done=len(record.tiles)) as pace:
         for _, tile in work_in_order(cutter, left, place, workers=wish.workers):
             record.append(tile)
-            pace.advance(tile.name, sum(counts.values()))
+            pace.advance(f"{sum(counts.values()):,} patches")
     log.debug("cut in %s", format_seconds(pace.seconds))
 
 

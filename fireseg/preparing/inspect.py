@@ -4,20 +4,58 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from fireseg.data.audit import Audit, audit
 from fireseg.data.crew import work_in_order
 from fireseg.data.footprints import Footprint, read_metadata
 from fireseg.data.tile_looker import TileLooker
+from fireseg.data.tiles import find_tiles
+from fireseg.data.workspace import naming_disk_faults
 from fireseg.disk import replacing
 from fireseg.errors import FiresegError
 from fireseg.preparing.pace import watch_tiles
-from fireseg.preparing.plan import locate, search_work
 
 log = logging.getLogger("fireseg")
 
 
-def audit_path(path: Path, *, table: Path | None, bands: tuple[str, ...], workers: int) -> tuple[Audit, list[str]]:
-    ...
+def audit_path(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, list[str]]:
+    """Looks who shares ground, pixels or an activation with whom, and shows and writes it.
+
+    Args:
+        path: A folder of tiles, or the data set's own table of them.
+        json_path: Where what was found goes, besides being shown.
+        workers: Processes that read tiles.
+
+    Returns:
+        What was found, and what is wrong with tiles, one line each.
+
+    Raises:
+        FiresegError: If there is no such folder or table, or nothing to look at.
+    """
+    faults: list[str] = []
+    footprints = _look_at_tiles(path, faults, workers) if path.is_dir() else read_metadata(path)
+    found = audit(footprints)
+    log.info("%s", found.as_table())
+    with naming_disk_faults(json_path):
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(json_path) as part:
+            part.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
+    log.info("all of it: %s", json_path)
+    return found, faults
+
+
+def _look_at_tiles(path: Path, faults: list[str], workers: int) -> list[Footprint]:
+    tiles = find_tiles(path)
+    footprints = []
+    with watch_tiles(len(tiles), done=0) as pace:
+        for number, (footprint, found) in work_in_order(
+            TileLooker(tiles), range(len(tiles)), lambda _: 0, workers=workers
+        ):
+            faults += found
+            if footprint is not None:
+                footprints.append(footprint)
+            pace.advance(tiles[number].name)
+    if not footprints:
+        raise FiresegError(f"{path}: no tile that can be read", *faults)
+    return footprints

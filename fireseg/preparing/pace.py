@@ -36,23 +36,20 @@ class Pace:
         """Since the beginning."""
         return time.monotonic() - self._begin
 
-    def advance(self, name: str, num_patches: int) -> None:
+    def advance(self, what: str) -> None:
         """One tile more.
 
         Args:
-            name: Of the tile.
-            num_patches: Patches in all so far.
+            what: To be shown beside the bar.
         """
         self._done += 1
-        self._bar.set_postfix_str(f"{num_patches} patches, {name}", refresh=False)
+        self._bar.set_postfix_str(what, refresh=False)
         self._bar.update()
         now = time.monotonic()
         if self._bar.disable and now - self._said >= _LINE_EVERY_S and self._done < self._total:
             self._said = now
             left = self.seconds / (self._done - self._before) * (self._total - self._done)
-            log.info(
-                "%d of %d tiles, %d patches, %s left", self._done, self._total, num_patches, format_seconds(left)
-            )
+            log.info("%d of %d tiles, %s; %s left", self._done, self._total, what, format_seconds(left))
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -17,7 +17,7 @@ from fireseg.data.recipe import Recipe
 from fireseg.data.splitting import choose_split
 from fireseg.data.tile_facts import TileFacts, read_tile_facts
 from fireseg.data.tile_files import TileFiles
-from fireseg.data.tiles import read_footprint, search_tiles
+from fireseg.data.tiles import read_place, search_tiles
 from fireseg.errors import FiresegError, SettingError
 
 SplitBy = Literal["folder", "activation"]
@@ -122,7 +122,7 @@ def settle_splits(plan: Plan, wish: Wish) -> tuple[Plan, Audit]:
 def locate(files: TileFiles, known: Mapping[str, TileFacts] | None = None) -> Footprint | None:
     """The footprint of a tile, None where it cannot be read."""
     try:
-        return make_footprint(files, read_footprint(files), known)
+        return make_footprint(files, read_place(files), known)
     except FiresegError:
         return None
 

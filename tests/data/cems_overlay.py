@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -47,7 +48,8 @@ def overlay_cems(source: Path, target: Path, *, seed: int = 0) -> Path:
     name = source.name
     for end in ("DEL.tif", "GRA.tif", "CM.tif", "S2L2A.json"):
         shutil.copyfile(source / f"{name}_{end}", target / f"{name}_{end}")
-    masks = {}
+    masks: dict[str, NDArray[np.uint8]] = {}
+    profile: dict[str, Any] = {}
     for kind in ("DEL", "GRA", "CM", "Esri10_LC"):
         with rasterio.open(source / f"{name}_{kind}.tif") as raster:
             masks[kind] = raster.read(1)

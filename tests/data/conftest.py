@@ -88,7 +88,7 @@ def make_twin(tmp_path: Path) -> MakeTwin:
             folder.mkdir(parents=True)
             names = [row.partition(",")[0] for row in (store / split / "metadata.csv").read_text().splitlines()[1:]]
             images, masks = (np.load(store / split / f"{kind}.npy") for kind in ("images", f"masks_{task_name}"))
-            rows = [row for row in range(len(names)) if (masks[row] != 255).any()]
+            rows = [row for row in range(len(names)) if task_name == "del" or (masks[row] != 255).any()]
             for row in rows:
                 np.save(folder / f"{names[row]}_image.npy", images[row].astype(np.float32) / np.float32(10000))
                 np.save(folder / f"{names[row]}_mask.npy", masks[row])

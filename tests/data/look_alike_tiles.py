@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.transform import from_origin
+from rasterio import Affine
 
 PIXEL = 1e-4
-GRID = from_origin(-15.0, 28.0, PIXEL, PIXEL)
+GRID = Affine(PIXEL, 0.0, -15.0, 0.0, -PIXEL, 28.0)
 
 
 def make_reflectance(height: int = 40, width: int = 50, *, channels: int = 12, seed: int = 0) -> NDArray[np.float32]:

@@ -44,7 +44,8 @@ def test_dates_in_any_form_can_be_compared(text: str, moment: str) -> None:
 
 def test_a_row_of_the_metadata_is_a_footprint(tmp_path: Path) -> None:
     path = write(
-        tmp_path, "EMSR226,dataOptimal/EMSR226/AOI01/EMSR226_AOI01_01,2017/10/07_08:05:51,43.4,41.7,43.5,41.8,569,795,85491,Georgia"
+        tmp_path,
+        "EMSR226,dataOptimal/EMSR226/AOI01/EMSR226_AOI01_01,2017/10/07_08:05:51,43.4,41.7,43.5,41.8,569,795,85491,Georgia",
     )
     assert read_metadata(path) == [
         Footprint(
@@ -109,7 +110,9 @@ def test_a_missing_column_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     assert "satelliteData.csv" in fault
 
 
-@pytest.mark.parametrize("content", [b"", b"folderPath,left_Long,bottom_Lat,right_Long,top_Lat\n", b"\x89PNG\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"folderPath,left_Long,bottom_Lat,right_Long,top_Lat\n", b"\x89PNG\xff\xfe\x00"]
+)
 def test_what_is_no_metadata_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "some.csv"
     path.write_bytes(content)

@@ -230,13 +230,14 @@ def test_a_process_that_ends_with_workers_at_work_ends(root: Path) -> None:
 
 
 def test_too_little_shared_memory_for_the_workers_is_noted(open_data, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fireseg.data import module
+    from fireseg.data import loaders, module
 
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    for place in (loaders, module):
+        monkeypatch.setattr(place, "free_shared_bytes", lambda: 1000)
     data = open_data(num_workers=2)
     data.setup()
-    if Path("/dev/shm").is_dir():
-        assert "set data.num_workers=0" in data.notes[-1]
+    assert "set data.num_workers=0" in data.notes[-1]
+    assert are_equal(list(data.train_dataloader(1)), list(open_data().train_dataloader(1)))
 
 
 def test_importing_the_data_room_does_not_import_albumentations() -> None:

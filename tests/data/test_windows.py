@@ -89,7 +89,7 @@ def test_a_cut_leaves_the_tile_alone() -> None:
 
 @pytest.mark.parametrize("stride", [0, -3, 5])
 def test_a_stride_that_leaves_gaps_is_refused(stride: int) -> None:
-    with pytest.raises(SettingError, match=f"stride: {stride}, but windows of 4"):
+    with pytest.raises(SettingError, match=f"stride: {stride}, but 1 to the size of a window"):
         lay_windows(10, 10, size=4, stride=stride)
 
 

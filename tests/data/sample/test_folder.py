@@ -79,7 +79,7 @@ def test_the_data_module_makes_and_reads_it(tmp_path: Path) -> None:
 
 
 def test_grades_are_the_masks_of_the_other_task(tmp_path: Path) -> None:
-    make_sample(tmp_path / "gra", task_name="gra", **(SMALL | {"patch_px": 64}))
+    make_sample(tmp_path / "gra", task_name="gra", patch_px=64, train_scenes=3, val_scenes=1, test_scenes=0)
     masks = [np.load(path) for path in (tmp_path / "gra" / "train").glob("*_mask.npy")]
     assert {2, 3} <= set(np.unique(masks)) <= {0, 1, 2, 3, 4, 255}
 
@@ -90,7 +90,7 @@ def test_worker_processes_change_nothing(made: Path, tmp_path: Path) -> None:
 
 
 def test_more_training_scenes_leave_validation_as_it_was(made: Path, tmp_path: Path) -> None:
-    make_sample(tmp_path / "sample", **(SMALL | {"train_scenes": 4}))
+    make_sample(tmp_path / "sample", train_scenes=4, val_scenes=1, test_scenes=1, patch_px=32)
     assert read_all(tmp_path / "sample" / "val") == read_all(made / "val")
 
 
@@ -100,7 +100,7 @@ def test_another_seed_makes_other_scenes(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_split_without_scenes_has_no_folder(tmp_path: Path) -> None:
-    make_sample(tmp_path / "sample", **(SMALL | {"test_scenes": 0}))
+    make_sample(tmp_path / "sample", train_scenes=3, val_scenes=1, test_scenes=0, patch_px=32)
     assert sorted(path.name for path in (tmp_path / "sample").iterdir()) == ["sample.json", "train", "val"]
 
 
