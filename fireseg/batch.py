@@ -22,9 +22,11 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; from pinned memory the copy does not hold up the host."""
-        image = self.image.to(device, non_blocking=True)
-        return Batch(image, self.mask.to(device, non_blocking=True), self.names)
+        """The same batch on a device; from pinned memory to CUDA the copy does not hold up the host."""
+        # Elsewhere the host must wait: a loader may fill the same memory with its next batch.
+        is_free = device.type == "cuda"
+        image, mask = (part.to(device, non_blocking=is_free) for part in (self.image, self.mask))
+        return Batch(image, mask, self.names)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, as a data loader asks for it."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,14 +29,14 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         plan = config.preflight(sys.argv[1:])
-        if plan is not None and plan.is_multirun:
-            sys.argv += _sweep_overrides(plan.jobs)
+        if plan.is_multirun:
+            sys.argv += _sweep_overrides(plan)
         job()
     except FiresegError as error:
         _say(error)
         sys.exit(error.exit_code)
     if _failed:
-        print(f"fireseg: {len(_failed)} jobs failed: {', '.join(_failed)}", file=sys.stderr)
+        print(f"fireseg: {len(_failed)} of {len(plan.jobs)} jobs failed: {', '.join(_failed)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -107,15 +105,15 @@ def _folder_name(settings: dict[str, Any]) -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{settings['task']['name']}_{model['arch']}_{model['encoder']}"
 
 
-def _sweep_overrides(jobs: Sequence[Sequence[str]]) -> list[str]:
+def _sweep_overrides(plan: config.Preflight) -> list[str]:
     """Gives a sweep a folder of its own, and its jobs names that say only what differs between them."""
     extra = []
     if not any(argument.startswith("hydra.sweep.dir=") for argument in sys.argv):
         folder = create_folder(Path("multirun"), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
         extra.append(f"hydra.sweep.dir={folder}")
-    fixed = set.intersection(*(set(job) for job in jobs)) if len(jobs) > 1 else set()
-    keys = sorted({re.split(r"=", override, maxsplit=1)[0] for override in fixed})
-    return [*extra, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(keys)}]"]
+    typed = {override.partition("=")[0] for job in plan.jobs for override in job}
+    fixed = sorted(typed - set(plan.swept)) if len(plan.jobs) > 1 else []
+    return [*extra, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"]
 
 
 def _say(error: FiresegError) -> None:
