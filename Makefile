@@ -14,7 +14,7 @@ demo: $(STAMP) ## make sample data, train on it, draw the pictures
 	$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP) ## format, lint, types, layers, tests
 	scripts/check

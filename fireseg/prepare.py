@@ -8,72 +8,73 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from fireseg.errors import FiresegError, SettingError
 
 _PROGRAM = "python -m fireseg.prepare"
+_BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
+
+
+def _named(metavar: str) -> Any:
+    """What stands for a value in the help, where None only means that nothing was said."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 def prepare(
-    tiles: Annotated[Path | None, tyro.conf.Positional] = None,
-    patches: Annotated[Path | None, tyro.conf.Positional] = None,
+    tiles: Annotated[Path | None, tyro.conf.Positional, _named("TILES")] = None,
+    patches: Annotated[Path | None, tyro.conf.Positional, _named("PATCHES")] = None,
     /,
     *,
-    audit: Path | None = None,
-    bands: tuple[str, ...] = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12"),
+    bands: Annotated[tuple[str, ...], tyro.conf.arg(metavar="BAND ...")] = _BANDS,
     size: int = 256,
-    stride: int | None = None,
+    stride: Annotated[int | None, _named("INT")] = None,
+    workers: int = 1,
     max_cloud: float = 0.5,
     clouds: Literal["ignore", "keep"] = "ignore",
     light_clouds: Literal["ignore", "keep"] = "keep",
     disagreement: Literal["keep", "ignore"] = "keep",
-    offset: float | None = None,
+    offset: Annotated[float | None, _named("NUMBER")] = None,
     layout: Literal["packed", "files"] = "packed",
-    task: Literal["del", "gra"] | None = None,
+    task: Annotated[Literal["del", "gra"] | None, _named("{del,gra}")] = None,
     split_by: Literal["folder", "activation"] = "folder",
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
-    metadata: Path | None = None,
-    workers: int = 1,
+    metadata: Annotated[Path | None, _named("CSV")] = None,
     allow_leaks: bool = False,
     allow_bad: bool = False,
+    audit: Annotated[Path | None, _named("PATH")] = None,
     json: Path = Path("audit.json"),
 ) -> int:
     """Cuts Sentinel-2 tiles with their burned-area masks into patches to train on.
 
-    TILES holds train, val and test, with <name>_S2L2A.tif and <name>_DEL.tif, <name>_GRA.tif, <name>_CM.tif
-    and <name>_S2L2A.json beside it, at any depth. Every labelled pixel lands in a patch. Stopped or killed,
-    the same command goes on where it was. Ends with 0 if all is well, 1 if tiles have faults or splits leak,
-    2 for a wrong argument.
+    TILES holds train, val and test, and in them at any depth <name>_S2L2A.tif with <name>_DEL.tif, <name>_GRA.tif,
+    <name>_CM.tif and <name>_S2L2A.json beside it. Every labelled pixel lands in a patch. Stopped or killed, the same
+    command goes on from there. It ends with 0 if all is well, 1 if tiles have faults or splits leak, and 2 for a
+    wrong argument.
 
     Args:
         tiles: Folder of the tiles.
-        patches: Folder for the patches: a new or empty one, or one that was begun with the same options.
-        audit: Only say who overlaps whom, among tiles (a folder) or in the data set's own table (a csv), and end
-            with 1 if anybody does. Takes the place of both folders.
-        bands: Bands of a patch, in this order. Tiles say by their band descriptions which they have; twelve
-            without any are those of level 2A.
+        patches: Folder for the patches: an empty or new one, or one begun with the same options.
+        audit: Only say who overlaps whom among tiles, or in the data set's own csv; 1 if any do. Needs no folders.
+        bands: Bands of a patch, in this order, found in a tile by its band descriptions.
         size: Side of a patch in pixels.
-        stride: Pixels from one training patch to the next (default: 7/8 of the size, 224 of 256). Patches of
-            val and test lie side by side, and each pixel counts once.
+        stride: Pixels from one training patch to the next; 7/8 of the size if not given. In val and test: the size.
         max_cloud: Leave out patches with a larger share of cloud, 0 to 1.
-        clouds: Whether labels under opaque cloud and its shadow are ignored (255) or kept.
-        light_clouds: Whether light cloud and haze are treated the same.
-        disagreement: Whether labels are kept or ignored where DEL and GRA disagree.
-        offset: What integer digital numbers have on top, as 1000 since processing baseline 04.00, where neither
-            json nor tags say so.
-        layout: Packed arrays, which are fast to read, or one .npy a patch, which other tools read.
-        task: Whose mask the files of --layout files hold.
-        split_by: Keep the split of the folders, or draw one in which activations stay together and nothing
-            overlaps.
+        clouds: What becomes of labels under opaque cloud and shadow: ignored (255), or kept.
+        light_clouds: The same for light cloud and haze.
+        disagreement: What becomes of labels where DEL and GRA disagree.
+        offset: What digital numbers have on top, as 1000 from baseline 04.00 on, where no metadata say so.
+        layout: Packed arrays, fast to read; or one .npy a patch, which other tools read.
+        task: Whose mask goes beside each patch with --layout files.
+        split_by: Keep the split of the folders, or draw one that cannot leak.
         fractions: Shares of train, val and test in a split that is drawn.
-        seed: Another number, another split.
+        seed: Another number draws another split.
         metadata: The data set's satelliteData.csv: adds country, climate and date to metadata.csv.
         workers: Processes. Their number changes nothing but the time.
-        allow_leaks: Go on though splits know of each other. The manifest and every training will say so.
+        allow_leaks: Go on though splits know of each other; the manifest and every training will say so.
         allow_bad: End with 0 though tiles have faults.
         json: Where --audit writes all that it found.
     """
@@ -124,11 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line, does what it says, and returns what to end with."""
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        return tyro.cli(prepare, prog=_PROGRAM, args=arguments)
+        return tyro.cli(prepare, prog=_PROGRAM, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     except FiresegError as error:
         for fault in error.faults:
             print(f"fireseg: {fault}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # as in `| head`: nobody reads on, and Python would complain once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("fireseg: stopped; the same command goes on from here", file=sys.stderr)
         return 128 + signal.SIGINT

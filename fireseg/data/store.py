@@ -52,6 +52,11 @@ class StoredPatch(NamedTuple):
 class Store(Protocol):
     """Where patches go. Nothing counts before it was committed elsewhere, by the number of patches of each split."""
 
+    @property
+    def root(self) -> Path:
+        """Folder of the split folders."""
+        ...
+
     def write(self, split: str, first: int, patches: Iterable[StoredPatch]) -> None:
         """Puts patches into a split from number `first` on, and forces them to disk."""
         ...

@@ -91,8 +91,9 @@ class TileCutter:
             FiresegError: If the disk is full.
         """
         if patches := self._held.pop(number):
-            with naming_disk_faults(self.tiles[number].split):
-                self.store.write(self.tiles[number].split, first, patches)
+            split = self.tiles[number].split
+            with naming_disk_faults(self.store.root / split):
+                self.store.write(split, first, patches)
 
     def _cut(self, number: int, tile: Tile, facts: dict[str, Any]) -> TileRecord:
         recipe, split = self.recipe, self.tiles[number].split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,7 +127,7 @@ def compare(made: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) ->
     """
     options, others = made["options"], wanted["options"]
     differences = [
-        f"{name}={_show(options.get(name))} where {name}={_show(others.get(name))} is wanted"
+        f"{_show(name, options.get(name))} where {_show(name, others.get(name))} is wanted"
         for name in sorted({*options, *others})
         if options.get(name) != others.get(name)
     ]
@@ -147,16 +146,14 @@ def refuse_differences(folder: Path, differences: Sequence[str]) -> None:
 
 
 @contextmanager
-def naming_disk_faults(place: Path | str) -> Iterator[None]:
-    """Within, a full disk is one clear line."""
+def naming_disk_faults(place: Path) -> Iterator[None]:
+    """Within, a full disk and the like are one clear line each."""
     try:
         yield
+    except BrokenPipeError:  # whoever read what is printed went away: no matter of disks
+        raise
     except OSError as error:
-        path = Path(error.filename) if isinstance(error.filename, str) else Path(place)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise FiresegError(
-                f"{path}: the disk is full; make room and give the same command again: what is done is kept"
-            ) from error
+        path = Path(error.filename) if isinstance(error.filename, str) else place
         raise disk_error(path, error) from error
 
 
@@ -169,5 +166,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _show(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _show(name: str, value: Any) -> str:
+    """An option as it is typed."""
+    option = f"--{name.replace('_', '-')}"
+    if value is None:
+        return f"no {option}"
+    return f"{option} {' '.join(map(str, value)) if isinstance(value, list) else value}"

@@ -36,11 +36,11 @@ def audit_path(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, lis
     faults: list[str] = []
     footprints = _look_at_tiles(path, faults, workers) if path.is_dir() else read_metadata(path)
     found = audit(footprints)
-    log.info("%s", found.as_table())
     with naming_disk_faults(json_path):
         json_path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(json_path) as part:
             part.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
+    log.info("%s", found.as_table())
     log.info("all of it: %s", json_path)
     return found, faults
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from fireseg.data.audit import Audit, audit
 from fireseg.data.footprints import Footprint
 from fireseg.data.locate import make_footprint
 from fireseg.data.pairs import Finding
-from fireseg.data.patches import Fault
+from fireseg.data.patches import SPLITS, Fault
 from fireseg.data.recipe import Recipe
 from fireseg.data.splitting import choose_split
 from fireseg.data.tile_facts import TileFacts, read_tile_facts
@@ -89,7 +89,9 @@ def find_work(wish: Wish) -> Plan:
             *map(str, search.faults),
         )
     known = None if wish.metadata is None else read_tile_facts(wish.metadata)
-    return Plan(tiles=search.tiles, known=known, outside=search.faults)
+    # Which tiles lie in no folder of a split is of no consequence where a split is drawn.
+    faults = (fault for fault in search.faults if wish.split_by == "folder" or fault.path != wish.tiles)
+    return Plan(tiles=search.tiles, known=known, outside=tuple(faults))
 
 
 def settle_splits(plan: Plan, wish: Wish) -> tuple[Plan, Audit]:
@@ -138,9 +140,8 @@ def refuse_leaks(found: Audit, wish: Wish) -> list[str]:
     ways = ["--allow-leaks goes on and writes it into the manifest"]
     if wish.split_by == "folder":
         ways.insert(0, "--split-by activation draws a split without leaks")
-    raise FiresegError(
-        f"{wish.tiles}: {len(found.findings)} leaks between the splits, so that scores would flatter; {'; '.join(ways)}"
-    )
+    count = "1 leak" if len(found.findings) == 1 else f"{len(found.findings)} leaks"
+    raise FiresegError(f"{wish.tiles}: {count} between the splits, so that scores would flatter; {'; '.join(ways)}")
 
 
 def describe_leak(finding: Finding) -> str:
@@ -162,15 +163,18 @@ def header_of(wish: Wish, plan: Plan) -> dict[str, Any]:
 
 
 def take_splits(plan: Plan, header: Mapping[str, Any], wish: Wish) -> Plan:
-    """The plan as a record began it, which holds all its tiles."""
+    """The plan as a record began it: tiles that are in a split, in the order of the work, each name once in each."""
     splits = header["tiles"]
     tiles = [replace(files, split=splits[files.image.relative_to(wish.tiles).as_posix()]) for files in plan.tiles]
-    return replace(plan, tiles=sort_tiles(tiles))
-
-
-def sort_tiles(tiles: Iterable[TileFiles]) -> tuple[TileFiles, ...]:
-    """Those that are in a split, in the order of the work."""
-    return tuple(sorted((one for one in tiles if one.split), key=lambda one: (one.split, one.name, str(one.image))))
+    tiles = [files for files in tiles if files.split]
+    tiles.sort(key=lambda files: (SPLITS.index(files.split), files.name, str(files.image)))
+    known_faults = {fault.path for fault in plan.outside}
+    outside, chosen = list(plan.outside), dict[tuple[str, str], TileFiles]()
+    for files in tiles:
+        first = chosen.setdefault((files.split, files.name), files)
+        if first is not files and files.image not in known_faults:
+            outside.append(Fault(files.image, f"a tile of this name is {first.image} already; take one away"))
+    return replace(plan, tiles=tuple(chosen.values()), outside=tuple(outside))
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -1,12 +1,14 @@
 """Prepares patches in a process that ends itself at the n-th step towards the disk, as a test's helper and no more.
 
-    python killed_run.py TILES PATCHES STEPS READS LAYOUT
+    python killed_run.py TILES PATCHES STEPS NOTES LAYOUT
 
-Steps are forced writes and renames; below 0 it lives to the end. A line goes to READS for every tile that is read.
+Steps are forced writes and renames; below 0 it lives to the end. A line goes to NOTES for every
+step, and for every tile that is read.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -19,25 +21,28 @@ from fireseg.data.recipe import Recipe
 from fireseg.preparing import Wish, prepare
 
 if __name__ == "__main__":
-    tiles, patches, steps, reads, layout = sys.argv[1:]
-    left = iter(range(int(steps), -2, -1)) if int(steps) >= 0 else None
+    tiles, patches, steps, notes, layout = sys.argv[1:]
+    left = itertools.count(int(steps), -1)
 
     def count_down(work: Callable[..., Any]) -> Callable[..., Any]:
         def step(*arguments: Any, **options: Any) -> Any:
-            if left is not None and next(left) == 0:
+            if next(left) == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
+            note("step")
             return work(*arguments, **options)
 
         return step
 
-    def note(files: Any, *arguments: Any, **options: Any) -> Any:
-        with Path(reads).open("a") as file:
-            file.write(files.name + "\n")
+    def note(line: str) -> None:
+        with Path(notes).open("a") as file:
+            file.write(line + "\n")
+
+    def note_and_read(files: Any, *arguments: Any, **options: Any) -> Any:
+        note(files.name)
         return read_tile(files, *arguments, **options)
 
     os.fsync, os.replace = count_down(os.fsync), count_down(os.replace)
-    read_tile, tile_cutter.read_tile = tile_cutter.read_tile, note
+    read_tile, tile_cutter.read_tile = tile_cutter.read_tile, note_and_read
     task = {"task": "del"} if layout == "files" else {}
     recipe = Recipe(size=16, layout=layout, **task)  # pyright: ignore[reportArgumentType] - it comes as text
     prepare(Wish(tiles=Path(tiles), patches=Path(patches), recipe=recipe))
-    sys.stdout.write(f"{next(left) if left else 0}\n")

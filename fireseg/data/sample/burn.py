@@ -102,7 +102,7 @@ def lay_burn(fields: Fields, land: Land, burn: Burn) -> Shares:
         Share of every material in a pixel, adding up to 1.
     """
     fresh = fields.uniform(0.45, 1.0)
-    patchy = 0.22 * fields(1.5, 2.6) + 0.10 * fields.noise()
+    patchy = 0.36 * fields(1.8, 2.8) + 0.16 * fields.noise()
     consumed = burn.burned * np.clip(0.60 + 0.42 * burn.severity + patchy, 0.0, 1.0)
     hot = ramp(burn.severity + 0.10 * fields(5, 2.8), 0.25, 0.85)
     mild = 1 - ramp(burn.severity, 0.20, 0.55)

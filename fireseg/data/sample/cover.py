@@ -72,6 +72,6 @@ def _share_ground(fields: Fields, damp: Plane) -> Shares:
         "stony": -0.5 * damp + 0.7 * fields(35) + fields.uniform(-2.4, -0.8),
     }
     # Single crowns and bushes: no pixel is what its neighbour is.
-    weights = {name: np.exp(2.6 * score + 0.75 * fields(1.2, 2.6)) for name, score in scores.items()}
+    weights = {name: np.exp(2.6 * score + 1.0 * fields(1.4, 2.6)) for name, score in scores.items()}
     total = sum(weights.values(), np.zeros_like(damp))
     return {name: weight / total for name, weight in weights.items()}

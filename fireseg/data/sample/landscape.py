@@ -62,7 +62,7 @@ def make_land(fields: Fields, sun: Sun) -> Land:
     if fields.chance(0.5):
         fuel = fuel * (1 - 0.75 * lay_parcels(fields, shares, plain))
     if fields.chance(0.05):
-        flow = ramp(fields(45, 3.6) + 0.15 * fields(8, 2.8), 1.2, 1.4)
+        flow = ramp(fields(45, 3.6) + 0.15 * fields(8, 2.8), 1.5, 1.7)
         lay(shares, {"lava": 0.75, "soil_dark": 0.25}, flow)
         fuel = fuel * (1 - flow)
     fuel = fuel * (1 - _lay_water(fields, shares, relief=relief, plain=plain))

@@ -116,7 +116,7 @@ def _expose(
     """What the instrument measures, `(H, W, 12)`."""
     height, width = light.shape
     # Roughness below a pixel: its own small shadows, the same in every band.
-    light = light * np.exp(0.07 * detector(1.0, 2.4) + 0.05 * detector(3.0, 2.6))
+    light = light * np.exp(0.10 * detector(1.2, 2.4) + 0.05 * detector(3.0, 2.6))
     image = np.empty((height, width, len(CEMS_BANDS)), np.float32)
     for channel, band in enumerate(CEMS_BANDS):
         blue = (492 / WAVELENGTH_NM[band]) ** 2.5
