@@ -1,6 +1,6 @@
 """Kills runs at random moments, resumes them, and holds what they end with against a run that was never killed.
 
-    python scripts/kill_test.py --kills 20 --folder /tmp/kills
+python scripts/kill_test.py --kills 20 --folder /tmp/kills
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ def main() -> None:
         moment, workers = rng.uniform(0.3, 1.0) * duration, rng.choice([(0, 2), (2, 0)])
         found = kill_once(folder / f"kill_{number}", arguments, reference, moment, workers)
         failures += bool(found)
-        print(f"kill {number:2}: after {moment:5.1f} s, workers {workers[0]} then {workers[1]}: {found or 'equal'}", flush=True)
+        told = f"after {moment:5.1f} s, workers {workers[0]} then {workers[1]}"
+        print(f"kill {number:2}: {told}: {found or 'equal'}", flush=True)
     print(f"{options.kills - failures} equal, {failures} not")
     sys.exit(failures > 0)
 

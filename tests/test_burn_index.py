@@ -20,7 +20,7 @@ def test_ratio_takes_b8a_before_b08_and_is_zero_without_light():
 
 
 def test_ratio_names_the_bands_that_it_lacks():
-    with pytest.raises(FiresegError, match="B02 B03.*needs B8A or B08, and B12"):
+    with pytest.raises(FiresegError, match=r"B02 B03.*needs B8A or B08, and B12"):
         normalised_burn_ratio(np.zeros((2, 1, 1), np.float32), ["B02", "B03"])
 
 

@@ -18,9 +18,13 @@ def test_a_file_takes_its_place_only_when_it_is_whole(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
-    with pytest.raises(KeyError), replacing(path) as part:
-        part.write_text("ne")
-        raise KeyError
+    def write_half() -> None:
+        with replacing(path) as part:
+            part.write_text("ne")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
 
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
@@ -40,7 +44,7 @@ def test_a_full_disk_is_one_clear_line_and_the_old_file_stays(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
-    with pytest.raises(FiresegError, match="a.txt: the disk is full"), replacing(path):
+    with pytest.raises(FiresegError, match=r"a\.txt: the disk is full"), replacing(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     assert path.read_text() == "old"

@@ -1,9 +1,11 @@
-"""Training on real fires, with real weights: what the suite is for."""
+"""Real fires through prepare into training, with real weights: what the suite is for."""
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from fireseg.assembly import assemble
 from fireseg.engine import Interrupts
 from fireseg.rundir import ResumePoint, RunFolder
 from fireseg.training import run_epochs
-from tests.real_fires import BANDS, cut_fires
+
+BANDS = ("B02", "B03", "B04", "B08", "B12")
 
 NBR_IOU = 0.758
 """Validation fire IoU of the burn ratio on these fires, its threshold tuned on the training ones."""
@@ -33,7 +36,15 @@ def real() -> Path:
 
 @pytest.fixture(scope="module")
 def patches(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return cut_fires(real / "california", tmp_path_factory.mktemp("california") / "patches")
+    return cut(real, tmp_path_factory.mktemp("california") / "patches", size=128, stride=56)
+
+
+def cut(real: Path, patches: Path, *, size: int, stride: int) -> Path:
+    """Cuts the Californian fires as a user does."""
+    options = ["--bands", *BANDS, "--size", str(size), "--stride", str(stride)]
+    door = [sys.executable, "-m", "fireseg.prepare", str(real / "california"), str(patches)]
+    subprocess.run([*door, *options], check=True, stdout=subprocess.DEVNULL)
+    return patches
 
 
 def train(patches: Path, folder: Path, *overrides: str) -> list[dict[str, float]]:
@@ -75,7 +86,7 @@ def test_on_real_fires_a_small_network_beats_the_burn_ratio(real: Path, patches:
 def test_real_imagenet_weights_begin_better_than_random_ones(real: Path, tmp_path: Path):
     # Small windows, close together: an epoch of two hundred steps. Random weights win the first
     # twenty, while the pretrained encoder is led to bands that it never saw.
-    patches = cut_fires(real / "california", tmp_path / "patches", size=64, train_stride=16)
+    patches = cut(real, tmp_path / "patches", size=64, stride=16)
     losses: dict[str, list[float]] = {}
     for weights in ("none", str(real / "weights" / "mobilenet_v2.imagenet.safetensors")):
         for seed in (0, 1, 2):

@@ -31,7 +31,7 @@ def test_a_name_becomes_fit_for_a_folder(tmp_path: Path):
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(FiresegError, match="file.*cannot be written"):
+    with pytest.raises(FiresegError, match=r"file.*cannot be written"):
         create_folder(tmp_path / "file" / "sub", "run")
 
 

@@ -17,7 +17,7 @@ def test_other_class_counts_are_refused_with_the_way_out():
 
 
 def test_every_class_needs_a_name():
-    with pytest.raises(FiresegError, match="2 names for task.num_classes=5"):
+    with pytest.raises(FiresegError, match=r"2 names for task\.num_classes=5"):
         Task(name="gra", num_classes=5, class_names=DELINEATION)
 
 

@@ -121,7 +121,7 @@ def draw_share_bins(axes: Axes, bins: Mapping[str, Sequence[int]], labels: Seque
         highest = max(highest, float(shares.max(initial=0)))
         for place, share, count in zip(places, shares, counts, strict=True):
             if count:
-                axes.text(place, share + 0.004, _shorten(count), ha="center", va="bottom", fontsize=6.5)
+                axes.text(place, share + 0.004, _shorten(count), ha="center", va="bottom", fontsize=6)
     axes.set_xticks(range(len(labels)), labels, fontsize=7)
     axes.set_xlabel(axis)
     axes.set_ylim(0, max(1.3 * highest, 0.1))

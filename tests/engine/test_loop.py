@@ -96,7 +96,7 @@ def test_stopping_and_going_on_is_bit_equal_to_never_having_stopped(ema_decay: f
     epochs = run(engine, first)
     for _ in range(2):
         next(epochs)
-    saved = {name: value for name, value in first.state_dict().items()}
+    saved = dict(first.state_dict())
     torch.rand(1000)  # whatever else happened in between
     second = begin(engine)
     second.load_state_dict(saved)
@@ -149,7 +149,7 @@ def test_limit_batches_limits_both_splits():
     seen: list[tuple[str, int]] = []
     engine = Engine(epochs=1, device="cpu", limit_batches=1)
 
-    def watch(batches, label):  # noqa: ANN001, ANN202
+    def watch(batches, label):
         seen.append((label, len(batches)))
         return batches
 
@@ -165,7 +165,7 @@ def test_the_mean_of_the_weights_is_what_is_validated_and_kept():
     list(run(engine, state))
 
     assert state.kept_model is not state.model
-    assert not equal(weights(state), [value for value in state.kept_model.state_dict().values()])
+    assert not equal(weights(state), list(state.kept_model.state_dict().values()))
 
 
 def test_running_out_of_memory_names_the_batch_size_to_try():

