@@ -83,6 +83,7 @@ def prepare(
     from fireseg.data.recipe import Recipe
     from fireseg.preparing import Wish, audit_path
     from fireseg.preparing import prepare as cut
+    from fireseg.preparing.report import write_report
 
     start_logging()
     if workers < 1:
@@ -118,7 +119,7 @@ def prepare(
         allow_leaks=allow_leaks,
         allow_bad=allow_bad,
     )
-    return _end(cut(wish).faults, allow_bad)
+    return _end(cut(wish, report=write_report).faults, allow_bad)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

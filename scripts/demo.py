@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,12 @@ TILES, PATCHES = Path("data/sample/tiles"), Path("data/sample/patches")
 MARGIN = 0.05
 
 
-def main() -> None:
-    """Goes from tiles to a trained model, compares it with the burn ratio, says where everything is."""
+def main(overrides: Sequence[str]) -> None:
+    """Goes from tiles to a trained model, compares it with the burn ratio, says where everything is.
+
+    Args:
+        overrides: Settings of the training beyond the recipe, such as `engine.threads=1`.
+    """
     print(
         "This demo goes the way of your own data with synthetic tiles, mixed from measured spectra: it cuts them\n"
         "into patches, trains a small U-Net on these from scratch (model.weights=none: no download), and compares\n"
@@ -35,7 +40,7 @@ def main() -> None:
     run("fireseg.prepare", TILES, PATCHES, "--size", 128, "--stride", 112, "--workers", workers)
     print("\n3. patches -> model", flush=True)
     outputs = create_folder(Path("outputs"), "demo")
-    run("fireseg.train", "experiment=sample_tiles", f"data.root={PATCHES}", f"output_dir={outputs}")
+    run("fireseg.train", "experiment=sample_tiles", f"data.root={PATCHES}", f"output_dir={outputs}", *overrides)
     trained = RunFolder(next(path for path in outputs.iterdir() if path.is_dir()))
     best = max((row for row in trained.read_metrics() if row["best"]), key=lambda row: row["epoch"])
     index = burn_ratio_iou(PATCHES)
@@ -89,6 +94,6 @@ def count_split(folder: Path) -> NDArray[np.int64]:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(sys.argv[1:])
     except FiresegError as error:
         sys.exit("\n".join(f"demo: {fault}" for fault in error.faults))

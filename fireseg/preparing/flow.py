@@ -21,7 +21,7 @@ from fireseg.disk import replacing
 from fireseg.errors import FiresegError
 from fireseg.preparing.pace import watch_tiles
 from fireseg.preparing.plan import Plan, Wish, find_work, header_of, refuse_leaks, settle_splits, take_splits
-from fireseg.preparing.summary import list_faults, summarise
+from fireseg.preparing.summary import list_faults, next_command, summarise
 
 log = logging.getLogger("fireseg")
 
@@ -70,7 +70,10 @@ def prepare(wish: Wish, *, report: Report | None = None, report_name: str = "rep
         if report is not None and not (wish.patches / report_name).exists():
             report(wish.patches)
     for line in summarise(record, wish, was_finished=was_finished):
-        log.info(line)
+        log.info("%s", line)
+    if (wish.patches / report_name).exists():
+        log.info("look at it: %s", wish.patches / report_name)
+    log.info("next: %s", next_command(wish))
     return Outcome(faults=tuple(list_faults(record, plan.outside)), was_finished=was_finished)
 
 

@@ -21,7 +21,7 @@ _NUM_SHOWN = 10
 
 
 def summarise(record: Record, wish: Wish, *, was_finished: bool) -> Iterator[str]:
-    """The lines to be shown, the command to go on with last.
+    """The lines to be shown.
 
     Args:
         record: With all tiles.
@@ -32,10 +32,9 @@ def summarise(record: Record, wish: Wish, *, was_finished: bool) -> Iterator[str
         yield f"{wish.patches}: finished before, of the same tiles with the same options; nothing to do"
     else:
         yield from _describe(record, wish)
-    yield f"next: {next_command(record, wish)}"
 
 
-def next_command(record: Record, wish: Wish) -> str:
+def next_command(wish: Wish) -> str:
     """What to type to train on the patches."""
     recipe = wish.recipe
     words = [f"python -m fireseg.train data.root={wish.patches}"]
