@@ -64,7 +64,7 @@ def run(door: str, *words: object) -> None:
 def show_places(trained: RunFolder) -> None:
     """Says where everything is."""
     print(f"tiles           {TILES}   12 bands, DEL, GRA, CM and json, as the real ones lie on disk")
-    print(f"patches         {PATCHES}   manifest.json says how they were cut")
+    print(f"patches         {PATCHES}   {PATCHES / 'report.html'} shows what is in them")
     print(f"run folder      {trained.path}")
     print(f"pictures        {trained.batch}   what the model saw")
     print(f"                {trained.samples}   composite, truth, prediction")

@@ -157,11 +157,12 @@ class WildfireDataModule:
         Args:
             num_patches: How many; fewer where the split has fewer.
         """
-        fires = [
-            facts.burned_share(self.task.ignore_index) > self.fire_threshold for facts in self._found.splits["val"]
-        ]
-        burned = [number for number, is_fire in enumerate(fires) if is_fire]
-        others = [number for number, is_fire in enumerate(fires) if not is_fire]
+        split, ignored = self._found.splits["val"], self.task.ignore_index
+        # Of a patch that is mostly unlabelled, as edge windows are, a picture shows little.
+        most = max(facts.num_labelled(ignored) for facts in split)
+        shown = [number for number, facts in enumerate(split) if 2 * facts.num_labelled(ignored) >= most]
+        burned = [number for number in shown if split[number].burned_share(ignored) > self.fire_threshold]
+        others = [number for number in shown if number not in set(burned)]
         num_others = min(len(others), max(num_patches // 4, num_patches - len(burned)))
         picked = _spread(burned, num_patches - num_others) + _spread(others, num_others)
         return stack([self.val[number] for number in sorted(picked)])
