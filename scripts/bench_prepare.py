@@ -1,6 +1,6 @@
 """Times the preparation of large tiles against reading them once and writing their patches once.
 
-    python scripts/bench_prepare.py --tiles 6 --rows 2085 --columns 2045
+    python scripts/bench_prepare.py --tiles 20 --rows 2085 --columns 2045
 
 The floor reads the wanted bands and the masks of every tile with rasterio, and writes every patch of the
 finished store into one array a split: no windows, no checks, no fingerprints. All runs are processes of
@@ -73,7 +73,7 @@ if __name__ == "__main__":
 def main() -> None:
     """Prints the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiles", type=int, default=6, help="tiles in all: two thirds train, the rest val and test")
+    parser.add_argument("--tiles", type=int, default=20, help="tiles in all: two thirds train, the rest val and test")
     parser.add_argument("--rows", type=int, default=2085)
     parser.add_argument("--columns", type=int, default=2045)
     parser.add_argument("--compress", default="none", choices=["none", "deflate"], help="of the GeoTIFFs")

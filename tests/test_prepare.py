@@ -55,7 +55,7 @@ def test_the_next_command_trains_on_what_was_prepared(
     tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0)
     run(tiles, "patches", "--size", 16, "--bands", "B04", "B12", "--layout", "files", "--task", "gra")
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "next: python -m fireseg.train data.root=patches task=gra data.bands=[B04,B12]"
+    assert last == "next: python -m fireseg.train data.root=patches task=gra 'data.bands=[B04,B12]'"
 
 
 @pytest.mark.parametrize(

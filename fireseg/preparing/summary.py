@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -35,14 +36,14 @@ def summarise(record: Record, wish: Wish, *, was_finished: bool) -> Iterator[str
 
 
 def next_command(wish: Wish) -> str:
-    """What to type to train on the patches."""
+    """What to type to train on the patches, as a shell takes it."""
     recipe = wish.recipe
-    words = [f"python -m fireseg.train data.root={wish.patches}"]
+    words = ["python", "-m", "fireseg.train", f"data.root={wish.patches}"]
     if recipe.task is not None:
         words.append(f"task={recipe.task}")
     if recipe.bands != BAND_NAMES:
         words.append(f"data.bands=[{','.join(recipe.bands)}]")
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def list_faults(record: Record, outside: Sequence[Fault]) -> list[str]:
