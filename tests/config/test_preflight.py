@@ -67,7 +67,7 @@ def test_an_unknown_name_is_told_with_the_nearest(faults: Faults, word: str, fau
         ("~tracker", "~tracker: a choice cannot be taken out; write tracker=none"),
         ("~model.encoder", "~model.encoder: a setting cannot be taken out, only changed"),
         ("model/encoder@x=resnet18", "model/encoder@x: nothing here can be moved by @; write model/encoder=resnet18"),
-        ("hydra/launcher=slurm", "hydra/launcher: counts for the jobs of a sweep alone; add -m"),
+        ("hydra/launcher=basic", "hydra/launcher: counts for the jobs of a sweep alone; add -m"),
         ("=3", "=3: has no name before the ="),
         ("data.bands=[B02,", "data.bands: '[B02,' has a bracket without its partner; quote the whole for the shell"),
         ("data.root=my dir (1)", "data.root: 'my dir (1)' cannot be read"),
