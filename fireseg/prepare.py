@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError, SettingError
 
 _PROGRAM = "python -m fireseg.prepare"
-_BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 
 
 def _named(metavar: str) -> Any:
@@ -28,7 +28,7 @@ def prepare(
     patches: Annotated[Path | None, tyro.conf.Positional, _named("PATCHES")] = None,
     /,
     *,
-    bands: Annotated[tuple[str, ...], tyro.conf.arg(metavar="BAND ...")] = _BANDS,
+    bands: Annotated[tuple[str, ...], tyro.conf.arg(metavar="BAND ...")] = BAND_NAMES,
     size: int = 256,
     stride: Annotated[int | None, _named("INT")] = None,
     workers: int = 1,

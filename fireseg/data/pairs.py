@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -120,9 +120,18 @@ def _shares_of(overlaps: Overlaps) -> tuple[dict[Pair, tuple[float, float]], set
 
 def _is_one_moment(first: str | None, second: str | None) -> bool:
     """Whether two dates are of one acquisition, as exactly as both are known."""
-    if first is None or second is None:
+    if first is None or second is None or not (_is_read(first) and _is_read(second)):
         return False
     return first == second or min((first, second), key=len) == max((first, second), key=len)[:10]
+
+
+def _is_read(moment: str) -> bool:
+    """Whether it is a day or a second, and not an interval or whatever else somebody wrote."""
+    try:
+        datetime.fromisoformat(moment)
+    except ValueError:
+        return False
+    return True
 
 
 def _between(first: str | None, second: str | None) -> str:
@@ -130,6 +139,8 @@ def _between(first: str | None, second: str | None) -> str:
     if first is None or second is None:
         return "date unknown"
     if first == second:
+        if not _is_read(first):
+            return f"both dated {first}"
         return "same second" if "T" in first else "same day"
     try:
         days = abs((date.fromisoformat(first[:10]) - date.fromisoformat(second[:10])).days)

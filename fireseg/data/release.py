@@ -16,7 +16,9 @@ from fireseg.data.store import FORMAT, MANIFEST, METADATA
 from fireseg.disk import replacing
 
 
-def complete(record: Record, recipe: Recipe, folder: Path, leaks: Sequence[str]) -> None:
+def complete(
+    record: Record, recipe: Recipe, folder: Path, leaks: Sequence[str], outside: Sequence[str] = ()
+) -> None:
     """Closes the arrays and writes the tables and, last of all, the manifest.
 
     Args:
@@ -24,16 +26,19 @@ def complete(record: Record, recipe: Recipe, folder: Path, leaks: Sequence[str])
         recipe: How they became patches.
         folder: Where the split folders are.
         leaks: What splits know of each other, accepted by the user.
+        outside: Faults of files that belong to no tile.
     """
     names = record.names()
     recipe.open_store(folder).close({split: len(patches) for split, patches in names.items()})
     for split in names:
         write_table(folder / split / METADATA, [tile for tile in record.tiles if tile.split == split])
     with replacing(folder / MANIFEST) as part:
-        part.write_text(json.dumps(describe(record, recipe, leaks), indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(describe(record, recipe, leaks, outside), indent=1) + "\n", encoding="utf-8")
 
 
-def describe(record: Record, recipe: Recipe, leaks: Sequence[str]) -> dict[str, Any]:
+def describe(
+    record: Record, recipe: Recipe, leaks: Sequence[str], outside: Sequence[str] = ()
+) -> dict[str, Any]:
     """The manifest."""
     training = [tile for tile in record.tiles if tile.split == "train" and tile.rows]
     return {
@@ -48,7 +53,7 @@ def describe(record: Record, recipe: Recipe, leaks: Sequence[str]) -> dict[str, 
         "statistics": sum_statistics(training, recipe),
         "class_counts": {name: _add([tile.pixels[name][:-1] for tile in training]) for name in recipe.masks},
         "left_out": sum_left_out(record.tiles),
-        "faults": [fault for tile in record.tiles for fault in tile.faults],
+        "faults": [*(fault for tile in record.tiles for fault in tile.faults), *outside],
         "leaks": list(leaks),
         "options": record.header["options"],
         "sources": {

@@ -47,7 +47,7 @@ def search_tiles(root: Path) -> TileSearch:
         root: The folder, with `train`, `val` and `test` in it or without.
 
     Raises:
-        FiresegError: If there is no such folder.
+        FiresegError: If there is no such folder, or no tile in it.
     """
     if not root.is_dir():
         raise FiresegError(f"{root}: no such folder; name the one that holds the tiles, with train and val in it")
@@ -58,26 +58,14 @@ def search_tiles(root: Path) -> TileSearch:
             tiles.append(files)
         else:
             faults += report_orphans(files.name, (path for path in files.paths[1:] if path != files.metadata))
-    return TileSearch(tuple(tiles), tuple(sorted(faults)))
-
-
-def find_tiles(root: Path) -> list[TileFiles]:
-    """The tiles under a folder, by split and name.
-
-    Args:
-        root: The folder.
-
-    Raises:
-        FiresegError: If there is no such folder, or no tile in it.
-    """
-    tiles, faults = search_tiles(root)
+    faults.sort()
     if not tiles:
         raise FiresegError(
             f"{root}: no tile in it, that is no <name>_S2L2A.tif with the bands of Sentinel-2, at any depth; "
             "is it the right folder, and are the archives unpacked?",
             *map(str, faults),
         )
-    return list(tiles)
+    return TileSearch(tuple(tiles), tuple(faults))
 
 
 def read_place(files: TileFiles) -> Place:

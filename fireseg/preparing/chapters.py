@@ -106,10 +106,12 @@ def describe_left_out(contents: Contents) -> Section:
         )
     ]
     faults = [[f"{tile.split} {tile.name}", fault] for tile in contents.tiles for fault in tile.faults]
+    told = {fault for _, fault in faults}
+    faults += [["", fault] for fault in contents.manifest["faults"] if fault not in told]
     empty = [[tile.name, tile.split] for tile in contents.tiles if not tile.rows and not tile.faults]
     tables = [
         Table("Windows left out", ["split", "windows", "labelled pixels", "why"], rows, "lrrl"),
-        Table("Tiles that could not be used", ["tile", "what is wrong"], faults, "ll", len(faults) > _LONG),
+        Table("Tiles and files that could not be used", ["tile", "what is wrong"], faults, "ll", len(faults) > _LONG),
         Table("Tiles of which every window was left out", ["tile", "split"], empty, "ll", len(empty) > _LONG),
     ]
     text = list(_describe_ignored(contents))

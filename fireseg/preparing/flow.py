@@ -63,7 +63,7 @@ def prepare(wish: Wish, *, report: Report | None = None, report_name: str = "rep
             record, plan = _go_on(space, plan, wish)
         if space.state == "unfinished":
             _cut_tiles(space, record, plan, wish)
-            _complete(space, record, wish)
+            _complete(space, record, plan, wish)
         if space.state == "complete":
             space.release()
         space.tidy()
@@ -122,7 +122,7 @@ def _cut_tiles(space: Workspace, record: Record, plan: Plan, wish: Wish) -> None
     log.debug("cut in %s", format_seconds(pace.seconds))
 
 
-def _complete(space: Workspace, record: Record, wish: Wish) -> None:
+def _complete(space: Workspace, record: Record, plan: Plan, wish: Wish) -> None:
     """Looks at the splits once more, now that the pixels are known, and writes what others read."""
     if not record.names():
         faults = list_faults(record, ())
@@ -131,7 +131,7 @@ def _complete(space: Workspace, record: Record, wish: Wish) -> None:
     leaks = _show_leaks(found, wish, begun=wish.patches)
     with replacing(space.staging / AUDIT) as part:
         part.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
-    complete(record, wish.recipe, space.staging, leaks)
+    complete(record, wish.recipe, space.staging, leaks, [str(fault) for fault in plan.outside])
 
 
 def _show_leaks(found: Audit, wish: Wish, begun: Path | None = None) -> Sequence[str]:

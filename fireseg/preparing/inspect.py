@@ -10,7 +10,7 @@ from fireseg.data.audit import Audit, audit
 from fireseg.data.crew import work_in_order
 from fireseg.data.footprints import Footprint, read_metadata
 from fireseg.data.tile_looker import TileLooker
-from fireseg.data.tiles import find_tiles
+from fireseg.data.tiles import search_tiles
 from fireseg.data.workspace import naming_disk_faults
 from fireseg.disk import replacing
 from fireseg.errors import FiresegError
@@ -46,7 +46,8 @@ def audit_path(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, lis
 
 
 def _look_at_tiles(path: Path, faults: list[str], workers: int) -> list[Footprint]:
-    tiles = find_tiles(path)
+    tiles, outside = search_tiles(path)
+    faults += map(str, outside)
     footprints = []
     with watch_tiles(len(tiles), done=0) as pace:
         for number, (footprint, found) in work_in_order(

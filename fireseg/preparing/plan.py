@@ -82,12 +82,6 @@ def find_work(wish: Wish) -> Plan:
         FiresegError: If there is none.
     """
     search = search_tiles(wish.tiles)
-    if not search.tiles:
-        raise FiresegError(
-            f"{wish.tiles}: no tile in it, that is no <name>_S2L2A.tif with the bands of Sentinel-2, at any depth; "
-            "is it the right folder, and are the archives unpacked?",
-            *map(str, search.faults),
-        )
     known = None if wish.metadata is None else read_tile_facts(wish.metadata)
     # Which tiles lie in no folder of a split is of no consequence where a split is drawn.
     faults = (fault for fault in search.faults if wish.split_by == "folder" or fault.path != wish.tiles)

@@ -17,13 +17,13 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.data.tile_files import TileFiles
-from fireseg.data.tiles import find_tiles, read_place, read_tile, search_tiles
+from fireseg.data.tiles import read_place, read_tile, search_tiles
 from fireseg.errors import FiresegError
 from tests.data.look_alike_tiles import GRID, PIXEL, make_reflectance, write_raster, write_tile
 
 
 def find_one(root: Path) -> TileFiles:
-    (files,) = find_tiles(root)
+    (files,) = search_tiles(root).tiles
     return files
 
 
@@ -160,11 +160,11 @@ def test_a_quick_look_is_no_tile(tmp_path: Path) -> None:
 def test_a_folder_without_tiles_is_refused_with_what_is_there_instead(tmp_path: Path) -> None:
     write_raster(tmp_path / "a_DEL.tif", np.zeros((4, 4), np.uint8))
     with pytest.raises(FiresegError) as caught:
-        find_tiles(tmp_path)
+        search_tiles(tmp_path)
     assert "no tile in it" in caught.value.faults[0]
     assert "a_DEL.tif: a mask without a_S2L2A.tif" in caught.value.faults[1]
     with pytest.raises(FiresegError, match="no such folder"):
-        find_tiles(tmp_path / "elsewhere")
+        search_tiles(tmp_path / "elsewhere")
 
 
 def test_a_band_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ from pathlib import Path
 from fireseg.data.bands import CEMS_BANDS
 from fireseg.data.cutting import cut_patches
 from fireseg.data.labels import settle_labels
-from fireseg.data.tiles import find_tiles, read_tile
-tile = read_tile(find_tiles(Path(sys.argv[2]))[0], CEMS_BANDS)
+from fireseg.data.tiles import read_tile, search_tiles
+tile = read_tile(search_tiles(Path(sys.argv[2])).tiles[0], CEMS_BANDS)
 labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
 print(sum(1 for _ in cut_patches(tile.image, labels, size=256, stride=224, is_once=False)))
 # Not ru_maxrss: a child inherits that from whoever started it.

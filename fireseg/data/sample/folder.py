@@ -1,30 +1,24 @@
-"""The sample in its folder: made once, whole or not at all."""
+"""The sample as patches in a folder."""
 
 from __future__ import annotations
 
 import csv
-import json
-import os
-import shutil
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from filelock import FileLock
 from pydantic import Field
 from tqdm import tqdm
 
 from fireseg.data.bands import BAND_NAMES
 from fireseg.data.sample.patches import PatchRow, SceneJob, write_patches
+from fireseg.data.sample.whole import Settings, make_once
 from fireseg.data.sample.workers import run_jobs
-from fireseg.disk import disk_error, replacing
-from fireseg.errors import FiresegError, SettingError
+from fireseg.disk import replacing
+from fireseg.errors import SettingError
 
-RECIPE = 2
+RECIPE = 3
 """Counts up whenever the same settings give other bytes."""
-
-MANIFEST = "sample.json"
-"""Says in the folder what it was made with; the last file written."""
 
 SPLITS = ("train", "val", "test")
 TASKS = ("del", "gra")
@@ -81,52 +75,10 @@ def make_sample(
         "patches_across": patches_across,
         "seed": seed,
     }
-    root = Path(patches_root)
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.parent / f".{root.name}.lock"):
-            if not _is_made(root, settings):
-                _make_whole(root, settings, workers)
-    except OSError as error:
-        raise disk_error(root, error) from error
+    make_once(Path(patches_root), settings, partial(_write_all, settings, workers))
 
 
-def _is_made(root: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the folder is this sample; False where nothing is in the way of making it."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    if not (root / MANIFEST).is_file():
-        raise FiresegError(f"{root}: holds something that is no sample; choose another folder for the sample")
-    manifest = json.loads((root / MANIFEST).read_text())
-    made = manifest["settings"]
-    # Never replaced in passing: another run may be reading it.
-    cure = "delete the folder to have it made again, or choose another (data.root)"
-    if differences := [
-        f"{name}={made.get(name, 'nothing')} where {name}={settings.get(name, 'nothing')} is wanted"
-        for name in sorted({*made, *settings})
-        if made.get(name) != settings.get(name)
-    ]:
-        raise FiresegError(f"{root}: a sample made with {', '.join(differences)}; {cure}")
-    for split, num_patches in manifest["patches"].items():
-        found = sum(1 for _ in (root / split).glob("*.npy"))
-        if found != 2 * num_patches:
-            raise FiresegError(f"{root / split}: {found} .npy files, but {2 * num_patches} were made; {cure}")
-    return True
-
-
-def _make_whole(root: Path, settings: Mapping[str, Any], workers: int) -> None:
-    """Writes into a folder beside, which then takes the name. The caller holds the lock."""
-    for left_behind in root.parent.glob(f".{root.name}.*.part"):
-        shutil.rmtree(left_behind, ignore_errors=True)
-    part = root.parent / f".{root.name}.{os.getpid()}.part"
-    try:
-        _write_all(part, settings, workers)
-        part.replace(root)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _write_all(root: Path, settings: Mapping[str, Any], workers: int) -> None:
+def _write_all(settings: Settings, workers: int, root: Path) -> None:
     jobs = []
     rows: dict[str, list[PatchRow]] = {}
     for index, split in enumerate(SPLITS):
@@ -152,9 +104,6 @@ def _write_all(root: Path, settings: Mapping[str, Any], workers: int) -> None:
             bar.update()
     for split, found in rows.items():
         _write_table(root / split / "metadata.csv", found)
-    with replacing(root / MANIFEST) as part:
-        patches = {split: len(found) for split, found in rows.items()}
-        part.write_text(json.dumps({"settings": settings, "patches": patches}, indent=2) + "\n")
 
 
 def _write_scene(job: SceneJob) -> tuple[str, list[PatchRow]]:

@@ -23,7 +23,7 @@ from fireseg.data.sample.scene import make_scene
 from fireseg.data.sample.tiles import TileJob, cut_off, draw_habits, make_sample_tiles
 from fireseg.data.tile_files import TileFiles
 from fireseg.data.tile_looker import TileLooker
-from fireseg.data.tiles import find_tiles, read_tile
+from fireseg.data.tiles import read_tile, search_tiles
 from fireseg.errors import FiresegError, SettingError
 
 SMALL: dict[str, Any] = {
@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiles(made: Path) -> list[TileFiles]:
-    return find_tiles(made)
+    return search_tiles(made).tiles
 
 
 def test_they_lie_as_the_real_ones_do(made: Path, tiles: list[TileFiles]) -> None:
