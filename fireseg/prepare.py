@@ -80,7 +80,7 @@ def prepare(
     """
     # Only now: a second or two that --help need not wait for.
     from fireseg.console import start_logging
-    from fireseg.data.recipe import Recipe
+    from fireseg.data.cutting.recipe import Recipe
     from fireseg.preparing import Wish, audit_path
     from fireseg.preparing import prepare as cut
     from fireseg.preparing.report import write_report

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fireseg.data.cutting.record import RECORD
 from fireseg.data.manifest import AGAIN, MANIFEST_NAME, Manifest, read_manifest
 from fireseg.data.packed import open_packed
 from fireseg.data.patches import IMAGE_END, MASK_END, SPLITS, WAYS_OUT, PatchFolder, PatchSource, list_patches
-from fireseg.data.record import RECORD
 from fireseg.data.store import IMAGES, MASKS, MaskName
 from fireseg.errors import FiresegError
 

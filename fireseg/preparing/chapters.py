@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fireseg.data.cutting.record import TileRecord
 from fireseg.data.patches import SPLITS
-from fireseg.data.record import TileRecord
 from fireseg.preparing.contents import Contents, pixel_area_m2
 from fireseg.render.page import Section, Table
 from fireseg.render.panels import spell_share

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fireseg.data.cutting.record import RECORD, Record, TileRecord
+from fireseg.data.cutting.workspace import AUDIT, read_json
 from fireseg.data.manifest import read_manifest
 from fireseg.data.packed import map_array
 from fireseg.data.patches import MASK_END, SPLITS, read_array
-from fireseg.data.record import RECORD, Record, TileRecord
 from fireseg.data.store import MANIFEST, MASKS, MaskName, masks_file
-from fireseg.data.workspace import AUDIT, read_json
 from fireseg.errors import FiresegError
 from fireseg.metric import inverse_frequency_weights
 from fireseg.render.balance import Balance, ClassCounts

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.data.record import TileRecord
+from fireseg.data.cutting.record import TileRecord
 from fireseg.data.sources import open_source
 from fireseg.data.store import MaskName
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fireseg.console import format_seconds
-from fireseg.data.audit import Audit, audit
-from fireseg.data.crew import work_in_order
-from fireseg.data.fingerprint import list_changed
-from fireseg.data.locate import from_plain
-from fireseg.data.record import Record, TileRecord
-from fireseg.data.release import complete
-from fireseg.data.tile_cutter import TileCutter
-from fireseg.data.workspace import AUDIT, UNFINISHED, Workspace, compare, naming_disk_faults, refuse_differences
+from fireseg.data.audit.findings import Audit, audit
+from fireseg.data.audit.locate import from_plain
+from fireseg.data.cutting.crew import work_in_order
+from fireseg.data.cutting.cutter import TileCutter
+from fireseg.data.cutting.fingerprint import list_changed
+from fireseg.data.cutting.record import Record, TileRecord
+from fireseg.data.cutting.release import complete
+from fireseg.data.cutting.workspace import AUDIT, UNFINISHED, Workspace, compare, naming_disk_faults, refuse_differences
 from fireseg.disk import replacing
 from fireseg.errors import FiresegError
 from fireseg.preparing.pace import watch_tiles

@@ -6,12 +6,12 @@ import json
 import logging
 from pathlib import Path
 
-from fireseg.data.audit import Audit, audit
-from fireseg.data.crew import work_in_order
-from fireseg.data.footprints import Footprint, read_metadata
-from fireseg.data.tile_looker import TileLooker
-from fireseg.data.tiles import search_tiles
-from fireseg.data.workspace import naming_disk_faults
+from fireseg.data.audit.findings import Audit, audit
+from fireseg.data.audit.footprints import Footprint, read_metadata
+from fireseg.data.audit.looker import TileLooker
+from fireseg.data.cutting.crew import work_in_order
+from fireseg.data.cutting.workspace import naming_disk_faults
+from fireseg.data.tiles.reading import search_tiles
 from fireseg.disk import replacing
 from fireseg.errors import FiresegError
 from fireseg.preparing.pace import watch_tiles

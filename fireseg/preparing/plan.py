@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fireseg.data.audit import Audit, audit
-from fireseg.data.footprints import Footprint
-from fireseg.data.locate import make_footprint
-from fireseg.data.pairs import Finding
+from fireseg.data.audit.facts import TileFacts, read_tile_facts
+from fireseg.data.audit.findings import Audit, audit
+from fireseg.data.audit.footprints import Footprint
+from fireseg.data.audit.locate import make_footprint
+from fireseg.data.audit.pairs import Finding
+from fireseg.data.audit.splitting import choose_split
+from fireseg.data.cutting.recipe import Recipe
 from fireseg.data.patches import SPLITS, Fault
-from fireseg.data.recipe import Recipe
-from fireseg.data.splitting import choose_split
-from fireseg.data.tile_facts import TileFacts, read_tile_facts
-from fireseg.data.tile_files import TileFiles
-from fireseg.data.tiles import read_place, search_tiles
+from fireseg.data.tiles.files import TileFiles
+from fireseg.data.tiles.reading import read_place, search_tiles
 from fireseg.errors import FiresegError, SettingError
 
 SplitBy = Literal["folder", "activation"]

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from fireseg.data.bands import BAND_NAMES
+from fireseg.data.cutting.record import Record, TileRecord
+from fireseg.data.cutting.release import sum_left_out
 from fireseg.data.patches import SPLITS, Fault
-from fireseg.data.record import Record, TileRecord
-from fireseg.data.release import sum_left_out
 from fireseg.preparing.plan import Wish
 
 _MISSING = {

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fireseg.data import tile_cutter
-from fireseg.data.recipe import Recipe
+from fireseg.data.cutting import cutter
+from fireseg.data.cutting.recipe import Recipe
 from fireseg.preparing import Wish, prepare
 
 if __name__ == "__main__":
@@ -42,7 +42,7 @@ if __name__ == "__main__":
         return read_tile(files, *arguments, **options)
 
     os.fsync, os.replace = count_down(os.fsync), count_down(os.replace)
-    read_tile, tile_cutter.read_tile = tile_cutter.read_tile, note_and_read
+    read_tile, cutter.read_tile = cutter.read_tile, note_and_read
     task = {"task": "del"} if layout == "files" else {}
     recipe = Recipe(size=16, layout=layout, **task)  # pyright: ignore[reportArgumentType] - it comes as text
     prepare(Wish(tiles=Path(tiles), patches=Path(patches), recipe=recipe))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from fireseg.data.recipe import Recipe
+from fireseg.data.cutting.recipe import Recipe
 from fireseg.data.reflectance import to_reflectance
 from fireseg.errors import FiresegError, SettingError
 from fireseg.preparing import Wish, prepare

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fireseg.data.record import Record
-from fireseg.data.workspace import Workspace
+from fireseg.data.cutting.record import Record
+from fireseg.data.cutting.workspace import Workspace
 from tests.preparing.look_alike_set import read_tree, write_set
 
 ROOT = Path(__file__).parents[2]

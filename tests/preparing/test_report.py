@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fireseg.data.recipe import Recipe
+from fireseg.data.cutting.recipe import Recipe
 from fireseg.errors import FiresegError
 from fireseg.preparing import Wish, prepare
 from fireseg.preparing.contents import read_contents

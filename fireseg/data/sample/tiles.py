@@ -138,7 +138,7 @@ def _write_all(settings: Settings, workers: int, root: Path) -> None:
 
 def write_tile(job: TileJob) -> None:
     """Makes a scene and writes it as the files of a tile."""
-    from fireseg.data.tile_writer import write_raster  # rasterio, which training on ready patches can do without
+    from fireseg.data.tiles.writer import write_raster  # rasterio, which training on ready patches can do without
 
     habits = draw_habits(job)
     height, width = habits.height, habits.width

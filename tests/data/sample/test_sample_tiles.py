@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import rasterio
 
-from fireseg.data.audit import audit
+from fireseg.data.audit.findings import audit
+from fireseg.data.audit.looker import TileLooker
 from fireseg.data.bands import CEMS_BANDS
 from fireseg.data.sample.scene import make_scene
 from fireseg.data.sample.tiles import TileJob, cut_off, draw_habits, make_sample_tiles
-from fireseg.data.tile_files import TileFiles
-from fireseg.data.tile_looker import TileLooker
-from fireseg.data.tiles import read_tile, search_tiles
+from fireseg.data.tiles.files import TileFiles
+from fireseg.data.tiles.reading import read_tile, search_tiles
 from fireseg.errors import FiresegError, SettingError
 
 SMALL: dict[str, Any] = {
@@ -60,7 +60,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiles(made: Path) -> list[TileFiles]:
+def tiles(made: Path) -> tuple[TileFiles, ...]:
     return search_tiles(made).tiles
 
 
