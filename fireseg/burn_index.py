@@ -11,6 +11,8 @@ from fireseg.errors import FiresegError
 from fireseg.task import IGNORE_INDEX
 
 NUM_BINS = 400
+FIXED_RATIO = -0.1
+WETTEST_BURN = 0.0
 _EDGES = np.linspace(-1.0, 1.0, NUM_BINS + 1)
 
 
@@ -36,6 +38,52 @@ def normalised_burn_ratio(image: NDArray[np.float32], bands: Sequence[str]) -> N
     infrared, short_wave = image[list(bands).index(near)], image[list(bands).index("B12")]
     total = infrared + short_wave
     return np.divide(infrared - short_wave, total, out=np.zeros_like(total), where=total > 0)
+
+
+def normalised_difference_water_index(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.float32]:
+    """Green less near infrared, by their sum: open water reflects the first, plants and soil the second.
+
+    Args:
+        image: Reflectance, `(C, ...)` float32.
+        bands: Name of each of the C bands; B08 is taken, on the green band's grid of 10 m, or B8A where there is none,
+            with B03.
+
+    Returns:
+        -1 (land) to 1 (water), `(...)` float32; 0 where both bands are 0.
+
+    Raises:
+        FiresegError: If the bands lack one that the index needs.
+
+    References:
+        McFeeters, The use of the Normalized Difference Water Index (NDWI) in the delineation of open water features,
+        International Journal of Remote Sensing 17(7), 1996.
+    """
+    near = next((band for band in ("B08", "B8A") if band in bands), None)
+    if near is None or "B03" not in bands:
+        raise FiresegError(f"data.bands: {' '.join(bands)}, but the water index needs B03, and B08 or B8A")
+    green, infrared = image[list(bands).index("B03")], image[list(bands).index(near)]
+    total = green + infrared
+    return np.divide(green - infrared, total, out=np.zeros_like(total), where=total > 0)
+
+
+def fixed_rule(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.bool_]:
+    """Burned where NBR < -0.1 and NDWI <= 0: dark in the near infrared, and no water; nothing is tuned.
+
+    Args:
+        image: Reflectance, `(C, ...)` float32.
+        bands: Name of each of the C bands; B03, B12, and B08 or B8A must be among them.
+
+    Returns:
+        `(...)` bool.
+
+    Raises:
+        FiresegError: If bands are lacking; it names them all.
+    """
+    near = () if {"B08", "B8A"} & set(bands) else ("B08 or B8A",)
+    if lacking := [*(band for band in ("B03", "B12") if band not in bands), *near]:
+        raise FiresegError(f"data.bands: {' '.join(bands)}, but the fixed rule also needs {', '.join(lacking)}")
+    is_dry = normalised_difference_water_index(image, bands) <= WETTEST_BURN
+    return (normalised_burn_ratio(image, bands) < FIXED_RATIO) & is_dry
 
 
 def count_ratios(

@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from fireseg.burn_index import count_ratios, iou_at, normalised_burn_ratio, tune_threshold
+from fireseg.burn_index import (
+    count_ratios,
+    fixed_rule,
+    iou_at,
+    normalised_burn_ratio,
+    normalised_difference_water_index,
+    tune_threshold,
+)
 from fireseg.errors import FiresegError
 
 
@@ -51,3 +58,44 @@ def test_without_fire_there_is_no_threshold_and_no_iou():
     assert math.isnan(iou_at(counts, -0.5))
     with pytest.raises(FiresegError, match="no burned pixel"):
         tune_threshold(counts)
+
+
+def test_water_index_takes_b08_before_b8a_and_is_zero_without_light():
+    image = np.array([[[0.3, 0.0]], [[0.1, 0.0]], [[0.9, 0.0]]], np.float32)
+
+    np.testing.assert_allclose(normalised_difference_water_index(image, ["B03", "B08", "B8A"]), [[0.5, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(normalised_difference_water_index(image, ["B03", "B11", "B8A"]), [[-0.5, 0]], rtol=1e-6)
+
+
+def test_water_index_names_the_bands_that_it_lacks():
+    with pytest.raises(FiresegError, match=r"B03 B12.*needs B03, and B08 or B8A"):
+        normalised_difference_water_index(np.zeros((2, 1, 1), np.float32), ["B03", "B12"])
+
+
+def test_the_fixed_rule_wants_a_low_burn_ratio_and_no_water():
+    # B03, B08, B12 of char (NBR -0.33, NDWI -0.2), green plants (0.6, -0.8), turbid water (-0.33, 0.33), and of a
+    # pixel whose burn ratio is low, but not low enough (-0.05, -0.3).
+    columns = [[0.08, 0.12, 0.24], [0.05, 0.45, 0.11], [0.08, 0.04, 0.08], [0.10, 0.19, 0.21]]
+    image = np.array(columns, np.float32).T.reshape(3, 2, 2)
+
+    burned = fixed_rule(image, ["B03", "B08", "B12"])
+
+    assert burned.dtype == bool
+    assert burned.tolist() == [[True, False], [False, False]]
+
+
+def test_the_fixed_rule_calls_a_pixel_burned_whose_water_index_is_exactly_0():
+    assert fixed_rule(np.array([0.1, 0.1, 0.4], np.float32), ["B03", "B8A", "B12"]).item()
+
+
+def test_the_fixed_rule_does_not_call_a_pixel_without_light_burned():
+    assert not fixed_rule(np.zeros(3, np.float32), ["B03", "B08", "B12"]).item()
+
+
+@pytest.mark.parametrize(
+    ("bands", "lacking"),
+    [(["B02"], "B03, B12, B08 or B8A$"), (["B03", "B8A"], "needs B12$"), (["B08", "B12"], "needs B03$")],
+)
+def test_the_fixed_rule_names_all_bands_that_it_lacks(bands: list[str], lacking: str):
+    with pytest.raises(FiresegError, match=lacking):
+        fixed_rule(np.zeros((len(bands), 1, 1), np.float32), bands)

@@ -94,6 +94,12 @@ def _open(folder: Path, manifest: Manifest | None, task_name: str) -> PatchSourc
             f"{folder.parent}: made with --task {manifest.task}, but the task is {task_name}; "
             f"train with task={manifest.task}, or prepare another folder"
         )
+    whole, halves = list_patches(folder)
+    num_found, num_made = len(whole) + len(halves), manifest.patches.get(folder.name, 0)
+    if num_found != num_made:
+        raise FiresegError(
+            f"{folder}: {num_found} patches, but {MANIFEST_NAME} says {num_made}: not all there; {AGAIN}"
+        )
     return PatchFolder(folder, bands=manifest.bands)
 
 

@@ -165,3 +165,12 @@ def test_files_whose_channels_are_not_those_of_the_manifest_are_a_fault(make_sto
         np.save(path, np.load(path)[..., :3])
     with pytest.raises(FiresegError, match="have 3 channels, but their manifest names 7 bands"):
         survey(root, task=DEL, bands=BANDS[:3])
+
+
+def test_files_that_are_fewer_than_were_made_are_not_taken_for_the_whole(make_store, make_twin) -> None:
+    root = make_twin(make_store(), "del")
+    name = next((root / "val").glob("*_image.npy")).name.removesuffix("_image.npy")
+    for half in ("image", "mask"):
+        (root / "val" / f"{name}_{half}.npy").unlink()
+    with pytest.raises(FiresegError, match=r"val: 1 patches, but manifest\.json says 2: not all there"):
+        survey(root, task=DEL, bands=BANDS)

@@ -119,6 +119,33 @@ def make_sample_tiles(
     make_once(Path(root), settings, partial(_write_all, settings, workers))
 
 
+def make_sample_scene(root: Path, *, side_px: Annotated[int, Field(ge=33, le=2048)] = 1000, seed: int = 0) -> Path:
+    """Makes one synthetic scene with several fires to draw a map of, or finds it made.
+
+    Args:
+        root: Where it goes, laid out like a tile that is in no split.
+        side_px: Longest side.
+        seed: Another one gives another scene.
+
+    Returns:
+        Its image; the masks lie beside it.
+
+    Raises:
+        FiresegError: If the folder holds something else, or cannot be written.
+    """
+    number = len(SPLITS) * SCENES_A_SPLIT
+    settings = {"recipe": RECIPE, "tile_recipe": TILE_RECIPE, "side_px": side_px, "seed": seed}
+
+    def write(folder: Path) -> None:
+        job = TileJob(
+            split_folder=folder / "scene", seed=seed, number=number, smallest_px=side_px - 1, largest_px=side_px
+        )
+        write_tile(job)
+
+    make_once(Path(root), settings, write)
+    return next(Path(root).rglob("*_S2L2A.tif"))
+
+
 def _write_all(settings: Settings, workers: int, root: Path) -> None:
     jobs = [
         TileJob(

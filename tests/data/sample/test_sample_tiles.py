@@ -19,9 +19,9 @@ import rasterio
 
 from fireseg.data.audit.findings import audit
 from fireseg.data.audit.looker import TileLooker
-from fireseg.data.bands import CEMS_BANDS
+from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.data.sample.scene import make_scene
-from fireseg.data.sample.tiles import TileJob, cut_off, draw_habits, make_sample_tiles
+from fireseg.data.sample.tiles import TileJob, cut_off, draw_habits, make_sample_scene, make_sample_tiles
 from fireseg.data.tiles.files import TileFiles
 from fireseg.data.tiles.reading import read_tile, search_tiles
 from fireseg.errors import FiresegError, SettingError
@@ -194,3 +194,14 @@ def test_killed_on_the_way_there_is_no_folder_and_the_next_call_makes_it(made: P
     make_sample_tiles(root, **SMALL)
     assert read_values(root) == read_values(made)
     assert list(tmp_path.glob(".tiles.*.part")) == []
+
+
+def test_a_scene_is_one_tile_in_no_split_and_made_once(tmp_path: Path) -> None:
+    image = make_sample_scene(tmp_path / "scene", side_px=64)
+    (files,) = search_tiles(tmp_path / "scene").tiles
+    assert (files.image, files.split) == (image, "")
+    assert max(read_tile(files, BAND_NAMES).image.shape[:2]) == 64
+    before = image.stat().st_mtime_ns
+    assert make_sample_scene(tmp_path / "scene", side_px=64).stat().st_mtime_ns == before
+    with pytest.raises(FiresegError, match="side_px=64 where side_px=80 is wanted"):
+        make_sample_scene(tmp_path / "scene", side_px=80)
