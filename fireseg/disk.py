@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 from fireseg.errors import FiresegError
+
+# What torch's reader of damaged or made-up files was seen to raise, besides saying that they hold more than data.
+_BROKEN = (
+    *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError),
+    *(AssertionError, ArithmeticError, MemoryError, struct.error),
+)
 
 
 @contextmanager
@@ -77,7 +84,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
             f"{path}: not a readable checkpoint: more than tensors and plain values, or no such file at all; "
             "take another one"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except _BROKEN as error:
         raise FiresegError(f"{path}: not a readable checkpoint: broken or cut short; take another one") from error
     if not isinstance(content, dict):
         raise FiresegError(f"{path}: holds a {type(content).__name__}, but a checkpoint is a dict; take another one")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
@@ -31,6 +31,7 @@ class RunFolder:
         metrics: `metrics.jsonl`, one row an epoch.
         log: `train.log`.
         batch, samples, curves: The pictures.
+        calibration: `calibration.json`, how probabilities become decisions.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,6 +44,7 @@ class RunFolder:
         self.batch = path / "batch.png"
         self.samples = path / "samples.png"
         self.curves = path / "curves.png"
+        self.calibration = path / "calibration.json"
 
     @classmethod
     def create(cls, parent: Path, name: str) -> Self:
@@ -56,6 +58,10 @@ class RunFolder:
             FiresegError: If the folder cannot be made.
         """
         return cls(create_folder(parent, name))
+
+    def evaluation(self, split: str, kind: Literal["json", "html"]) -> Path:
+        """Where the evaluation on a split lies: `evaluation_{split}.json`, or the page beside it."""
+        return self.path / f"evaluation_{split}.{kind}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -87,6 +93,10 @@ class RunFolder:
     def read_facts(self) -> dict[str, Any]:
         """What `run.json` holds, nothing where there is none yet."""
         return json.loads(self.facts.read_text(encoding="utf-8")) if self.facts.exists() else {}
+
+    def write_calibration(self, content: Mapping[str, Any]) -> None:
+        """Writes `calibration.json`."""
+        _write_json(self.calibration, content)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds one epoch to `metrics.jsonl`; what is not a number becomes null."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 from fireseg.disk import replacing
 
 _TEMPLATE = "page.html"
+_SORT = "sort.js"
 _MOST_PX = 320
 _JPEG_QUALITY = 85
 
@@ -48,22 +50,36 @@ class Strip(NamedTuple):
     pictures: Sequence[Picture]
 
 
+class Cell(NamedTuple):
+    """A number in a table.
+
+    Attributes:
+        text: As it is read.
+        value: As it is sorted; None where nobody knows, which comes last either way.
+    """
+
+    text: str
+    value: float | None
+
+
 class Table(NamedTuple):
     """A table. The first column names the rows.
 
     Attributes:
         caption: What it says.
         columns: Headings.
-        rows: Cells as text.
+        rows: Cells as text, or as numbers where they are to be sorted as such.
         align: A letter a column, `l` or `r`.
         is_folded: Whether only its caption is shown until somebody wants more. Print shows all.
+        is_sortable: Whether a click on a heading sorts the rows; where no script runs they stay as they are.
     """
 
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Cell]]
     align: str
     is_folded: bool = False
+    is_sortable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,25 +107,42 @@ class Section:
     tone: Literal["", "warn"] = ""
 
 
-def render_page(path: Path, *, title: str, summary: str, sections: Sequence[Section]) -> None:
+def render_page(path: Path, *, title: str, summary: str, sections: Sequence[Section], tab: str = "") -> None:
     """Writes the page, whole or not at all.
+
+    The one script that a page may hold sorts tables, and only where there are such. The page's own policy
+    names that script by its hash: nothing else can run, whatever a name holds.
 
     Args:
         path: The HTML file.
         title: The heading.
         summary: The sentence below.
         sections: What follows.
+        tab: What the browser calls the page, where that is not the heading.
 
     Raises:
         FiresegError: If the file cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(Path(__file__).parent)
+    folder = Path(__file__).parent
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    text = environment.get_template(_TEMPLATE).render(title=title, summary=summary, sections=sections)
+    sorts = any(table.is_sortable for section in sections for table in section.tables)
+    script = (folder / _SORT).read_text(encoding="utf-8") if sorts else ""
+    text = environment.get_template(_TEMPLATE).render(
+        title=title,
+        summary=summary,
+        sections=sections,
+        tab=tab or title,
+        script=script,
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+    )
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 

@@ -115,6 +115,21 @@ def open_store(uri: str) -> MlflowClient:
         raise disk_error(database, error) from error
 
 
+def open_existing(uri: str) -> MlflowClient:
+    """A client of a store that is there already: a question makes none.
+
+    Args:
+        uri: From `resolve_uri`.
+
+    Raises:
+        FiresegError: If there is no local store, or it cannot be read.
+    """
+    database = get_database(uri)
+    if database is not None and not database.is_file():
+        raise FiresegError(f"{database}: no such MLflow store; name the right one in MLFLOW_TRACKING_URI")
+    return open_store(uri)
+
+
 def get_experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     """The id of an experiment, made where there is none; another process may make it at the same time.
 

@@ -99,10 +99,10 @@ class Outbox:
             error = self._try(entries[0])
             if error is not None and not self._is_refusal(error):
                 self._is_away = True
-                self._warn("away", f"{_reason(error)}; training goes on, and this is tried again later")
+                self._warn("away", f"{find_reason(error)}; training goes on, and this is tried again later")
                 return False
             if error is not None:
-                self._warn("refused", f"refused an entry for good ({_reason(error)}); training goes on without it")
+                self._warn("refused", f"refused an entry for good ({find_reason(error)}); training goes on without it")
             entries.popleft()
         return True
 
@@ -126,8 +126,12 @@ class Outbox:
         log.log(level, "%s: %s; every number stays in the run folder (metrics.jsonl)", self._service, message)
 
 
-def _reason(error: BaseException) -> str:
-    """The words of the operating system where they are at the root of it, else the first line."""
+def find_reason(error: BaseException) -> str:
+    """Why an operation failed: the words of the operating system where they are at the root of it, else the first line.
+
+    Args:
+        error: What was raised.
+    """
     root = error
     while inner := root.__cause__ or root.__context__:
         root = inner

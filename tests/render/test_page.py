@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+import re
+from base64 import b64decode, b64encode
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from matplotlib.image import imread
 
-from fireseg.render.page import Picture, Section, Strip, Table, encode_pixels, render_page, to_uri
+from fireseg.render.page import Cell, Picture, Section, Strip, Table, encode_pixels, render_page, to_uri
 
 
 def render(folder: Path, **parts: object) -> str:
@@ -45,3 +47,32 @@ def test_a_picture_larger_than_a_page_can_show_is_made_smaller() -> None:
     uri = encode_pixels(np.zeros((1000, 700, 3), np.uint8), "jpeg")
     back = imread(BytesIO(b64decode(uri.removeprefix("data:image/jpeg;base64,"))), format="jpeg")
     assert back.shape == (250, 175, 3)
+
+
+def test_a_page_without_a_sortable_table_has_no_script(tmp_path: Path) -> None:
+    page = render(tmp_path, tables=[Table("", ["a"], [["1"]], "l")])
+    assert "<script" not in page
+    assert "script-src" not in page
+
+
+def test_the_policy_names_the_one_script_by_its_hash(tmp_path: Path) -> None:
+    page = render(tmp_path, tables=[Table("", ["a"], [["1"]], "l", is_sortable=True)])
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 1
+    digest = b64encode(sha256(scripts[0].encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'\"" in page
+
+
+def test_a_number_carries_what_it_is_sorted_by_and_an_unknown_one_nothing(tmp_path: Path) -> None:
+    rows = [["x", Cell("1,234.5 ha", 1234.5), Cell("-", None), "word"]]
+    page = render(tmp_path, tables=[Table("", ["a", "b", "c", "d"], rows, "lrrl", is_sortable=True)])
+    assert '<td class="r" data-value="1234.5">1,234.5 ha</td>' in page
+    assert '<td class="r" data-value="">-</td>' in page
+    assert '<td class="l">word</td>' in page
+
+
+def test_the_tab_has_the_heading_unless_it_is_named(tmp_path: Path) -> None:
+    render_page(tmp_path / "one.html", title="A title", summary="", sections=[])
+    render_page(tmp_path / "other.html", title="A title", summary="", sections=[], tab="a <tab>")
+    assert "<title>A title</title>" in (tmp_path / "one.html").read_text()
+    assert "<title>a &lt;tab&gt;</title>" in (tmp_path / "other.html").read_text()

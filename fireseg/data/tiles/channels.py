@@ -64,12 +64,15 @@ def name_channels(descriptions: Sequence[str | None]) -> tuple[str | None, ...]:
     return names
 
 
-def pick_channels(descriptions: Sequence[str | None], bands: Sequence[str]) -> list[int]:
+def pick_channels(
+    descriptions: Sequence[str | None], bands: Sequence[str], *, cure: str = "choose among these with --bands"
+) -> list[int]:
     """Where in a raster the wanted bands are, counted from 0, in the order wanted.
 
     Args:
         descriptions: One a channel, as the raster has them.
         bands: Names such as `B08`.
+        cure: What to do where one is not there.
 
     Raises:
         FiresegError: If the bands cannot be told, or one that is wanted is not there.
@@ -81,7 +84,7 @@ def pick_channels(descriptions: Sequence[str | None], bands: Sequence[str]) -> l
     names = name_channels(descriptions)
     if missing := [band for band in bands if band not in names]:
         there = " ".join(name for name in names if name is not None)
-        raise FiresegError(f"no {' '.join(missing)}, only {there}; choose among these with --bands")
+        raise FiresegError(f"no {' '.join(missing)}, only {there}; {cure}")
     return [names.index(band) for band in bands]
 
 

@@ -13,6 +13,9 @@ from fireseg.errors import FiresegError
 BASELINE_OFFSET = 1000.0
 """What digital numbers have on top from processing baseline 04.00 on."""
 
+MADE_BY = ("made_by", "fireseg")
+"""What marks a json as written by this suite: a map's summary beside its scene tells nothing of the scene."""
+
 _PRODUCT = re.compile(r"S2[A-D]_MSIL[12][AC]_(?P<date>\d{8}T\d{6})_N(?P<baseline>\d{4})_")
 _DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?:[T_ ](\d\d):?(\d\d):?(\d\d))?")
 
@@ -23,7 +26,7 @@ Pairs = Sequence[tuple[str, Any]]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a json file holds.
+    """What a json file holds; nothing where it is the summary of a map of ours.
 
     Raises:
         FiresegError: If it cannot be read, or holds something else.
@@ -37,7 +40,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise FiresegError(f"{path}: {what}; write it again, or take it away: a tile may be without") from error
     if not isinstance(content, dict):
         raise FiresegError(f"{path}: holds a {type(content).__name__}, but metadata have names; take it away")
-    return content
+    return {} if content.get(MADE_BY[0]) == MADE_BY[1] else content
 
 
 def list_pairs(*records: Any) -> list[tuple[str, Any]]:
