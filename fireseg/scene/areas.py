@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from fireseg.errors import FiresegError
 
@@ -26,19 +28,23 @@ class PixelAreas:
     The outlines of a few pixels, spread evenly, are measured on the ellipsoid; between them areas are interpolated.
 
     Args:
-        crs: CRS of the raster.
-        transform: From (column, row) to coordinates in that CRS.
+        crs: CRS of the raster, or its text.
+        transform: From (column, row) to coordinates in that CRS, or its six numbers.
         height: Rows of the raster.
         width: Columns of the raster.
 
     Raises:
-        FiresegError: If there is a pixel that lies nowhere on earth.
+        FiresegError: If nobody can read the CRS, or there is a pixel that lies nowhere on earth.
 
     References:
         Karney, Algorithms for geodesics, Journal of Geodesy 87 (2013).
     """
 
-    def __init__(self, crs: CRS, transform: Affine, height: int, width: int) -> None:
+    def __init__(self, crs: CRS | str, transform: Affine | Sequence[float], height: int, width: int) -> None:
+        try:
+            crs, transform = CRS.from_user_input(crs), Affine(*transform[:6])
+        except CRSError as error:
+            raise FiresegError(f"reference system {crs}: PROJ does not know it; give it as EPSG:… or in WKT") from error
         self._width = width
         self._rows, self._cols = _spread(height), _spread(width)
         self._areas = _measure_pixels(crs, transform, self._rows, self._cols)
