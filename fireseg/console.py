@@ -4,11 +4,56 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
+
+from fireseg.errors import FiresegError
+
+
+class _Terminated(BaseException):
+    """SIGTERM came. Not an `Exception`, so that nothing on the way takes it for a fault to go on from."""
+
+
+def run_door(door: Callable[..., int], arguments: Sequence[str] | None = None, *, program: str, stopped: str) -> int:
+    """Reads a command line by the signature of a function, calls it, and says in one line what went wrong.
+
+    Args:
+        door: What is typed, as parameters; returns what to end with.
+        arguments: The words typed; those of this process if not given.
+        program: What stands before them.
+        stopped: What is said after Ctrl-C or SIGTERM.
+
+    Returns:
+        What to end with: that of the function, that of a `FiresegError`, or 128 and the signal's number.
+    """
+    import tyro
+
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        return tyro.cli(door, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    except FiresegError as error:
+        for fault in error.faults:
+            sys.stderr.write(f"fireseg: {fault}\n")
+        return error.exit_code
+    except BrokenPipeError:  # as in `| head`: nobody reads on, and Python would complain once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        sys.stderr.write(f"fireseg: stopped; {stopped}\n")
+        return 128 + signal.SIGINT
+    except _Terminated:
+        sys.stderr.write(f"fireseg: stopped; {stopped}\n")
+        return 128 + signal.SIGTERM
+
+
+def _raise_terminated(signum: int, frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 class _Console(logging.Handler):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from fireseg.console import run_door, start_logging
 from fireseg.data.bands import BAND_NAMES
-from fireseg.errors import FiresegError, SettingError
+from fireseg.errors import SettingError
 
 _PROGRAM = "python -m fireseg.prepare"
 
@@ -79,7 +78,6 @@ def prepare(
         json: Where --audit writes all that it found.
     """
     # Only now: a second or two that --help need not wait for.
-    from fireseg.console import start_logging
     from fireseg.data.cutting.recipe import Recipe
     from fireseg.preparing import Wish, audit_path
     from fireseg.preparing import prepare as cut
@@ -124,30 +122,8 @@ def prepare(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line, does what it says, and returns what to end with."""
-    signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        return tyro.cli(prepare, prog=_PROGRAM, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
-    except FiresegError as error:
-        for fault in error.faults:
-            print(f"fireseg: {fault}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # as in `| head`: nobody reads on, and Python would complain once more at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print("fireseg: stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except _Terminated:
-        print("fireseg: stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + signal.SIGTERM
-
-
-class _Terminated(BaseException):
-    """SIGTERM came. Not an `Exception`, so that nothing on the way takes it for a fault to go on from."""
-
-
-def _raise_terminated(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    stopped = "the same command goes on from here"
+    return run_door(prepare, arguments, program=_PROGRAM, stopped=stopped)
 
 
 def _end(faults: Sequence[str], allow_bad: bool) -> int:

@@ -1,4 +1,4 @@
-"""The whole way in a few minutes: sample tiles, patches, a short training, and what a bare index would give."""
+"""The whole way in a few minutes: sample tiles, patches, a short training, its evaluation, and a map of a scene."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from fireseg.burn_index import count_ratios, iou_at, normalised_burn_ratio, tune_threshold
 from fireseg.data import WildfirePatchDataset
-from fireseg.data.sample.tiles import make_sample_tiles
+from fireseg.data.sample.tiles import make_sample_scene, make_sample_tiles
 from fireseg.errors import FiresegError
 from fireseg.rundir import RunFolder, create_folder
 
-TILES, PATCHES = Path("data/sample/tiles"), Path("data/sample/patches")
+TILES, PATCHES, SCENE = (Path("data/sample") / name for name in ("tiles", "patches", "scene"))
 MARGIN = 0.05
 
 
@@ -29,8 +29,8 @@ def main(overrides: Sequence[str]) -> None:
     """
     print(
         "This demo goes the way of your own data with synthetic tiles, mixed from measured spectra: it cuts them\n"
-        "into patches, trains a small U-Net on these from scratch (model.weights=none: no download), and compares\n"
-        "it with a threshold on the normalised burn ratio. A few minutes on two cores.\n",
+        "into patches, trains a small U-Net on these from scratch (model.weights=none: no download), compares it with\n"
+        "a threshold on the normalised burn ratio, and draws the map of a scene. A few minutes on two cores.\n",
         flush=True,
     )
     workers = min(os.cpu_count() or 1, 4)
@@ -48,7 +48,12 @@ def main(overrides: Sequence[str]) -> None:
     print(f"\nvalidation fire IoU   burn ratio, threshold tuned on train  {index:.3f}")
     print(f"                      U-Net, epoch {best['epoch']:<2}                       {best['val/fire_iou']:.3f}")
     print(f"                      gain over the index                   {gain:+.3f}\n")
-    show_places(trained)
+    print("4. what the run is worth on the test split", flush=True)
+    run("fireseg.evaluate", trained.path, "--split", "test")
+    print(f"\n5. a scene that nobody cut into patches -> {SCENE}, and its map", flush=True)
+    scene = make_sample_scene(SCENE, seed=1)
+    run("fireseg.predict", trained.path, scene, "--out", outputs / "maps")
+    show_places(trained, outputs / "maps")
     if gain < MARGIN:
         sys.exit(f"demo: the model gains {gain:+.3f} over the burn ratio, less than {MARGIN}: something is wrong")
 
@@ -61,14 +66,18 @@ def run(door: str, *words: object) -> None:
         sys.exit(code)
 
 
-def show_places(trained: RunFolder) -> None:
+def show_places(trained: RunFolder, maps: Path) -> None:
     """Says where everything is."""
-    print(f"tiles           {TILES}   12 bands, DEL, GRA, CM and json, as the real ones lie on disk")
+    print(f"\ntiles           {TILES}   12 bands, DEL, GRA, CM and json, as the real ones lie on disk")
     print(f"patches         {PATCHES}   {PATCHES / 'report.html'} shows what is in them")
     print(f"run folder      {trained.path}")
     print(f"pictures        {trained.batch}   what the model saw")
     print(f"                {trained.samples}   composite, truth, prediction")
     print(f"                {trained.curves}   loss and scores by epoch")
+    print(f"evaluation      {trained.evaluation('test', 'html')}   open it in a browser")
+    stem = next(maps.glob("*.png")).with_suffix("")
+    print(f"map             {stem}.png   to look at")
+    print(f"                {stem}_burned.gpkg   burned areas, for QGIS; _classes.tif and _fire.tif the same as pixels")
     print(f"tracking store  {Path('mlflow.db').resolve()}   (make ui opens it in a browser)")
 
 

@@ -66,7 +66,8 @@ def test_scores_and_files_reach_the_same_tracked_run(run: Run, made: Path):
     (row,) = client.get_metric_history(tracked, "test/fire_iou")
     assert row.value == pytest.approx(content["methods"][0]["pixels"]["fire_iou"])
     assert row.step == content["run"]["epoch"] == 1
-    assert {"evaluation_test.json", "evaluation_test.html"} <= {file.path for file in client.list_artifacts(tracked)}
+    kept = {file.path for file in client.list_artifacts(tracked)}
+    assert {"evaluation_test.json", "evaluation_test.html", "calibration.json"} <= kept
     assert client.get_run(tracked).info.end_time == ended
 
 

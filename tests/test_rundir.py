@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from pathlib import Path
@@ -108,3 +109,19 @@ def test_a_checkpoint_that_stands_alone_begins_a_new_run(tmp_path: Path):
 def test_nothing_to_resume_is_said(tmp_path: Path):
     with pytest.raises(FiresegError, match="no such run folder or checkpoint"):
         find_resume_point(tmp_path / "none")
+
+
+def test_an_evaluation_lies_in_the_run_by_split_and_kind(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+
+    assert folder.evaluation("test", "json") == tmp_path / "evaluation_test.json"
+    assert folder.evaluation("val", "html") == tmp_path / "evaluation_val.html"
+
+
+def test_a_calibration_is_written_whole_in_place_of_the_one_before(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    folder.write_calibration({"threshold": 0.4})
+    folder.write_calibration({"threshold": 0.5})
+
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
+    assert json.loads(folder.calibration.read_text()) == {"threshold": 0.5}

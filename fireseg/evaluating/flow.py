@@ -214,7 +214,9 @@ def _leave(evaluated: Evaluated, trained: Trained, folder: RunFolder, wish: Wish
     write_content(evaluated.content, json_path)
     write_page(evaluated, page_path)
     if wish.is_tracked:
-        track(evaluated.content, trained, folder, files=(json_path, page_path))
+        # The calibration goes along, so that whoever loads the model from there maps with the threshold chosen here.
+        files = [path for path in (json_path, page_path, folder.calibration) if path.exists()]
+        track(evaluated.content, trained, folder, files=files)
     for line in summarise(evaluated.content):
         log.info("%s", line)
     log.info("look at it: %s", page_path)

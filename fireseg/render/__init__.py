@@ -2,6 +2,7 @@
 
 from fireseg.render.curves import render_curves
 from fireseg.render.gallery import render_batch, render_samples
+from fireseg.render.map import render_map
 from fireseg.render.pixels import (
     AGREEMENT,
     UNLABELLED,
@@ -24,5 +25,6 @@ __all__ = [
     "composite",
     "render_batch",
     "render_curves",
+    "render_map",
     "render_samples",
 ]

@@ -21,6 +21,9 @@ OVERLAP_PX = 64
 _MOST_STRETCH = 1.3
 """How much larger than asked a window may be, where that leaves less to process beyond the rim and twice."""
 
+_LEAN_SHARE = 1.16
+"""Pixels processed along an axis, by its length, that low windows may cost: its square is 1.35."""
+
 
 class Window(NamedTuple):
     """A part of a raster, in pixels. It may reach beyond the bottom and the right rim: see `mirror_beyond`."""
@@ -101,7 +104,7 @@ def plan_windows(height: int, width: int, *, size: int = WINDOW_PX, overlap: int
     """Lays windows over a raster so that as little as can be is processed twice or beyond the rim.
 
     Along each axis the windows have one size, fitted to the raster: at most 1.3 times as large as asked, smaller where
-    that processes less. A raster smaller than a window is one window, rounded up to a multiple of 32.
+    that processes less; and no higher than need be, because memory grows with their height. A raster smaller than a window is one window, rounded up to a multiple of 32.
 
     Args:
         height: Rows of the raster, at least 1.
@@ -121,7 +124,7 @@ def plan_windows(height: int, width: int, *, size: int = WINDOW_PX, overlap: int
         ((0, 480), (0,), 544, 320)
     """
     _check_plan(height, width, size, overlap)
-    rows, size_rows = _plan_axis(height, size, overlap)
+    rows, size_rows = _plan_axis(height, size, overlap, is_lean=True)
     cols, size_cols = _plan_axis(width, size, overlap)
     return Layout(height, width, size_rows, size_cols, overlap, rows, cols)
 
@@ -159,15 +162,22 @@ def _check_plan(height: int, width: int, size: int, overlap: int) -> None:
         raise FiresegError(*faults)
 
 
-def _plan_axis(length: int, size: int, overlap: int) -> tuple[tuple[int, ...], int]:
-    """Tops or lefts, and the size: of all strides the one with the fewest pixels, of equals the smallest."""
+def _plan_axis(length: int, size: int, overlap: int, *, is_lean: bool = False) -> tuple[tuple[int, ...], int]:
+    """Tops or lefts, and the size: of all strides the one with the fewest pixels, of equals the smallest.
+
+    Lean is the smallest, from the one asked for on, that stays within `_LEAN_SHARE` of the length, where there is one:
+    memory grows with the height of a window.
+    """
     most = int(size * _MOST_STRETCH)
     if length <= most:
         return (0,), _round_up(length)
     strides = range(max(overlap, STEP), most - overlap + 1, STEP)
-    plans = [(-(-(length - overlap) // stride), stride) for stride in strides]
-    num, stride = min(plans, key=lambda plan: (plan[0] * (plan[1] + overlap), plan[1]))
-    return tuple(range(0, num * stride, stride)), stride + overlap
+    plans = [(num * (stride + overlap), stride) for stride in strides for num in [-(-(length - overlap) // stride)]]
+    pixels, stride = min(plans)
+    if is_lean:
+        low = (plan for plan in plans if plan[1] + overlap >= size and plan[0] <= _LEAN_SHARE * length)
+        pixels, stride = next(low, (pixels, stride))
+    return tuple(range(0, pixels // (stride + overlap) * stride, stride)), stride + overlap
 
 
 def _round_up(length: int) -> int:

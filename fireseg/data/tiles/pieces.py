@@ -13,7 +13,7 @@ Block = tuple[int, int]
 _ROWS, _MAX_BLOCK_ROWS = 256, 1024
 _MAX_BYTES = 32 * 2**20
 
-_ALL_PX = 2048 * 2048
+_ALL_PX = 1024 * 1024
 _NUM_SPREAD = 8
 _SPREAD_PX = 32
 
@@ -37,7 +37,7 @@ def cut(window: Piece, block: Block, pixel_bytes: int) -> Iterator[Piece]:
 
 
 def spread(height: int, width: int, block: Block) -> list[Piece]:
-    """Pieces that stand for a raster: the whole one up to 4 million pixels, else a few blocks here and there.
+    """Pieces that stand for a raster: the whole one up to a million pixels, else a few blocks here and there.
 
     Args:
         height: Of the raster.

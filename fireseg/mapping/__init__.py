@@ -1,0 +1,1 @@
+"""From a scene to the map of what burned in it."""
