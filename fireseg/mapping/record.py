@@ -13,7 +13,7 @@ from fireseg.data.tiles import BandReader
 from fireseg.data.tiles.raster import MADE_BY
 from fireseg.mapping.options import Options
 from fireseg.mapping.tally import Tally
-from fireseg.scene import Polygons
+from fireseg.scene import GDAL_VERSION, Polygons
 from fireseg.trained import Trained
 
 
@@ -111,11 +111,9 @@ def _describe_model(trained: Trained) -> dict[str, Any]:
 
 
 def _list_versions() -> dict[str, str]:
-    import rasterio
-
     return {
         "fireseg": __version__,
         "torch": torch.__version__,
         "rasterio": metadata.version("rasterio"),
-        "gdal": rasterio.__gdal_version__,
+        "gdal": GDAL_VERSION,
     }

@@ -205,8 +205,4 @@ def _choose_shown(bands: Sequence[str]) -> list[int]:
 
 def _to_grid(place: Place) -> dict[str, Any]:
     """The place as those who write rasters want it."""
-    from rasterio import Affine
-    from rasterio.crs import CRS
-
-    grid = {"height": place.height, "width": place.width}
-    return {**grid, "crs": CRS.from_user_input(place.crs), "transform": Affine(*place.transform)}
+    return {"height": place.height, "width": place.width, "crs": place.crs, "transform": place.transform}

@@ -2,12 +2,14 @@
 
 from fireseg.scene.areas import PixelAreas, polygon_area_m2
 from fireseg.scene.blend import Blend
+from fireseg.scene.cog import GDAL_VERSION
 from fireseg.scene.outputs import MapPaths, MapWriter
 from fireseg.scene.polygons import Polygons, draw_polygons
 from fireseg.scene.vectors import write_vectors
-from fireseg.scene.windows import Layout, Window, mirror_beyond, plan_windows
+from fireseg.scene.windows import Layout, Window, plan_windows
 
 __all__ = [
+    "GDAL_VERSION",
     "Blend",
     "Layout",
     "MapPaths",
@@ -16,7 +18,6 @@ __all__ = [
     "Polygons",
     "Window",
     "draw_polygons",
-    "mirror_beyond",
     "plan_windows",
     "polygon_area_m2",
     "write_vectors",

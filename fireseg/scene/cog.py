@@ -15,6 +15,8 @@ from rasterio.windows import Window
 
 from fireseg.errors import FiresegError
 
+GDAL_VERSION: str = rasterio.__gdal_version__
+
 BLOCK_PX = 512
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, SystemError)

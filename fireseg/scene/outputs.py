@@ -38,8 +38,8 @@ class MapWriter:
         folder: A scratch folder of the caller's own; the files are written there, under fixed names.
         height: Rows of the raster.
         width: Columns of the raster.
-        crs: CRS of the raster.
-        transform: From (column, row) to coordinates in that CRS, rotated or not.
+        crs: CRS of the raster, or its text.
+        transform: From (column, row) to coordinates in that CRS, rotated or not; or its six numbers.
         class_names: One name a class, the first for unburned.
         colours: One `#rrggbb` a class.
         fire_dtype: `uint8` for steps of 0.004 (0 to 250, 255 unknown), `float32` for the values themselves (NaN
@@ -59,8 +59,8 @@ class MapWriter:
         *,
         height: int,
         width: int,
-        crs: CRS,
-        transform: Affine,
+        crs: CRS | str,
+        transform: Affine | Sequence[float],
         class_names: Sequence[str],
         colours: Sequence[str],
         fire_dtype: Literal["uint8", "float32"] = "uint8",
@@ -69,7 +69,8 @@ class MapWriter:
         assert len(class_names) == len(colours) >= 2, (class_names, colours)
         self._folder = folder
         self._height, self._width = height, width
-        self._grid = {"height": height, "width": width, "crs": crs, "transform": transform}
+        place = {"crs": CRS.from_user_input(crs), "transform": Affine(*transform[:6])}
+        self._grid = {"height": height, "width": width, **place}
         self._class_tags = {f"CLASS_{value}": name for value, name in enumerate(class_names)}
         self._tags = dict(tags or {})
         self._classes = Band(

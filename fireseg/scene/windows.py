@@ -26,7 +26,7 @@ _LEAN_SHARE = 1.16
 
 
 class Window(NamedTuple):
-    """A part of a raster, in pixels. It may reach beyond the bottom and the right rim: see `mirror_beyond`."""
+    """A part of a raster, in pixels. It may reach beyond the bottom and the right rim."""
 
     top: int
     left: int
@@ -104,7 +104,8 @@ def plan_windows(height: int, width: int, *, size: int = WINDOW_PX, overlap: int
     """Lays windows over a raster so that as little as can be is processed twice or beyond the rim.
 
     Along each axis the windows have one size, fitted to the raster: at most 1.3 times as large as asked, smaller where
-    that processes less; and no higher than need be, because memory grows with their height. A raster smaller than a window is one window, rounded up to a multiple of 32.
+    that processes less; and no higher than need be, because memory grows with their height. A raster
+    smaller than a window is one window, rounded up to a multiple of 32.
 
     Args:
         height: Rows of the raster, at least 1.
@@ -127,24 +128,6 @@ def plan_windows(height: int, width: int, *, size: int = WINDOW_PX, overlap: int
     rows, size_rows = _plan_axis(height, size, overlap, is_lean=True)
     cols, size_cols = _plan_axis(width, size, overlap)
     return Layout(height, width, size_rows, size_cols, overlap, rows, cols)
-
-
-def mirror_beyond(values: NDArray, height: int, width: int) -> NDArray:
-    """Extends an array at the bottom and the right by its own mirror image.
-
-    Args:
-        values: `(..., h, w)`, any dtype, at least one pixel: the part of a window that lies on the raster.
-        height: Rows wanted, at least `h`.
-        width: Columns wanted, at least `w`.
-
-    Returns:
-        `(..., height, width)`; `values` itself where nothing is missing.
-    """
-    rows, cols = values.shape[-2:]
-    if (rows, cols) == (height, width):
-        return values
-    beyond = [(0, 0)] * (values.ndim - 2) + [(0, height - rows), (0, width - cols)]
-    return np.pad(values, beyond, mode="symmetric")
 
 
 def _check_plan(height: int, width: int, size: int, overlap: int) -> None:

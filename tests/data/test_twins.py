@@ -172,5 +172,5 @@ def test_files_that_are_fewer_than_were_made_are_not_taken_for_the_whole(make_st
     name = next((root / "val").glob("*_image.npy")).name.removesuffix("_image.npy")
     for half in ("image", "mask"):
         (root / "val" / f"{name}_{half}.npy").unlink()
-    with pytest.raises(FiresegError, match=r"val: 1 patches, but manifest\.json says 2: not all there"):
+    with pytest.raises(FiresegError, match=r"val: 4 patches, but manifest\.json says 5: not all there"):
         survey(root, task=DEL, bands=BANDS)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.scene import Blend, Layout, mirror_beyond, plan_windows
+from fireseg.scene import Blend, Layout, plan_windows
 
 lengths = st.integers(1, 400)
 sizes = st.sampled_from([(128, 64), (96, 32), (64, 0), (64, 32)])
@@ -13,7 +13,9 @@ sizes = st.sampled_from([(128, 64), (96, 32), (64, 0), (64, 32)])
 
 def cut(field: np.ndarray, layout: Layout, row: int, col: int) -> np.ndarray:
     top, left, height, width = layout.window(row, col)
-    return mirror_beyond(field[:, top : top + height, left : left + width], height, width)
+    inside = field[:, top : top + height, left : left + width]
+    beyond = [(0, 0), (0, height - inside.shape[1]), (0, width - inside.shape[2])]
+    return np.pad(inside, beyond, mode="symmetric")
 
 
 def blend_all(layout: Layout, channels: int, make, order=lambda cols: cols) -> tuple[np.ndarray, list[int]]:

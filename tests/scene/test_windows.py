@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fireseg.errors import FiresegError
-from fireseg.scene import Layout, Window, mirror_beyond, plan_windows
+from fireseg.scene import Layout, Window, plan_windows
 
 lengths = st.integers(1, 3000)
 sizes = st.sampled_from([(544, 64), (256, 32), (256, 0), (128, 64), (64, 32), (640, 320), (32, 0)])
@@ -111,19 +111,3 @@ def test_all_faults_of_a_plan_are_told_at_once():
 def test_an_overlap_of_more_than_half_a_window_is_refused():
     with pytest.raises(FiresegError, match="size: 96"):
         plan_windows(500, 500, size=96, overlap=64)
-
-
-def test_what_lies_beyond_is_the_mirror_image():
-    values = np.array([[[1, 2, 3], [4, 5, 6]]])
-    assert mirror_beyond(values, 4, 5).tolist() == [
-        [[1, 2, 3, 3, 2], [4, 5, 6, 6, 5], [4, 5, 6, 6, 5], [1, 2, 3, 3, 2]]
-    ]
-
-
-def test_a_single_pixel_is_mirrored_over_a_whole_window():
-    assert (mirror_beyond(np.full((2, 1, 1), 7.0), 32, 32) == 7.0).all()
-
-
-def test_a_window_inside_the_raster_is_not_copied():
-    values = np.zeros((2, 32, 64))
-    assert mirror_beyond(values, 32, 64) is values
