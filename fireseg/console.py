@@ -20,6 +20,13 @@ class _Terminated(BaseException):
     """SIGTERM came. Not an `Exception`, so that nothing on the way takes it for a fault to go on from."""
 
 
+def named(metavar: str) -> Any:
+    """How a door calls an option's value in its help, where None only means that nothing was said."""
+    import tyro
+
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 def run_door(door: Callable[..., int], arguments: Sequence[str] | None = None, *, program: str, stopped: str) -> int:
     """Reads a command line by the signature of a function, calls it, and says in one line what went wrong.
 

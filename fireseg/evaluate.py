@@ -5,17 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from fireseg.console import run_door, start_logging
+from fireseg.console import named, run_door, start_logging
 from fireseg.errors import SettingError
-
-
-def _named(metavar: str) -> Any:
-    """What stands for a value in the help, where None only means that nothing was said."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 def evaluate(
@@ -23,11 +18,11 @@ def evaluate(
     /,
     *,
     split: Literal["test", "val", "train"] = "test",
-    data: Annotated[Path | None, _named("PATCHES")] = None,
-    against: Annotated[Path | None, _named("RUN")] = None,
+    data: Annotated[Path | None, named("PATCHES")] = None,
+    against: Annotated[Path | None, named("RUN")] = None,
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto",
-    batch_size: Annotated[int | None, _named("INT")] = None,
-    workers: Annotated[int | None, _named("INT")] = None,
+    batch_size: Annotated[int | None, named("INT")] = None,
+    workers: Annotated[int | None, named("INT")] = None,
     no_track: bool = False,
 ) -> int:
     """Says how good a run is, fire by fire, beside an index that costs nothing.

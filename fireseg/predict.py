@@ -5,18 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from fireseg.console import run_door, start_logging
+from fireseg.console import named, run_door, start_logging
 
 _PROGRAM = "python -m fireseg.predict"
-
-
-def _named(metavar: str) -> Any:
-    """What stands for a value in the help, where None only means that nothing was said."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 def predict(
@@ -32,12 +27,12 @@ def predict(
     min_area_ha: float = 0.5,
     simplify_m: float = 0.0,
     fire_dtype: Literal["uint8", "float32"] = "uint8",
-    threshold: Annotated[float | None, _named("NUMBER")] = None,
-    temperature: Annotated[float | None, _named("NUMBER")] = None,
+    threshold: Annotated[float | None, named("NUMBER")] = None,
+    temperature: Annotated[float | None, named("NUMBER")] = None,
     tta: bool = False,
-    offset: Annotated[float | None, _named("NUMBER")] = None,
+    offset: Annotated[float | None, named("NUMBER")] = None,
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto",
-    batch_size: Annotated[int | None, _named("INT")] = None,
+    batch_size: Annotated[int | None, named("INT")] = None,
     readers: int = 2,
 ) -> int:
     """Maps what burned in whole Sentinel-2 scenes.

@@ -6,45 +6,40 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from fireseg.console import run_door, start_logging
+from fireseg.console import named, run_door, start_logging
 from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import SettingError
 
 _PROGRAM = "python -m fireseg.prepare"
 
 
-def _named(metavar: str) -> Any:
-    """What stands for a value in the help, where None only means that nothing was said."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
 def prepare(
-    tiles: Annotated[Path | None, tyro.conf.Positional, _named("TILES")] = None,
-    patches: Annotated[Path | None, tyro.conf.Positional, _named("PATCHES")] = None,
+    tiles: Annotated[Path | None, tyro.conf.Positional, named("TILES")] = None,
+    patches: Annotated[Path | None, tyro.conf.Positional, named("PATCHES")] = None,
     /,
     *,
     bands: Annotated[tuple[str, ...], tyro.conf.arg(metavar="BAND ...")] = BAND_NAMES,
     size: int = 256,
-    stride: Annotated[int | None, _named("INT")] = None,
+    stride: Annotated[int | None, named("INT")] = None,
     workers: int = 1,
     max_cloud: float = 0.5,
     clouds: Literal["ignore", "keep"] = "ignore",
     light_clouds: Literal["ignore", "keep"] = "keep",
     disagreement: Literal["keep", "ignore"] = "keep",
-    offset: Annotated[float | None, _named("NUMBER")] = None,
+    offset: Annotated[float | None, named("NUMBER")] = None,
     layout: Literal["packed", "files"] = "packed",
-    task: Annotated[Literal["del", "gra"] | None, _named("{del,gra}")] = None,
+    task: Annotated[Literal["del", "gra"] | None, named("{del,gra}")] = None,
     split_by: Literal["folder", "activation"] = "folder",
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
-    metadata: Annotated[Path | None, _named("CSV")] = None,
+    metadata: Annotated[Path | None, named("CSV")] = None,
     allow_leaks: bool = False,
     allow_bad: bool = False,
-    audit: Annotated[Path | None, _named("PATH")] = None,
+    audit: Annotated[Path | None, named("PATH")] = None,
     json: Path = Path("audit.json"),
 ) -> int:
     """Cuts Sentinel-2 tiles with their burned-area masks into patches to train on.
