@@ -41,7 +41,8 @@ def predict(
     has the bands of the run, of any size, reference system and type of numbers. For scene.tif the maps are
     scene_classes.tif, scene_fire.tif (probability of fire), scene_burned.gpkg (polygons with hectares), scene.json
     (a summary) and scene.png (a quick look): all of them or none. Memory grows with the width of a scene alone.
-    It ends with 0 if all is well, 1 if a scene could not be mapped (the others are), and 2 for a wrong argument.
+    It ends with 0 if all is well, 1 if a scene could not be mapped (the others are) or a map is there already
+    (then nothing is done), and 2 for a wrong argument.
 
     Args:
         run: The model.

@@ -30,7 +30,8 @@ def main(overrides: Sequence[str]) -> None:
     print(
         "This demo goes the way of your own data with synthetic tiles, mixed from measured spectra: it cuts them\n"
         "into patches, trains a small U-Net on these from scratch (model.weights=none: no download), compares it with\n"
-        "a threshold on the normalised burn ratio, and draws the map of a scene. A few minutes on two cores.\n",
+        "a threshold on the normalised burn ratio, judges it on the test tiles, and draws the map of a scene.\n"
+        "A few minutes on two cores.\n",
         flush=True,
     )
     workers = min(os.cpu_count() or 1, 4)

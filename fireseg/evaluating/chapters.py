@@ -69,7 +69,8 @@ def describe_groups(content: Content) -> Section:
             pictures.append(show_groups(drawn, title=title, rival=rival))
     text = [
         "Mean IoU over the fires of each group. A fire without an IoU (nothing burned, and nothing predicted) counts "
-        "under fires, not in the mean. A group of one fire has no interval."
+        "under fires, not in the mean; the difference is the mean over the fires where both methods have one. A group "
+        "of one fire has no interval."
     ]
     return Section(name="groups", title="By kind of fire", text=text, pictures=pictures, tables=tables)
 
@@ -246,10 +247,8 @@ def _describe_grades(pixels: Mapping[str, float | None]) -> str:
 
 
 def _compare_group(row: Mapping[str, Any]) -> list[Cell]:
-    ours, theirs = row["iou"], row["index_tuned_iou"]
-    both = is_known(ours["mean"]) and is_known(theirs["mean"])
-    difference = show(ours["mean"] - theirs["mean"], "+.3f") if both else show(None)
-    return [show(row["num"], ",.0f"), show_interval(ours), show_interval(theirs), difference]
+    intervals = [show_interval(row[key]) for key in ("iou", "index_tuned_iou")]
+    return [show(row["num"], ",.0f"), *intervals, show(row["difference"]["mean"], "+.3f")]
 
 
 def _to_spread(interval: Mapping[str, Any]) -> Spread:

@@ -15,7 +15,7 @@ from fireseg.evaluating.deciding import Decision, choose_decision
 from fireseg.evaluating.looking import Gallery
 from fireseg.evaluating.measuring import MODEL, FireScores, decide_fire, measure_fire
 from fireseg.evaluating.opening import Patches, Split, find_root, open_patches
-from fireseg.evaluating.result import Content, Evaluated, read_content, write_content
+from fireseg.evaluating.result import Content, Evaluated, name_evaluation, read_content, write_content
 from fireseg.evaluating.stitching import stitch
 from fireseg.evaluating.summary import summarise
 from fireseg.evaluating.tables import score_fire
@@ -69,7 +69,11 @@ def evaluate(wish: Wish) -> Evaluated:
     rival = None if theirs is None else _judge_opponent(theirs, patches, wish)
     evaluated = judge(trained, folder, patches, wish.split)
     if rival is not None:
-        content = {**evaluated.content, "against": compare_runs(evaluated.content, rival)}
+        try:
+            content = {**evaluated.content, "against": compare_runs(evaluated.content, rival)}
+        except FiresegError:  # what was found of this run is not lost with the comparison
+            _leave(evaluated, trained, folder, wish)
+            raise
         evaluated = replace(evaluated, content=content)
     _leave(evaluated, trained, folder, wish)
     return evaluated
@@ -114,8 +118,8 @@ def find_decision(trained: Trained, folder: RunFolder, patches: Patches) -> Deci
         decision = choose_decision(stitch(watch_patches(trained, batches), patches.lay_fires("val")))
     if not decision.is_chosen:
         return decision
-    if known is not None and patches.fingerprint != trained.fingerprint:
-        log.warning("%s stays as it is: it was chosen on other patches than these", folder.calibration)
+    if patches.fingerprint != trained.fingerprint:
+        log.warning("%s: what was chosen on other patches than the run's own is not kept for maps", folder.calibration)
         return decision
     calibration = Calibration(
         temperature=decision.temperature,
@@ -191,7 +195,9 @@ def _open_patches(trained: Trained, folder: RunFolder, wish: Wish) -> Patches:
 def _judge_opponent(theirs: tuple[Trained, RunFolder], patches: Patches, wish: Wish) -> Content:
     """The other run's evaluation: that which it has, if it is of the same model and patches, else a new one."""
     trained, folder = theirs
-    content = read_content(folder.evaluation(wish.split, "json"))
+    content = read_content(
+        folder.evaluation(name_evaluation(wish.split, patches.fingerprint, trained.fingerprint), "json")
+    )
     wanted = {"sha256": trained.sha256, "fingerprint": patches.fingerprint}
     if content is not None and {**wanted, **_identify(content)} == wanted:
         return content
@@ -210,7 +216,8 @@ def _leave(evaluated: Evaluated, trained: Trained, folder: RunFolder, wish: Wish
     """Writes what came of it, tells the tracker, and says it."""
     from fireseg.evaluating.page import write_page  # a second of drawing tools that a refused run need not wait for
 
-    json_path, page_path = (folder.evaluation(wish.split, kind) for kind in ("json", "html"))
+    name = name_evaluation(wish.split, evaluated.content["data"]["fingerprint"], trained.fingerprint)
+    json_path, page_path = (folder.evaluation(name, kind) for kind in ("json", "html"))
     write_content(evaluated.content, json_path)
     write_page(evaluated, page_path)
     if wish.is_tracked:

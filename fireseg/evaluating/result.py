@@ -109,6 +109,21 @@ def write_content(content: Content, path: Path) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
+def name_evaluation(split: str, fingerprint: str, trained_on: str) -> str:
+    """What an evaluation is filed under: the split, and where the patches are not the run's own, which they are.
+
+    Args:
+        split: What the run was judged on.
+        fingerprint: Of the patches.
+        trained_on: Fingerprint of those that the run was trained on.
+
+    Example:
+        >>> name_evaluation("test", "3f2a11bb07", "3f2a11bb07"), name_evaluation("test", "3f2a11bb07", "99")
+        ('test', 'test_3f2a11bb')
+    """
+    return split if fingerprint == trained_on else f"{split}_{fingerprint[:8]}"
+
+
 def read_content(path: Path) -> Content | None:
     """What `write_content` wrote; None where there is no such file, or one of another format."""
     try:

@@ -135,7 +135,9 @@ def _group(
     for name in names:
         if members := [row for row in rows if get(row) == name]:
             ious = {key: bootstrap_mean([row[key] for row in members]) for key in ("iou", "index_tuned_iou")}
-            found.append({"name": name, "num": len(members), **ious})
+            # Only where both have an IoU: means over different fires say nothing of each other.
+            gains = [row["iou"] - row["index_tuned_iou"] for row in members]
+            found.append({"name": name, "num": len(members), **ious, "difference": bootstrap_mean(gains)})
     return found
 
 

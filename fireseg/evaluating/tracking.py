@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fireseg.evaluating.result import Content
+from fireseg.evaluating.result import Content, name_evaluation
 from fireseg.rundir import RunFolder
 from fireseg.tracker import add_to_run
 from fireseg.trained import Trained
@@ -48,5 +48,6 @@ def list_metrics(content: Content) -> dict[str, float | None]:
         "area_relative_error": model["area"]["relative_error"],
         **content["detection"]["rule"],
     }
-    prefix = split if split == "test" else f"evaluation_{split}"
+    name = name_evaluation(split, content["data"]["fingerprint"], content["data"]["trained_on"])
+    prefix = name if name == "test" else f"evaluation_{name}"
     return {f"{prefix}/{name}": value for name, value in scores.items()}

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fireseg.data.reflectance import SCALE
 from fireseg.errors import FiresegError
+
+_MOST = 255.0
+"""Beyond the brightest cloud by far: such values are digital numbers."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def to_source(image: np.ndarray | Tensor, bands: Sequence[str]) -> ImageSource:
     Raises:
         FiresegError: If it cannot be told which axis the channels are, or the values are no reflectance.
     """
-    values = torch.as_tensor(image).detach().cpu().numpy()
+    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if values.dtype.kind != "f":
         raise FiresegError(
             f"image: {values.dtype}, but reflectance is wanted as float, 0 to 1; divide digital numbers by {SCALE} "
@@ -66,6 +68,11 @@ def to_source(image: np.ndarray | Tensor, bands: Sequence[str]) -> ImageSource:
     values = _put_channels_last(values, bands)
     unknown = np.logical_not(np.isfinite(values).all(axis=2, keepdims=True))
     known = np.where(unknown, 0, values)
+    if known.max() > _MOST:
+        raise FiresegError(
+            f"image: values up to {known.max():g}, but reflectance is wanted, 0 to 1; divide digital numbers by "
+            f"{SCALE} (less the offset of their baseline)"
+        )
     steps = np.rint(np.clip(known, 0, 1) * SCALE).astype(np.uint16)
     return ImageSource(steps, unknown[..., 0], tuple(bands))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fireseg.data.reflectance import to_reflectance
 from fireseg.engine.device import get_autocast_dtype
+from fireseg.errors import FiresegError, SettingError
 from fireseg.model import FireSegmentationModel
 from fireseg.model.decision import get_probabilities
 
@@ -42,13 +43,29 @@ def predict_windows(
 
     Returns:
         Softmax, `(B, K, H, W)` in [0, 1], summing to 1 over K.
+
+    Raises:
+        SettingError: If the batch does not fit into memory.
+        FiresegError: If the model gives no numbers.
     """
-    image = torch.from_numpy(to_reflectance(windows)).permute(0, 3, 1, 2).to(device)
-    if not tta:
-        return _infer(model, image).cpu().numpy()
+    try:
+        image = torch.from_numpy(to_reflectance(windows)).permute(0, 3, 1, 2).to(device)
+        probabilities = _average_views(model, image) if tta else _infer(model, image)
+    except torch.OutOfMemoryError as error:
+        raise SettingError(
+            f"--batch-size: {len(windows)} windows of {windows.shape[1]} x {windows.shape[2]} do not fit in the memory "
+            f"of {device}; try half, or --device cpu"
+        ) from error
+    # One look at the sum: whatever is not a number comes through, and would be neither burned nor not.
+    if not torch.isfinite(probabilities.sum()):
+        raise FiresegError("the model's probabilities are not finite: its training diverged; take another checkpoint")
+    return probabilities.cpu().numpy()
+
+
+def _average_views(model: FireSegmentationModel, image: Tensor) -> Tensor:
     total = sum(_turn_back(_infer(model, _turn(image, *view)), *view) for view in _VIEWS)
     assert isinstance(total, Tensor)
-    return (total / len(_VIEWS)).cpu().numpy()
+    return total / len(_VIEWS)
 
 
 _VIEWS = [(quarters, is_flipped) for quarters in range(4) for is_flipped in (False, True)]

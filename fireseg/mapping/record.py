@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -45,6 +46,9 @@ def choose_decision(trained: Trained, threshold: float | None = None, temperatur
         chosen_by = "user"
     else:
         threshold, chosen_by = (known.threshold, "calibration") if known else (0.5, "default")
+        if known and temperature is not None:  # the same odds burn, whatever they are called now
+            odds = known.temperature * math.log(threshold / (1 - threshold))
+            threshold = 1 / (1 + math.exp(-odds / temperature))
     if temperature is None:
         temperature = known.temperature if known else 1.0
     return Decision(threshold=threshold, temperature=temperature, chosen_by=chosen_by)

@@ -100,13 +100,17 @@ def _spread(length: int) -> NDArray[np.intp]:
 def _measure_pixels(crs: CRS, transform: Affine, rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[np.float64]:
     """Areas `(rows, cols)` in m² of the pixels at these rows and columns."""
     import pyproj
+    from pyproj.exceptions import ProjError
 
     right = cols[None, :, None] + np.array([0, 1, 1, 0])
     down = rows[:, None, None] + np.array([0, 0, 1, 1])
     x = transform.a * right + transform.b * down + transform.c
     y = transform.d * right + transform.e * down + transform.f
-    to_lonlat = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
-    lon, lat = to_lonlat.transform(x, y)
+    try:
+        to_lonlat = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
+        lon, lat = to_lonlat.transform(x, y)
+    except ProjError as error:
+        raise FiresegError(f"reference system {crs}: nothing leads from it to longitude and latitude") from error
     geod = _get_geod()
     areas = np.array(
         [

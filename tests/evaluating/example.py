@@ -117,6 +117,9 @@ def make_groups(fires: list[dict[str, Any]], **keys: list[str | None]) -> dict[s
                 {
                     **{"name": label, "num": len(ious), "iou": make_interval(mean, half, len(known))},
                     "index_tuned_iou": make_interval(index, half, len(known)),
+                    "difference": make_interval(
+                        None if mean is None or index is None else mean - index, half, len(known)
+                    ),
                 }
             )
     return groups
@@ -217,7 +220,7 @@ def make_poor_content() -> dict[str, Any]:
         fire.update(dict.fromkeys(("index_tuned_iou", "index_fixed_iou")))
     content["groups"] = make_groups(content["fires"], size=[fire["size"] for fire in content["fires"]])
     for group in content["groups"]["size"]:
-        group["index_tuned_iou"] = make_interval(None, None, 0)
+        group["index_tuned_iou"] = group["difference"] = make_interval(None, None, 0)
     content["against"] = make_against(content["fires"])
     return content
 

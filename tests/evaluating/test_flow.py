@@ -16,6 +16,7 @@ import torch
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluating import page
 from fireseg.evaluating.flow import Wish, evaluate
+from fireseg.evaluating.tracking import list_metrics
 from fireseg.rundir import RunFolder
 from fireseg.trained import open_trained
 from tests.evaluating.trained_run import cut_tiles, make_run, read_json, train_run
@@ -56,10 +57,11 @@ def place(made: Path, tmp_path: Path) -> Path:
 
 
 def judge(place: Path, run: str = "ours", **wish: Any) -> dict[str, Any]:
-    """Evaluates, and reads what was written."""
+    """Evaluates, and reads what was written: the newest, since other patches have a file of their own."""
     wish = {"split": "test", "data": place / "packed", **wish}
     evaluate(Wish(run=place / "outputs" / run, **wish))
-    return read_json(place / "outputs" / run / f"evaluation_{wish['split']}.json")
+    written = (place / "outputs" / run).glob(f"evaluation_{wish['split']}*.json")
+    return read_json(max(written, key=lambda path: path.stat().st_mtime_ns))
 
 
 def test_the_stitched_scores_are_those_of_the_whole_tile(place: Path):
@@ -160,7 +162,33 @@ def test_other_patches_than_in_training_are_said_and_leave_the_calibration(place
     assert content["data"]["fingerprint"] != content["data"]["trained_on"]
     assert "holds other patches than ours was trained on" in told.text
     assert (place / "outputs/ours/calibration.json").read_text() == stored
-    assert "stays as it is" in told.text
+    assert "not kept for maps" in told.text
+
+
+def test_an_evaluation_on_other_patches_does_not_take_the_place_of_the_runs_own(place: Path):
+    judge(place)
+    run = place / "outputs/ours"
+    own = (run / "evaluation_test.json").read_bytes()
+    masks = np.load(place / "packed/val/masks_del.npy")
+    masks[0][masks[0] == 1] = 0
+    np.save(place / "packed/val/masks_del.npy", masks)
+
+    content = judge(place)
+
+    assert (run / "evaluation_test.json").read_bytes() == own
+    other = run / f"evaluation_test_{content['data']['fingerprint'][:8]}.json"
+    assert read_json(other)["data"]["is_same"] is False
+    assert next(iter(list_metrics(content))).startswith(f"evaluation_test_{content['data']['fingerprint'][:8]}/")
+
+
+def test_what_is_chosen_on_other_patches_first_is_not_stored(place: Path):
+    masks = np.load(place / "packed/val/masks_del.npy")
+    masks[0][masks[0] == 1] = 0
+    np.save(place / "packed/val/masks_del.npy", masks)
+
+    judge(place)
+
+    assert not (place / "outputs/ours/calibration.json").exists()
 
 
 def test_hectares_are_those_of_the_tile(place: Path):

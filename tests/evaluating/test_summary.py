@@ -30,7 +30,7 @@ def content() -> dict[str, Any]:
     return {
         "split": "test",
         "run": {"name": "ours", "checkpoint": "best_model.pt", "epoch": 7},
-        "data": {"fires": 3, "labelled_pixels": 123456},
+        "data": {"fingerprint": "ab12", "trained_on": "ab12", "fires": 3, "labelled_pixels": 123456},
         "decision": {"is_optimistic": False},
         "methods": [make_method("model", 0.8), make_method("index_tuned", 0.7)],
         "gain": {

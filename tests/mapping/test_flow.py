@@ -71,3 +71,13 @@ def test_all_options_that_cannot_be_are_named_at_once() -> None:
         Options(threshold=1.0, temperature=0.0, min_area_ha=-1, simplify_m=float("nan"), batch_size=0, readers=0)
     named = [fault.split(":")[0] for fault in error.value.faults]
     assert named == ["--threshold", "--temperature", "--min-area-ha", "--simplify-m", "--batch-size", "--readers"]
+
+
+def test_a_scene_that_lies_nowhere_on_earth_does_not_stop_the_others(tmp_path: Path) -> None:
+    local = 'LOCAL_CS["a hill",UNIT["metre",1]]'
+    write_scene(tmp_path / "bad.tif", draw_image(40, 50), crs=local)
+    write_scene(tmp_path / "good.tif", draw_image(40, 50))
+    faults = map_scenes(make_wish(tmp_path, "bad", "good"))
+    assert len(faults) == 1
+    assert "nothing leads from its reference system to longitude and latitude" in faults[0]
+    assert (tmp_path / "maps" / "good.json").exists()

@@ -51,3 +51,17 @@ def test_channels_that_cannot_be_told_are_refused(shape: tuple[int, ...], what: 
 def test_digital_numbers_are_refused() -> None:
     with pytest.raises(FiresegError, match="divide digital numbers by 10000"):
         to_source(np.zeros((3, 4, 4), np.uint16), BANDS)
+
+
+def test_digital_numbers_as_floats_are_refused_too() -> None:
+    with pytest.raises(
+        FiresegError, match="values up to 3000, but reflectance is wanted, 0 to 1; divide digital numbers"
+    ):
+        to_source(np.full((40, 50, len(BANDS)), 3000.0, np.float32), BANDS)
+
+
+@pytest.mark.parametrize("lay", [lambda image: image[:, ::-1], lambda image: image.astype(">f4")])
+def test_an_array_may_lie_in_memory_in_any_way(lay) -> None:
+    image = lay(np.random.default_rng(0).random((3, 5, 6)).astype(np.float32))
+    plain = to_source(np.ascontiguousarray(image, np.float32), BANDS)
+    np.testing.assert_array_equal(to_source(image, BANDS).steps, plain.steps)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fireseg.data.bands import BAND_NAMES
+from fireseg.errors import FiresegError
 from fireseg.mapping.infer import get_batch_size, make_ready, predict_windows
 from fireseg.model import FireSegmentationModel
 
@@ -55,3 +56,9 @@ def test_averaged_probabilities_sum_to_one(model: FireSegmentationModel, windows
 def test_a_cpu_takes_one_window_at_a_time() -> None:
     assert get_batch_size(CPU) == 1
     assert get_batch_size(torch.device("cuda")) > 1
+
+
+def test_a_model_that_gives_no_numbers_is_refused(model: FireSegmentationModel, windows: np.ndarray) -> None:
+    model.std.fill_(float("nan"))
+    with pytest.raises(FiresegError, match="probabilities are not finite"):
+        predict_windows(model, windows, device=CPU)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rasterio import Affine
+from rasterio._err import CPLE_BaseError  # pyright: ignore[reportMissingImports]  # the errors of GDAL have no public name
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
@@ -27,7 +29,7 @@ def locate(raster: DatasetReader, metadata: dict[str, Any]) -> Place:
         metadata: What the json beside it says; may be nothing.
 
     Raises:
-        FiresegError: If it has no georeference.
+        FiresegError: If it has no georeference, or one that is nowhere on earth.
     """
     path, crs, transform = raster.name, raster.crs, raster.transform
     if crs is None or transform.is_identity:
@@ -40,8 +42,14 @@ def locate(raster: DatasetReader, metadata: dict[str, Any]) -> Place:
     xs, ys = zip(*ring, strict=True)
     box = min(xs), min(ys), max(xs), max(ys)
     if crs.to_epsg() != 4326:  # through itself the box would lose its last digits
-        box = transform_bounds(crs, _LONLAT, *box)
-        ring = list(zip(*transform_points(crs, _LONLAT, xs, ys)[:2], strict=True))
+        try:
+            box = transform_bounds(crs, _LONLAT, *box)
+            ring = list(zip(*transform_points(crs, _LONLAT, xs, ys)[:2], strict=True))
+        except (RasterioError, CPLE_BaseError) as error:
+            raise FiresegError(
+                f"{path}: nothing leads from its reference system to longitude and latitude ({error}); "
+                "set the one that it is in with gdal_edit.py -a_srs EPSG:…"
+            ) from error
     return Place(
         height=height,
         width=width,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rasterio
+from rasterio._err import CPLE_BaseError  # pyright: ignore[reportMissingImports]  # the errors of GDAL have no public name
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
@@ -39,7 +40,7 @@ def naming(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (RasterioError, OSError) as error:
+    except (RasterioError, CPLE_BaseError, OSError) as error:
         if not path.exists():
             raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?") from error
         what = "empty" if path.stat().st_size == 0 else f"truncated or no raster ({error.__cause__ or error})"
