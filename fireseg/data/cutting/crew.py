@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, TypeVar
 
+from fireseg.data.processes import end_with_parent
 from fireseg.errors import FiresegError
 
 Result = TypeVar("Result")
@@ -158,7 +159,7 @@ class _Crew(Generic[Result]):
 def _serve(pipe: Connection, craft: Craft[Any]) -> None:
     """What a worker does until it is ended: cuts, and in a thread beside it writes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
-    _end_with_parent()
+    end_with_parent()
     telling = threading.Lock()
 
     def do(step: str, number: int, work: Callable[[], Any]) -> None:
@@ -182,15 +183,3 @@ def _serve(pipe: Connection, craft: Craft[Any]) -> None:
                 do("cut", number, partial(craft.cut, number))
             else:
                 writer.submit(do, "written", number, partial(craft.write, number, first))
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would go on with what it is at."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
