@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> _Any:
     # By name, and only when asked for: importing stays light, and rooms that want the version know nothing of maps.
     if name == "load":
-        return _import_module("fireseg.mapping.run").load
+        return _import_module("fireseg.predict.api").load
     raise AttributeError(f"module 'fireseg' has no attribute '{name}'")
 
 

@@ -11,11 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fireseg.errors import SettingError, did_you_mean
-from fireseg.metric import check_classes, inverse_frequency_weights
-from fireseg.task import IGNORE_INDEX
+from fireseg.task import IGNORE_INDEX, check_classes, inverse_frequency_weights
 
 Absent = Literal["counted", "skipped"]
+
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 Weights = Tensor | Sequence[float] | None
 
 

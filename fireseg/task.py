@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
 
 from fireseg.errors import FiresegError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 IGNORE_INDEX = 255
 """Mask value of a pixel that nobody labelled: it weighs nothing in losses, metrics and statistics."""
 
 DELINEATION = ("background", "fire")
+
 GRADING = ("no_damage", "negligible", "moderate", "high", "destroyed")
 
 # Unburned ground stays grey so that the burned classes carry the picture; the ramp is readable
@@ -88,3 +93,52 @@ class Task:
         places = np.linspace(0, len(ramp) - 1, self.num_classes - 1)
         mixed = np.stack([np.interp(places, range(len(ramp)), channel) for channel in zip(*ramp, strict=True)], axis=1)
         return (_COLOURS[5][0], *("#" + "".join(f"{round(part):02x}" for part in colour) for colour in mixed))
+
+
+def check_classes(place: str, classes: Tensor, num_classes: int) -> None:
+    """Refuses classes that do not exist, where asking does not hold up the host: on the CPU.
+
+    Args:
+        place: What the fault is found in, for the message.
+        classes: Any shape, any integer dtype, without the ignored value.
+        num_classes: K.
+
+    Raises:
+        FiresegError: If a value on the CPU is outside 0 to K - 1.
+    """
+    if classes.device.type != "cpu" or not classes.numel():
+        return
+    low, high = (int(value) for value in classes.aminmax())
+    if low < 0 or high >= num_classes:
+        value = low if low < 0 else high
+        raise FiresegError(
+            f"{place}: value {value}, but the classes are 0 to {num_classes - 1}; was it made for another task?"
+        )
+
+
+def inverse_frequency_weights(counts: Sequence[int], cap: float = 20.0) -> tuple[float, ...]:
+    """Class weights that lift rare classes: inverse frequency, capped, of mean 1.
+
+    w = min(n_max / n, cap), divided by its mean over the classes that occur. Capping before the
+    division keeps both promises: mean 1, and largest over smallest at most `cap`.
+
+    Args:
+        counts: Labelled pixels of each class.
+        cap: Largest ratio of two weights, at least 1.
+
+    Returns:
+        One weight a class. A class that does not occur gets 1.
+
+    Raises:
+        ValueError: If a count is negative, or `cap` is below 1.
+
+    Example:
+        >>> inverse_frequency_weights([90, 30, 0])
+        (0.5, 1.5, 1.0)
+    """
+    if min(counts) < 0 or not cap >= 1:
+        raise ValueError(f"counts {tuple(counts)}, cap {cap}: want counts from 0 and a cap from 1")
+    most = max(counts)
+    ratios = [min(most / count, cap) if count else 0.0 for count in counts]
+    mean = sum(ratios) / max(sum(count > 0 for count in counts), 1)
+    return tuple(ratio / mean if ratio else 1.0 for ratio in ratios)

@@ -33,8 +33,7 @@ from torch.multiprocessing import active_children  # pyright: ignore[reportAttri
 from torch.utils.data import DataLoader, Dataset
 
 from fireseg.data import WildfireDataModule, get_strong_augmentation, get_training_augmentation
-from fireseg.data.bands import BAND_NAMES
-from fireseg.data.reflectance import SCALE, to_reflectance
+from fireseg.data.bands import BAND_NAMES, SCALE, to_reflectance
 
 PROBABILITIES = {
     "standard": {"flip": 0.5, "turn": 0.5, "elastic": 0.0, "light": 0.5, "noise": 0.3},

@@ -28,7 +28,7 @@ from rasterio import Affine
 from rasterio.windows import Window
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
-from fireseg.data.sample.scene import make_scene
+from fireseg.synthetic.scene import make_scene
 
 MOSAIC_PX = 1024
 

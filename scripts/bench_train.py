@@ -21,11 +21,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from fireseg import config
-from fireseg.assembly import Training, assemble
 from fireseg.engine import Interrupts
 from fireseg.engine.optimizer import adamw
-from fireseg.rundir import ResumePoint, RunFolder
-from fireseg.training import run_epochs
+from fireseg.runs.folder import ResumePoint, RunFolder
+from fireseg.train.build import Training, assemble
+from fireseg.train.run import run_epochs
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def time_bare(training: Training, options: argparse.Namespace) -> float:
 
 def time_data(training: Training) -> float:
     """CPU milliseconds a sample of the data path alone, in this process and without workers."""
-    from fireseg.data.order import Draw
+    from fireseg.data.dataset import Draw
 
     dataset = training.data.train
     begin = time.process_time()

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.burn_index import count_ratios, iou_at, normalised_burn_ratio, tune_threshold
 from fireseg.data import WildfirePatchDataset
-from fireseg.data.sample.tiles import make_sample_scene, make_sample_tiles
 from fireseg.errors import FiresegError
-from fireseg.rundir import RunFolder, create_folder
+from fireseg.evaluate.baseline import count_ratios, iou_at, normalised_burn_ratio, tune_threshold
+from fireseg.runs.folder import RunFolder, create_folder
+from fireseg.synthetic.tiles import make_sample_scene, make_sample_tiles
 
 TILES, PATCHES, SCENE = (Path("data/sample") / name for name in ("tiles", "patches", "scene"))
 MARGIN = 0.05

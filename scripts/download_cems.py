@@ -17,8 +17,8 @@ from hub_files import HubFile, Listing, fetch, format_bytes, list_files, say
 from split_archives import group_parts, unpack
 from tqdm import tqdm
 
-from fireseg.disk import disk_error
 from fireseg.errors import FiresegError
+from fireseg.files import disk_error
 
 REPO = "links-ads/wildfires-cems"
 LICENCE = "cc-by-4.0"

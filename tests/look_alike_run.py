@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from fireseg import config
 from fireseg.model import FireSegmentationModel
-from fireseg.rundir import RunFolder
+from fireseg.runs.folder import RunFolder
 
 QUICK = ("model.encoder=mobilenet_v2", "model.weights=none", "engine.device=cpu", "tracker=none")
 FINGERPRINT = "f00d" * 16

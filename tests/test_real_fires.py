@@ -12,10 +12,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from fireseg import config
-from fireseg.assembly import assemble
 from fireseg.engine import Interrupts
-from fireseg.rundir import ResumePoint, RunFolder
-from fireseg.training import run_epochs
+from fireseg.runs.folder import ResumePoint, RunFolder
+from fireseg.train.build import assemble
+from fireseg.train.run import run_epochs
 
 BANDS = ("B02", "B03", "B04", "B08", "B12")
 

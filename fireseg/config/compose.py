@@ -23,16 +23,26 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from fireseg.config.flags import is_run, read_flags
-from fireseg.config.offer import CONF_DIR
-from fireseg.config.overrides import apply, find_group_fault, is_group, parse, squeeze
+from fireseg.config.overrides import (
+    apply,
+    describe_unswept,
+    expand,
+    find_group_fault,
+    is_group,
+    is_run,
+    parse,
+    read_flags,
+    squeeze,
+    take_first,
+)
 from fireseg.config.resume import settle_all
-from fireseg.config.sweep import describe_unswept, expand, take_first
-from fireseg.config.wording import show
+from fireseg.config.schema import CONF_DIR, show
 from fireseg.errors import SettingError
 
 _SEARCH_PATH = "hydra.searchpath"
+
 _OF_A_SWEEP = ("hydra/launcher", "hydra/sweeper")
+
 _SWEEP_ONLY = "{}: counts for the jobs of a sweep alone; add -m, which also takes a single job"
 
 

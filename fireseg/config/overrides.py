@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import re
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from itertools import islice
+from typing import Any, NoReturn
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fireseg.config.offer import RECIPES, describe_group
-from fireseg.config.wording import show
+from fireseg.config.schema import RECIPES, describe_group, show
 from fireseg.errors import SettingError, did_you_mean
 
 _HELP = "--help lists what there is"
@@ -187,3 +191,136 @@ def _walk(cfg: DictConfig, place: str = "") -> Iterator[str]:
             yield from _walk(node, inner)
         elif not str(key).startswith("_"):
             yield inner
+
+
+EARLIER_FLAGS = {
+    "--patches-dir": "data.root=DIR",
+    "--output-dir": "output_dir=DIR",
+    "--num-classes": "task=del for 2, task=gra for 5",
+    "--encoder": "model.encoder=NAME",
+    "--architecture": "model.arch=NAME",
+    "--batch-size": "data.batch_size=N",
+    "--epochs": "engine.epochs=N",
+    "--lr": "optimizer.lr=X",
+    "--weight-decay": "optimizer.weight_decay=X",
+    "--num-workers": "data.num_workers=N",
+    "--no-class-weights": "loss.class_weights=false",
+    "--focal-loss": "loss=focal_dice",
+    "--focal-gamma": "loss=focal_dice loss.gamma=X",
+    "--weighted-sampling": "data.weighted_sampling=true",
+    "--fire-weight": "data.fire_weight=X",
+    "--no-fire-augment": "data/augment=standard",
+    "--resume": "resume=RUN",
+    "--save-every": "checkpoint.every=N",
+    "--patience": "stopping.patience=N",
+    "--wandb": "tracker=wandb",
+    "--project": "tracker=wandb tracker.project=NAME",
+    "--run-name": "tracker.run_name=NAME",
+    "--device": "engine.device=NAME",
+}
+"""The flags of the command line before this one, each with what says the same today."""
+
+
+def read_flags(argv: Sequence[str]) -> Namespace:
+    """Reads a command line as Hydra does.
+
+    Args:
+        argv: The words after the program's name.
+
+    Returns:
+        Hydra's flags, with the settings as `overrides`.
+
+    Raises:
+        SettingError: If there is a flag that Hydra does not know, or two that exclude one another.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise SettingError(f"{message}; --hydra-help lists the flags")
+
+    parser.error = refuse
+    flags, rest = parser.parse_known_args(list(argv))
+    if unknown := [word for word in rest if word.startswith("-")]:
+        raise SettingError(*(_describe_unknown_flag(word, argv) for word in unknown))
+    if rest:
+        raise SettingError(*(f"{word}: settings go after the flags; write -m first" for word in rest))
+    modes = [("--cfg", flags.cfg), ("--info", flags.info), ("-m", flags.multirun), ("--run", flags.run)]
+    if len(asked := [name for name, value in modes if value]) > 1:
+        raise SettingError(f"{asked[0]}: not together with {' and '.join(asked[1:])}; take one of them")
+    if flags.resolve and not (flags.cfg or flags.help):
+        raise SettingError("--resolve: says how --cfg shows the settings; write --cfg job --resolve")
+    return flags
+
+
+def is_run(flags: Namespace) -> bool:
+    """Whether anything is to be trained, rather than shown."""
+    shown = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion, flags.experimental_rerun)
+    return not any(shown)
+
+
+def _describe_unknown_flag(word: str, argv: Sequence[str]) -> str:
+    flag, equals, value = word.partition("=")
+    near = difflib.get_close_matches(flag, EARLIER_FLAGS, n=1, cutoff=0.8)
+    if not near:
+        return f"{word}: no such flag; settings are written name=value, and --help lists them"
+    after = [*argv[argv.index(word) + 1 :], ""][0]
+    if not equals and not after.startswith("-") and "=" not in after:
+        value = after
+    today = EARLIER_FLAGS[near[0]]
+    return f"{flag}: no such flag; write {re.sub('(DIR|NAME|RUN|N|X)$', lambda found: value or found[0], today)}"
+
+
+def expand(words: Sequence[Override], loader: ConfigLoader) -> tuple[list[list[str]], list[str]]:
+    """All combinations of what is swept, in the order in which Hydra's own sweeper runs them.
+
+    Args:
+        words: What was typed and what a sweep file says. A later word for the same key counts.
+        loader: Knows the files that a `glob` matches.
+
+    Returns:
+        The words of each job, and the faults. What has a fault is left out.
+    """
+    faults = [fault for word in words if (fault := _find_fault(word, loader))]
+    sound = [word for word in words if not _find_fault(word, loader)]
+    return BasicSweeper.split_arguments(sound, None)[0], faults
+
+
+def take_first(word: Override, loader: ConfigLoader) -> str | None:
+    """One value of what is swept, to stand in where only one can be tried."""
+    if not word.is_sweep_override():
+        return word.input_line
+    if not word.is_discrete_sweep():
+        return None
+    word.config_loader = loader
+    try:
+        return next((f"{word.get_key_element()}={value}" for value in word.sweep_string_iterator()), None)
+    except HydraException:
+        return None
+
+
+def describe_unswept(word: Override, cfg: DictConfig | None) -> str:
+    """What to say to several values where one run is wanted."""
+    is_list = cfg is not None and isinstance(OmegaConf.select(cfg, word.key_or_group), ListConfig)
+    key, value = word.key_or_group, (word.input_line or "").partition("=")[2]
+    a_list = f", or {key}=[{value}] for a list" if is_list else ""
+    return f"{key}: '{value}' is several values; add -m to run one job for each{a_list}"
+
+
+def _find_fault(word: Override, loader: ConfigLoader) -> str | None:
+    if not word.is_sweep_override():
+        return None
+    key, value = word.key_or_group, (word.input_line or "").partition("=")[2]
+    if word.is_hydra_override():
+        return f"{key}: '{value}' is several values, but what is Hydra's own is one for the whole sweep; choose one"
+    if not word.is_discrete_sweep():
+        return f"{key}: {value} needs a sweeper that draws numbers; name them: {key}=1,2,3 or {key}=range(1,4)"
+    if word.value_type == ValueType.GLOB_CHOICE_SWEEP and not is_group(loader, key):
+        group = key.replace(".", "/")
+        cure = f"write {group}={value}" if is_group(loader, group) else "name the values"
+        return f"{key}: {value} picks among files, but this is a value, so that no job would run; {cure}"
+    word.config_loader = loader
+    try:
+        is_empty = not list(islice(word.sweep_string_iterator(), 1))
+    except HydraException as error:
+        return f"{key}: {value}: {squeeze(error)}"
+    return f"{key}: {value} gives no value, so that no job would run; name at least one" if is_empty else None

@@ -11,11 +11,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from fireseg.config.offer import CONF_DIR, RECIPES
 from fireseg.config.overrides import parse
-from fireseg.config.resolve import resolve_all
-from fireseg.config.settings import check
-from fireseg.config.wording import show
+from fireseg.config.schema import CONF_DIR, RECIPES, check, resolve_all, show, update_targets
 from fireseg.errors import FiresegError, SettingError, did_you_mean
 
 CHANGEABLE = (
@@ -35,6 +32,7 @@ CHANGEABLE = (
 _SHAPE = ("model.arch", "model.encoder", "model.bands", "model.in_channels", "model.stem", "data.bands")
 
 _NO_PLACE = ("resume", *RECIPES)
+
 _ABSENT = object()
 
 
@@ -179,11 +177,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise SettingError(f"resume: {path} cannot be read ({error}); take another run or checkpoint") from error
     if not isinstance(content, dict):
         raise SettingError(f"resume: {path} holds no settings; take another run or checkpoint")
-    return content
+    return update_targets(content)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    from fireseg.disk import load_tensors
+    from fireseg.files import load_tensors
 
     try:
         content = load_tensors(path).get("config")
@@ -191,4 +189,4 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         raise SettingError(*(f"resume: {fault}" for fault in error.faults)) from error
     if not isinstance(content, dict):
         raise SettingError(f"resume: {path} holds no settings; take a checkpoint of a run of this suite")
-    return copy.deepcopy(content)
+    return update_targets(content)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fireseg.data.augment import FireAwareAugmentation, get_strong_augmentation, get_training_augmentation
-    from fireseg.data.balance import compute_class_weights
     from fireseg.data.dataset import WildfirePatchDataset
-    from fireseg.data.module import WildfireDataModule
+    from fireseg.data.module import WildfireDataModule, compute_class_weights
+
 
 __all__ = [
     "FireAwareAugmentation",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fireseg.errors import FiresegError, did_you_mean
 
 SENTINEL2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
@@ -87,3 +90,27 @@ def _select_stored(num_channels: int, bands: Sequence[str], stored: Sequence[str
         )
     channels = [stored.index(band) for band in bands]
     return None if channels == list(range(num_channels)) else channels
+
+
+SCALE = 10000
+"""Packed patches hold reflectance times this, rounded: as fine as the product itself."""
+
+
+def to_reflectance(stored: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Reflectance of stored numbers, by the one division that all who read or write patches share.
+
+    A multiplication by 1e-4 would differ in the last bit, and with it everything that is trained.
+
+    Args:
+        stored: Reflectance times 10000, of any shape and strides. Left as it is.
+
+    Returns:
+        New and contiguous.
+
+    Example:
+        >>> to_reflectance(np.array([0, 2500, 10000], np.uint16)).tolist()
+        [0.0, 0.25, 1.0]
+    """
+    image = stored.astype(np.float32, order="C")
+    image /= np.float32(SCALE)
+    return image

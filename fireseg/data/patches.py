@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fireseg.errors import FiresegError
 
 SPLITS = ("train", "val", "test")
+
 IMAGE_END, MASK_END = "_image.npy", "_mask.npy"
 
 WAYS_OUT = (

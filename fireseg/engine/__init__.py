@@ -2,8 +2,8 @@
 
 from fireseg.engine.checkpoint import Checkpoints
 from fireseg.engine.device import get_device
-from fireseg.engine.interrupt import Interrupted, Interrupts
 from fireseg.engine.loop import Engine, Epoch
+from fireseg.engine.signals import Interrupted, Interrupts
 from fireseg.engine.state import TrainingState
 from fireseg.engine.stopping import EarlyStopping
 

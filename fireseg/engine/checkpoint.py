@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from pydantic import PositiveInt
 
-from fireseg.disk import replacing
+from fireseg.files import replacing
 
 LAST = "last.pt"
+
 BEST = "best_model.pt"
+
 FINAL = "final_model.pt"
 
 

@@ -12,6 +12,7 @@ import torch
 from fireseg.errors import SettingError
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 

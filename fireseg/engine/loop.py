@@ -16,12 +16,54 @@ from torch import Tensor, nn
 from fireseg.batch import Batch
 from fireseg.engine import scheduler
 from fireseg.engine.device import DeviceName, PrecisionName, get_autocast_dtype, get_device, set_threads
-from fireseg.engine.finite import FiniteWatch
-from fireseg.engine.interrupt import Interrupts
 from fireseg.engine.optimizer import current_lr
+from fireseg.engine.signals import Interrupts
 from fireseg.engine.state import TrainingState
 from fireseg.errors import FiresegError
-from fireseg.metric import CombinedMetrics
+
+LOOK_EVERY = 50
+
+
+class FiniteWatch:
+    """Remembers on the device the first step whose loss was not finite; the host looks now and then.
+
+    Reading a value makes the host wait for the device, so it is read every fiftieth step and
+    before a checkpoint is written: no checkpoint ever holds weights that a NaN went through.
+
+    Args:
+        epoch: Number of the epoch, for the message.
+        device: Where the losses live.
+    """
+
+    def __init__(self, epoch: int, device: torch.device) -> None:
+        self._epoch = epoch
+        self._first = torch.zeros((), dtype=torch.int64, device=device)
+        self._names: dict[int, tuple[str, ...]] = {}
+
+    def see(self, step: int, loss: Tensor, names: tuple[str, ...]) -> None:
+        """Takes in the loss of a step (from 1) and the patches that it came from."""
+        is_first = ~torch.isfinite(loss.detach()) & (self._first == 0)
+        self._first = torch.where(is_first, step, self._first)
+        self._names[step] = names
+        if step % LOOK_EVERY == 0:
+            self.look()
+
+    def look(self) -> None:
+        """Reads the flag.
+
+        Raises:
+            FiresegError: If a loss was not finite.
+        """
+        if step := int(self._first):
+            names = self._names[step]
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            raise FiresegError(
+                f"epoch {self._epoch}, step {step}: the loss is not a finite number; the patches were {shown}; "
+                "lower optimizer.lr, keep engine.clip_norm on, or take engine.precision=fp32; "
+                "last.pt is still that of the epoch before"
+            )
+        self._names.clear()
+
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
@@ -66,6 +108,22 @@ class Epoch(NamedTuple):
             "seconds": self.seconds,
             "images_per_second": self.images_per_second,
         }
+
+
+class Metrics(Protocol):
+    """Running metrics of one split."""
+
+    def reset(self) -> None:
+        """Forgets all batches."""
+        ...
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Counts one batch: logits (B, K, H, W) against classes (B, H, W)."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Returns the metrics of the batches since the last reset."""
+        ...
 
 
 class Loaders(Protocol):
@@ -130,7 +188,7 @@ class Engine:
         data: Loaders,
         *,
         loss: Loss,
-        metrics: CombinedMetrics,
+        metrics: Metrics,
         seed: int,
         interrupts: Interrupts | None = None,
         watch: Watch = lambda batches, label: batches,
@@ -172,7 +230,7 @@ class Engine:
         state: TrainingState,
         batches: Iterable[Batch],
         loss: Loss,
-        metrics: CombinedMetrics,
+        metrics: Metrics,
         interrupts: Interrupts,
         number: int,
     ) -> tuple[dict[str, float], int]:
@@ -192,7 +250,7 @@ class Engine:
 
     @torch.inference_mode()
     def _validate(
-        self, model: nn.Module, batches: Iterable[Batch], loss: Loss, metrics: CombinedMetrics, interrupts: Interrupts
+        self, model: nn.Module, batches: Iterable[Batch], loss: Loss, metrics: Metrics, interrupts: Interrupts
     ) -> dict[str, float]:
         model.eval()
         metrics.reset()

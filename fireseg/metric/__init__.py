@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from fireseg.metric.bootstrap import Comparison, Interval, bootstrap_mean, compare_pairs
+from fireseg.metric.boundary import EdgeCounts, edge_counts, edge_scores, hausdorff_95, sum_edges
 from fireseg.metric.calibration import (
+    NUM_ODDS_BINS,
+    ODDS_EDGES,
+    ODDS_RANGE,
     PrecisionRecall,
     Reliability,
+    count_odds,
+    fire_odds,
     fit_temperature,
     pick_threshold,
     precision_recall,
     reliability,
     score_calibration,
 )
-from fireseg.metric.class_weights import inverse_frequency_weights
-from fireseg.metric.counts import check_classes, confusion_counts, decide, detection_counts, image_counts
+from fireseg.metric.confusion import (
+    confusion_counts,
+    decide,
+    detection_counts,
+    detection_scores,
+    grade_scores,
+    image_counts,
+    segmentation_scores,
+)
 from fireseg.metric.detection import Component, DetectionRule, count_detections, list_components, pick_rule
-from fireseg.metric.edges import EdgeCounts, edge_counts, edge_scores, hausdorff_95, sum_edges
-from fireseg.metric.odds import NUM_ODDS_BINS, ODDS_EDGES, ODDS_RANGE, count_odds, fire_odds
-from fireseg.metric.resampling import Comparison, Interval, bootstrap_mean, compare_pairs
 from fireseg.metric.running import CombinedMetrics, DetectionMetrics, SegmentationMetrics
-from fireseg.metric.scores import detection_scores, grade_scores, segmentation_scores
+from fireseg.task import check_classes, inverse_frequency_weights
 
 __all__ = [
     "NUM_ODDS_BINS",

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fireseg.metric.counts import detection_counts, image_counts
-from fireseg.metric.scores import detection_scores, segmentation_scores
+from fireseg.metric.confusion import detection_counts, detection_scores, image_counts, segmentation_scores
 from fireseg.task import IGNORE_INDEX, get_class_names
 
 

@@ -3,16 +3,120 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from torch import Tensor, nn
 
-from fireseg.disk import load_tensors
 from fireseg.errors import FiresegError, SettingError
-from fireseg.model.encoder_names import TIMM_PREFIX
-from fireseg.model.hub import HubFile, fetch
+from fireseg.files import load_tensors
+from fireseg.model.encoders import TIMM_PREFIX
+from fireseg.model.network import FireSegmentationModel
+
+# Before huggingface_hub is imported by anybody: it would else ask the hub which agent runs it, which costs three
+# more seconds where nothing answers.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+ANSWER_SECONDS = 4.0
+"""How long the hub may take to say that it has the file. The library alone would try for 24 to 47 s."""
+
+
+class HubFile(NamedTuple):
+    """A file on the hub."""
+
+    repo: str
+    revision: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision}/{self.name}"
+
+
+def fetch(file: HubFile) -> Path:
+    """The file on this disk.
+
+    Args:
+        file: Which one.
+
+    Returns:
+        Its path in the hub's cache folder.
+
+    Raises:
+        FiresegError: If it is not in the cache and cannot be had; says so within 5 seconds of asking.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(file.repo, file.name, revision=file.revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        _ask(file)
+        return Path(hf_hub_download(file.repo, file.name, revision=file.revision))
+    # Whatever goes wrong between here and the hub, and the libraries in between have a class for each, the user is
+    # told the same: what was wanted, where it was looked for, and the ways out.
+    except Exception as error:
+        raise _refusal(file, error) from error
+
+
+def _ask(file: HubFile) -> None:
+    """Asks the hub for the file's headers, once, and gives up after `ANSWER_SECONDS`.
+
+    Raises:
+        TimeoutError: If there was no answer in time.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE forbids to ask")
+    url = hf_hub_url(file.repo, file.name, revision=file.revision)
+
+    def ask() -> None:
+        location = get_hf_file_metadata(url, timeout=ANSWER_SECONDS).location
+        if urlsplit(location).netloc != urlsplit(url).netloc:
+            # The hub hands large files over to another host, which a firewall may well forbid. Any answer will do:
+            # that address is signed for GET alone.
+            get_session().head(location, timeout=ANSWER_SECONDS)
+
+    _within(ANSWER_SECONDS, ask)
+
+
+def _within(seconds: float, call: Callable[[], object]) -> None:
+    """Calls in a thread of its own: name resolution and connecting to several addresses take no time limit."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # handed over to the thread that waits
+            errors.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} seconds")
+    if errors:
+        raise errors[0]
+
+
+def _refusal(file: HubFile, error: Exception) -> FiresegError:
+    from huggingface_hub import constants
+
+    lines = str(error).strip().splitlines()
+    folder = "models--" + file.repo.replace("/", "--")
+    return FiresegError(
+        f"model.weights: {file.name} of {file.repo} (revision {file.revision}) is wanted, but it is neither in the "
+        f"cache {constants.HF_HUB_CACHE} nor to be had from {constants.ENDPOINT} "
+        f"({type(error).__name__}: {lines[0][:200] if lines else 'no reason given'}); "
+        f"copy the folder {folder} into that cache from a machine that has it (HF_HOME names another cache), "
+        "or set model.weights=/path/to/an/encoder/file, or model.weights=none to start from random weights"
+    )
+
 
 HUB_FILE_NAME = "model.safetensors"
 
@@ -151,3 +255,103 @@ def _compare(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
 def _first(keys: Iterable[str], limit: int = 5) -> str:
     keys = list(keys)
     return ", ".join(keys[:limit]) + (", …" if len(keys) > limit else "")
+
+
+CHECKPOINT_NAMES = ("best_model.pt", "final_model.pt", "last.pt")
+"""What of a run folder's checkpoints is taken, the first that is there."""
+
+_HEAD = "network.segmentation_head."
+
+_log = logging.getLogger(__name__)
+
+
+def find_file(path: Path) -> Path:
+    """The file that a path names: itself, or the best checkpoint of a run folder.
+
+    Args:
+        path: A file or a run folder.
+
+    Raises:
+        SettingError: If there is no such path.
+        FiresegError: If the folder holds no checkpoint.
+    """
+    if not path.exists():
+        raise SettingError(
+            f"model.weights: {path}: no such file or folder; set imagenet, none, a file of an encoder, or a run folder"
+        )
+    if not path.is_dir():
+        return path
+    folder = path if path.name == "checkpoints" else path / "checkpoints"
+    for name in CHECKPOINT_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    raise FiresegError(
+        f"model.weights: {folder}: holds no checkpoint ({', '.join(CHECKPOINT_NAMES)}); name the folder of a run"
+    )
+
+
+def is_checkpoint(content: Mapping[str, Any]) -> bool:
+    """Whether a file's content is a checkpoint of ours, not an encoder's weights."""
+    return isinstance(content.get("model"), Mapping) and isinstance(content.get("config"), Mapping)
+
+
+def check_checkpoint(weights: WeightsFile, wanted: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint of another kind of model.
+
+    Args:
+        weights: A checkpoint.
+        wanted: What `arch`, `encoder` and `bands` shall be.
+
+    Raises:
+        FiresegError: If any of them differs; one fault each.
+    """
+    made_with = _get_settings(weights)
+    faults = [
+        f"model.weights: {weights.source} was made with {name}={_word(made_with[name])}, "
+        f"but {name}={_word(value)} is asked for; set it alike, or take other weights"
+        for name, value in wanted.items()
+        if _word(made_with[name]) != _word(value)
+    ]
+    if faults:
+        raise FiresegError(*faults)
+
+
+def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_classes: int) -> None:
+    """Loads a whole model, its normalisation included. A head for another number of classes stays new.
+
+    Args:
+        model: As built; changed in place.
+        weights: A checkpoint that `check_checkpoint` let pass.
+        num_classes: How many classes the model has.
+
+    Raises:
+        FiresegError: If the tensors are not those of such a model.
+    """
+    state, note = dict(weights.content["model"]), "warm start of the whole model"
+    if (made_with := _get_settings(weights)["num_classes"]) != num_classes:
+        note += f"; its head has {made_with} classes, so a new one for {num_classes} starts from random weights"
+        head = {key: value for key, value in model.state_dict().items() if key.startswith(_HEAD)}
+        state = {key: value for key, value in state.items() if not key.startswith(_HEAD)} | head
+        _log.warning("%s: %s", weights.source, note)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise FiresegError(f"{weights.source}: not the weights of its own config ({reason[:300]})") from error
+    model.provenance = weights.provenance | {"note": note}
+
+
+def _get_settings(weights: WeightsFile) -> dict[str, Any]:
+    config = weights.content["config"]
+    try:
+        model = config["model"]
+        settings = {name: model[name] for name in ("arch", "encoder", "num_classes")}
+        return settings | {"bands": model.get("bands") or config["data"]["bands"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FiresegError(
+            f"{weights.source}: its config says nothing of {error}, so nobody knows what it is; take another one"
+        ) from error
+
+
+def _word(value: Any) -> str:
+    return str(value) if isinstance(value, str | int) else "[" + ",".join(value) + "]"

@@ -12,14 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fireseg.disk import disk_error
 from fireseg.errors import FiresegError
-from fireseg.tracker.mlflow_errors import failures
-from fireseg.tracker.mlflow_store import get_address, open_existing, prepare_environment, resolve_uri
-from fireseg.tracker.outbox import find_reason
+from fireseg.files import disk_error
+from fireseg.tracker.mlflow_store import (
+    failures,
+    find_reason,
+    get_address,
+    open_existing,
+    prepare_environment,
+    resolve_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
 
 CHECKPOINT_NAMES = ("best_model.pt", "final_model.pt", "last.pt")
 """What is taken where no file is named, the first that is there."""
@@ -28,7 +34,9 @@ CALIBRATION_NAME = "calibration.json"
 """What is taken along, if it lies beside the checkpoint's folder."""
 
 _RUN = re.compile(r"runs:/+(?P<run>[^/]+)/*(?P<path>.*)")
+
 _VERSION = re.compile(r"models:/+(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>\d+|latest))/*(?P<path>.*)")
+
 _MODEL = re.compile(r"models:/+(?P<model>m-[^/@]+)/*(?P<path>.*)")
 
 _FORMS = (

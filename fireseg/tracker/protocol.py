@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, Protocol
+import json
+import math
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+
+from fireseg.tracker.mlflow import create_mlflow_tracker
+from fireseg.tracker.wandb import WandbMode, create_wandb_tracker
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended: as planned, by an error, by a signal."""
@@ -62,3 +71,159 @@ class Tracker(Protocol):
     def finish(self, status: Status) -> None:
         """Closes the run. Nothing can be told after it."""
         ...
+
+
+# What is another one in every run hides the settings that matter from a page that shows the differences.
+_NAMES_OF_THE_RUN = frozenset({"tracker.run_name", "output_dir", "resume"})
+
+_MAX_KEY, _MAX_VALUE = 250, 6000
+
+
+def strip(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings without what only builds objects (`_target_` and its like) or names the run.
+
+    Args:
+        params: Settings, nested.
+        prefix: Where in the tree they stand, with a dot behind it.
+
+    Returns:
+        The rest, nested as before.
+    """
+    kept = {}
+    for key, value in params.items():
+        name = f"{prefix}{key}"
+        if name in _NAMES_OF_THE_RUN or re.fullmatch(r"_[a-z]+_", str(key)):
+            continue
+        kept[str(key)] = strip(value, f"{name}.") if isinstance(value, Mapping) else value
+    return kept
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, str]:
+    """The settings as MLflow takes them.
+
+    Args:
+        params: Settings, nested; `_target_` and names of the run are left out.
+
+    Returns:
+        One text of at most 6000 characters a setting, in the order of the tree. What is not a text is
+        written as JSON, so `None` reads `null` and `True` reads `true`, as one types them.
+
+    Example:
+        >>> flatten({"model": {"_target_": "f", "arch": "unet"}, "data": {"bands": ["B02"], "root": None}})
+        {'model.arch': 'unet', 'data.bands': '["B02"]', 'data.root': 'null'}
+    """
+    return {as_key(name): shorten(_as_text(value)) for name, value in _leaves(strip(params), "")}
+
+
+def finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """The readings that are numbers: a chart has no place for the others."""
+    return {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
+
+
+def as_key(name: str) -> str:
+    """A name that MLflow takes: letters, digits and `_ - . : /`, and no path that leads elsewhere."""
+    key = re.sub(r"[^/\w.\-: ]", "_", name)[:_MAX_KEY]
+    if key.startswith("/") or posixpath.normpath(key) != key or key.startswith(".."):
+        key = key.replace("/", "_").replace("..", "_")
+    return key if key.strip(". ") else "_"
+
+
+def shorten(text: str, most: int = _MAX_VALUE) -> str:
+    """The text, cut with an ellipsis where it is too long to store."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _leaves(params: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str | PurePath):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def create_no_tracker() -> Tracker:
+    """A tracker that tells nobody; the run folder has every number all the same."""
+    return SeveralTrackers([])
+
+
+def create_mlflow_wandb_tracker(
+    *,
+    uri: str | None = None,
+    experiment: Annotated[str, Field(min_length=1, max_length=500)] = "fireseg",
+    project: Annotated[str, Field(min_length=1, max_length=128)] = "fireseg",
+    entity: str | None = None,
+    mode: WandbMode | None = None,
+    run_name: str | None = None,
+) -> Tracker:
+    """A tracker that tells MLflow and W&B the same.
+
+    Args:
+        uri: MLflow's tracking address; None for MLFLOW_TRACKING_URI, or `mlflow.db` in the working folder.
+        experiment: The experiment in MLflow.
+        project: The project in W&B.
+        entity: The user or team in W&B; None for one's own.
+        mode: Whether W&B is told now (`online`) or keeps everything in `wandb/` (`offline`); None for WANDB_MODE.
+        run_name: What the run is called, in place of the name that it would get.
+
+    Returns:
+        A tracker for one run.
+
+    Raises:
+        FiresegError: If the address is of no kind that MLflow knows, or W&B is not installed.
+    """
+    return SeveralTrackers(
+        [
+            create_mlflow_tracker(uri=uri, experiment=experiment, run_name=run_name),
+            create_wandb_tracker(project=project, entity=entity, mode=mode, run_name=run_name),
+        ]
+    )
+
+
+class SeveralTrackers:
+    """Tells every tracker the same, in order.
+
+    Args:
+        trackers: Each for the same one run; none at all is allowed.
+    """
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
+
+    @property
+    def run_ids(self) -> dict[str, str]:
+        """The ids of all of them."""
+        return {service: run_id for tracker in self._trackers for service, run_id in tracker.run_ids.items()}
+
+    def start(
+        self,
+        *,
+        run_name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        dataset: Mapping[str, str],
+        run_ids: Mapping[str, str] | None = None,
+    ) -> None:
+        """Begins the run with each."""
+        for tracker in self._trackers:
+            tracker.start(run_name=run_name, params=params, tags=tags, dataset=dataset, run_ids=run_ids)
+
+    def log(self, metrics: Mapping[str, float | None], step: int) -> None:
+        """Records an epoch with each."""
+        for tracker in self._trackers:
+            tracker.log(metrics, step)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Keeps a file with each."""
+        for tracker in self._trackers:
+            tracker.artifact(path, folder)
+
+    def finish(self, status: Status) -> None:
+        """Closes the run with each."""
+        for tracker in self._trackers:
+            tracker.finish(status)

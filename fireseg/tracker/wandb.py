@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 from pydantic import Field
 
 from fireseg.errors import FiresegError, SettingError, did_you_mean
-from fireseg.tracker.parameters import finite, shorten, strip
-from fireseg.tracker.protocol import Status, Tracker
+from fireseg.tracker.protocol import Status, Tracker, finite, shorten, strip
 
 if TYPE_CHECKING:
     from wandb import Run, Settings
+
 
 WandbMode = Literal["online", "offline", "disabled"]
 
 log = logging.getLogger("fireseg")
 
 _MAX_TAG = 64
+
 _INIT_SECONDS = 30.0
+
 _FINISH_SECONDS = 120.0
+
 _EXIT_CODES: dict[Status, int] = {"FINISHED": 0, "FAILED": 1, "KILLED": 130}
 
 

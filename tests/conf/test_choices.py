@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from fireseg.config import CONF_DIR, preflight
-from fireseg.config.schema import read_signature
-from fireseg.config.settings import PARTS
-from fireseg.model.encoder_names import ENCODERS
+from fireseg.config.schema import PARTS, read_signature
+from fireseg.model.encoders import ENCODERS
 
 FILES = sorted(path.relative_to(CONF_DIR).with_suffix("") for path in CONF_DIR.rglob("*.yaml"))
 CHOICES = [path for path in FILES if len(path.parts) > 1 and path.parts[0] not in ("hydra", "sweep")]

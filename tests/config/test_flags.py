@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from fireseg.config import preflight
-from fireseg.config.flags import EARLIER_FLAGS
+from fireseg.config.overrides import EARLIER_FLAGS
 
 Faults = Callable[..., list[str]]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from fireseg.config.resolve import resolve, slug
+from fireseg.config.schema import resolve, slug
 from fireseg.errors import SettingError
 
 

@@ -12,7 +12,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from fireseg.data.bands import CEMS_BANDS
-from fireseg.data.sample.spectra import read_spectra
+from fireseg.synthetic.scene import read_spectra
 
 # Land cover of the Esri 10 m map as these rasters number it (water, trees, grass, flooded, crops, scrub, built, bare).
 _COVER: tuple[Mapping[str, float], ...] = (

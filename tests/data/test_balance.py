@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from fireseg.data import compute_class_weights
-from fireseg.data.balance import sampling_weights
-from fireseg.data.measure import PatchFacts
+from fireseg.data.module import sampling_weights
+from fireseg.data.statistics import PatchFacts
 from fireseg.errors import FiresegError
-from fireseg.metric import inverse_frequency_weights
+from fireseg.task import inverse_frequency_weights
 
 
 def write_masks(folder: Path, *masks: list[int]) -> Path:

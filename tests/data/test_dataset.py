@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fireseg.data import WildfirePatchDataset, get_strong_augmentation
-from fireseg.data.order import Draw
+from fireseg.data.dataset import Draw
 from fireseg.errors import FiresegError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fireseg.data.manifest import read_manifest
-from fireseg.data.sources import find_sources, open_source
+from fireseg.data.format import read_manifest
+from fireseg.data.reader import find_sources, open_source
 from fireseg.errors import FiresegError
 
 

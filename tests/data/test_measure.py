@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fireseg.data.measure import PatchFacts, measure
+from fireseg.data.statistics import PatchFacts, measure
 
 IMAGE = np.array([[[0.1, 1.0], [0.2, 2.0]], [[0.4, 4.0], [0.8, 8.0]]], np.float32)
 MASK = np.array([[0, 1], [3, 255]], np.uint8)

@@ -16,12 +16,7 @@ import pytest
 import torch
 
 from fireseg.batch import Batch
-from fireseg.data import (
-    FireAwareAugmentation,
-    WildfireDataModule,
-    get_strong_augmentation,
-    get_training_augmentation,
-)
+from fireseg.data import FireAwareAugmentation, WildfireDataModule, get_strong_augmentation, get_training_augmentation
 from fireseg.errors import FiresegError
 from fireseg.task import GRADING, Task
 
@@ -230,7 +225,8 @@ def test_a_process_that_ends_with_workers_at_work_ends(root: Path) -> None:
 
 
 def test_too_little_shared_memory_for_the_workers_is_noted(open_data, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fireseg.data import loaders, module
+    from fireseg.data import loader as loaders
+    from fireseg.data import module
 
     for place in (loaders, module):
         monkeypatch.setattr(place, "free_shared_bytes", lambda: 1000)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.data.order import Draw, EpochBatches, batch_sizes, draw_order, sample_rng
+from fireseg.data.dataset import Draw, EpochBatches, batch_sizes, draw_order, sample_rng
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.booleans())

@@ -17,9 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fireseg.data import WildfireDataModule, WildfirePatchDataset, compute_class_weights
-from fireseg.data.packed import PackedSplit
-from fireseg.data.reflectance import to_reflectance
-from fireseg.data.sources import find_sources, open_source
+from fireseg.data.bands import to_reflectance
+from fireseg.data.reader import PackedSplit, find_sources, open_source
 from fireseg.errors import FiresegError
 
 Damage = Callable[[Path], object]

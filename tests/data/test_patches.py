@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fireseg.data.patches import PatchFolder, UnreadableError, list_patches, read_array
-from fireseg.data.sources import find_splits, open_source
+from fireseg.data.reader import find_splits, open_source
 from fireseg.errors import FiresegError
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fireseg.data.photometry import NOISE_LIMIT, Photometry
+from fireseg.data.augment import NOISE_LIMIT, Photometry
 
 # B02 B03 B04 B08 B8A B11 B12, measured spectra (earthlib 1.1.0, MIT) resampled to the instrument.
 BURNED = {

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fireseg.data import patches
-from fireseg.data import scan as scan_module
+from fireseg.data import statistics as scan_module
 from fireseg.data.patches import PatchFolder
-from fireseg.data.scan import SplitScan
+from fireseg.data.statistics import SplitScan
 
 CACHE_NAME = PatchFolder.cache_name
 

@@ -11,9 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from fireseg.data import WildfireDataModule, WildfirePatchDataset, get_strong_augmentation
-from fireseg.data.loaders import Batches, collate
-from fireseg.data.order import EpochBatches
-from fireseg.data.slots import Filled, SlotDataset, SlotOrder, Slots
+from fireseg.data.dataset import EpochBatches
+from fireseg.data.loader import Batches, Filled, SlotDataset, SlotOrder, Slots, collate
 
 NUM_PATCHES = 12
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.data.store import FilesStore, PackedStore, StoredPatch, npy_header
+from fireseg.data.format import FilesStore, PackedStore, StoredPatch, npy_header
 from fireseg.errors import FiresegError
 
 

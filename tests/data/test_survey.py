@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fireseg.data import scan
+from fireseg.data import statistics as scan
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
-from fireseg.data.survey import Survey, survey
+from fireseg.data.checks import Survey, survey
 from fireseg.errors import FiresegError
 from fireseg.task import DELINEATION, GRADING, Task
 

@@ -11,14 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fireseg.batch import Batch
-from fireseg.data import (
-    FireAwareAugmentation,
-    WildfireDataModule,
-    get_strong_augmentation,
-    get_training_augmentation,
-    scan,
-)
-from fireseg.data.survey import survey
+from fireseg.data import FireAwareAugmentation, WildfireDataModule, get_strong_augmentation, get_training_augmentation
+from fireseg.data import statistics as scan
+from fireseg.data.checks import survey
 from fireseg.errors import FiresegError
 from fireseg.task import DELINEATION, GRADING, Task
 

@@ -13,7 +13,7 @@ from torch import nn
 from fireseg.engine import Checkpoints, EarlyStopping, Interrupted, Interrupts, get_device
 from fireseg.engine import device as device_module
 from fireseg.engine.device import get_autocast_dtype, set_threads
-from fireseg.engine.finite import LOOK_EVERY, FiniteWatch
+from fireseg.engine.loop import LOOK_EVERY, FiniteWatch
 from fireseg.engine.optimizer import adamw, sgd
 from fireseg.engine.scheduler import cosine, plateau, step
 from fireseg.errors import FiresegError, SettingError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.metric import inverse_frequency_weights
+from fireseg.task import inverse_frequency_weights
 
 
 def test_a_class_three_times_as_rare_weighs_three_times_as_much() -> None:

@@ -12,7 +12,8 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from fireseg.errors import FiresegError
-from fireseg.metric import confusion_counts, counts, decide, detection_counts, image_counts
+from fireseg.metric import confusion as counts
+from fireseg.metric import confusion_counts, decide, detection_counts, image_counts
 
 INTEGER_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 

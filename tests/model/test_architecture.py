@@ -10,7 +10,7 @@ import torch
 
 from fireseg.errors import FiresegError, SettingError
 from fireseg.model import create_segmentation_model
-from fireseg.model.encoder_names import ENCODERS
+from fireseg.model.encoders import ENCODERS
 
 ARCHITECTURES = ("unet", "unetplusplus", "deeplabv3plus")
 

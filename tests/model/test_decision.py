@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.model import decision
+from fireseg.model import network as decision
 
 # Two patches of two pixels, three classes: the first patch burns in its second pixel, the second nowhere.
 LOGITS = torch.tensor(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fireseg.model.encoder_names import ENCODERS, SMP_ENCODERS, check_encoder
+from fireseg.model.encoders import ENCODERS, SMP_ENCODERS, check_encoder
 
 
 def test_the_list_is_the_one_that_smp_builds() -> None:

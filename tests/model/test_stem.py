@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from fireseg.errors import FiresegError
-from fireseg.model.encoder_names import ENCODERS
-from fireseg.model.stem import adapt_stem, find_stem, spread_filters
+from fireseg.model.encoders import ENCODERS, adapt_stem, find_stem, spread_filters
 
 BANDS7 = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 

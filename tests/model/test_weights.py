@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fireseg.errors import FiresegError, SettingError
 from fireseg.model import create_segmentation_model
-from fireseg.model.stem import spread_filters
+from fireseg.model.encoders import spread_filters
 
 RGB = ("B04", "B03", "B02")
 BANDS7 = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")

@@ -186,7 +186,7 @@ def test_a_store_that_refuses_hours_later_costs_the_tracking_not_the_training(
     def open_later(uri: str) -> None:
         raise answers.pop()
 
-    monkeypatch.setattr("fireseg.tracker.mlflow_run.open_store", open_later)
+    monkeypatch.setattr("fireseg.tracker.mlflow.open_store", open_later)
     tracker = begin(create_mlflow_tracker(uri=store))
     for epoch in (1, 2):
         tracker.log(READINGS, epoch)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fireseg.tracker.outbox import Lane, Outbox
+from fireseg.tracker.mlflow_store import Lane, Outbox
 
 
 class Service:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.tracker.parameters import as_key, finite, flatten, shorten, strip
+from fireseg.tracker.protocol import as_key, finite, flatten, shorten, strip
 
 
 def test_nested_settings_become_names_with_dots_in_their_order() -> None:

@@ -1,0 +1,1 @@
+"""The `evaluate` command: scores a trained run on a split, fire by fire."""

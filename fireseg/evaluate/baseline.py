@@ -1,0 +1,151 @@
+"""The map that costs nothing: a threshold on the normalised burn ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fireseg.errors import FiresegError
+from fireseg.task import IGNORE_INDEX
+
+NUM_BINS = 400
+
+FIXED_RATIO = -0.1
+
+WETTEST_BURN = 0.0
+
+_EDGES = np.linspace(-1.0, 1.0, NUM_BINS + 1)
+
+
+def normalised_burn_ratio(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.float32]:
+    """Near infrared less short-wave infrared, by their sum: healthy plants reflect the first, char the second.
+
+    Args:
+        image: Reflectance, `(C, ...)` float32.
+        bands: Name of each of the C bands; B8A is taken, or B08 where there is none, with B12.
+
+    Returns:
+        -1 (burned) to 1 (green), `(...)` float32; 0 where both bands are 0.
+
+    Raises:
+        FiresegError: If the bands lack one that the ratio needs.
+
+    References:
+        Key and Benson, Landscape Assessment, USDA RMRS-GTR-164, 2006.
+    """
+    near = next((band for band in ("B8A", "B08") if band in bands), None)
+    if near is None or "B12" not in bands:
+        raise FiresegError(f"data.bands: {' '.join(bands)}, but the burn ratio needs B8A or B08, and B12")
+    infrared, short_wave = image[list(bands).index(near)], image[list(bands).index("B12")]
+    total = infrared + short_wave
+    return np.divide(infrared - short_wave, total, out=np.zeros_like(total), where=total > 0)
+
+
+def normalised_difference_water_index(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.float32]:
+    """Green less near infrared, by their sum: open water reflects the first, plants and soil the second.
+
+    Args:
+        image: Reflectance, `(C, ...)` float32.
+        bands: Name of each of the C bands; B08 is taken, on the green band's grid of 10 m, or B8A where there is none,
+            with B03.
+
+    Returns:
+        -1 (land) to 1 (water), `(...)` float32; 0 where both bands are 0.
+
+    Raises:
+        FiresegError: If the bands lack one that the index needs.
+
+    References:
+        McFeeters, The use of the Normalized Difference Water Index (NDWI) in the delineation of open water features,
+        International Journal of Remote Sensing 17(7), 1996.
+    """
+    near = next((band for band in ("B08", "B8A") if band in bands), None)
+    if near is None or "B03" not in bands:
+        raise FiresegError(f"data.bands: {' '.join(bands)}, but the water index needs B03, and B08 or B8A")
+    green, infrared = image[list(bands).index("B03")], image[list(bands).index(near)]
+    total = green + infrared
+    return np.divide(green - infrared, total, out=np.zeros_like(total), where=total > 0)
+
+
+def fixed_rule(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.bool_]:
+    """Burned where NBR < -0.1 and NDWI <= 0: dark in the near infrared, and no water; nothing is tuned.
+
+    Args:
+        image: Reflectance, `(C, ...)` float32.
+        bands: Name of each of the C bands; B03, B12, and B08 or B8A must be among them.
+
+    Returns:
+        `(...)` bool.
+
+    Raises:
+        FiresegError: If bands are lacking; it names them all.
+    """
+    near = () if {"B08", "B8A"} & set(bands) else ("B08 or B8A",)
+    if lacking := [*(band for band in ("B03", "B12") if band not in bands), *near]:
+        raise FiresegError(f"data.bands: {' '.join(bands)}, but the fixed rule also needs {', '.join(lacking)}")
+    is_dry = normalised_difference_water_index(image, bands) <= WETTEST_BURN
+    return (normalised_burn_ratio(image, bands) < FIXED_RATIO) & is_dry
+
+
+def count_ratios(
+    ratio: NDArray[np.float32], mask: NDArray[np.uint8], *, ignore_index: int = IGNORE_INDEX
+) -> NDArray[np.int64]:
+    """Counts labelled pixels by burned or not and by ratio; counts of several images add up.
+
+    Args:
+        ratio: Of any shape, -1 to 1.
+        mask: Class of every pixel, of the same shape.
+        ignore_index: Mask value of unlabelled pixels.
+
+    Returns:
+        `(2, NUM_BINS)`: unburned and burned pixels in each bin.
+    """
+    bins = np.clip(((ratio + 1.0) * (NUM_BINS / 2)).astype(np.int64), 0, NUM_BINS - 1)
+    is_labelled = mask != ignore_index
+    flat = bins[is_labelled] + NUM_BINS * (mask[is_labelled] > 0)
+    return np.bincount(flat, minlength=2 * NUM_BINS).reshape(2, NUM_BINS)
+
+
+def iou_below(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Fire IoU of the rule "burned below this ratio", for each of the `NUM_BINS + 1` edges between bins.
+
+    Args:
+        counts: From `count_ratios`.
+
+    Returns:
+        `(NUM_BINS + 1,)`, NaN where neither rule nor truth has a burned pixel.
+    """
+    below = np.concatenate([np.zeros((2, 1), np.int64), counts.cumsum(axis=1)], axis=1)
+    hits, false_alarms = below[1], below[0]
+    union = counts[1].sum() + false_alarms
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+
+
+def tune_threshold(counts: NDArray[np.int64]) -> float:
+    """The ratio below which calling a pixel burned gives the best fire IoU.
+
+    Args:
+        counts: From `count_ratios`, over a training split.
+
+    Raises:
+        FiresegError: If no pixel is burned.
+    """
+    scores = iou_below(counts)
+    if not counts[1].any():
+        raise FiresegError("burn ratio: no burned pixel to tune the threshold on; give a split with fire")
+    return float(_EDGES[int(np.nanargmax(scores))])
+
+
+def iou_at(counts: NDArray[np.int64], threshold: float) -> float:
+    """Fire IoU of a threshold that `tune_threshold` gave.
+
+    Args:
+        counts: From `count_ratios`, over the split to be judged.
+        threshold: Pixels below it are called burned.
+
+    Returns:
+        0 to 1, NaN where neither rule nor truth has a burned pixel.
+    """
+    return float(iou_below(counts)[int(np.abs(_EDGES - threshold).argmin())])

@@ -1,0 +1,135 @@
+"""Every patch of a split past the model and past the burn ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fireseg.batch import Batch
+from fireseg.engine.device import get_autocast_dtype
+from fireseg.errors import FiresegError, SettingError
+from fireseg.evaluate.baseline import count_ratios, fixed_rule, normalised_burn_ratio
+from fireseg.evaluate.mosaic import Layers, PatchFacts, Seen, Stitched, sum_up
+from fireseg.metric import decide, fire_odds, list_components
+from fireseg.runs import Trained
+from fireseg.task import IGNORE_INDEX
+
+ODDS, ARGMAX, GRADE, RATIO, FIXED = "odds", "argmax", "grade", "ratio", "fixed"
+"""Layers: log-odds of fire, likeliest class, likeliest class above 0, burn ratio, the fixed rule."""
+
+
+class Indices(NamedTuple):
+    """Which rules can be applied to some bands, and what those lack.
+
+    Attributes:
+        ratio: Why there is no burn ratio; empty where there is one.
+        fixed: Why there is no fixed rule; empty where there is one.
+    """
+
+    ratio: str
+    fixed: str
+
+    @classmethod
+    def of(cls, bands: Sequence[str]) -> Indices:
+        """What the bands allow."""
+        pixel = np.zeros((len(bands), 1), np.float32)
+        reasons = []
+        for rule in (normalised_burn_ratio, fixed_rule):
+            try:
+                rule(pixel, bands)
+            except FiresegError as error:
+                reasons.append(str(error).partition(", but ")[2] or str(error))
+            else:
+                reasons.append("")
+        return cls(*reasons)
+
+
+def watch_patches(trained: Trained, batches: Iterable[Batch]) -> Iterator[Seen]:
+    """What is said of every patch, in order.
+
+    Args:
+        trained: The model.
+        batches: All patches of a split, with the bands of the model.
+
+    Raises:
+        FiresegError: If memory does not suffice.
+    """
+    indices = Indices.of(trained.bands)
+    for batch in batches:
+        said = ask(trained, batch)
+        for number in range(len(batch.names)):
+            image, mask = batch.image[number].numpy(), batch.mask[number].numpy()
+            truth = _settle(mask, trained.task.ignore_index)
+            layers = {name: values[number] for name, values in said.items()}
+            if not indices.ratio:
+                layers[RATIO] = normalised_burn_ratio(image, trained.bands)
+            if not indices.fixed:
+                layers[FIXED] = fixed_rule(image, trained.bands)
+            yield Seen(image, truth, layers, _sum_up(truth, layers))
+
+
+@torch.inference_mode()
+def ask(trained: Trained, batch: Batch) -> Layers:
+    """What the model says of a batch.
+
+    Returns:
+        `odds` float32, `argmax` uint8 and `grade` uint8, `(B, H, W)` each.
+
+    Raises:
+        SettingError: If the batch does not fit into memory.
+    """
+    device = trained.device
+    dtype = get_autocast_dtype(device, "auto")
+    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+    try:
+        image = batch.image.to(device).contiguous(memory_format=layout)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            logits = trained.model(image)
+    except torch.OutOfMemoryError as error:
+        count = len(batch.names)
+        raise SettingError(f"--batch-size: {count} patches do not fit in the memory of {device}; try half") from error
+    grade = decide(logits[:, 1:]) + 1
+    layers = {ODDS: fire_odds(logits), ARGMAX: decide(logits), GRADE: grade}
+    return {name: values.cpu().numpy() for name, values in layers.items()}
+
+
+def watch_ratios(batches: Iterable[Batch], bands: Sequence[str], *, ignore_index: int) -> Iterator[Seen]:
+    """The burn ratio of every patch, in order, and nothing else.
+
+    Args:
+        batches: All patches of a split.
+        bands: Of the patches; those of the ratio among them.
+        ignore_index: Mask value of unlabelled pixels.
+    """
+    for batch in batches:
+        for image, mask in zip(batch.image.numpy(), batch.mask.numpy(), strict=True):
+            yield Seen(image[:0], _settle(mask, ignore_index), {RATIO: normalised_burn_ratio(image, bands)})
+
+
+def count_fire_ratios(fires: Iterable[Stitched]) -> NDArray[np.int64]:
+    """Burn ratios by burned or not, as `burn_index.tune_threshold` takes them; each pixel counts once.
+
+    Args:
+        fires: All fires of a split, at least one.
+    """
+    return np.sum([count_ratios(fire.layers[RATIO], fire.truth) for fire in fires], axis=0)
+
+
+def _settle(mask: NDArray[np.uint8], ignore_index: int) -> NDArray[np.uint8]:
+    """The mask with 255 where nobody labelled, whatever value a task has for that."""
+    return np.where(mask == ignore_index, np.uint8(IGNORE_INDEX), mask)
+
+
+def _sum_up(truth: NDArray[np.uint8], layers: Layers) -> PatchFacts:
+    return sum_up(
+        truth,
+        odds=layers[ODDS],
+        argmax=layers[ARGMAX],
+        ratio=layers.get(RATIO),
+        fixed=layers.get(FIXED),
+        components=list_components(layers[ODDS], truth != IGNORE_INDEX),
+    )

@@ -1,0 +1,76 @@
+"""How the answers of a model become decisions: chosen on val, and only there."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fireseg.evaluate.inference import ODDS
+from fireseg.evaluate.mosaic import PatchFacts, Stitched
+from fireseg.metric import DetectionRule, count_odds, fit_temperature, pick_rule, pick_threshold
+
+log = logging.getLogger("fireseg")
+
+
+class Decision(NamedTuple):
+    """When a pixel burns, and when a patch.
+
+    Attributes:
+        temperature: What log-odds are divided by.
+        threshold: A pixel burns from this calibrated probability on.
+        rule: A patch burns if a component passes.
+        is_chosen: Whether val had fire to choose on.
+    """
+
+    temperature: float = 1.0
+    threshold: float = 0.5
+    rule: DetectionRule = DetectionRule(1, 0.0)
+    is_chosen: bool = False
+
+    @property
+    def least_odds(self) -> float:
+        """Log-odds, as the model gives them, from which on a pixel burns."""
+        return self.temperature * math.log(self.threshold / (1 - self.threshold))
+
+    @property
+    def least_peak(self) -> float:
+        """Calibrated probability that the peak of a component must reach."""
+        return 1 / (1 + math.exp(-self.rule.min_odds / self.temperature))
+
+
+def choose_decision(fires: Iterable[Stitched]) -> Decision:
+    """Temperature, threshold and rule that are best on a validation split; each pixel counts once.
+
+    Args:
+        fires: All fires of the split.
+    """
+    counts, patches = None, list[PatchFacts]()
+    for fire in fires:
+        more = count_odds(fire.layers[ODDS], fire.truth)
+        counts = more if counts is None else counts + more
+        patches += [patch for patch in fire.facts if patch.is_labelled]
+    if counts is None or not counts[1].any():
+        log.warning("val: no burned pixel to choose a threshold on; a pixel burns from probability 0.5 on")
+        return Decision()
+    return settle(counts, patches)
+
+
+def settle(counts: NDArray[np.int64], patches: Sequence[PatchFacts]) -> Decision:
+    """The decision that counts of log-odds and patches ask for.
+
+    Args:
+        counts: From `metric.count_odds`, with burned pixels.
+        patches: Those with a labelled pixel.
+    """
+    temperature = fit_temperature(counts)
+    return Decision(
+        temperature=temperature,
+        threshold=pick_threshold(counts, temperature=temperature),
+        rule=pick_rule([patch.components for patch in patches], [patch.burns for patch in patches]),
+        is_chosen=True,
+    )

@@ -1,1 +1,0 @@
-"""From a scene to the map of what burned in it."""

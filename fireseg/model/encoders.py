@@ -1,0 +1,130 @@
+"""The encoders that may be asked for, as data: checking a name imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fireseg.errors import FiresegError, did_you_mean
+
+ENCODERS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "efficientnet-b0",
+    "efficientnet-b1",
+    "efficientnet-b2",
+    "mobilenet_v2",
+)
+"""The seven that the suite offers by name and tests in every architecture."""
+
+# fmt: off
+SMP_ENCODERS = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x4d",
+    "resnext101_32x8d", "resnext101_32x16d", "resnext101_32x32d", "resnext101_32x48d", "dpn68", "dpn68b", "dpn92",
+    "dpn98", "dpn107", "dpn131", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "senet154", "se_resnet50", "se_resnet101", "se_resnet152", "se_resnext50_32x4d", "se_resnext101_32x4d",
+    "densenet121", "densenet169", "densenet201", "densenet161", "inceptionresnetv2", "inceptionv4",
+    "efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4",
+    "efficientnet-b5", "efficientnet-b6", "efficientnet-b7", "mobilenet_v2", "xception", "timm-efficientnet-b0",
+    "timm-efficientnet-b1", "timm-efficientnet-b2", "timm-efficientnet-b3", "timm-efficientnet-b4",
+    "timm-efficientnet-b5", "timm-efficientnet-b6", "timm-efficientnet-b7", "timm-efficientnet-b8",
+    "timm-efficientnet-l2", "timm-tf_efficientnet_lite0", "timm-tf_efficientnet_lite1",
+    "timm-tf_efficientnet_lite2", "timm-tf_efficientnet_lite3", "timm-tf_efficientnet_lite4", "timm-skresnet18",
+    "timm-skresnet34", "timm-skresnext50_32x4d", "mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5",
+    "mobileone_s0", "mobileone_s1", "mobileone_s2", "mobileone_s3", "mobileone_s4",
+)
+# fmt: on
+"""All that segmentation_models_pytorch builds itself; a test holds this list against it."""
+
+TIMM_PREFIX = "tu-"
+"""What stands before the name of a timm model; whether timm has it is known when it is built."""
+
+
+def check_encoder(name: str) -> str:
+    """The name, if it can be an encoder's.
+
+    Args:
+        name: One of the names above, or `tu-` and the name of a timm model.
+
+    Raises:
+        ValueError: If it is none of them; names the nearest.
+
+    Example:
+        >>> check_encoder("resnet34")
+        'resnet34'
+    """
+    if name in SMP_ENCODERS or (name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX)):
+        return name
+    near = did_you_mean(name, SMP_ENCODERS)
+    raise ValueError(
+        f"no encoder '{name}'{near}; take {', '.join(ENCODERS)}, "
+        "another of segmentation_models_pytorch, or a timm model as tu-<name>"
+    )
+
+
+COLOUR_OF_BAND = {"B04": 0, "B03": 1, "B02": 2}
+"""Which channel of an RGB image a visible band is."""
+
+
+def spread_filters(weight: Tensor, bands: Sequence[str]) -> Tensor:
+    """Filters for bands, made of filters for red, green and blue.
+
+    A visible band takes the filter of its colour, any other the mean of the three, and all are scaled by
+    3 / C. So the filters still add up, over the input channels, to what the three added up to: a pixel that is
+    equally bright in all bands answers as it did in all colours, and the layers above see the size of response
+    that they were trained on. (Exact where all three visible bands are among the bands, or none; a set with one or
+    two of them is scaled alike, and then the sum leans towards the colours that are there.)
+
+    Args:
+        weight: `(out, 3, h, w)`.
+        bands: Names of the C bands.
+
+    Returns:
+        `(out, C, h, w)`.
+    """
+    mean = weight.mean(1)
+    filters = [weight[:, COLOUR_OF_BAND[band]] if band in COLOUR_OF_BAND else mean for band in bands]
+    return torch.stack(filters, 1) * (3 / len(bands))
+
+
+def find_stem(encoder: nn.Module) -> list[nn.Conv2d]:
+    """The convolutions that read an RGB image.
+
+    These are the first with three input channels and its twins: some encoders (MobileOne, RepVGG) read the image
+    with several branches side by side, which agree in stride and number of filters.
+
+    Args:
+        encoder: An encoder for three channels.
+
+    Returns:
+        One convolution or more.
+
+    Raises:
+        FiresegError: If none has three input channels, as where pixels are folded into channels first.
+    """
+    convs = [module for module in encoder.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3]
+    if not convs:
+        raise FiresegError(
+            "model.encoder: no convolution of this encoder reads red, green and blue, so its weights cannot be adapted "
+            "to bands; take model.stem=smp, model.weights=none or another encoder"
+        )
+    first = convs[0]
+    return [conv for conv in convs if (conv.stride, conv.out_channels) == (first.stride, first.out_channels)]
+
+
+def adapt_stem(encoder: nn.Module, bands: Sequence[str]) -> None:
+    """Lets an encoder with weights for red, green and blue read bands, see `spread_filters`.
+
+    Args:
+        encoder: An encoder for three channels; changed in place.
+        bands: Names of the C bands.
+
+    Raises:
+        FiresegError: If no convolution reads three channels.
+    """
+    for conv in find_stem(encoder):
+        conv.weight = nn.Parameter(spread_filters(conv.weight.detach(), bands))
+        conv.in_channels = len(bands)

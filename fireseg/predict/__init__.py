@@ -1,0 +1,1 @@
+"""The `predict` command: maps burned areas in whole scenes."""

@@ -1,0 +1,230 @@
+"""A scene cut into patches on disk."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from tqdm import tqdm
+
+from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
+from fireseg.errors import SettingError
+from fireseg.files import Settings, end_with_parent, make_once, replacing
+from fireseg.synthetic.scene import CLOUD, LIGHT_CLOUD, Scene, get_footprint, get_tile_name, make_scene
+from fireseg.task import IGNORE_INDEX
+
+MAX_CLOUD = 0.5
+"""Patches with more cloud than this are left out."""
+
+_CHANNELS = [CEMS_BANDS.index(band) for band in BAND_NAMES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneJob:
+    """One scene to make, and where its patches go."""
+
+    folder: Path
+    seed: int
+    number: int
+    patch_px: int
+    patches_across: int
+    task_name: Literal["del", "gra"]
+
+
+class PatchRow(TypedDict):
+    """A line of metadata.csv: where the patch lies in its scene and on the map, and what is in it."""
+
+    patch_id: str
+    source_image: str
+    row: int
+    col: int
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    cloud_cover: float
+    burn_fraction: float
+
+
+def write_patches(job: SceneJob) -> list[PatchRow]:
+    """Makes a scene and writes its patches side by side, none overlapping another.
+
+    Returns:
+        What was written, row by row and column by column; patches under cloud are left out.
+    """
+    side = job.patch_px * job.patches_across
+    scene = make_scene(job.seed, job.number, height=side, width=side)
+    corners = [(row, col) for row in range(0, side, job.patch_px) for col in range(0, side, job.patch_px)]
+    rows = (_write_patch(job, scene, row=row, col=col) for row, col in corners)
+    return [row for row in rows if row is not None]
+
+
+def _write_patch(job: SceneJob, scene: Scene, *, row: int, col: int) -> PatchRow | None:
+    size = job.patch_px
+    window = slice(row, row + size), slice(col, col + size)
+    cloud_cover = float(np.isin(scene.cloud[window], (CLOUD, LIGHT_CLOUD)).mean())
+    if cloud_cover > MAX_CLOUD:
+        return None
+    tile = get_tile_name(job.number)
+    name = f"{tile}_r{row}_c{col}"
+    mask = (scene.delineation if job.task_name == "del" else scene.grading)[window]
+    is_seen = scene.cloud[window] != CLOUD
+    mask = np.where(is_seen, mask, IGNORE_INDEX).astype(np.uint8)
+    _save(job.folder / f"{name}_image.npy", np.clip(scene.reflectance[window][..., _CHANNELS], 0.0, 1.0))
+    _save(job.folder / f"{name}_mask.npy", mask)
+    x_min, y_min, x_max, y_max = get_footprint(job.number, top=row, left=col, height=size, width=size)
+    return PatchRow(
+        patch_id=name,
+        source_image=tile,
+        row=row,
+        col=col,
+        x_min=x_min,
+        y_min=y_min,
+        x_max=x_max,
+        y_max=y_max,
+        cloud_cover=round(cloud_cover, 6),
+        burn_fraction=round(float((mask[is_seen] > 0).mean()), 6),
+    )
+
+
+def _save(path: Path, array: NDArray[np.float32] | NDArray[np.uint8]) -> None:
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array))
+
+
+Job = TypeVar("Job")
+
+Result = TypeVar("Result")
+
+
+def run_jobs(work: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int) -> Iterator[Result]:
+    """Yields what the jobs give, in whatever order they are done.
+
+    Args:
+        work: A function of a module, so that another process can find it.
+        jobs: What it is called with.
+        workers: Processes; with 1 the calling process does the work itself.
+    """
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    # Spawned, because the process that asks has threads by now, and a fork would copy their locks.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=end_with_parent) as pool:
+        try:
+            for done in as_completed([pool.submit(work, job) for job in jobs]):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+RECIPE = 3
+"""Counts up whenever the same settings give other bytes."""
+
+SPLITS = ("train", "val", "test")
+
+TASKS = ("del", "gra")
+
+SCENES_A_SPLIT = 1000
+"""Numbers set aside for each split: more training scenes leave those of validation as they were."""
+
+
+def make_sample(
+    patches_root: Path,
+    *,
+    task_name: Literal["del", "gra"] = "del",
+    train_scenes: Annotated[int, Field(ge=1, le=SCENES_A_SPLIT)] = 60,
+    val_scenes: Annotated[int, Field(ge=1, le=SCENES_A_SPLIT)] = 20,
+    test_scenes: Annotated[int, Field(ge=0, le=SCENES_A_SPLIT)] = 20,
+    patch_px: Annotated[int, Field(ge=32, le=1024)] = 128,
+    patches_across: Annotated[int, Field(ge=1, le=16)] = 2,
+    seed: Annotated[int, Field(ge=0)] = 0,
+    workers: Annotated[int, Field(ge=1)] = 1,
+) -> None:
+    """Makes a data set of synthetic scenes in the patch layout, or finds it made.
+
+    Each scene is a square of `patches_across` x `patches_across` patches and belongs to one split.
+    The folder appears with all its files at once; killed on the way, there is none. Processes that
+    want the same folder together wait for the first. The bytes depend on everything but `workers`.
+
+    Args:
+        patches_root: Where `train`, `val` and `test` go: `{tile}_r{row}_c{col}_image.npy` float32 (S, S, 7)
+            reflectance 0 to 1, `…_mask.npy` uint8 (S, S), and in each split a `metadata.csv`. Its boxes lie in
+            the open Atlantic, in EPSG:4326: the places are as invented as the fires.
+        task_name: Whose masks: `del` 0 and 1, `gra` 0 to 4; both 255 under thick cloud, where nobody can see.
+        train_scenes: Scenes to train on.
+        val_scenes: Scenes to choose the best epoch by.
+        test_scenes: Scenes to report.
+        patch_px: Side of a patch.
+        patches_across: Patches along the side of a scene.
+        seed: Another one gives other scenes.
+        workers: Processes that draw. Each takes some seconds to start.
+
+    Raises:
+        FiresegError: If the folder holds something else, or cannot be written.
+        SettingError: If there is no such task.
+    """
+    if task_name not in TASKS:
+        raise SettingError(f"task.name: '{task_name}', but the sample has masks of {' and '.join(TASKS)} only")
+    settings: dict[str, Any] = {
+        "recipe": RECIPE,
+        "task_name": task_name,
+        "bands": list(BAND_NAMES),
+        "train_scenes": train_scenes,
+        "val_scenes": val_scenes,
+        "test_scenes": test_scenes,
+        "patch_px": patch_px,
+        "patches_across": patches_across,
+        "seed": seed,
+    }
+    make_once(Path(patches_root), settings, partial(_write_all, settings, workers))
+
+
+def _write_all(settings: Settings, workers: int, root: Path) -> None:
+    jobs = []
+    rows: dict[str, list[PatchRow]] = {}
+    for index, split in enumerate(SPLITS):
+        if not settings[f"{split}_scenes"]:
+            continue
+        rows[split] = []
+        (root / split).mkdir(parents=True)
+        first = index * SCENES_A_SPLIT
+        jobs += [
+            SceneJob(
+                folder=root / split,
+                number=number,
+                seed=settings["seed"],
+                patch_px=settings["patch_px"],
+                patches_across=settings["patches_across"],
+                task_name=settings["task_name"],
+            )
+            for number in range(first, first + settings[f"{split}_scenes"])
+        ]
+    with tqdm(total=len(jobs), desc="making the sample", unit="scene", disable=None, leave=False) as bar:
+        for split, found in run_jobs(_write_scene, jobs, workers=workers):
+            rows[split] += found
+            bar.update()
+    for split, found in rows.items():
+        _write_table(root / split / "metadata.csv", found)
+
+
+def _write_scene(job: SceneJob) -> tuple[str, list[PatchRow]]:
+    return job.folder.name, write_patches(job)
+
+
+def _write_table(path: Path, rows: list[PatchRow]) -> None:
+    # Scenes come in the order in which the workers were done.
+    rows = sorted(rows, key=lambda row: (row["source_image"], row["row"], row["col"]))
+    with replacing(path) as part, part.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(PatchRow.__annotations__)
+        table.writerows(row.values() for row in rows)

@@ -1,0 +1,1 @@
+"""The `train` command: one training run, or a sweep of them."""

@@ -1,0 +1,56 @@
+"""Where the patches of a run are, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fireseg.errors import FiresegError, SettingError
+from fireseg.evaluate.patches import find_root, open_patches
+from fireseg.task import DELINEATION, Task
+
+DEL = Task(name="del", num_classes=2, class_names=DELINEATION)
+BANDS = ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"]
+
+
+def make_settings(root: Path | str, **data: Any) -> dict[str, Any]:
+    node = {"_target_": "fireseg.data.WildfireDataModule", "root": str(root), "bands": BANDS, "batch_size": 3}
+    return {"seed": 0, "data": {**node, **data}}
+
+
+def test_every_patch_of_train_comes_once_in_order_and_as_it_is(make_patches: Callable[..., Path]):
+    root = make_patches(train=7)
+    augment = {"_target_": "fireseg.data.get_strong_augmentation"}
+    settings = make_settings(root, weighted_sampling=True, augment=augment, maker=None)
+
+    patches = open_patches(settings, root, task=DEL)
+    with patches.batches("train", "train") as batches:
+        seen = list(batches)
+
+    assert tuple(name for batch in seen for name in batch.names) == patches.get("train").names
+    assert [len(batch.names) for batch in seen] == [3, 3, 1]
+    first = patches.get("train")[0]
+    assert (seen[0].image[0] == first.image).all()
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(make_patches: Callable[..., Path]):
+    root = make_patches()
+    with pytest.raises(SettingError, match=r"--split test: .* there is train and val: try --split val"):
+        open_patches(make_settings(root), root, task=DEL).get("test")
+
+
+def test_the_patches_are_where_the_run_noted_them(tmp_path: Path):
+    noted = {"data": {"root": str(tmp_path)}}
+    assert find_root(make_settings("gone"), noted, None) == tmp_path
+    assert find_root(make_settings(tmp_path), {"data": {"root": "/gone"}}, None) == tmp_path
+    assert find_root(make_settings("gone"), {}, tmp_path) == tmp_path
+
+
+def test_patches_that_have_moved_are_named_with_the_way_out(tmp_path: Path):
+    with pytest.raises(FiresegError, match=r"data.root: /gone/patches: no such folder any more.*--data PATCHES"):
+        find_root(make_settings("gone"), {"data": {"root": "/gone/patches"}}, None)
+    with pytest.raises(SettingError, match=r"--data .*nowhere: no such folder"):
+        find_root(make_settings(tmp_path), {}, tmp_path / "nowhere")

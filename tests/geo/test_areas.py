@@ -1,0 +1,109 @@
+"""Areas of pixels and polygons, against pyproj."""
+
+import time
+
+import numpy as np
+import pytest
+import shapely
+from pyproj import Geod, Transformer
+from rasterio import Affine
+from rasterio.crs import CRS
+
+from fireseg.errors import FiresegError
+from fireseg.geo import PixelAreas, polygon_area_m2
+
+GEOD = Geod(ellps="WGS84")
+NORTH_UP = Affine(10, 0, 499_980, 0, -10, 7_800_000)
+
+
+def geodesic_pixel_m2(epsg: int, transform: Affine, row: int, col: int) -> float:
+    """Area of one pixel whose edges have 20 points each."""
+    along = np.linspace(0, 1, 20, endpoint=False)
+    right = col + np.concatenate([along, np.ones(20), 1 - along, np.zeros(20)])
+    down = row + np.concatenate([np.zeros(20), along, np.ones(20), 1 - along])
+    x = transform.a * right + transform.b * down + transform.c
+    y = transform.d * right + transform.e * down + transform.f
+    lonlat = Transformer.from_crs(epsg, 4326, always_xy=True).transform(x, y)
+    return abs(GEOD.polygon_area_perimeter(*lonlat)[0])
+
+
+@pytest.mark.parametrize(
+    ("epsg", "transform"),
+    [
+        pytest.param(32633, NORTH_UP, id="UTM at 70 N"),
+        pytest.param(32633, Affine(1, 0, 180_000, 0, -1, 5_000_000), id="UTM beyond its zone, 1 m"),
+        pytest.param(32633, Affine(8, 6, 500_000, 6, -8, 7_000_000), id="UTM rotated"),
+        pytest.param(32733, Affine(20, 0, 500_000, 0, 20, 9_000_000), id="UTM south, south up"),
+        pytest.param(4326, Affine(1e-4, 0, 20, 0, -1e-4, 80), id="degrees at 80 N"),
+        pytest.param(4326, Affine(9e-5, 3e-5, -121, 2e-5, -9e-5, 39.8), id="degrees rotated"),
+        pytest.param(4326, Affine(1e-4, 0, 179.9, 0, -1e-4, -16), id="degrees across the antimeridian"),
+        pytest.param(4326, Affine(0.01, 0, 0, 0, -0.01, 75), id="degrees, 30 degrees high"),
+        pytest.param(32601, Affine(20, 0, 200_000, 0, -20, 7_200_000), id="UTM across the antimeridian"),
+        pytest.param(3031, Affine(20, 0, -30_000, 0, -20, 30_000), id="south pole inside"),
+        pytest.param(2263, Affine(30, 0, 980_000, 0, -30, 200_000), id="feet"),
+    ],
+)
+def test_a_pixel_has_its_geodesic_area_within_a_tenth_of_a_percent(epsg: int, transform: Affine):
+    areas = PixelAreas(CRS.from_epsg(epsg), transform, 3000, 2999)
+    for row, col in [(0, 0), (47, 2998), (1499, 1501), (1717, 313), (2999, 0), (2999, 2998)]:
+        got = np.broadcast_to(areas.of_rows(row, 1), (1, 2999))[0, col]
+        assert got == pytest.approx(geodesic_pixel_m2(epsg, transform, row, col), rel=1e-3), (row, col)
+
+
+def test_a_tiny_raster_has_the_area_of_each_of_its_pixels():
+    transform = Affine(0.5, 0, 10, 0, -0.5, 80)
+    areas = PixelAreas(CRS.from_epsg(4326), transform, 3, 2).of_rows(0, 3)
+    for row in range(3):
+        assert areas[row, 0] == pytest.approx(geodesic_pixel_m2(4326, transform, row, 0), rel=1e-3)
+
+
+def test_pixels_in_degrees_are_equal_along_a_row_and_take_one_column():
+    areas = PixelAreas(CRS.from_epsg(4326), Affine(1e-4, 0, 20, 0, -1e-4, 80), 500, 700)
+    assert areas.of_rows(10, 50).shape == (50, 1)
+    assert areas.of_rows(10, 1) < areas.of_rows(400, 1)
+
+
+def test_pixels_in_metres_have_an_area_each():
+    areas = PixelAreas(CRS.from_epsg(32633), NORTH_UP, 500, 10_980)
+    assert areas.of_rows(480, 20).shape == (20, 10_980)
+
+
+def test_a_single_pixel_is_a_raster():
+    area = PixelAreas(CRS.from_epsg(32633), NORTH_UP, 1, 1).of_rows(0, 1)
+    assert area == pytest.approx(geodesic_pixel_m2(32633, NORTH_UP, 0, 0), rel=1e-6)
+
+
+def test_a_whole_scene_takes_a_second_or_two():
+    begin = time.process_time()
+    areas = PixelAreas(CRS.from_epsg(32633), NORTH_UP, 10_980, 10_980)
+    total = sum(
+        float(areas.of_rows(top, min(512, 10_980 - top)).sum(dtype=np.float64)) for top in range(0, 10_980, 512)
+    )
+    assert time.process_time() - begin < 5
+    outline = shapely.segmentize(shapely.box(499_980, 7_800_000 - 109_800, 499_980 + 109_800, 7_800_000), 1000)
+    to_lonlat = Transformer.from_crs(32633, 4326, always_xy=True)
+    x, y = shapely.get_coordinates(outline).T
+    assert total == pytest.approx(abs(GEOD.polygon_area_perimeter(*to_lonlat.transform(x, y))[0]), rel=1e-4)
+
+
+def test_pixels_that_lie_nowhere_are_refused():
+    with pytest.raises(FiresegError, match="lie nowhere on earth"):
+        PixelAreas(CRS.from_epsg(32633), Affine(1e9, 0, 0, 0, -1e9, 0), 100, 100)
+
+
+def test_a_polygon_loses_its_hole():
+    whole, hole = shapely.box(10, 60, 10.2, 60.2), shapely.box(10.05, 60.05, 10.1, 60.1)
+    expected = polygon_area_m2(whole) - polygon_area_m2(hole)
+    assert polygon_area_m2(shapely.Polygon(whole.exterior, [hole.exterior])) == pytest.approx(expected, rel=1e-9)
+    assert polygon_area_m2(whole) == pytest.approx(abs(GEOD.geometry_area_perimeter(whole)[0]))
+
+
+def test_polygons_add_up():
+    one, other = shapely.box(10, 60, 10.2, 60.2), shapely.box(11, 60, 11.1, 60.2)
+    together = shapely.MultiPolygon([one, other])
+    assert polygon_area_m2(together) == pytest.approx(polygon_area_m2(one) + polygon_area_m2(other))
+
+
+def test_the_direction_of_a_ring_does_not_matter():
+    box = shapely.box(10, 60, 10.2, 60.2)
+    assert polygon_area_m2(shapely.Polygon(box.exterior.coords[::-1])) == pytest.approx(polygon_area_m2(box)) != 0

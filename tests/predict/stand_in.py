@@ -1,0 +1,99 @@
+"""Scenes on disk and models that cost nothing, or were made in a minute, as a test's helper and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from rasterio import Affine
+from torch import Tensor, nn
+
+from fireseg.data.bands import BAND_NAMES
+from fireseg.engine.checkpoint import BEST
+from fireseg.model import FireSegmentationModel, create_segmentation_model
+from fireseg.runs import Calibration, Trained
+from fireseg.task import Task, get_class_names
+
+UTM = {"crs": "EPSG:32629", "transform": Affine(10, 0, 500_000, 0, -10, 4_400_000)}
+"""A grid of 10 m around longitude -9, where the scale of UTM is 0.9996."""
+
+
+class DarkIsBurned(nn.Module):
+    """Logits from the near infrared of a pixel alone: the darker, the likelier it burned, and the worse."""
+
+    def __init__(self, num_classes: int = 2, *, steepness: float = 40.0) -> None:
+        super().__init__()
+        self.num_classes, self.steepness = num_classes, steepness
+
+    def forward(self, image: Tensor) -> Tensor:
+        dark = 0.2 - image[:, 3]
+        fire = [self.steepness * (dark - 0.05 * (grade - 1)) * grade for grade in range(1, self.num_classes)]
+        return torch.stack([torch.zeros_like(dark), *fire], dim=1)
+
+
+def make_trained(
+    network: nn.Module | None = None, *, num_classes: int = 2, calibration: Calibration | None = None
+) -> Trained:
+    """A model that was never trained, with the project's seven bands."""
+    return Trained(
+        model=FireSegmentationModel(network or DarkIsBurned(num_classes), bands=BAND_NAMES).eval(),
+        task=make_task(num_classes),
+        bands=BAND_NAMES,
+        settings={"model": {"arch": "unet", "encoder": "none"}},
+        device=torch.device("cpu"),
+        checkpoint=Path("outputs/a_run/checkpoints/best_model.pt"),
+        sha256="0" * 64,
+        epoch=3,
+        fingerprint="f" * 64,
+        folder=None,
+        calibration=calibration,
+    )
+
+
+def make_task(num_classes: int) -> Task:
+    """DEL or GRA."""
+    name = {2: "del", 5: "gra"}[num_classes]
+    return Task(name=name, num_classes=num_classes, class_names=get_class_names(num_classes))
+
+
+def write_run(folder: Path, model: FireSegmentationModel | None = None) -> Path:
+    """A run folder with a checkpoint: of a U-Net, untrained if no model is given."""
+    node: dict[str, Any] = {"arch": "unet", "encoder": "mobilenet_v2", "in_channels": 7, "num_classes": 2}
+    node |= {"weights": "none", "bands": list(BAND_NAMES), "stem": "by_band"}
+    if model is None:
+        torch.manual_seed(0)
+        model = create_segmentation_model("unet", "mobilenet_v2", weights="none")
+    names = list(get_class_names(2))
+    task = {"_target_": "fireseg.task.Task", "name": "del", "num_classes": 2, "class_names": names, "ignore_index": 255}
+    config = {"task": task, "model": {"_target_": "fireseg.model.create_segmentation_model", **node}}
+    content = {"format": 1, "config": config, "class_names": names, "bands": list(BAND_NAMES), "fingerprint": "f" * 64}
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    torch.save({**content, "model": model.state_dict(), "epoch": 3}, folder / "checkpoints" / BEST)
+    return folder
+
+
+def draw_image(height: int, width: int, *, seed: int = 0) -> NDArray[np.float32]:
+    """Reflectance `(7, H, W)` in steps of 0.0001: bright ground with dark discs."""
+    rng = np.random.default_rng(seed)
+    image = rng.uniform(0.25, 0.4, (7, height, width))
+    rows, cols = np.mgrid[:height, :width]
+    for _ in range(max(1, height * width // 60_000)):
+        row, col, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(8, 60)
+        image[3][np.hypot(rows - row, cols - col) < radius] *= 0.3
+    return (np.rint(image * 10_000) / 10_000).astype(np.float32)
+
+
+def write_scene(path: Path, image: NDArray[Any], **profile: Any) -> Path:
+    """Writes `(C, H, W)` with the project's bands named, on a grid of 10 m."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"driver": "GTiff", "dtype": image.dtype, "count": len(image), **UTM, **profile}
+    with rasterio.open(path, "w", height=image.shape[1], width=image.shape[2], **profile) as raster:
+        raster.write(image)
+        for channel, band in enumerate(BAND_NAMES, 1):
+            raster.set_band_description(channel, band)
+    return path

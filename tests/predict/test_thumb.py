@@ -1,0 +1,32 @@
+"""A scene made small while it streams by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fireseg.predict.quicklook import Thumb
+
+
+@pytest.mark.parametrize("height", [1, 7, 23, 40])
+def test_rows_in_any_lots_give_every_nth_pixel(height: int) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 10_000, (height, 45, 3)).astype(np.uint16)
+    unknown = rng.random((height, 45)) < 0.2
+    classes = rng.integers(0, 3, (height, 45)).astype(np.uint8)
+    thumb = Thumb(height, 45, [2, 0], largest_px=16)
+    assert thumb.step == 3
+    top = 0
+    while top < height:
+        rows = slice(top, top + int(rng.integers(1, 9)))
+        thumb.add_image(top, image[rows], unknown[rows])
+        thumb.add_classes(top, classes[rows])
+        top += len(image[rows])
+    expected = np.where(unknown[..., None], np.nan, image / 10_000)[::3, ::3][..., [2, 0]].transpose(2, 0, 1)
+    np.testing.assert_allclose(thumb.image, expected, rtol=1e-6)
+    np.testing.assert_array_equal(thumb.classes, classes[::3, ::3])
+
+
+def test_a_small_scene_is_kept_as_it_is() -> None:
+    assert Thumb(1000, 20, [0]).step == 1
+    assert Thumb(1001, 20, [0]).step == 2

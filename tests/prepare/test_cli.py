@@ -1,0 +1,136 @@
+"""The door: what is typed, what is said, and what it ends with."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fireseg.prepare.cli import main
+from tests.prepare.look_alike_set import write_set, write_tile
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
+    """Types words behind `python -m fireseg.prepare`; the audit's json goes below the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    yield lambda *words: main([str(word) for word in words])
+    signal.signal(signal.SIGTERM, before)
+    logger = logging.getLogger("fireseg")
+    logger.handlers.clear()
+    logger.propagate = True
+
+
+def test_two_folders_are_enough(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0)
+    assert run(tiles, "patches", "--size", 16) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: python -m fireseg.train data.root=patches"
+
+
+def test_options_reach_the_patches(run: Run, tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0)
+    assert (
+        run(
+            *(tiles, "patches", "--bands", "B04", "B12", "--size", 16, "--stride", 8, "--max-cloud", 0.3),
+            *("--layout", "files", "--task", "gra", "--clouds", "keep", "--disagreement", "ignore", "--offset", 1000),
+        )
+        == 0
+    )
+    manifest = json.loads(Path("patches/manifest.json").read_text())
+    expected = {"bands": ["B04", "B12"], "stride": 8, "max_cloud": 0.3, "layout": "files", "task": "gra"}
+    expected |= {"clouds": "keep", "disagreement": "ignore", "offset": 1000.0}
+    assert expected.items() <= manifest["options"].items()
+
+
+def test_the_next_command_trains_on_what_was_prepared(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0)
+    run(tiles, "patches", "--size", 16, "--bands", "B04", "B12", "--layout", "files", "--task", "gra")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "next: python -m fireseg.train data.root=patches task=gra 'data.bands=[B04,B12]'"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["tiles"], "two folders are wanted"),
+        (["tiles", "patches", "--siz", "3"], "--size"),
+        (["tiles", "patches", "--size", "x"], "--size"),
+        (["tiles", "patches", "--size", "64", "--stride", "65"], "--stride: 65"),
+        (["tiles", "patches", "--max-cloud", "50"], "--max-cloud: 50"),
+        (["tiles", "patches", "--bands", "B4"], "did you mean 'B04'"),
+        (["tiles", "patches", "--layout", "files"], "--task del or --task gra"),
+        (["tiles", "patches", "--task", "del"], "--task del: packed patches hold both masks"),
+        (["tiles", "patches", "--workers", "0"], "--workers: 0"),
+        (["tiles", "--audit", "tiles"], "takes the place of both folders"),
+    ],
+)
+def test_a_wrong_argument_ends_with_2_and_is_named(
+    run: Run, words: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = run(*words)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert what in capsys.readouterr().err
+
+
+def test_faults_of_tiles_end_with_1_unless_they_are_allowed(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0)
+    next(tiles.rglob("EMSR101*_DEL.tif")).write_bytes(b"")
+    assert run(tiles, "patches", "--size", 16) == 1
+    told = capsys.readouterr().err
+    assert "1 fault:" in told
+    assert "EMSR101_AOI01_01_DEL.tif: empty" in told
+    assert run(tiles, "patches", "--size", 16, "--allow-bad") == 0
+
+
+def test_leaks_end_with_1_unless_they_are_allowed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=0, test=0)
+    write_tile(tiles, "EMSR900_AOI01_01", split="val", seed=9)
+    assert run(tiles, "patches", "--size", 16) == 1
+    assert "--split-by activation" in capsys.readouterr().err
+    assert run(tiles, "patches", "--size", 16, "--allow-leaks") == 0
+
+
+def test_the_audit_of_tiles_ends_with_1_and_writes_what_it_found(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0)
+    assert run("--audit", tiles) == 0
+    write_tile(tiles, "EMSR900_AOI01_01", split="val", seed=9)
+    assert run("--audit", tiles, "--json", "found/audit.json") == 1
+    assert "EMSR900_AOI01_01" in capsys.readouterr().out
+    assert json.loads(Path("found/audit.json").read_text())["counts"]["same acquisition"] == 1
+
+
+def test_the_audit_of_a_table_needs_no_tiles(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "satelliteData.csv"
+    table.write_text(
+        "folderPath,left_Long,bottom_Lat,right_Long,top_Lat\n"
+        "x/EMSR1_AOI01_01,8.0,40.0,8.2,40.1\n"
+        "x/EMSR2_AOI01_01,8.1,40.0,8.3,40.1\n"
+    )
+    assert run("--audit", table) == 1
+    assert json.loads(Path("audit.json").read_text())["counts"]["overlap"] == 1
+
+
+def test_the_help_names_every_option_and_what_is_taken_without_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--help")
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    for word in ("TILES PATCHES", "--max-cloud", "--split-by {folder,activation}", "(default: 256)"):
+        assert word in told
+    assert "None" not in told

@@ -1,0 +1,166 @@
+"""Where and when tiles were taken, as their metadata say it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fireseg.errors import FiresegError
+from fireseg.prepare.footprints import Footprint, check_footprints, read_metadata, read_moment
+
+HEAD = "EMSR,folderPath,post_fire_acquisition,left_Long,bottom_Lat,right_Long,top_Lat,height,width,pixelBurned,country"
+
+
+def write(tmp_path: Path, *rows: str, head: str = HEAD) -> Path:
+    path = tmp_path / "satelliteData.csv"
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def faults(path: Path) -> tuple[str, ...]:
+    with pytest.raises(FiresegError) as caught:
+        read_metadata(path)
+    return caught.value.faults
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2017/10/07_08:05:51", "2017-10-07T08:05:51"),
+        ("2017-10-07T08:05:51Z", "2017-10-07T08:05:51"),
+        ("2017-10-07T08:05:51.024Z", "2017-10-07T08:05:51"),
+        ("2017-10-07T10:05:51+02:00", "2017-10-07T08:05:51"),
+        (" 2017-10-07 08:05:51 ", "2017-10-07T08:05:51"),
+        ("2017-10-07", "2017-10-07"),
+        ("20171007", "2017-10-07"),
+        ("20171007T080551", "2017-10-07T08:05:51"),
+        ("late summer", "late summer"),
+    ],
+)
+def test_dates_in_any_form_can_be_compared(text: str, moment: str) -> None:
+    assert read_moment(text) == moment
+
+
+def test_a_row_of_the_metadata_is_a_footprint(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "EMSR226,dataOptimal/EMSR226/AOI01/EMSR226_AOI01_01,2017/10/07_08:05:51,43.4,41.7,43.5,41.8,569,795,85491,Georgia",
+    )
+    assert read_metadata(path) == [
+        Footprint(
+            name="EMSR226_AOI01_01",
+            activation="EMSR226",
+            bounds=(43.4, 41.7, 43.5, 41.8),
+            date="2017/10/07_08:05:51",
+            height=569,
+            width=795,
+            burned=85491,
+        )
+    ]
+
+
+def test_boxes_and_folders_are_enough(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "a/EMSR10_AOI01_01,1,2,3,4",
+        "a/hill,1,2,3,4",
+        head="\ufefffolderPath,left_Long,bottom_Lat,right_Long,top_Lat",
+    )
+    first, second = read_metadata(path)
+    assert (first.activation, first.date, first.burned) == ("EMSR10", None, None)
+    assert second.activation == "hill"
+
+
+def test_a_name_that_comes_twice_gets_its_folder(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        r"EMSR1,dataOptimal\EMSR1\AOI01\EMSR1_AOI01_01,,1,2,3,4,,,,",
+        "EMSR1,dataColomba/EMSR1/AOI01/EMSR1_AOI01_01,,1,2,3,4,,,,",
+        "EMSR1,dataColomba/EMSR1/AOI01/EMSR1_AOI01_02,,1,2,3,4,,,,",
+    )
+    names = [one.name for one in read_metadata(path)]
+    assert names == ["dataOptimal/EMSR1_AOI01_01", "dataColomba/EMSR1_AOI01_01", "EMSR1_AOI01_02"]
+
+
+def test_every_bad_row_is_named_at_once(tmp_path: Path) -> None:
+    found = faults(
+        write(
+            tmp_path,
+            "EMSR1,x/a,,east,2,3,4,,,,",
+            "EMSR1,x/b,,1,2,3,4,1.5e3,many,,",
+            "EMSR1,x/c,,1,4,3,2,,,,",
+            "EMSR1,x/fine,,1,2,3,4,,,,",
+            "EMSR1,,,1,2,3,4,,,,",
+            "EMSR1,x/short",
+        )
+    )
+    assert [fault.partition("satelliteData.csv: ")[2] for fault in found] == [
+        "line 2: left_Long 'east', but it is a number of degrees",
+        "line 3: width 'many', but it is a count",
+        "line 4: c: bounds 1 4 3 2, without any ground between them, but south < north and west != east",
+        "line 6: folderPath is empty, but it names the tile",
+        "line 7: left_Long '', but it is a number of degrees",
+    ]
+
+
+def test_a_missing_column_is_named_with_the_nearest_one(tmp_path: Path) -> None:
+    (fault,) = faults(write(tmp_path, "a,1,2,3,4", head="folderPath,left_Lon,bottom_Lat,right_Long,top_Lat"))
+    assert "no column left_Long (did you mean 'left_Lon'?)" in fault
+    assert "satelliteData.csv" in fault
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"folderPath,left_Long,bottom_Lat,right_Long,top_Lat\n", b"\x89PNG\xff\xfe\x00"]
+)
+def test_what_is_no_metadata_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "some.csv"
+    path.write_bytes(content)
+    (fault,) = faults(path)
+    assert str(path) in fault
+    assert "satelliteData.csv" in fault
+
+
+def test_a_csv_that_is_not_there_is_said(tmp_path: Path) -> None:
+    assert "no such file" in faults(tmp_path / "none.csv")[0]
+    assert "not a readable csv" in faults(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ((0.0, float("nan"), 1.0, 1.0), "are numbers"),
+        ((500000.0, 4649776.0, 520000.0, 4669776.0), "give metres as degrees"),
+        ((0.0, 1.0, 1.0, 1.0), "without any ground"),
+        ((1.0, 0.0, 1.0, 1.0), "without any ground"),
+        ((-180.0, 80.0, 180.0, 90.0), "around a pole"),
+        ((-179.9, 10.0, 179.9, 11.0), "west and east swapped"),
+    ],
+)
+def test_bounds_that_no_tile_has_are_refused(bounds: tuple[float, float, float, float], words: str) -> None:
+    with pytest.raises(FiresegError, match=words) as caught:
+        check_footprints([Footprint(name="fine", bounds=(0, 0, 1, 1)), Footprint(name="odd", bounds=bounds)])
+    assert caught.value.faults[0].startswith("odd: bounds")
+    assert len(caught.value.faults) == 1
+
+
+def test_tiles_at_a_pole_and_across_the_antimeridian_are_fine() -> None:
+    check_footprints(
+        [
+            Footprint(name="pole", bounds=(10, 89, 60, 90)),
+            Footprint(name="fiji", bounds=(179.9, -17, -179.9, -16)),
+            Footprint(name="fiji in 0 to 360", bounds=(179.9, -17, 180.1, -16)),
+        ]
+    )
+
+
+def test_many_faults_are_counted() -> None:
+    with pytest.raises(FiresegError) as caught:
+        check_footprints([Footprint(name=f"t{n}", bounds=(0, 0, 0, 0)) for n in range(33)])
+    assert len(caught.value.faults) == 21
+    assert caught.value.faults[-1] == "and 13 more"
+
+
+def test_an_outline_of_two_corners_is_refused() -> None:
+    with pytest.raises(FiresegError, match="outline of 2 corners"):
+        check_footprints([Footprint(name="line", bounds=(0, 0, 1, 1), outline=((0, 0), (1, 1)))])

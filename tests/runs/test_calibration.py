@@ -1,0 +1,63 @@
+"""How the probabilities of a checkpoint become decisions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fireseg.errors import FiresegError
+from fireseg.runs import Calibration, read_calibration, write_calibration
+from fireseg.runs.folder import RunFolder
+
+CALIBRATION = Calibration(
+    temperature=1.7,
+    threshold=0.42,
+    rule_min_pixels=12,
+    rule_min_odds=-0.3,
+    checkpoint_sha256="0123456789abcdef" * 4,
+    fingerprint="f00d",
+)
+
+
+def test_what_was_chosen_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert read_calibration(folder) is None
+    write_calibration(folder, CALIBRATION)
+    assert read_calibration(folder) == CALIBRATION
+    write_calibration(folder, replace(CALIBRATION, threshold=0.5))
+    assert read_calibration(folder) == replace(CALIBRATION, threshold=0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"temperature": 0}, "temperature: "),
+        ({"temperature": float("nan")}, "temperature: "),
+        ({"threshold": 1}, "threshold: "),
+        ({"threshold": "half"}, "threshold: "),
+        ({"rule_min_pixels": 0}, "rule_min_pixels: "),
+        ({"rule_min_odds": float("inf")}, "rule_min_odds: "),
+        ({"checkpoint_sha256": "abc"}, "checkpoint_sha256: "),
+        ({"temperature": -1, "threshold": 2}, "temperature: "),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_its_name(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({**asdict(CALIBRATION), **change}))
+    with pytest.raises(FiresegError) as caught:
+        read_calibration(RunFolder(tmp_path))
+    assert len(caught.value.faults) == len(change)
+    assert caught.value.faults[0].startswith(f"{path}: {words}")
+    assert caught.value.faults[0].endswith("take it away, and let python -m fireseg.evaluate choose anew")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\udcff"])
+def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "calibration.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(FiresegError, match=r"calibration\.json: .*choose anew"):
+        read_calibration(RunFolder(tmp_path))

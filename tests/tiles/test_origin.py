@@ -1,0 +1,91 @@
+"""What metadata tell of date and offset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fireseg.errors import FiresegError
+from fireseg.tiles.metadata import find_date, find_offset, list_pairs, read_metadata
+
+REQUEST: dict[str, Any] = {
+    "payload": {
+        "evalscript": "//VERSION=3",
+        "input": {
+            "data": [
+                {
+                    "dataFilter": {"timeRange": {"from": "2019-08-17T00:00:00Z", "to": "2019-10-06T00:00:00Z"}},
+                    "type": "sentinel-2-l2a",
+                }
+            ]
+        },
+    },
+    "timestamp": "2023-02-21T10:16:35.396520",
+}
+PRODUCT = "S2A_MSIL2A_20220828T115221_N0400_R123_T28RDR_20220828T150000"
+
+
+@pytest.mark.parametrize(
+    ("record", "offset"),
+    [
+        ({}, None),
+        ({"PROCESSING_BASELINE": "04.00"}, 1000),
+        ({"PROCESSING_BASELINE": "03.01"}, 0),
+        ({"s2:processing_baseline": "05.09"}, 1000),
+        ({"properties": {"processing:baseline": 2.14, "s2:processing_baseline": "N0214"}}, 0),
+        ({"processing_baseline": "0510"}, 1000),
+        ({"BOA_ADD_OFFSET": "-1000"}, 1000),
+        ({"BOA_ADD_OFFSET_VALUES_LIST": [-1000, -1000]}, 1000),
+        ({"BOA_ADD_OFFSET": 0, "PROCESSING_BASELINE": "04.00"}, 0),
+        ({"earthsearch:boa_offset_applied": True, "s2:processing_baseline": "05.00"}, 0),
+        ({"earthsearch:boa_offset_applied": False, "s2:processing_baseline": "05.00"}, 1000),
+        ({"PRODUCT_URI": PRODUCT + ".SAFE"}, 1000),
+        (REQUEST, 0),
+        ({"harmonizeValues": False, "evalscript": "", "PROCESSING_BASELINE": "04.00"}, 1000),
+        ({"harmonizeValues": False, "evalscript": ""}, None),
+    ],
+)
+def test_the_offset_is_what_metadata_say_or_unknown(record: dict[str, Any], offset: float | None) -> None:
+    assert find_offset(list_pairs(record)) == offset
+
+
+def test_an_offset_that_is_no_number_is_refused() -> None:
+    with pytest.raises(FiresegError, match="boaaddoffset 'none'"):
+        find_offset(list_pairs({"BOA_ADD_OFFSET": "none"}))
+
+
+def test_offsets_that_differ_by_band_are_refused() -> None:
+    with pytest.raises(FiresegError, match="BOA_ADD_OFFSET of 900, 1000"):
+        find_offset(list_pairs({"BOA_ADD_OFFSET": -1000}, {"BOA_ADD_OFFSET": -900}))
+
+
+@pytest.mark.parametrize(
+    ("record", "date"),
+    [
+        ({}, None),
+        (REQUEST, "2019-08-17T00:00:00Z/2019-10-06T00:00:00Z"),
+        (REQUEST | {"acquisition_date": ["2019/08/28_11:52:21"]}, "2019-08-28T11:52:21Z"),
+        ({"properties": {"datetime": "2019-08-28T11:52:21.024Z"}}, "2019-08-28T11:52:21Z"),
+        ({"DATATAKE_1_DATATAKE_SENSING_START": "2019-08-28T11:52:21.024Z"}, "2019-08-28T11:52:21Z"),
+        ({"acquisition_date": "2019-08-28"}, "2019-08-28"),
+        ({"acquisition_date": "yesterday"}, None),
+        ({"PRODUCT_URI": PRODUCT}, "2022-08-28T11:52:21Z"),
+        ({"timeRange": {"from": "2019-08-28", "to": "2019-08-28"}}, "2019-08-28"),
+        ({"timeRange": {"from": "2019-08-28"}}, None),
+    ],
+)
+def test_the_date_is_the_acquisition_else_the_interval_searched(record: dict[str, Any], date: str | None) -> None:
+    assert find_date(list_pairs(record)) == date
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"", "empty"), (b'{"a": ', "no readable json"), (b"\xff", "no readable json"), (b"[1]", "list")],
+)
+def test_a_json_that_cannot_be_used_is_refused_by_name(tmp_path: Path, content: bytes, what: str) -> None:
+    path = tmp_path / "a_S2L2A.json"
+    path.write_bytes(content)
+    with pytest.raises(FiresegError, match=rf"a_S2L2A\.json: .*{what}"):
+        read_metadata(path)

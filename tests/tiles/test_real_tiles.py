@@ -1,0 +1,138 @@
+"""Real masks and real fires: counts against those worked out from the rasters by other means (Pillow and loops)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from fireseg.data.bands import BAND_NAMES
+from fireseg.prepare.tiling import Patch, cut_patches, settle_labels
+from fireseg.tiles.reader import Tile, read_tile, search_tiles
+from tests.data.cems_overlay import overlay_cems
+from tests.data.look_alike_tiles import write_raster
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif("FIRESEG_REAL_DATA" not in os.environ, reason="FIRESEG_REAL_DATA names no folder of real fires"),
+]
+
+CALIFORNIA_BANDS = ("B02", "B03", "B04", "B08", "B12")
+
+
+@pytest.fixture(scope="module")
+def real() -> Path:
+    return Path(os.environ["FIRESEG_REAL_DATA"])
+
+
+@pytest.fixture(scope="module")
+def cems(real: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tile]:
+    root = tmp_path_factory.mktemp("cems")
+    for name in ("EMSR382_AOI01_01", "EMSR382_AOI01_02"):
+        overlay_cems(real / "cems" / name, root / "train" / "EMSR382" / "AOI01" / name)
+    return {files.name: read_tile(files, BAND_NAMES) for files in search_tiles(root).tiles}
+
+
+def cut_all(tile: Tile, *, stride: int, is_once: bool) -> list[Patch]:
+    labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
+    return list(cut_patches(tile.image, labels, size=256, stride=stride, is_once=is_once))
+
+
+def total(patches: list[Patch]) -> tuple[list[int], list[int]]:
+    delineated = np.sum([patch.facts.delineated for patch in patches], axis=0)
+    return delineated.tolist(), np.sum([patch.facts.graded for patch in patches], axis=0).tolist()
+
+
+def test_a_cems_tile_is_read_whole(cems: dict[str, Tile]) -> None:
+    tile = cems["EMSR382_AOI01_01"]
+    assert tile.image.shape == (1380, 1129, 7)
+    assert tile.bounds_lonlat == pytest.approx((-15.763778601, 27.965664345, -15.64971128, 28.090828762))
+    assert tile.date == "2019-08-17T00:00:00Z/2019-10-06T00:00:00Z"
+    assert np.bincount(tile.delineation.ravel()).tolist() == [1_042_625, 515_395]
+    assert tile.grading is not None
+    assert np.bincount(tile.grading.ravel()).tolist() == [1_019_972, 0, 127_291, 335_771, 74_986]
+    assert tile.cloud is not None
+    assert np.bincount(tile.cloud.ravel()).tolist() == [1_346_789, 173_599, 0, 37_632]
+    assert tile.flags == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "graded_only", "delineated_only"), [("EMSR382_AOI01_01", 22_836, 183), ("EMSR382_AOI01_02", 42, 0)]
+)
+def test_delineation_and_grading_disagree_as_counted(
+    cems: dict[str, Tile], name: str, graded_only: int, delineated_only: int
+) -> None:
+    tile = cems[name]
+    labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown, disagreement="ignore")
+    assert labels.disagreements == (graded_only, delineated_only)
+    known = (labels.delineation != 255) & (labels.grading != 255)
+    assert ((labels.delineation[known] > 0) == (labels.grading[known] > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "delineated", "graded"),
+    [
+        ("EMSR382_AOI01_01", [870_758, 476_031], [864_655, 0, 111_361, 296_977, 73_796]),
+        ("EMSR382_AOI01_02", [746_588, 428_545], [746_546, 0, 149_008, 193_917, 85_662]),
+    ],
+)
+def test_every_label_under_clear_sky_counts_once_over_the_windows_of_a_validation_tile(
+    cems: dict[str, Tile], name: str, delineated: list[int], graded: list[int]
+) -> None:
+    assert total(cut_all(cems[name], stride=256, is_once=True)) == (delineated, graded)
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "num_windows", "num_cloudy"),
+    [
+        ("EMSR382_AOI01_01", 224, 35, 3),
+        ("EMSR382_AOI01_01", 256, 30, 2),
+        ("EMSR382_AOI01_02", 224, 35, 8),
+        ("EMSR382_AOI01_02", 256, 30, 8),
+    ],
+)
+def test_windows_more_than_half_under_cloud_are_left_out(
+    cems: dict[str, Tile], name: str, stride: int, num_windows: int, num_cloudy: int
+) -> None:
+    patches = cut_all(cems[name], stride=stride, is_once=False)
+    reasons = [patch.facts.why_left_out(0.5) for patch in patches]
+    assert (len(reasons), reasons.count("cloud"), reasons.count("unlabelled")) == (num_windows, num_cloudy, 0)
+
+
+def test_fires_of_california_are_read_by_the_names_of_their_bands(real: Path) -> None:
+    tiles = search_tiles(real / "california").tiles
+    assert [files.split for files in tiles] == ["train"] * 9 + ["val"] * 3
+    assert len({files.activation for files in tiles}) == 12
+    burned = {}
+    for files in tiles:
+        tile = read_tile(files, CALIFORNIA_BANDS)
+        assert not tile.unknown.any()
+        assert all("0 in every band" in flag for flag in tile.flags)
+        burned[files.name] = int((tile.delineation == 1).sum())
+    assert sum(burned.values()) == 111_713
+    assert burned["LIDIA_20250108"] == 4_274
+
+
+def test_every_label_of_the_fires_of_validation_counts_once(real: Path) -> None:
+    counts = np.zeros(2, np.int64)
+    for files in search_tiles(real / "california" / "val").tiles:
+        tile = read_tile(files, CALIFORNIA_BANDS)
+        labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
+        for patch in cut_patches(tile.image, labels, size=128, stride=128, is_once=True):
+            counts += patch.facts.delineated
+    assert counts.tolist() == [39_517 + 46_351 + 44_084, 11_108 + 4_274 + 6_541]
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1])
+def test_real_ground_is_flagged_exactly_if_the_offset_was_left_on(real: Path, tmp_path: Path, offset: float) -> None:
+    for files in search_tiles(real / "california").tiles:
+        with rasterio.open(files.image) as raster:
+            values = raster.read() + np.float32(offset)
+        values[:, (values == offset).all(axis=0)] = np.nan
+        write_raster(tmp_path / f"{files.name}_S2L2A.tif", values, descriptions=CALIFORNIA_BANDS)
+        write_raster(tmp_path / f"{files.name}_DEL.tif", np.zeros(values.shape[1:], np.uint8))
+    flagged = [read_tile(files, CALIFORNIA_BANDS).flags for files in search_tiles(tmp_path).tiles]
+    assert ["left on" in "".join(flags) for flags in flagged] == [bool(offset)] * 12
