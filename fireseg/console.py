@@ -20,14 +20,14 @@ class _Terminated(BaseException):
     """SIGTERM came. Not an `Exception`, so that nothing on the way takes it for a fault to go on from."""
 
 
-def named(metavar: str) -> Any:
+def metavar(metavar: str) -> Any:
     """How a door calls an option's value in its help, where None only means that nothing was said."""
     import tyro
 
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
-def run_door(door: Callable[..., int], arguments: Sequence[str] | None = None, *, program: str, stopped: str) -> int:
+def run_command(door: Callable[..., int], arguments: Sequence[str] | None = None, *, program: str, stopped: str) -> int:
     """Reads a command line by the signature of a function, calls it, and says in one line what went wrong.
 
     Args:
@@ -80,12 +80,12 @@ def start_logging() -> None:
         logger.addHandler(_Console())
 
 
-def watch(batches: Any, label: str) -> Iterable[Any]:
+def progress_bar(batches: Any, label: str) -> Iterable[Any]:
     """Puts a progress bar with the time left around batches; without a terminal there is none."""
     return tqdm(batches, desc=label, unit="batch", leave=False, disable=not sys.stderr.isatty())
 
 
-def describe(row: Mapping[str, Any], *, total: int, seconds_left: float) -> str:
+def format_epoch(row: Mapping[str, Any], *, total: int, seconds_left: float) -> str:
     """One line an epoch.
 
     Args:

@@ -27,7 +27,7 @@ _BROKEN = (
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; what was written there takes its place at the end.
 
     A process killed at any moment leaves the old file, or the new one. The content is forced to
@@ -103,7 +103,7 @@ MANIFEST = "sample.json"
 Settings = Mapping[str, Any]
 
 
-def make_once(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:
+def build_once(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:
     """Makes a folder, or finds it made.
 
     It appears with all its files at once; killed on the way, there is none. Processes that want the
@@ -157,7 +157,7 @@ def _make_whole(root: Path, settings: Settings, write: Callable[[Path], None]) -
     try:
         part.mkdir()
         write(part)
-        with replacing(part / MANIFEST) as file:
+        with atomic_write(part / MANIFEST) as file:
             content = {"settings": settings, "files": _count_files(part)}
             file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         part.replace(root)

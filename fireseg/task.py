@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 IGNORE_INDEX = 255
 """Mask value of a pixel that nobody labelled: it weighs nothing in losses, metrics and statistics."""
 
-DELINEATION = ("background", "fire")
+DELINEATION_CLASSES = ("background", "fire")
 
-GRADING = ("no_damage", "negligible", "moderate", "high", "destroyed")
+GRADING_CLASSES = ("no_damage", "negligible", "moderate", "high", "destroyed")
 
 # Unburned ground stays grey so that the burned classes carry the picture; the ramp is readable
 # without colour vision because it darkens steadily.
@@ -45,7 +45,7 @@ def get_class_names(num_classes: int) -> tuple[str, ...]:
         >>> get_class_names(2)
         ('background', 'fire')
     """
-    for names in (DELINEATION, GRADING):
+    for names in (DELINEATION_CLASSES, GRADING_CLASSES):
         if len(names) == num_classes:
             return names
     raise FiresegError(

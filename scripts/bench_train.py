@@ -24,7 +24,7 @@ from fireseg import config
 from fireseg.engine import Interrupts
 from fireseg.engine.optimizer import adamw
 from fireseg.runs.folder import ResumePoint, RunFolder
-from fireseg.train.build import Training, assemble
+from fireseg.train.build import Training, build_training
 from fireseg.train.run import run_epochs
 
 
@@ -80,7 +80,7 @@ def build(folder: Path, options: argparse.Namespace) -> Training:
         settings = config.settle(compose("train", overrides), overrides)
     run = RunFolder.create(folder, "run")
     run.write_config(settings)
-    training = assemble(settings, run, ResumePoint(None, None, None))
+    training = build_training(settings, run, ResumePoint(None, None, None))
     training.tracker.start(run_name="bench", params=settings, tags={}, dataset={}, run_ids=None)
     return training
 

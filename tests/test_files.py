@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fireseg.errors import FiresegError
-from fireseg.files import disk_error, load_tensors, replacing
+from fireseg.files import atomic_write, disk_error, load_tensors
 
 
 def test_a_file_takes_its_place_only_when_it_is_whole(tmp_path: Path):
@@ -19,7 +19,7 @@ def test_a_file_takes_its_place_only_when_it_is_whole(tmp_path: Path):
     path.write_text("old")
 
     def write_half() -> None:
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             part.write_text("ne")
             raise KeyError
 
@@ -34,7 +34,7 @@ def test_a_finished_file_replaces_the_old_one(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text("new")
 
     assert path.read_text() == "new"
@@ -44,7 +44,7 @@ def test_a_full_disk_is_one_clear_line_and_the_old_file_stays(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
-    with pytest.raises(FiresegError, match=r"a\.txt: the disk is full"), replacing(path):
+    with pytest.raises(FiresegError, match=r"a\.txt: the disk is full"), atomic_write(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     assert path.read_text() == "old"
@@ -55,7 +55,7 @@ def test_a_folder_of_others_is_named():
 
 
 def test_tensors_come_back_as_they_were(tmp_path: Path):
-    with replacing(tmp_path / "a.pt") as part:
+    with atomic_write(tmp_path / "a.pt") as part:
         torch.save({"x": torch.arange(3), "n": [1, "two"]}, part)
 
     content = load_tensors(tmp_path / "a.pt")

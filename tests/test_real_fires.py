@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from fireseg import config
 from fireseg.engine import Interrupts
 from fireseg.runs.folder import ResumePoint, RunFolder
-from fireseg.train.build import assemble
+from fireseg.train.build import build_training
 from fireseg.train.run import run_epochs
 
 BANDS = ("B02", "B03", "B04", "B08", "B12")
@@ -62,7 +62,7 @@ def train(patches: Path, folder: Path, *overrides: str) -> list[dict[str, float]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
         settled = config.settle(compose("train", settings), settings)
     run = RunFolder.create(folder, "run")
-    run_epochs(assemble(settled, run, ResumePoint(None, None, None)), Interrupts())
+    run_epochs(build_training(settled, run, ResumePoint(None, None, None)), Interrupts())
     return run.read_metrics()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.task import DELINEATION, GRADING, Task, get_class_names
+from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, Task, get_class_names
 
 
 def test_class_names_are_those_of_the_products():
@@ -18,12 +18,12 @@ def test_other_class_counts_are_refused_with_the_way_out():
 
 def test_every_class_needs_a_name():
     with pytest.raises(FiresegError, match=r"2 names for task\.num_classes=5"):
-        Task(name="gra", num_classes=5, class_names=DELINEATION)
+        Task(name="gra", num_classes=5, class_names=DELINEATION_CLASSES)
 
 
 def test_the_ignored_value_must_not_be_a_class():
     with pytest.raises(FiresegError, match="4 is one of the classes 0 to 4"):
-        Task(name="gra", num_classes=5, class_names=GRADING, ignore_index=4)
+        Task(name="gra", num_classes=5, class_names=GRADING_CLASSES, ignore_index=4)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 7])

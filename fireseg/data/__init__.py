@@ -24,7 +24,7 @@ _HOMES = {
     "FireAwareAugmentation": "augment",
     "WildfireDataModule": "module",
     "WildfirePatchDataset": "dataset",
-    "compute_class_weights": "balance",
+    "compute_class_weights": "module",
     "get_strong_augmentation": "augment",
     "get_training_augmentation": "augment",
 }

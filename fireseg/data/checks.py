@@ -13,9 +13,9 @@ import numpy as np
 
 from fireseg.data.bands import select_bands
 from fireseg.data.format import Manifest
-from fireseg.data.patches import WAYS_OUT, Fault, PatchSource
+from fireseg.data.patches import CURES, Fault, PatchSource
 from fireseg.data.reader import find_sources
-from fireseg.data.statistics import PatchFacts, SplitScan, scan_split
+from fireseg.data.statistics import PatchStatistics, SplitStatistics, scan_split
 from fireseg.errors import FiresegError
 from fireseg.task import IGNORE_INDEX, Task
 
@@ -23,7 +23,7 @@ LOWEST, HIGHEST = -0.2, 2.0
 """Reflectance outside of this is none: correction errors reach a little below 0, bright cloud above 1."""
 
 
-def judge_patches(scan: SplitScan, task: Task) -> list[Fault]:
+def judge_patches(scan: SplitStatistics, task: Task) -> list[Fault]:
     """Every fault of every patch of a split, sorted by path.
 
     Args:
@@ -45,7 +45,7 @@ def judge_patches(scan: SplitScan, task: Task) -> list[Fault]:
     return sorted(faults)
 
 
-def judge_split(folder: Path, patches: Sequence[PatchFacts], task: Task) -> list[str]:
+def judge_split(folder: Path, patches: Sequence[PatchStatistics], task: Task) -> list[str]:
     """Faults of the training split as a whole, given the patches that have none themselves.
 
     Args:
@@ -65,7 +65,7 @@ def judge_split(folder: Path, patches: Sequence[PatchFacts], task: Task) -> list
     return faults
 
 
-def judge_bands(source: PatchSource, patches: Sequence[PatchFacts], bands: Sequence[str]) -> list[str]:
+def judge_bands(source: PatchSource, patches: Sequence[PatchStatistics], bands: Sequence[str]) -> list[str]:
     """A fault if the channels of a split do not hold the bands wanted."""
     try:
         select_bands(patches[0].image_shape[2], bands, source.bands)
@@ -74,7 +74,7 @@ def judge_bands(source: PatchSource, patches: Sequence[PatchFacts], bands: Seque
     return []
 
 
-def _image_form(facts: PatchFacts) -> Iterator[str]:
+def _image_form(facts: PatchStatistics) -> Iterator[str]:
     shape = facts.image_shape
     if facts.image_dtype != "float32":
         integers = facts.image_dtype.lstrip("u").startswith("int")
@@ -88,19 +88,19 @@ def _image_form(facts: PatchFacts) -> Iterator[str]:
         yield f"{_size(shape)} pixels, but its mask has {_size(facts.mask_shape)}; cut both from the same window"
 
 
-def _mask_form(facts: PatchFacts) -> Iterator[str]:
+def _mask_form(facts: PatchStatistics) -> Iterator[str]:
     if facts.mask_dtype != "uint8":
         yield f"{facts.mask_dtype}, but a mask is uint8; save mask.astype(np.uint8)"
     if len(facts.mask_shape) != 2:
         yield f"shape {facts.mask_shape}, but a mask is (height, width)"
 
 
-def _odd_size(facts: PatchFacts, usual: tuple[tuple[int, ...], int], num_patches: int) -> str:
+def _odd_size(facts: PatchStatistics, usual: tuple[tuple[int, ...], int], num_patches: int) -> str:
     shape, count = usual
     return f"shape {facts.image_shape}, but {count} of the {num_patches} patches here have {shape}; cut all to one size"
 
 
-def _image_values(facts: PatchFacts) -> Iterator[str]:
+def _image_values(facts: PatchStatistics) -> Iterator[str]:
     span = f"values from {facts.low:.4g} to {facts.high:.4g}"
     if facts.num_not_finite:
         yield f"{facts.num_not_finite} values are NaN or infinite; set them to 0, and the mask there to 255"
@@ -118,7 +118,7 @@ def _image_values(facts: PatchFacts) -> Iterator[str]:
         yield f"{span}, but reflectance is wanted, mostly 0 to 1; divide by what the values were multiplied with"
 
 
-def _mask_values(facts: PatchFacts, task: Task) -> Iterator[str]:
+def _mask_values(facts: PatchStatistics, task: Task) -> Iterator[str]:
     strange = [value for value in facts.pixels if value >= task.num_classes and value != task.ignore_index]
     if strange:
         came = ("value " if len(strange) == 1 else "values ") + ", ".join(map(str, strange[:5]))
@@ -153,7 +153,7 @@ class Survey:
         notes: What the user should know though it stops nothing.
     """
 
-    splits: Mapping[str, tuple[PatchFacts, ...]]
+    splits: Mapping[str, tuple[PatchStatistics, ...]]
     sources: Mapping[str, PatchSource]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -207,7 +207,7 @@ def survey(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "sto
 
 
 def channel_statistics(
-    patches: Sequence[PatchFacts], bands: Sequence[str], ignore_index: int, stored: Sequence[str] | None = None
+    patches: Sequence[PatchStatistics], bands: Sequence[str], ignore_index: int, stored: Sequence[str] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each band over all labelled pixels.
 
@@ -230,19 +230,19 @@ def channel_statistics(
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def class_counts(patches: Sequence[PatchFacts], num_classes: int) -> tuple[int, ...]:
+def class_counts(patches: Sequence[PatchStatistics], num_classes: int) -> tuple[int, ...]:
     """Pixels of each class over all patches."""
     return tuple(sum(facts.pixels.get(value, 0) for facts in patches) for value in range(num_classes))
 
 
-def _sound(scan: SplitScan, faults: Sequence[Fault]) -> tuple[PatchFacts, ...]:
+def _sound(scan: SplitStatistics, faults: Sequence[Fault]) -> tuple[PatchStatistics, ...]:
     bad = {fault.patch for fault in faults}
     return tuple(facts for facts in scan.patches if facts.name not in bad)
 
 
 def _leave_ungraded(
-    scans: Mapping[str, SplitScan], splits: Mapping[str, tuple[PatchFacts, ...]]
-) -> tuple[dict[str, tuple[PatchFacts, ...]], list[str]]:
+    scans: Mapping[str, SplitStatistics], splits: Mapping[str, tuple[PatchStatistics, ...]]
+) -> tuple[dict[str, tuple[PatchStatistics, ...]], list[str]]:
     """The patches of tiles that somebody graded, and notes of how many are none. The test split may go altogether."""
     graded, notes = {}, []
     for split, patches in splits.items():
@@ -257,8 +257,8 @@ def _leave_ungraded(
 
 
 def _judge_whole(
-    scans: Mapping[str, SplitScan],
-    splits: Mapping[str, tuple[PatchFacts, ...]],
+    scans: Mapping[str, SplitStatistics],
+    splits: Mapping[str, tuple[PatchStatistics, ...]],
     bad: Mapping[str, list[Fault]],
     task: Task,
     bands: Sequence[str],
@@ -269,7 +269,7 @@ def _judge_whole(
         if patches:
             faults += judge_bands(scans[split].source, patches, bands)
         elif not scans[split].patches and not scans[split].faults:
-            faults.append(f"{folder}: no patch in it; {WAYS_OUT}")
+            faults.append(f"{folder}: no patch in it; {CURES}")
         elif bad[split]:
             faults.append(f"{folder}: no patch without a fault in it")
         else:
@@ -286,7 +286,7 @@ def _first_of(faults: Sequence[Fault]) -> list[str]:
     return [*map(str, faults[:NUM_SHOWN]), f"{more}data.on_bad=skip leaves such patches out"]
 
 
-def _left_out(scans: Mapping[str, SplitScan], bad: Mapping[str, list[Fault]]) -> list[str]:
+def _left_out(scans: Mapping[str, SplitStatistics], bad: Mapping[str, list[Fault]]) -> list[str]:
     notes = []
     for split, faults in bad.items():
         if faults:
@@ -314,7 +314,7 @@ def _note_constant_bands(bands: Sequence[str], std: Sequence[float]) -> list[str
     return [f"data.bands: {' '.join(flat)} has the same value in all training pixels; leave out what says nothing"]
 
 
-def _fingerprint(splits: Mapping[str, tuple[PatchFacts, ...]]) -> str:
+def _fingerprint(splits: Mapping[str, tuple[PatchStatistics, ...]]) -> str:
     digest = hashlib.sha256()
     for split, patches in splits.items():
         for facts in patches:

@@ -19,7 +19,7 @@ from fireseg.data.bands import check_bands, to_reflectance
 from fireseg.data.patches import IMAGE_END, MASK_END, SPLITS
 from fireseg.errors import FiresegError
 
-FORMAT = 1
+FORMAT_VERSION = 1
 """Counts up whenever a reader of before could not read what is written now."""
 
 MANIFEST = "manifest.json"
@@ -234,7 +234,7 @@ def npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
 
-RECORD = "tiles.jsonl"
+JOURNAL_NAME = "tiles.jsonl"
 """First line: what was asked for. Then a line a tile, in their order."""
 
 MANIFEST_NAME = "manifest.json"
@@ -289,9 +289,9 @@ def read_manifest(root: Path) -> Manifest | None:
 
 def _understand(path: Path, content: dict[str, Any]) -> Manifest:
     number = content["format"]
-    if not isinstance(number, int) or number > FORMAT:
+    if not isinstance(number, int) or number > FORMAT_VERSION:
         raise FiresegError(
-            f"{path}: format {number}, but this version of fireseg knows formats up to {FORMAT}; "
+            f"{path}: format {number}, but this version of fireseg knows formats up to {FORMAT_VERSION}; "
             "update fireseg, or make the patches anew with this one"
         )
     try:

@@ -21,11 +21,11 @@ from fireseg.data.checks import Survey, survey
 from fireseg.data.dataset import EpochBatches, Sample, WildfirePatchDataset
 from fireseg.data.format import masks_file
 from fireseg.data.loader import Batches, count_slots, free_shared_bytes, make_loader, stack, stop_workers
-from fireseg.data.patches import MASK_END, WAYS_OUT, read_array
+from fireseg.data.patches import CURES, MASK_END, read_array
 from fireseg.data.reader import map_array
-from fireseg.data.statistics import PatchFacts, count_values
+from fireseg.data.statistics import PatchStatistics, count_values
 from fireseg.errors import FiresegError
-from fireseg.task import DELINEATION, IGNORE_INDEX, Task, inverse_frequency_weights
+from fireseg.task import DELINEATION_CLASSES, IGNORE_INDEX, Task, inverse_frequency_weights
 
 
 def compute_class_weights(
@@ -78,13 +78,13 @@ def _iter_masks(folder: Path, num_classes: int) -> Iterator[tuple[str, NDArray[A
         return
     paths = sorted(folder.glob(f"*{MASK_END}"))
     if not paths:
-        raise FiresegError(f"{folder}: no *{MASK_END} in it; {WAYS_OUT}")
+        raise FiresegError(f"{folder}: no *{MASK_END} in it; {CURES}")
     for path in paths:
         yield str(path), read_array(path)
 
 
 def sampling_weights(
-    patches: Sequence[PatchFacts], *, fire_weight: float, fire_threshold: float, ignore_index: int = IGNORE_INDEX
+    patches: Sequence[PatchStatistics], *, fire_weight: float, fire_threshold: float, ignore_index: int = IGNORE_INDEX
 ) -> tuple[float, ...]:
     """How often each patch is drawn, beside the others.
 
@@ -99,7 +99,7 @@ def sampling_weights(
 
 Maker = Callable[[Path], None]
 
-_DEL = Task(name="del", num_classes=2, class_names=DELINEATION)
+_DEL = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
 
 
 class WildfireDataModule:
@@ -228,7 +228,7 @@ class WildfireDataModule:
         """
         return self._batches("test")
 
-    def pick_val(self, num_patches: int) -> Batch:
+    def sample_validation(self, num_patches: int) -> Batch:
         """Some validation patches to look at, up to three quarters of them with fire: the same each time.
 
         Args:

@@ -17,7 +17,7 @@ SPLITS = ("train", "val", "test")
 
 IMAGE_END, MASK_END = "_image.npy", "_mask.npy"
 
-WAYS_OUT = (
+CURES = (
     "data.root names the folder that python -m fireseg.prepare made, or one that holds train and val with "
     "<name>_image.npy and <name>_mask.npy in them; without data of your own try data=sample"
 )

@@ -17,20 +17,20 @@ from fireseg.data.bands import to_reflectance
 from fireseg.data.format import (
     AGAIN,
     IMAGES,
+    JOURNAL_NAME,
     MANIFEST_NAME,
     MASKS,
     METADATA,
-    RECORD,
     Manifest,
     MaskName,
     masks_file,
     read_manifest,
 )
 from fireseg.data.patches import (
+    CURES,
     IMAGE_END,
     MASK_END,
     SPLITS,
-    WAYS_OUT,
     Fault,
     Part,
     PatchFolder,
@@ -249,13 +249,13 @@ def open_source(folder: Path, task_name: str | None = None) -> PatchSource:
         FiresegError: If there is no such folder, no patch in it, or its files do not fit together.
     """
     if not folder.is_dir():
-        raise FiresegError(f"{folder}: no such folder; {WAYS_OUT}")
+        raise FiresegError(f"{folder}: no such folder; {CURES}")
     manifest = _read_manifest(folder.parent)
     source = _open(folder, manifest, task_name or (manifest and manifest.task) or "del")
     if isinstance(source, PatchFolder):
         source = source.take(list_patches(folder)[0])
     if not source.names:
-        raise FiresegError(f"{folder}: no patch in it, that is no *{IMAGE_END} with its *{MASK_END}; {WAYS_OUT}")
+        raise FiresegError(f"{folder}: no patch in it, that is no *{IMAGE_END} with its *{MASK_END}; {CURES}")
     return source
 
 
@@ -266,17 +266,17 @@ def find_splits(root: Path) -> dict[str, Path]:
         FiresegError: If the root or one of the two that training needs is missing.
     """
     if not root.is_dir():
-        raise FiresegError(f"{root}: no such folder; {WAYS_OUT}")
+        raise FiresegError(f"{root}: no such folder; {CURES}")
     found = {split: root / split for split in SPLITS if (root / split).is_dir()}
     if missing := [split for split in ("train", "val") if split not in found]:
-        raise FiresegError(*(f"{root / split}: no such folder, but training needs it; {WAYS_OUT}" for split in missing))
+        raise FiresegError(*(f"{root / split}: no such folder, but training needs it; {CURES}" for split in missing))
     return found
 
 
 def _read_manifest(root: Path) -> Manifest | None:
     """The manifest, or nothing where the patches are others'. Without one, patches of ours are not all there."""
     manifest = read_manifest(root)
-    ours = (root / RECORD, *root.glob(f"*/{IMAGES}"))
+    ours = (root / JOURNAL_NAME, *root.glob(f"*/{IMAGES}"))
     if manifest is None and (found := next((path for path in ours if path.exists()), None)):
         raise FiresegError(f"{root}: has {found.relative_to(root)}, but no {MANIFEST_NAME}: not whole yet; {AGAIN}")
     return manifest

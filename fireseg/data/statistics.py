@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from fireseg.data.patches import Fault, PatchSource, Stamp, UnreadableError
 from fireseg.errors import FiresegError
-from fireseg.files import replacing
+from fireseg.files import atomic_write
 from fireseg.task import IGNORE_INDEX
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchFacts:
+class PatchStatistics:
     """One patch in numbers. Those about pixels are there only where image and mask fit together.
 
     Args:
@@ -76,7 +76,7 @@ class PatchFacts:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> PatchFacts:
+    def from_json(cls, record: dict[str, Any]) -> PatchStatistics:
         """The facts that `to_json` wrote."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in record.items()
@@ -91,7 +91,7 @@ def count_values(mask: NDArray[np.uint8]) -> dict[int, int]:
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
-def measure(name: str, image: NDArray[Any], mask: NDArray[Any], ignore_index: int) -> PatchFacts:
+def measure_patch(name: str, image: NDArray[Any], mask: NDArray[Any], ignore_index: int) -> PatchStatistics:
     """Counts and sums of one patch.
 
     Args:
@@ -109,11 +109,11 @@ def measure(name: str, image: NDArray[Any], mask: NDArray[Any], ignore_index: in
     }
     types_fit = image.dtype == np.float32 and mask.dtype == np.uint8
     if not types_fit or image.ndim != 3 or image.shape[:2] != mask.shape or image.size == 0:
-        return PatchFacts(**facts)
+        return PatchStatistics(**facts)
     facts |= _extent(image)
     if not facts["num_not_finite"]:
         facts |= _sums(image, mask, ignore_index)
-    return PatchFacts(**facts, pixels=count_values(mask), digest=_digest(image, mask))
+    return PatchStatistics(**facts, pixels=count_values(mask), digest=_digest(image, mask))
 
 
 def _extent(image: NDArray[np.float32]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ CACHE_VERSION = 1
 
 
 @dataclass(frozen=True)
-class SplitScan:
+class SplitStatistics:
     """What lies in a split folder.
 
     Args:
@@ -157,7 +157,7 @@ class SplitScan:
     """
 
     source: PatchSource
-    patches: tuple[PatchFacts, ...]
+    patches: tuple[PatchStatistics, ...]
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -167,7 +167,9 @@ class SplitScan:
         return self.source.folder
 
 
-def scan_split(source: PatchSource, *, ignore_index: int = IGNORE_INDEX, num_threads: int | None = None) -> SplitScan:
+def scan_split(
+    source: PatchSource, *, ignore_index: int = IGNORE_INDEX, num_threads: int | None = None
+) -> SplitStatistics:
     """Reads every patch of a split once, ever.
 
     What is found does not depend on the task, but for the ignored value, nor on the number of
@@ -187,14 +189,14 @@ def scan_split(source: PatchSource, *, ignore_index: int = IGNORE_INDEX, num_thr
     if fresh := [name for name in stamps if name not in facts]:
         try:
             for name, found in _measure_all(source.take(fresh), ignore_index, num_threads):
-                if isinstance(found, PatchFacts):
+                if isinstance(found, PatchStatistics):
                     facts[name] = found
                 else:
                     faults.append(found)
         finally:  # an interrupted pass goes on where it was
             notes += _write_cache(cache, ignore_index, stamps, facts)
     patches = tuple(facts[name] for name in stamps if name in facts)
-    return SplitScan(source, patches, tuple(sorted(faults)), tuple(notes))
+    return SplitStatistics(source, patches, tuple(sorted(faults)), tuple(notes))
 
 
 class _Bar(tqdm):
@@ -205,16 +207,16 @@ class _Bar(tqdm):
 
 def _measure_all(
     source: PatchSource, ignore_index: int, num_threads: int | None
-) -> Iterator[tuple[str, PatchFacts | Fault]]:
+) -> Iterator[tuple[str, PatchStatistics | Fault]]:
     """Facts or a fault for each, in the order of the names, whatever the number of threads."""
     names, title = source.names, f"checking {source.folder}"
 
-    def look(index: int) -> PatchFacts | Fault:
+    def look(index: int) -> PatchStatistics | Fault:
         try:
             image, mask = source.read(index)
         except UnreadableError as error:
             return error.fault
-        return measure(names[index], image, mask, ignore_index)
+        return measure_patch(names[index], image, mask, ignore_index)
 
     with _threads(num_threads) as pool:
         found = pool.map(look, range(len(names)))
@@ -232,25 +234,27 @@ def _threads(num_threads: int | None) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _read_cache(path: Path, ignore_index: int) -> dict[str, tuple[Stamp, PatchFacts]]:
+def _read_cache(path: Path, ignore_index: int) -> dict[str, tuple[Stamp, PatchStatistics]]:
     """What an earlier pass found; nothing where there was none, or it was another version's, or is not readable."""
     try:
         content = json.loads(path.read_text())
         if (content["version"], content["ignore_index"]) != (CACHE_VERSION, ignore_index):
             return {}
-        return {record["name"]: (tuple(stamp), PatchFacts.from_json(record)) for stamp, record in content["patches"]}
+        return {
+            record["name"]: (tuple(stamp), PatchStatistics.from_json(record)) for stamp, record in content["patches"]
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _write_cache(
-    path: Path, ignore_index: int, stamps: Mapping[str, Stamp], facts: Mapping[str, PatchFacts]
+    path: Path, ignore_index: int, stamps: Mapping[str, Stamp], facts: Mapping[str, PatchStatistics]
 ) -> list[str]:
     """Keeps what was found; returns a note if the folder cannot be written."""
     patches = [(stamps[name], facts[name].to_json()) for name in stamps if name in facts]
     content = {"version": CACHE_VERSION, "ignore_index": ignore_index, "patches": patches}
     try:
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(content))
     except FiresegError as error:
         return [f"{error}; until then all its patches are read again at each start"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import PositiveInt
 
-from fireseg.files import replacing
+from fireseg.files import atomic_write
 
 LAST = "last.pt"
 
@@ -60,7 +60,7 @@ class Checkpoints:
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:  # what torch makes of a full disk: "unexpected pos 704 vs 598"

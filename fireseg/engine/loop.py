@@ -21,10 +21,10 @@ from fireseg.engine.signals import Interrupts
 from fireseg.engine.state import TrainingState
 from fireseg.errors import FiresegError
 
-LOOK_EVERY = 50
+CHECK_EVERY = 50
 
 
-class FiniteWatch:
+class FiniteLossCheck:
     """Remembers on the device the first step whose loss was not finite; the host looks now and then.
 
     Reading a value makes the host wait for the device, so it is read every fiftieth step and
@@ -45,7 +45,7 @@ class FiniteWatch:
         is_first = ~torch.isfinite(loss.detach()) & (self._first == 0)
         self._first = torch.where(is_first, step, self._first)
         self._names[step] = names
-        if step % LOOK_EVERY == 0:
+        if step % CHECK_EVERY == 0:
             self.look()
 
     def look(self) -> None:
@@ -76,7 +76,7 @@ class SizedIterable(Protocol):
     def __iter__(self) -> Iterator[Batch]: ...
 
 
-Watch = Callable[[SizedIterable, str], Iterable[Batch]]
+ProgressBar = Callable[[SizedIterable, str], Iterable[Batch]]
 
 
 class Epoch(NamedTuple):
@@ -191,7 +191,7 @@ class Engine:
         metrics: Metrics,
         seed: int,
         interrupts: Interrupts | None = None,
-        watch: Watch = lambda batches, label: batches,
+        watch: ProgressBar = lambda batches, label: batches,
     ) -> Iterator[Epoch]:
         """Yields every epoch from the one after `state.epoch` on.
 
@@ -219,7 +219,7 @@ class Engine:
             train, num_images = self._train(state, batches, loss, metrics, interrupts, number)
             between = time.perf_counter()
             batches = watch(self._limited(data.val_dataloader()), f"epoch {number} val")
-            val = self._validate(state.kept_model, batches, loss, metrics, interrupts)
+            val = self._validate(state.eval_model, batches, loss, metrics, interrupts)
             scheduler.step(state.scheduler, val["fire_iou"])
             state.epoch = number
             end = time.perf_counter()
@@ -236,7 +236,7 @@ class Engine:
     ) -> tuple[dict[str, float], int]:
         state.model.train()
         metrics.reset()
-        means, finite = _Means(), FiniteWatch(number, self.device)
+        means, finite = _Means(), FiniteLossCheck(number, self.device)
         for step, batch in enumerate(batches, start=1):
             with _memory_named(len(batch.names), self.device):
                 logits, total, parts, mask = self._forward(state.model, batch, loss)

@@ -47,7 +47,7 @@ class TrainingState:
             self.mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
 
     @property
-    def kept_model(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The model that is validated and kept: the running mean where there is one."""
         return self.model if self.mean is None else self.mean.module
 

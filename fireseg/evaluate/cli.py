@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fireseg.console import named, run_door, start_logging
+from fireseg.console import metavar, run_command, start_logging
 from fireseg.errors import SettingError
 
 
@@ -17,11 +17,11 @@ def evaluate(
     /,
     *,
     split: Literal["test", "val", "train"] = "test",
-    data: Annotated[Path | None, named("PATCHES")] = None,
-    against: Annotated[Path | None, named("RUN")] = None,
+    data: Annotated[Path | None, metavar("PATCHES")] = None,
+    against: Annotated[Path | None, metavar("RUN")] = None,
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto",
-    batch_size: Annotated[int | None, named("INT")] = None,
-    workers: Annotated[int | None, named("INT")] = None,
+    batch_size: Annotated[int | None, metavar("INT")] = None,
+    workers: Annotated[int | None, metavar("INT")] = None,
     no_track: bool = False,
 ) -> int:
     """Says how good a run is, fire by fire, beside an index that costs nothing.
@@ -48,12 +48,12 @@ def evaluate(
     ]:
         raise SettingError(*faults)
     # Only now: seconds that --help need not wait for.
-    from fireseg.evaluate.pipeline import Wish
+    from fireseg.evaluate.pipeline import EvaluateOptions
     from fireseg.evaluate.pipeline import evaluate as judge
 
     start_logging()
     judge(
-        Wish(
+        EvaluateOptions(
             run=run,
             split=split,
             data=data,
@@ -69,4 +69,6 @@ def evaluate(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line, does what it says, and returns what to end with."""
-    return run_door(evaluate, arguments, program="python -m fireseg.evaluate", stopped="the same command begins again")
+    return run_command(
+        evaluate, arguments, program="python -m fireseg.evaluate", stopped="the same command begins again"
+    )

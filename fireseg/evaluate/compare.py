@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from fireseg.errors import FiresegError
-from fireseg.evaluate.results import Content, to_plain
-from fireseg.metric import compare_pairs
-from fireseg.runs import Trained
+from fireseg.evaluate.results import Content, to_dict
+from fireseg.metric import compare_paired
+from fireseg.runs import TrainedModel
 
 
-def refuse_unlike(ours: Trained, theirs: Trained) -> None:
+def check_comparable(ours: TrainedModel, theirs: TrainedModel) -> None:
     """Refuses to compare runs that were not trained for the same thing on the same patches.
 
     Args:
@@ -60,9 +60,9 @@ def compare_runs(ours: Content, theirs: Content) -> dict[str, Any]:
         )
     labels = {fire["name"]: fire["iou"] for fire in theirs["fires"]}
     fires = [{"name": fire["name"], "ours": fire["iou"], "theirs": labels[fire["name"]]} for fire in ours["fires"]]
-    pairs = compare_pairs([_as_nan(fire["ours"]) for fire in fires], [_as_nan(fire["theirs"]) for fire in fires])
+    pairs = compare_paired([_as_nan(fire["ours"]) for fire in fires], [_as_nan(fire["theirs"]) for fire in fires])
     pooled = {key: one["methods"][0]["pixels"]["fire_iou"] for key, one in (("ours", ours), ("theirs", theirs))}
-    return to_plain(
+    return to_dict(
         {
             "name": name,
             "sha256": theirs["run"]["sha256"],
@@ -99,13 +99,13 @@ def _as_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _name_task(trained: Trained) -> str:
+def _name_task(trained: TrainedModel) -> str:
     return f"{trained.task.name} ({' '.join(trained.task.class_names)})"
 
 
-def _name_run(trained: Trained) -> str:
+def _name_run(trained: TrainedModel) -> str:
     return (trained.folder.path if trained.folder else trained.checkpoint).name
 
 
-def _get_root(trained: Trained) -> str:
+def _get_root(trained: TrainedModel) -> str:
     return str(trained.settings["data"].get("root"))

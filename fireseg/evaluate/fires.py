@@ -24,7 +24,7 @@ _SAME = 0.01
 """Pixels by which boxes may miss what a grid without rotation says."""
 
 
-class Box(NamedTuple):
+class PatchBox(NamedTuple):
     """A patch on the map.
 
     Attributes:
@@ -62,7 +62,7 @@ class Ground(NamedTuple):
     transform: Transform
 
 
-def find_ground(crs: str, boxes: Sequence[Box], *, size: int) -> Ground | None:
+def infer_grid(crs: str, boxes: Sequence[PatchBox], *, size: int) -> Ground | None:
     """The grid that the boxes of some patches lie on.
 
     A grid that is not rotated follows from one box. Of a rotated one the boxes are wider than the patches, but
@@ -90,7 +90,7 @@ def find_ground(crs: str, boxes: Sequence[Box], *, size: int) -> Ground | None:
     return Ground(crs, rotated) if rotated is not None and _fits(rotated, boxes, size) else None
 
 
-def _solve(boxes: Sequence[Box], size: int) -> Transform | None:
+def _solve(boxes: Sequence[PatchBox], size: int) -> Transform | None:
     """The grid by whose steps the boxes move; None where they lie in one line."""
     places = np.array([(box.col, box.row, 1.0) for box in boxes])
     if np.linalg.matrix_rank(places) < 3:
@@ -101,7 +101,7 @@ def _solve(boxes: Sequence[Box], size: int) -> Transform | None:
     return (float(a), float(b), float(c), float(d), float(e), float(f))
 
 
-def _fits(transform: Transform, boxes: Sequence[Box], size: int) -> bool:
+def _fits(transform: Transform, boxes: Sequence[PatchBox], size: int) -> bool:
     a, b, c, d, e, f = transform
     for box in boxes:
         corners = [(box.row + down, box.col + right) for down in (0, size) for right in (0, size)]
@@ -126,7 +126,7 @@ _IMAGE_END = "_S2L2A"
 Row = Mapping[str, str]
 
 
-class Place(NamedTuple):
+class PatchPosition(NamedTuple):
     """Where a patch lies in its fire.
 
     Attributes:
@@ -153,7 +153,7 @@ class Fire:
     """
 
     name: str
-    places: tuple[Place, ...]
+    places: tuple[PatchPosition, ...]
     height: int
     width: int
     ground: Ground | None = None
@@ -171,7 +171,7 @@ class _Window(NamedTuple):
     about: Row
 
 
-def lay_fires(names: Sequence[str], folder: Path, *, size: int) -> tuple[Fire, ...]:
+def group_by_fire(names: Sequence[str], folder: Path, *, size: int) -> tuple[Fire, ...]:
     """Puts the patches of a split together by the tile that they were cut from.
 
     The tile, row and column of a patch stand in metadata.csv (`source_image`, `row`, `col`, in pixels), else in its
@@ -253,13 +253,13 @@ def _make_fire(tile: str, windows: Sequence[_Window], size: int) -> Fire:
         min(right, _read_int(about, "tile_width", right)),
     )
     found = _ACTIVATION.match(tile)
-    boxes = [Box.read(window.row - top, window.col - left, window.about) for window in windows]
+    boxes = [PatchBox.read(window.row - top, window.col - left, window.about) for window in windows]
     return Fire(
         name=tile,
-        places=tuple(Place(window.number, window.row - top, window.col - left) for window in windows),
+        places=tuple(PatchPosition(window.number, window.row - top, window.col - left) for window in windows),
         height=bottom - top,
         width=right - left,
-        ground=find_ground(about.get("crs") or "", [box for box in boxes if box is not None], size=size),
+        ground=infer_grid(about.get("crs") or "", [box for box in boxes if box is not None], size=size),
         activation=about.get("activation") or (found[0] if found else None),
         country=about.get("country") or None,
         climate=about.get("climate") or None,
@@ -281,7 +281,7 @@ _STRIP_ROWS = 256
 _M2_A_HECTARE = 1e4
 
 
-def sum_hectares(fire: Fire, maps: Mapping[str, NDArray[np.bool_]]) -> dict[str, float] | None:
+def measure_areas(fire: Fire, maps: Mapping[str, NDArray[np.bool_]]) -> dict[str, float] | None:
     """Hectares that are True in some maps of a fire.
 
     Args:

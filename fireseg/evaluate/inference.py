@@ -13,16 +13,16 @@ from fireseg.batch import Batch
 from fireseg.engine.device import get_autocast_dtype
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.baseline import count_ratios, fixed_rule, normalised_burn_ratio
-from fireseg.evaluate.mosaic import Layers, PatchFacts, Seen, Stitched, sum_up
-from fireseg.metric import decide, fire_odds, list_components
-from fireseg.runs import Trained
+from fireseg.evaluate.mosaic import Layers, Mosaic, PatchPrediction, PatchSummary, summarize_patch
+from fireseg.metric import decide, find_components, fire_log_odds
+from fireseg.runs import TrainedModel
 from fireseg.task import IGNORE_INDEX
 
-ODDS, ARGMAX, GRADE, RATIO, FIXED = "odds", "argmax", "grade", "ratio", "fixed"
+LOG_ODDS, ARGMAX, SEVERITY, RATIO, FIXED = "odds", "argmax", "grade", "ratio", "fixed"
 """Layers: log-odds of fire, likeliest class, likeliest class above 0, burn ratio, the fixed rule."""
 
 
-class Indices(NamedTuple):
+class AvailableIndices(NamedTuple):
     """Which rules can be applied to some bands, and what those lack.
 
     Attributes:
@@ -34,7 +34,7 @@ class Indices(NamedTuple):
     fixed: str
 
     @classmethod
-    def of(cls, bands: Sequence[str]) -> Indices:
+    def of(cls, bands: Sequence[str]) -> AvailableIndices:
         """What the bands allow."""
         pixel = np.zeros((len(bands), 1), np.float32)
         reasons = []
@@ -48,7 +48,7 @@ class Indices(NamedTuple):
         return cls(*reasons)
 
 
-def watch_patches(trained: Trained, batches: Iterable[Batch]) -> Iterator[Seen]:
+def predict_patches(trained: TrainedModel, batches: Iterable[Batch]) -> Iterator[PatchPrediction]:
     """What is said of every patch, in order.
 
     Args:
@@ -58,9 +58,9 @@ def watch_patches(trained: Trained, batches: Iterable[Batch]) -> Iterator[Seen]:
     Raises:
         FiresegError: If memory does not suffice.
     """
-    indices = Indices.of(trained.bands)
+    indices = AvailableIndices.of(trained.bands)
     for batch in batches:
-        said = ask(trained, batch)
+        said = predict_batch(trained, batch)
         for number in range(len(batch.names)):
             image, mask = batch.image[number].numpy(), batch.mask[number].numpy()
             truth = _settle(mask, trained.task.ignore_index)
@@ -69,11 +69,11 @@ def watch_patches(trained: Trained, batches: Iterable[Batch]) -> Iterator[Seen]:
                 layers[RATIO] = normalised_burn_ratio(image, trained.bands)
             if not indices.fixed:
                 layers[FIXED] = fixed_rule(image, trained.bands)
-            yield Seen(image, truth, layers, _sum_up(truth, layers))
+            yield PatchPrediction(image, truth, layers, _sum_up(truth, layers))
 
 
 @torch.inference_mode()
-def ask(trained: Trained, batch: Batch) -> Layers:
+def predict_batch(trained: TrainedModel, batch: Batch) -> Layers:
     """What the model says of a batch.
 
     Returns:
@@ -93,11 +93,11 @@ def ask(trained: Trained, batch: Batch) -> Layers:
         count = len(batch.names)
         raise SettingError(f"--batch-size: {count} patches do not fit in the memory of {device}; try half") from error
     grade = decide(logits[:, 1:]) + 1
-    layers = {ODDS: fire_odds(logits), ARGMAX: decide(logits), GRADE: grade}
+    layers = {LOG_ODDS: fire_log_odds(logits), ARGMAX: decide(logits), SEVERITY: grade}
     return {name: values.cpu().numpy() for name, values in layers.items()}
 
 
-def watch_ratios(batches: Iterable[Batch], bands: Sequence[str], *, ignore_index: int) -> Iterator[Seen]:
+def compute_ratios(batches: Iterable[Batch], bands: Sequence[str], *, ignore_index: int) -> Iterator[PatchPrediction]:
     """The burn ratio of every patch, in order, and nothing else.
 
     Args:
@@ -107,10 +107,10 @@ def watch_ratios(batches: Iterable[Batch], bands: Sequence[str], *, ignore_index
     """
     for batch in batches:
         for image, mask in zip(batch.image.numpy(), batch.mask.numpy(), strict=True):
-            yield Seen(image[:0], _settle(mask, ignore_index), {RATIO: normalised_burn_ratio(image, bands)})
+            yield PatchPrediction(image[:0], _settle(mask, ignore_index), {RATIO: normalised_burn_ratio(image, bands)})
 
 
-def count_fire_ratios(fires: Iterable[Stitched]) -> NDArray[np.int64]:
+def count_fire_ratios(fires: Iterable[Mosaic]) -> NDArray[np.int64]:
     """Burn ratios by burned or not, as `burn_index.tune_threshold` takes them; each pixel counts once.
 
     Args:
@@ -124,12 +124,12 @@ def _settle(mask: NDArray[np.uint8], ignore_index: int) -> NDArray[np.uint8]:
     return np.where(mask == ignore_index, np.uint8(IGNORE_INDEX), mask)
 
 
-def _sum_up(truth: NDArray[np.uint8], layers: Layers) -> PatchFacts:
-    return sum_up(
+def _sum_up(truth: NDArray[np.uint8], layers: Layers) -> PatchSummary:
+    return summarize_patch(
         truth,
-        odds=layers[ODDS],
+        odds=layers[LOG_ODDS],
         argmax=layers[ARGMAX],
         ratio=layers.get(RATIO),
         fixed=layers.get(FIXED),
-        components=list_components(layers[ODDS], truth != IGNORE_INDEX),
+        components=find_components(layers[LOG_ODDS], truth != IGNORE_INDEX),
     )

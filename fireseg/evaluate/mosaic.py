@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError
-from fireseg.evaluate.fires import METADATA, Fire, Place
+from fireseg.evaluate.fires import METADATA, Fire, PatchPosition
 from fireseg.metric import Component, DetectionRule, count_detections, detection_scores
 from fireseg.task import IGNORE_INDEX
 
 
-class PatchFacts(NamedTuple):
+class PatchSummary(NamedTuple):
     """One patch, as far as detection asks; of its labelled pixels alone.
 
     Attributes:
@@ -38,7 +38,7 @@ class PatchFacts(NamedTuple):
     components: tuple[Component, ...]
 
 
-def sum_up(
+def summarize_patch(
     truth: NDArray[np.uint8],
     *,
     odds: NDArray[np.float32],
@@ -46,7 +46,7 @@ def sum_up(
     ratio: NDArray[np.float32] | None,
     fixed: NDArray[np.bool_] | None,
     components: Iterable[Component],
-) -> PatchFacts:
+) -> PatchSummary:
     """What of a patch has to be kept, `(S, S)` each.
 
     Args:
@@ -58,7 +58,7 @@ def sum_up(
         components: Of the burned areas in the odds.
     """
     is_labelled = truth != IGNORE_INDEX
-    return PatchFacts(
+    return PatchSummary(
         is_labelled=bool(is_labelled.any()),
         burns=bool((is_labelled & (truth > 0)).any()),
         peak_odds=float(odds[is_labelled].max(initial=-np.inf)),
@@ -69,7 +69,7 @@ def sum_up(
     )
 
 
-def score_plainly(patches: Sequence[PatchFacts], calls: Iterable[bool]) -> Mapping[str, float]:
+def score_argmax_detection(patches: Sequence[PatchSummary], calls: Iterable[bool]) -> Mapping[str, float]:
     """Scores of a way of deciding by any pixel.
 
     Args:
@@ -81,7 +81,7 @@ def score_plainly(patches: Sequence[PatchFacts], calls: Iterable[bool]) -> Mappi
     return detection_scores(torch.from_numpy(np.bincount(cells, minlength=4).reshape(2, 2)))
 
 
-def score_rule(patches: Sequence[PatchFacts], rule: DetectionRule) -> Mapping[str, float]:
+def score_rule(patches: Sequence[PatchSummary], rule: DetectionRule) -> Mapping[str, float]:
     """Scores of a rule that asks for size and certainty of a burned area.
 
     Args:
@@ -92,14 +92,14 @@ def score_rule(patches: Sequence[PatchFacts], rule: DetectionRule) -> Mapping[st
     return detection_scores(torch.from_numpy(counts))
 
 
-LOOK_PX = 320
+PREVIEW_PX = 320
 """Longest side of what is kept of an image."""
 
 Layers = dict[str, NDArray[Any]]
 """Maps of one shape by name."""
 
 
-class Seen(NamedTuple):
+class PatchPrediction(NamedTuple):
     """One patch, and what was said of it.
 
     Attributes:
@@ -112,11 +112,11 @@ class Seen(NamedTuple):
     image: NDArray[np.float32]
     truth: NDArray[np.uint8]
     layers: Layers
-    facts: PatchFacts | None = None
+    facts: PatchSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stitched:
+class Mosaic:
     """A fire in one piece.
 
     Attributes:
@@ -135,7 +135,7 @@ class Stitched:
     layers: Layers
     thin_image: NDArray[np.float32]
     step: int
-    facts: list[PatchFacts] = field(default_factory=list)
+    facts: list[PatchSummary] = field(default_factory=list)
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
@@ -148,7 +148,7 @@ class Stitched:
         return self.is_labelled & (self.truth > 0)
 
 
-def stitch(patches: Iterable[Seen], fires: Iterable[Fire]) -> Iterator[Stitched]:
+def assemble_mosaics(patches: Iterable[PatchPrediction], fires: Iterable[Fire]) -> Iterator[Mosaic]:
     """Puts patches together, and hands over each fire as soon as its last patch has come.
 
     The patches of a tile follow one another, so that only one tile is in memory at a time. Where windows overlap,
@@ -161,8 +161,10 @@ def stitch(patches: Iterable[Seen], fires: Iterable[Fire]) -> Iterator[Stitched]
     Raises:
         FiresegError: If two windows label the same pixel differently: they cannot lie where they are said to.
     """
-    home: dict[int, tuple[Fire, Place]] = {place.number: (fire, place) for fire in fires for place in fire.places}
-    opened: dict[str, tuple[Stitched, int]] = {}
+    home: dict[int, tuple[Fire, PatchPosition]] = {
+        place.number: (fire, place) for fire in fires for place in fire.places
+    }
+    opened: dict[str, tuple[Mosaic, int]] = {}
     for number, seen in enumerate(patches):
         fire, place = home[number]
         canvas, left = opened.pop(fire.name, None) or (_begin(fire, seen), len(fire.places))
@@ -173,11 +175,11 @@ def stitch(patches: Iterable[Seen], fires: Iterable[Fire]) -> Iterator[Stitched]
             opened[fire.name] = canvas, left - 1
 
 
-def _begin(fire: Fire, seen: Seen) -> Stitched:
+def _begin(fire: Fire, seen: PatchPrediction) -> Mosaic:
     shape = fire.height, fire.width
-    step = -(-max(shape) // LOOK_PX)
+    step = -(-max(shape) // PREVIEW_PX)
     thin = tuple(-(-side // step) for side in shape)
-    return Stitched(
+    return Mosaic(
         fire=fire,
         truth=np.full(shape, IGNORE_INDEX, np.uint8),
         is_covered=np.zeros(shape, bool),
@@ -187,7 +189,7 @@ def _begin(fire: Fire, seen: Seen) -> Stitched:
     )
 
 
-def _put(canvas: Stitched, place: Place, seen: Seen) -> None:
+def _put(canvas: Mosaic, place: PatchPosition, seen: PatchPrediction) -> None:
     _, row, col = place
     height, width = (min(side, whole - start) for side, whole, start in _sides(canvas, place, seen))
     where = slice(row, row + height), slice(col, col + width)
@@ -209,11 +211,11 @@ def _put(canvas: Stitched, place: Place, seen: Seen) -> None:
         canvas.facts.append(seen.facts)
 
 
-def _sides(canvas: Stitched, place: Place, seen: Seen) -> Iterator[tuple[int, int, int]]:
+def _sides(canvas: Mosaic, place: PatchPosition, seen: PatchPrediction) -> Iterator[tuple[int, int, int]]:
     return zip(seen.truth.shape, canvas.truth.shape, place[1:], strict=True)
 
 
-def _put_thin(canvas: Stitched, place: Place, seen: Seen, height: int, width: int) -> None:
+def _put_thin(canvas: Mosaic, place: PatchPosition, seen: PatchPrediction, height: int, width: int) -> None:
     """Those rows and columns of a window that the picture of the whole keeps."""
     step = canvas.step
     first_row, first_col = -place.row % step, -place.col % step

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from fireseg.batch import Batch
 from fireseg.config import make
-from fireseg.console import watch
+from fireseg.console import progress_bar
 from fireseg.data import WildfireDataModule, WildfirePatchDataset
 from fireseg.data.dataset import EpochBatches
 from fireseg.data.format import read_manifest
 from fireseg.data.loader import Batches, make_loader, stop_workers
 from fireseg.errors import FiresegError, SettingError
-from fireseg.evaluate.fires import Fire, lay_fires
+from fireseg.evaluate.fires import Fire, group_by_fire
 from fireseg.task import Task
 
 log = logging.getLogger("fireseg")
@@ -71,7 +71,7 @@ class Patches:
     def lay_fires(self, split: Split) -> tuple[Fire, ...]:
         """The patches of a split by the tile that they were cut from."""
         dataset = self.get(split)
-        return lay_fires(dataset.names, dataset.patches.folder, size=dataset[0].mask.shape[0])
+        return group_by_fire(dataset.names, dataset.patches.folder, size=dataset[0].mask.shape[0])
 
     @contextmanager
     def batches(self, split: Split, label: str) -> Iterator[Iterator[Batch]]:
@@ -85,7 +85,7 @@ class Patches:
         order = EpochBatches(len(dataset), module.batch_size)
         loader = make_loader(dataset, order, num_workers=module.num_workers, pin_memory=module.pin_memory)
         try:
-            yield iter(watch(Batches(loader, order, 0), label))
+            yield iter(progress_bar(Batches(loader, order, 0), label))
         finally:
             stop_workers(loader)
 

@@ -9,32 +9,32 @@ from pathlib import Path
 from fireseg.engine.device import DeviceName, set_threads
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.baseline import FIXED_RATIO, WETTEST_BURN, tune_threshold
-from fireseg.evaluate.compare import compare_runs, refuse_unlike
-from fireseg.evaluate.inference import Indices, count_fire_ratios, watch_patches, watch_ratios
-from fireseg.evaluate.mosaic import stitch
+from fireseg.evaluate.compare import check_comparable, compare_runs
+from fireseg.evaluate.inference import AvailableIndices, compute_ratios, count_fire_ratios, predict_patches
+from fireseg.evaluate.mosaic import assemble_mosaics
 from fireseg.evaluate.patches import Patches, Split, find_root, open_patches
-from fireseg.evaluate.report import Gallery
+from fireseg.evaluate.report import PreviewSelection
 from fireseg.evaluate.results import (
+    BaselineRules,
     Content,
-    Evaluated,
-    Rules,
+    Evaluation,
+    build_results,
     name_evaluation,
-    put_together,
     read_content,
     write_content,
 )
 from fireseg.evaluate.scores import MODEL, FireScores, decide_fire, measure_fire, score_fire
-from fireseg.evaluate.summary import summarise, track
-from fireseg.evaluate.thresholds import Decision, choose_decision
+from fireseg.evaluate.summary import format_summary, log_to_tracker
+from fireseg.evaluate.thresholds import OperatingPoint, select_operating_point
 from fireseg.metric import DetectionRule
-from fireseg.runs import Calibration, Trained, open_trained, write_calibration
+from fireseg.runs import Calibration, TrainedModel, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
 
 log = logging.getLogger("fireseg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class EvaluateOptions:
     """What a user asks for.
 
     Attributes:
@@ -58,7 +58,7 @@ class Wish:
     is_tracked: bool = True
 
 
-def evaluate(wish: Wish) -> Evaluated:
+def evaluate(wish: EvaluateOptions) -> Evaluation:
     """Judges a run, and leaves `evaluation_<split>.json` and its page in the run's folder.
 
     Args:
@@ -72,7 +72,7 @@ def evaluate(wish: Wish) -> Evaluated:
     theirs = None if wish.against is None else _open_opponent(wish, trained)
     patches = _open_patches(trained, folder, wish)
     rival = None if theirs is None else _judge_opponent(theirs, patches, wish)
-    evaluated = judge(trained, folder, patches, wish.split)
+    evaluated = score_run(trained, folder, patches, wish.split)
     if rival is not None:
         try:
             content = {**evaluated.content, "against": compare_runs(evaluated.content, rival)}
@@ -84,7 +84,7 @@ def evaluate(wish: Wish) -> Evaluated:
     return evaluated
 
 
-def judge(trained: Trained, folder: RunFolder, patches: Patches, split: Split) -> Evaluated:
+def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split: Split) -> Evaluation:
     """Chooses on val, tunes on train, and looks at every patch of a split once.
 
     Args:
@@ -94,20 +94,20 @@ def judge(trained: Trained, folder: RunFolder, patches: Patches, split: Split) -
         split: Of these.
     """
     fires = patches.lay_fires(split)
-    decision = find_decision(trained, folder, patches)
-    rules = find_rules(trained, patches)
-    gallery, scores = Gallery(), list[FireScores]()
+    decision = get_operating_point(trained, folder, patches)
+    rules = tune_baseline(trained, patches)
+    gallery, scores = PreviewSelection(), list[FireScores]()
     with patches.batches(split, split) as batches:
-        for stitched in stitch(watch_patches(trained, batches), fires):
+        for stitched in assemble_mosaics(predict_patches(trained, batches), fires):
             maps = decide_fire(stitched, decision, rules.threshold)
             scores.append(measure_fire(stitched, maps, num_classes=trained.task.num_classes))
             gallery.add(stitched, maps[MODEL], score_fire(scores[-1].methods[MODEL])["iou"])
     scores.sort(key=lambda one: one.fire.places[0].number)
-    content = put_together(trained, patches, split, fires=scores, decision=decision, rules=rules)
-    return Evaluated(content=content, looks=gallery.looks)
+    content = build_results(trained, patches, split, fires=scores, decision=decision, rules=rules)
+    return Evaluation(content=content, looks=gallery.looks)
 
 
-def find_decision(trained: Trained, folder: RunFolder, patches: Patches) -> Decision:
+def get_operating_point(trained: TrainedModel, folder: RunFolder, patches: Patches) -> OperatingPoint:
     """Temperature, threshold and rule: those of the run where it has them for these patches, else chosen on val.
 
     Args:
@@ -118,9 +118,9 @@ def find_decision(trained: Trained, folder: RunFolder, patches: Patches) -> Deci
     known = trained.calibration
     if known is not None and known.fingerprint == patches.fingerprint:
         rule = DetectionRule(known.rule_min_pixels, known.rule_min_odds)
-        return Decision(temperature=known.temperature, threshold=known.threshold, rule=rule, is_chosen=True)
+        return OperatingPoint(temperature=known.temperature, threshold=known.threshold, rule=rule, is_chosen=True)
     with patches.batches("val", "val, to choose the threshold") as batches:
-        decision = choose_decision(stitch(watch_patches(trained, batches), patches.lay_fires("val")))
+        decision = select_operating_point(assemble_mosaics(predict_patches(trained, batches), patches.lay_fires("val")))
     if not decision.is_chosen:
         return decision
     if patches.fingerprint != trained.fingerprint:
@@ -138,29 +138,29 @@ def find_decision(trained: Trained, folder: RunFolder, patches: Patches) -> Deci
     return decision
 
 
-def find_rules(trained: Trained, patches: Patches) -> Rules:
+def tune_baseline(trained: TrainedModel, patches: Patches) -> BaselineRules:
     """The rules that cost nothing: the threshold of the burn ratio is tuned on train, where its bands are.
 
     Args:
         trained: Whose bands there are.
         patches: Of whose train it must be.
     """
-    lacking = Indices.of(trained.bands)
+    lacking = AvailableIndices.of(trained.bands)
     fixed = lacking.fixed or f"burned where NBR < {FIXED_RATIO:g} and NDWI <= {WETTEST_BURN:g}"
     if lacking.ratio:
-        return Rules(None, lacking.ratio, fixed)
+        return BaselineRules(None, lacking.ratio, fixed)
     with patches.batches("train", "train, to tune the burn ratio") as batches:
-        seen = watch_ratios(batches, trained.bands, ignore_index=trained.task.ignore_index)
-        counts = count_fire_ratios(stitch(seen, patches.lay_fires("train")))
+        seen = compute_ratios(batches, trained.bands, ignore_index=trained.task.ignore_index)
+        counts = count_fire_ratios(assemble_mosaics(seen, patches.lay_fires("train")))
     try:
         threshold = tune_threshold(counts)
     except FiresegError:
-        return Rules(None, "train has no burned pixel to tune a threshold on", fixed)
-    return Rules(threshold, f"burned where NBR is below {threshold:.3g}, the best threshold on train", fixed)
+        return BaselineRules(None, "train has no burned pixel to tune a threshold on", fixed)
+    return BaselineRules(threshold, f"burned where NBR is below {threshold:.3g}, the best threshold on train", fixed)
 
 
-def _open_run(path: Path, wish: Wish) -> tuple[Trained, RunFolder]:
-    trained = open_trained(path, device=wish.device)
+def _open_run(path: Path, wish: EvaluateOptions) -> tuple[TrainedModel, RunFolder]:
+    trained = load_trained_model(path, device=wish.device)
     if trained.folder is None:
         raise SettingError(
             f"{path}: a checkpoint on its own, but an evaluation is written into the folder of a run; "
@@ -169,19 +169,19 @@ def _open_run(path: Path, wish: Wish) -> tuple[Trained, RunFolder]:
     return trained, trained.folder
 
 
-def _open_opponent(wish: Wish, ours: Trained) -> tuple[Trained, RunFolder]:
+def _open_opponent(wish: EvaluateOptions, ours: TrainedModel) -> tuple[TrainedModel, RunFolder]:
     assert wish.against is not None
     theirs, folder = _open_run(wish.against, wish)
     if theirs.sha256 == ours.sha256:
         raise SettingError(f"--against {wish.against}: the same checkpoint; name another run")
-    refuse_unlike(ours, theirs)
+    check_comparable(ours, theirs)
     return theirs, folder
 
 
-def _open_patches(trained: Trained, folder: RunFolder, wish: Wish) -> Patches:
+def _open_patches(trained: TrainedModel, folder: RunFolder, wish: EvaluateOptions) -> Patches:
     patches = open_patches(
         trained.settings,
-        find_root(trained.settings, folder.read_facts(), wish.data),
+        find_root(trained.settings, folder.read_provenance(), wish.data),
         task=trained.task,
         batch_size=wish.batch_size,
         num_workers=wish.workers,
@@ -197,7 +197,7 @@ def _open_patches(trained: Trained, folder: RunFolder, wish: Wish) -> Patches:
     return patches
 
 
-def _judge_opponent(theirs: tuple[Trained, RunFolder], patches: Patches, wish: Wish) -> Content:
+def _judge_opponent(theirs: tuple[TrainedModel, RunFolder], patches: Patches, wish: EvaluateOptions) -> Content:
     """The other run's evaluation: that which it has, if it is of the same model and patches, else a new one."""
     trained, folder = theirs
     content = read_content(
@@ -208,7 +208,7 @@ def _judge_opponent(theirs: tuple[Trained, RunFolder], patches: Patches, wish: W
         return content
     log.info("%s: evaluated first, on the same patches", folder.path)
     its_wish = replace(wish, data=patches.root, against=None)
-    evaluated = judge(trained, folder, _open_patches(trained, folder, its_wish), wish.split)
+    evaluated = score_run(trained, folder, _open_patches(trained, folder, its_wish), wish.split)
     _leave(evaluated, trained, folder, its_wish)
     return evaluated.content
 
@@ -217,18 +217,18 @@ def _identify(content: Content) -> dict[str, str]:
     return {"sha256": content["run"]["sha256"], "fingerprint": content["data"]["fingerprint"]}
 
 
-def _leave(evaluated: Evaluated, trained: Trained, folder: RunFolder, wish: Wish) -> None:
+def _leave(evaluated: Evaluation, trained: TrainedModel, folder: RunFolder, wish: EvaluateOptions) -> None:
     """Writes what came of it, tells the tracker, and says it."""
-    from fireseg.evaluate.report import write_page  # a second of drawing tools that a refused run need not wait for
+    from fireseg.evaluate.report import write_report  # a second of drawing tools that a refused run need not wait for
 
     name = name_evaluation(wish.split, evaluated.content["data"]["fingerprint"], trained.fingerprint)
     json_path, page_path = (folder.evaluation(name, kind) for kind in ("json", "html"))
     write_content(evaluated.content, json_path)
-    write_page(evaluated, page_path)
+    write_report(evaluated, page_path)
     if wish.is_tracked:
         # The calibration goes along, so that whoever loads the model from there maps with the threshold chosen here.
         files = [path for path in (json_path, page_path, folder.calibration) if path.exists()]
-        track(evaluated.content, trained, folder, files=files)
-    for line in summarise(evaluated.content):
+        log_to_tracker(evaluated.content, trained, folder, files=files)
+    for line in format_summary(evaluated.content):
         log.info("%s", line)
     log.info("look at it: %s", page_path)

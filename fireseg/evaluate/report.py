@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from fireseg.evaluate.mosaic import Stitched
-from fireseg.evaluate.results import Evaluated, Look
+from fireseg.evaluate.mosaic import Mosaic
+from fireseg.evaluate.results import Evaluation, Preview
 from fireseg.evaluate.scores import Classes
-from fireseg.plots import AGREEMENT, choose_recipe, colour_agreement, colour_classes, composite
+from fireseg.plots import ERROR_COLOURS, choose_composite, colour_classes, colour_errors, render_composite
 from fireseg.plots.html import Cell, Picture, Section, Strip, Table, encode_pixels, render_page
 from fireseg.plots.scores import (
     Spread,
-    show_areas,
-    show_confusion,
-    show_groups,
-    show_pairs,
-    show_precision_recall,
-    show_reliability,
+    plot_areas,
+    plot_confusion,
+    plot_groups,
+    plot_paired_ious,
+    plot_precision_recall,
+    plot_reliability,
 )
 from fireseg.task import IGNORE_INDEX, Task
 
@@ -216,7 +216,7 @@ def describe_groups(content: Content) -> Section:
     pictures, tables = [], []
     ours, theirs = ([fire[key] for fire in content["fires"]] for key in ("iou", "index_tuned_iou"))
     if any(is_known(iou) for iou in theirs):
-        pictures.append(show_pairs(ours, theirs, rival=rival))
+        pictures.append(plot_paired_ious(ours, theirs, rival=rival))
     for kind, rows in content["groups"].items():
         title = name_groups(kind)
         cells = [[row["name"], *_compare_group(row)] for row in rows]
@@ -224,7 +224,7 @@ def describe_groups(content: Content) -> Section:
         tables.append(Table(title, columns, cells, "lrrrr", len(rows) > _MOST_DRAWN))
         if 1 < len(rows) <= _MOST_DRAWN:
             drawn = {row["name"]: (_to_spread(row["iou"]), _to_spread(row["index_tuned_iou"])) for row in rows}
-            pictures.append(show_groups(drawn, title=title, rival=rival))
+            pictures.append(plot_groups(drawn, title=title, rival=rival))
     text = [
         "Mean IoU over the fires of each group. A fire without an IoU (nothing burned, and nothing predicted) counts "
         "under fires, not in the mean; the difference is the mean over the fires where both methods have one. A group "
@@ -248,7 +248,7 @@ def describe_confusion(content: Content) -> Section:
         "l" + "r" * (len(names) + 1),
     )
     text = ["A row is what the pixels truly are, a column what the model calls them; the diagonal is right."]
-    picture = show_confusion(counts, names)
+    picture = plot_confusion(counts, names)
     return Section(name="confusion", title="Confusion matrix", text=text, pictures=[picture], tables=[table])
 
 
@@ -277,8 +277,8 @@ def describe_probabilities(content: Content) -> Section:
         if method["is_there"] and method["name"].startswith("index")
     }
     pictures = [
-        show_reliability(found["reliability"]["before"], found["reliability"]["after"]),
-        show_precision_recall(found["precision_recall"], point=point, rules=rules),
+        plot_reliability(found["reliability"]["before"], found["reliability"]["after"]),
+        plot_precision_recall(found["precision_recall"], point=point, rules=rules),
     ]
     used = [["model", show(point["threshold"]), show(point["precision"]), show(point["recall"])]]
     used += [[label, Cell("-", None), show(precision), show(recall)] for label, (recall, precision) in rules.items()]
@@ -350,7 +350,7 @@ def describe_area(content: Content) -> Section:
         "error ha": _pick("area", "error_ha", "+,.1f"),
         "relative error": lambda method: show_share(method["area"]["relative_error"], signed=True),
     }
-    picture = show_areas([fire["true_ha"] for fire in fires], [fire["predicted_ha"] for fire in fires])
+    picture = plot_areas([fire["true_ha"] for fire in fires], [fire["predicted_ha"] for fire in fires])
     table = _tabulate(content, "All fires together", columns)
     return Section(name="area", title="Burned area", text=text, pictures=[picture], tables=[table])
 
@@ -459,7 +459,7 @@ def _show_fact(value: Any, spec: str) -> str | Cell:
     return show_share(value) if spec == "%" else show(value, spec)
 
 
-def show_gallery(evaluated: Evaluated) -> Iterator[Section]:
+def show_gallery(evaluated: Evaluation) -> Iterator[Section]:
     """The best and the worst, or all where there are few."""
     content, looks = evaluated.content, evaluated.looks
     shown = sorted((fire for fire in content["fires"] if fire["name"] in looks), key=_rank)
@@ -473,11 +473,11 @@ def show_gallery(evaluated: Evaluated) -> Iterator[Section]:
         title = f"All {len(shown)} fires with an IoU, the worst first" if len(shown) > 1 else "The one fire with an IoU"
         parts = {title: shown}
     text = [
-        f"Image: {choose_recipe(run['bands']).caption}. Error: where truth and prediction disagree on burned or not. "
+        f"Image: {choose_composite(run['bands']).caption}. Error: truth and prediction disagree on burned. "
         "Striped: nobody labelled it, or no patch lies there; it counts for nothing."
     ]
     key = [*zip(task.class_names, task.colours, strict=True)]
-    key += [(f"error: {word}", colour) for word, colour in AGREEMENT.items()]
+    key += [(f"error: {word}", colour) for word, colour in ERROR_COLOURS.items()]
     for number, (title, fires) in enumerate(parts.items()):
         strips = [_show_fire(fire, looks[fire["name"]], run["bands"], task) for fire in fires]
         if strips:
@@ -486,14 +486,14 @@ def show_gallery(evaluated: Evaluated) -> Iterator[Section]:
         text = []
 
 
-def _show_fire(fire: Content, look: Look, bands: Sequence[str], task: Task) -> Strip:
+def _show_fire(fire: Content, look: Preview, bands: Sequence[str], task: Task) -> Strip:
     name = fire["name"]
     image = np.where(look.predicted == task.ignore_index, np.float32(math.nan), look.composite_image)
     drawn = {
-        "image": (composite(image, bands), "Satellite image"),
+        "image": (render_composite(image, bands), "Satellite image"),
         "truth": (colour_classes(look.truth, task), "True mask"),
         "prediction": (colour_classes(look.predicted, task), "Predicted mask"),
-        "error": (colour_agreement(look.truth, look.predicted, task), "Errors"),
+        "error": (colour_errors(look.truth, look.predicted, task), "Errors"),
     }
     caption = f"IoU {show(fire['iou']).text}"
     if is_known(fire["index_tuned_iou"]):
@@ -547,7 +547,7 @@ def describe_rival(content: Content) -> Iterator[Section]:
         spell_paired(against, name),
         f"The other run: {name}, checkpoint {against['sha256'][:12]}, on the same pixels of split {against['split']}.",
     ]
-    picture = show_pairs([pair["ours"] for pair in pairs], [pair["theirs"] for pair in pairs], rival=name)
+    picture = plot_paired_ious([pair["ours"] for pair in pairs], [pair["theirs"] for pair in pairs], rival=name)
     yield Section(name="against", title="Against another run", text=text, pictures=[picture], tables=tables)
 
 
@@ -579,7 +579,7 @@ def _tally(gains: Sequence[float]) -> tuple[int, int, int]:
     return sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains), sum(gain == 0 for gain in gains)
 
 
-def write_page(evaluated: Evaluated, path: Path) -> None:
+def write_report(evaluated: Evaluation, path: Path) -> None:
     """Writes `evaluation_<split>.html`, whole or not at all.
 
     The bytes depend on the evaluation alone, not on the place or the time of day.
@@ -648,7 +648,7 @@ NUM_LOOKS = 6
 """Fires at either end."""
 
 
-class Gallery:
+class PreviewSelection:
     """Keeps the fires at both ends, and lets go of those in between as soon as it is clear that they are.
 
     Args:
@@ -657,14 +657,14 @@ class Gallery:
 
     def __init__(self, num_looks: int = NUM_LOOKS) -> None:
         self._num_looks = num_looks
-        self._kept: list[tuple[float, str, Look]] = []
+        self._kept: list[tuple[float, str, Preview]] = []
 
     @property
-    def looks(self) -> dict[str, Look]:
+    def looks(self) -> dict[str, Preview]:
         """What was kept, the best fire first."""
         return {name: look for _, name, look in reversed(self._kept)}
 
-    def add(self, fire: Stitched, classes: Classes, iou: float) -> None:
+    def add(self, fire: Mosaic, classes: Classes, iou: float) -> None:
         """Shows a fire to the gallery.
 
         Args:
@@ -674,17 +674,17 @@ class Gallery:
         """
         if math.isnan(iou):
             return
-        self._kept.append((iou, fire.fire.name, make_look(fire, classes)))
+        self._kept.append((iou, fire.fire.name, make_preview(fire, classes)))
         self._kept.sort(key=lambda kept: kept[:2])
         if len(self._kept) > 2 * self._num_looks:
             del self._kept[self._num_looks]
 
 
-def make_look(fire: Stitched, classes: Classes) -> Look:
+def make_preview(fire: Mosaic, classes: Classes) -> Preview:
     """Every n-th pixel of a fire, so that it is at most 320 pixels wide and high."""
     thin = slice(None, None, fire.step)
     predicted = np.where(fire.is_covered, classes, np.uint8(IGNORE_INDEX))
-    return Look(
+    return Preview(
         composite_image=fire.thin_image,
         truth=fire.truth[thin, thin].copy(),
         predicted=predicted[thin, thin].copy(),

@@ -49,7 +49,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg import __version__
-from fireseg.evaluate.mosaic import score_plainly, score_rule
+from fireseg.evaluate.mosaic import score_argmax_detection, score_rule
 from fireseg.evaluate.patches import Patches, Split
 from fireseg.evaluate.scores import (
     INDEX_FIXED,
@@ -63,10 +63,10 @@ from fireseg.evaluate.scores import (
     group_fires,
     score_method,
 )
-from fireseg.evaluate.thresholds import Decision
-from fireseg.files import replacing
+from fireseg.evaluate.thresholds import OperatingPoint
+from fireseg.files import atomic_write
 from fireseg.metric import precision_recall, reliability, score_calibration
-from fireseg.runs import Trained
+from fireseg.runs import TrainedModel
 
 FORMAT = 1
 """Counts up whenever a reader of before could not read what is written now."""
@@ -75,7 +75,7 @@ Content = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Preview:
     """A fire to be looked at, thinned to at most 320 pixels a side.
 
     Attributes:
@@ -90,7 +90,7 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class Evaluation:
     """An evaluation, and what its page shows beside.
 
     Attributes:
@@ -99,10 +99,10 @@ class Evaluated:
     """
 
     content: Content
-    looks: Mapping[str, Look]
+    looks: Mapping[str, Preview]
 
 
-def to_plain(value: Any) -> Any:
+def to_dict(value: Any) -> Any:
     """The same in values that JSON has: arrays become lists, tuples with names dicts, NaN and infinity None.
 
     Example:
@@ -110,19 +110,19 @@ def to_plain(value: Any) -> Any:
         {'iou': None, 'pixels': [1, 2]}
     """
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_dict(item) for key, item in value.items()}
     if hasattr(value, "_asdict"):
-        return to_plain(value._asdict())
+        return to_dict(value._asdict())
     if isinstance(value, np.ndarray | np.generic):
-        return to_plain(value.tolist())
+        return to_dict(value.tolist())
     if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
+        return [to_dict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_content(content: Content, path: Path) -> None:
     """Writes `evaluation_<split>.json`, whole or not at all; the same content gives the same bytes."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         part.write_text(text + "\n", encoding="utf-8")
 
@@ -155,7 +155,7 @@ MAX_POINTS = 200
 """Of the precision-recall curve."""
 
 
-class Rules(NamedTuple):
+class BaselineRules(NamedTuple):
     """What burns by an index.
 
     Attributes:
@@ -169,8 +169,14 @@ class Rules(NamedTuple):
     fixed_note: str
 
 
-def put_together(
-    trained: Trained, patches: Patches, split: Split, *, fires: Sequence[FireScores], decision: Decision, rules: Rules
+def build_results(
+    trained: TrainedModel,
+    patches: Patches,
+    split: Split,
+    *,
+    fires: Sequence[FireScores],
+    decision: OperatingPoint,
+    rules: BaselineRules,
 ) -> Content:
     """Everything but the comparison with another run, in plain values.
 
@@ -201,10 +207,12 @@ def put_together(
         "groups": group_fires(rows),
         "against": None,
     }
-    return to_plain(content)
+    return to_dict(content)
 
 
-def describe_calibration(odds: NDArray[np.int64], decision: Decision, pixels: Mapping[str, float]) -> dict[str, Any]:
+def describe_calibration(
+    odds: NDArray[np.int64], decision: OperatingPoint, pixels: Mapping[str, float]
+) -> dict[str, Any]:
     """How honest the probabilities are, before and after the temperature.
 
     Args:
@@ -228,7 +236,7 @@ def describe_calibration(odds: NDArray[np.int64], decision: Decision, pixels: Ma
     }
 
 
-def _describe_run(trained: Trained) -> dict[str, Any]:
+def _describe_run(trained: TrainedModel) -> dict[str, Any]:
     assert trained.folder is not None
     folder, task = trained.folder.path.resolve(), trained.task
     return {
@@ -247,7 +255,9 @@ def _describe_run(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _describe_data(trained: Trained, patches: Patches, split: Split, fires: Sequence[FireScores]) -> dict[str, Any]:
+def _describe_data(
+    trained: TrainedModel, patches: Patches, split: Split, fires: Sequence[FireScores]
+) -> dict[str, Any]:
     return {
         "root": str(patches.root),
         "fingerprint": patches.fingerprint,
@@ -261,7 +271,7 @@ def _describe_data(trained: Trained, patches: Patches, split: Split, fires: Sequ
     }
 
 
-def _describe_decision(decision: Decision, split: Split) -> dict[str, Any]:
+def _describe_decision(decision: OperatingPoint, split: Split) -> dict[str, Any]:
     return {
         "temperature": decision.temperature,
         "threshold": decision.threshold,
@@ -272,7 +282,7 @@ def _describe_decision(decision: Decision, split: Split) -> dict[str, Any]:
 
 
 def _describe_method(
-    name: str, trained: Trained, fires: Sequence[FireScores], decision: Decision, rules: Rules
+    name: str, trained: TrainedModel, fires: Sequence[FireScores], decision: OperatingPoint, rules: BaselineRules
 ) -> dict[str, Any]:
     label, note = _word_method(name, decision, rules)
     is_there = all(name in fire.methods for fire in fires)
@@ -287,10 +297,10 @@ def _describe_method(
         INDEX_FIXED: [patch.is_fixed for patch in patches],
     }
     scores = score_method(name, fires, trained.task.class_names)
-    return {**about, **scores, "detection": score_plainly(patches, calls[name])}
+    return {**about, **scores, "detection": score_argmax_detection(patches, calls[name])}
 
 
-def _word_method(name: str, decision: Decision, rules: Rules) -> tuple[str, str]:
+def _word_method(name: str, decision: OperatingPoint, rules: BaselineRules) -> tuple[str, str]:
     where = "both chosen on val" if decision.is_chosen else "val had no fire to choose on"
     at_least = f"burned where the probability is {decision.threshold:.3g} or more"
     return {

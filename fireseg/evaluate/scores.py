@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fireseg.evaluate.fires import Fire, sum_hectares
-from fireseg.evaluate.inference import ARGMAX, FIXED, GRADE, ODDS, RATIO
-from fireseg.evaluate.mosaic import PatchFacts, Stitched
-from fireseg.evaluate.thresholds import Decision
+from fireseg.evaluate.fires import Fire, measure_areas
+from fireseg.evaluate.inference import ARGMAX, FIXED, LOG_ODDS, RATIO, SEVERITY
+from fireseg.evaluate.mosaic import Mosaic, PatchSummary
+from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.metric import (
-    EdgeCounts,
+    BoundaryCounts,
     bootstrap_mean,
-    compare_pairs,
-    count_odds,
-    edge_counts,
-    edge_scores,
+    boundary_counts,
+    boundary_scores,
+    compare_paired,
+    count_log_odds,
     hausdorff_95,
     image_counts,
     segmentation_scores,
-    sum_edges,
+    sum_boundary_counts,
 )
-from fireseg.task import DELINEATION
+from fireseg.task import DELINEATION_CLASSES
 
 MODEL, MODEL_ARGMAX, INDEX_TUNED, INDEX_FIXED = METHODS = ("model", "model_argmax", "index_tuned", "index_fixed")
 """Threshold from val; likeliest class; burn ratio with its threshold from train; the rule that nobody tuned."""
@@ -51,7 +51,7 @@ class Measures:
     """
 
     confusion: NDArray[np.int64]
-    edges: EdgeCounts
+    edges: BoundaryCounts
     hausdorff_px: float
     predicted_ha: float | None
 
@@ -72,7 +72,7 @@ class FireScores:
     fire: Fire
     methods: Mapping[str, Measures]
     odds: NDArray[np.int64]
-    patches: tuple[PatchFacts, ...]
+    patches: tuple[PatchSummary, ...]
     true_ha: float | None
     truth_sha256: str
 
@@ -87,7 +87,7 @@ class FireScores:
         return float(self.odds[1].sum() / self.labelled_pixels) if self.labelled_pixels else float("nan")
 
 
-def decide_fire(fire: Stitched, decision: Decision, ratio_threshold: float | None) -> dict[str, Classes]:
+def decide_fire(fire: Mosaic, decision: OperatingPoint, ratio_threshold: float | None) -> dict[str, Classes]:
     """The map that each method draws.
 
     Args:
@@ -99,8 +99,8 @@ def decide_fire(fire: Stitched, decision: Decision, ratio_threshold: float | Non
         Classes, `(H, W)` uint8, by method; an index knows 0 and 1 alone.
     """
     layers = fire.layers
-    burned = layers[ODDS] >= decision.least_odds
-    maps = {MODEL: np.where(burned, layers[GRADE], np.uint8(0)), MODEL_ARGMAX: layers[ARGMAX]}
+    burned = layers[LOG_ODDS] >= decision.least_odds
+    maps = {MODEL: np.where(burned, layers[SEVERITY], np.uint8(0)), MODEL_ARGMAX: layers[ARGMAX]}
     if RATIO in layers and ratio_threshold is not None:
         maps[INDEX_TUNED] = (layers[RATIO] < ratio_threshold).astype(np.uint8)
     if FIXED in layers:
@@ -108,7 +108,7 @@ def decide_fire(fire: Stitched, decision: Decision, ratio_threshold: float | Non
     return maps
 
 
-def measure_fire(fire: Stitched, maps: Mapping[str, Classes], *, num_classes: int) -> FireScores:
+def measure_fire(fire: Mosaic, maps: Mapping[str, Classes], *, num_classes: int) -> FireScores:
     """Holds the maps against the truth, where there is one.
 
     Args:
@@ -117,31 +117,31 @@ def measure_fire(fire: Stitched, maps: Mapping[str, Classes], *, num_classes: in
         num_classes: K of the task.
     """
     burned = {"": fire.is_burned} | {name: fire.is_labelled & (classes > 0) for name, classes in maps.items()}
-    hectares = sum_hectares(fire.fire, burned)
+    hectares = measure_areas(fire.fire, burned)
     methods = {}
     for name, classes in maps.items():
         methods[name] = Measures(
             confusion=_count(classes, fire, 2 if name in INDICES else num_classes),
-            edges=edge_counts(fire.is_burned, burned[name], is_labelled=fire.is_labelled),
+            edges=boundary_counts(fire.is_burned, burned[name], is_labelled=fire.is_labelled),
             hausdorff_px=hausdorff_95(fire.is_burned, burned[name], is_labelled=fire.is_labelled),
             predicted_ha=hectares[name] if hectares else None,
         )
     return FireScores(
         fire=fire.fire,
         methods=methods,
-        odds=count_odds(fire.layers[ODDS], fire.truth),
+        odds=count_log_odds(fire.layers[LOG_ODDS], fire.truth),
         patches=tuple(patch for patch in fire.facts if patch.is_labelled),
         true_ha=hectares[""] if hectares else None,
         truth_sha256=_digest(fire),
     )
 
 
-def _count(classes: Classes, fire: Stitched, num_classes: int) -> NDArray[np.int64]:
+def _count(classes: Classes, fire: Mosaic, num_classes: int) -> NDArray[np.int64]:
     truth = fire.truth if num_classes > 2 else np.where(fire.is_labelled, fire.is_burned.astype(np.uint8), fire.truth)
     return image_counts(torch.from_numpy(classes)[None], torch.from_numpy(truth)[None], num_classes)[0].numpy()
 
 
-def _digest(fire: Stitched) -> str:
+def _digest(fire: Mosaic) -> str:
     places = [place[1:] for place in fire.fire.places]
     digest = hashlib.sha256(repr((fire.truth.shape, places)).encode())
     digest.update(np.ascontiguousarray(fire.truth).data)
@@ -166,7 +166,7 @@ def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[s
     confusion = np.sum([one.confusion for one in measured], axis=0)
     of_fires = [score_fire(one) for one in measured]
     distances = [one.hausdorff_px for one in measured if not math.isnan(one.hausdorff_px)]
-    edges = edge_scores(sum_edges(one.edges for one in measured))
+    edges = boundary_scores(sum_boundary_counts(one.edges for one in measured))
     return {
         "pixels": _score_fire(confusion)
         if name in INDICES
@@ -209,14 +209,14 @@ def compare_to_index(fires: Sequence[FireScores]) -> dict[str, Any]:
     )
     return {
         "pooled": ours - theirs,
-        "per_fire": compare_pairs(list_ious(MODEL, fires), list_ious(INDEX_TUNED, fires)),
+        "per_fire": compare_paired(list_ious(MODEL, fires), list_ious(INDEX_TUNED, fires)),
     }
 
 
 def describe_fire(one: FireScores) -> dict[str, Any]:
     """A row of the table of fires."""
     fire, model = one.fire, one.methods[MODEL]
-    edges = edge_scores(model.edges)
+    edges = boundary_scores(model.edges)
     return {
         **{key: getattr(fire, key) for key in ("name", "activation", "country", "climate", "date")},
         "size": name_size(one.burned_share),
@@ -279,7 +279,7 @@ def _group(
 
 def _score_fire(confusion: np.ndarray) -> dict[str, float]:
     """`fire_*` of any confusion matrix, and nothing of classes."""
-    scores = segmentation_scores(torch.from_numpy(_pool(confusion)), DELINEATION)
+    scores = segmentation_scores(torch.from_numpy(_pool(confusion)), DELINEATION_CLASSES)
     return {f"fire_{measure}": scores[f"fire_{measure}"] for measure in MEASURES}
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fireseg.evaluate.results import Content, name_evaluation
-from fireseg.runs import Trained
+from fireseg.runs import TrainedModel
 from fireseg.runs.folder import RunFolder
-from fireseg.tracker import add_to_run
+from fireseg.tracker import log_to_existing_run
 
 
-def summarise(content: Content) -> Iterator[str]:
+def format_summary(content: Content) -> Iterator[str]:
     """The lines to be shown, the gain over the index first.
 
     Args:
@@ -84,7 +84,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def track(content: Content, trained: Trained, folder: RunFolder, *, files: Sequence[Path]) -> None:
+def log_to_tracker(content: Content, trained: TrainedModel, folder: RunFolder, *, files: Sequence[Path]) -> None:
     """Adds the scores to the run that was tracked in training, at the epoch of the checkpoint, and keeps the files.
 
     Args:
@@ -93,9 +93,9 @@ def track(content: Content, trained: Trained, folder: RunFolder, *, files: Seque
         folder: Of its run, which knows under which ids it is tracked.
         files: To be kept as artifacts.
     """
-    add_to_run(
+    log_to_existing_run(
         trained.settings.get("tracker", {}).get("uri"),
-        folder.read_facts().get("tracking", {}),
+        folder.read_provenance().get("tracking", {}),
         metrics=list_metrics(content),
         step=trained.epoch,
         artifacts=files,

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.evaluate.inference import ODDS
-from fireseg.evaluate.mosaic import PatchFacts, Stitched
-from fireseg.metric import DetectionRule, count_odds, fit_temperature, pick_rule, pick_threshold
+from fireseg.evaluate.inference import LOG_ODDS
+from fireseg.evaluate.mosaic import Mosaic, PatchSummary
+from fireseg.metric import DetectionRule, count_log_odds, fit_temperature, select_rule, select_threshold
 
 log = logging.getLogger("fireseg")
 
 
-class Decision(NamedTuple):
+class OperatingPoint(NamedTuple):
     """When a pixel burns, and when a patch.
 
     Attributes:
@@ -43,24 +43,24 @@ class Decision(NamedTuple):
         return 1 / (1 + math.exp(-self.rule.min_odds / self.temperature))
 
 
-def choose_decision(fires: Iterable[Stitched]) -> Decision:
+def select_operating_point(fires: Iterable[Mosaic]) -> OperatingPoint:
     """Temperature, threshold and rule that are best on a validation split; each pixel counts once.
 
     Args:
         fires: All fires of the split.
     """
-    counts, patches = None, list[PatchFacts]()
+    counts, patches = None, list[PatchSummary]()
     for fire in fires:
-        more = count_odds(fire.layers[ODDS], fire.truth)
+        more = count_log_odds(fire.layers[LOG_ODDS], fire.truth)
         counts = more if counts is None else counts + more
         patches += [patch for patch in fire.facts if patch.is_labelled]
     if counts is None or not counts[1].any():
         log.warning("val: no burned pixel to choose a threshold on; a pixel burns from probability 0.5 on")
-        return Decision()
+        return OperatingPoint()
     return settle(counts, patches)
 
 
-def settle(counts: NDArray[np.int64], patches: Sequence[PatchFacts]) -> Decision:
+def settle(counts: NDArray[np.int64], patches: Sequence[PatchSummary]) -> OperatingPoint:
     """The decision that counts of log-odds and patches ask for.
 
     Args:
@@ -68,9 +68,9 @@ def settle(counts: NDArray[np.int64], patches: Sequence[PatchFacts]) -> Decision
         patches: Those with a labelled pixel.
     """
     temperature = fit_temperature(counts)
-    return Decision(
+    return OperatingPoint(
         temperature=temperature,
-        threshold=pick_threshold(counts, temperature=temperature),
-        rule=pick_rule([patch.components for patch in patches], [patch.burns for patch in patches]),
+        threshold=select_threshold(counts, temperature=temperature),
+        rule=select_rule([patch.components for patch in patches], [patch.burns for patch in patches]),
         is_chosen=True,
     )

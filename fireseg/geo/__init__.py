@@ -1,9 +1,9 @@
 """Large rasters as overlapping windows, and back as maps with places and areas."""
 
 from fireseg.geo.components import PixelAreas, polygon_area_m2
-from fireseg.geo.polygons import Polygons, draw_polygons, write_vectors
+from fireseg.geo.polygons import Polygons, polygonize, write_polygons
 from fireseg.geo.raster import GDAL_VERSION, MapPaths, MapWriter
-from fireseg.geo.windows import Blend, Layout, Window, plan_windows
+from fireseg.geo.windows import Blend, Layout, Window, plan_sliding_windows
 
 __all__ = [
     "GDAL_VERSION",
@@ -14,8 +14,8 @@ __all__ = [
     "PixelAreas",
     "Polygons",
     "Window",
-    "draw_polygons",
-    "plan_windows",
+    "plan_sliding_windows",
     "polygon_area_m2",
-    "write_vectors",
+    "polygonize",
+    "write_polygons",
 ]

@@ -13,7 +13,7 @@ Transform = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Grid:
     """Where and when a tile was taken.
 
     Attributes:
@@ -39,7 +39,7 @@ class Place:
 _SEMI_MAJOR_M, _FLATTENING = 6378137.0, 1 / 298.257223563
 
 
-class Ground(NamedTuple):
+class PixelSpacing(NamedTuple):
     """A raster as it lies on the ground, in its middle.
 
     Attributes:
@@ -53,7 +53,7 @@ class Ground(NamedTuple):
     north_deg: float
 
 
-def measure_ground(place: Place) -> Ground:
+def measure_pixel_spacing(place: Grid) -> PixelSpacing:
     """Reads distances off the corners' longitudes and latitudes, with the radii of curvature of WGS 84.
 
     Good for a scale bar in any reference system: exact to some parts in a thousand for a scene of 100 km.
@@ -76,7 +76,9 @@ def measure_ground(place: Place) -> Ground:
     axes = np.radians(np.stack([right, down], axis=1)) * [[parallel_m], [meridian_m]]
     column_m, row_m = np.hypot(*axes)
     columns, rows = np.linalg.solve(axes, [0.0, 1.0])
-    return Ground(float(column_m), float(row_m), math.degrees(math.atan2(columns * column_m, -rows * row_m)) + 0.0)
+    return PixelSpacing(
+        float(column_m), float(row_m), math.degrees(math.atan2(columns * column_m, -rows * row_m)) + 0.0
+    )
 
 
 def _step(start: np.ndarray, end: np.ndarray) -> np.ndarray:

@@ -16,14 +16,14 @@ from rasterio.features import shapes
 from rasterio.io import DatasetReader
 
 from fireseg.errors import FiresegError
-from fireseg.files import disk_error, replacing
+from fireseg.files import atomic_write, disk_error
 from fireseg.geo.components import Components, PixelAreas, find_components, label_strips, rows_of
 from fireseg.geo.raster import CACHE_BYTES, GDAL_ERRORS
 
 _EARTH_M = 6_371_008.8
 
 
-def outline_components(
+def polygonize_components(
     classes: DatasetReader, found: Components, kept: NDArray[np.intp], *, folder: Path
 ) -> NDArray[np.object_]:
     """The outlines of components, along the edges of their pixels.
@@ -69,7 +69,7 @@ def _draw(
             yield int(number), outline
 
 
-def simplify_outlines(outlines: NDArray[np.object_], crs: CRS, simplify_m: float) -> NDArray[np.object_]:
+def simplify_polygons(outlines: NDArray[np.object_], crs: CRS, simplify_m: float) -> NDArray[np.object_]:
     """Outlines with fewer corners. One that would cross itself by that stays as it is.
 
     Args:
@@ -160,7 +160,7 @@ class Polygons:
     dropped_ha: float
 
 
-def draw_polygons(
+def polygonize(
     classes_path: Path,
     fire_path: Path,
     *,
@@ -193,13 +193,13 @@ def draw_polygons(
             found = find_components(classes, fire, areas, num_classes=len(class_names))
             order = np.argsort(-found.areas_m2, kind="stable")
             kept = order[found.areas_m2[order] >= min_area_ha * M2_PER_HA]
-            outlines = outline_components(classes, found, kept, folder=classes_path.parent)
+            outlines = polygonize_components(classes, found, kept, folder=classes_path.parent)
             crs = classes.crs
     except GDAL_ERRORS as error:
         raise FiresegError(f"{classes_path} and {fire_path}: cannot be read ({error}); map the scene again") from error
     dropped_ha = (found.areas_m2.sum() - found.areas_m2[kept].sum()) / M2_PER_HA
     return Polygons(
-        geometries=simplify_outlines(outlines, crs, simplify_m) if simplify_m else outlines,
+        geometries=simplify_polygons(outlines, crs, simplify_m) if simplify_m else outlines,
         fields=_list_fields(found, kept, class_names),
         crs=crs,
         num_dropped=len(order) - len(kept),
@@ -232,7 +232,7 @@ def _list_fields(found: Components, kept: NDArray[np.intp], class_names: Sequenc
 LAYER = "burned"
 
 
-def write_vectors(polygons: Polygons, path: Path, *, driver: Literal["GPKG", "GeoJSON"]) -> None:
+def write_polygons(polygons: Polygons, path: Path, *, driver: Literal["GPKG", "GeoJSON"]) -> None:
     """Writes polygons, whole or not at all. A map without fire gives a valid file without a feature.
 
     Args:
@@ -251,7 +251,7 @@ def write_vectors(polygons: Polygons, path: Path, *, driver: Literal["GPKG", "Ge
             written = Path(work) / f"{LAYER}.{driver.lower()}"  # GDAL wants the suffix of the format
             is_whole = _write(polygons, written, driver)
             if is_whole:
-                with replacing(path) as part:
+                with atomic_write(path) as part:
                     written.replace(part)
     except OSError as error:
         raise disk_error(path, error) from error

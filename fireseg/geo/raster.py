@@ -100,7 +100,7 @@ _GDAL_TYPES = {"uint8": ("Byte", 1), "float32": ("Float32", 4)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Band:
+class BandDescription:
     """What the values of a band are.
 
     Args:
@@ -120,8 +120,8 @@ class Band:
     colours: Sequence[str] = field(default=())
 
 
-def describe_raw(
-    raw: Path, band: Band, *, height: int, width: int, crs: CRS, transform: Affine, tags: Mapping[str, str]
+def write_vrt(
+    raw: Path, band: BandDescription, *, height: int, width: int, crs: CRS, transform: Affine, tags: Mapping[str, str]
 ) -> Path:
     """Writes a virtual raster (VRT) beside a file of bare values.
 
@@ -164,7 +164,7 @@ def describe_raw(
     return path
 
 
-def _add_categories(values: ElementTree.Element, band: Band) -> None:
+def _add_categories(values: ElementTree.Element, band: BandDescription) -> None:
     if band.categories:
         names = _add(values, "CategoryNames")
         for name in band.categories:
@@ -236,7 +236,7 @@ class MapWriter:
         self._grid = {"height": height, "width": width, **place}
         self._class_tags = {f"CLASS_{value}": name for value, name in enumerate(class_names)}
         self._tags = dict(tags or {})
-        self._classes = Band(
+        self._classes = BandDescription(
             dtype="uint8", nodata=IGNORE_INDEX, description="class", categories=class_names, colours=colours
         )
         self._fire = _describe_fire(fire_dtype)
@@ -309,16 +309,16 @@ class MapWriter:
         return np.where(np.isnan(fire), self._fire.nodata, np.rint(fire * FIRE_STEPS)).astype(np.uint8)
 
     def _convert(
-        self, name: str, band: Band, tags: Mapping[str, str], overviews: Literal["nearest", "average"]
+        self, name: str, band: BandDescription, tags: Mapping[str, str], overviews: Literal["nearest", "average"]
     ) -> None:
         raw = self._work / f"{name}.raw"
-        virtual = describe_raw(raw, band, tags={**self._tags, **tags}, **self._grid)
+        virtual = write_vrt(raw, band, tags={**self._tags, **tags}, **self._grid)
         convert_to_cog(virtual, self._work / f"{name}.tif", overviews=overviews)
         raw.unlink()
 
 
-def _describe_fire(dtype: Literal["uint8", "float32"]) -> Band:
+def _describe_fire(dtype: Literal["uint8", "float32"]) -> BandDescription:
     description = "probability of fire"
     if dtype == "float32":
-        return Band(dtype=dtype, nodata=np.nan, description=description)
-    return Band(dtype=dtype, nodata=IGNORE_INDEX, description=description, scale=1 / FIRE_STEPS)
+        return BandDescription(dtype=dtype, nodata=np.nan, description=description)
+    return BandDescription(dtype=dtype, nodata=IGNORE_INDEX, description=description, scale=1 / FIRE_STEPS)

@@ -101,7 +101,7 @@ class Layout:
         return _fade(len(self.cols), self.size_cols, self.overlap)
 
 
-def plan_windows(height: int, width: int, *, size: int = WINDOW_PX, overlap: int = OVERLAP_PX) -> Layout:
+def plan_sliding_windows(height: int, width: int, *, size: int = WINDOW_PX, overlap: int = OVERLAP_PX) -> Layout:
     """Lays windows over a raster so that as little as can be is processed twice or beyond the rim.
 
     Along each axis the windows have one size, fitted to the raster: at most 1.3 times as large as asked, smaller where
@@ -246,10 +246,10 @@ class Blend:
         return top, rows
 
 
-Piece = tuple[int, int, int, int]
+Block = tuple[int, int, int, int]
 """First row, first column, rows, columns."""
 
-Block = tuple[int, int]
+BlockShape = tuple[int, int]
 """Rows and columns that a raster stores together."""
 
 _ROWS, _MAX_BLOCK_ROWS = 256, 1024
@@ -263,7 +263,7 @@ _NUM_SPREAD = 8
 _SPREAD_PX = 32
 
 
-def cut(window: Piece, block: Block, pixel_bytes: int) -> Iterator[Piece]:
+def split_into_blocks(window: Block, block: BlockShape, pixel_bytes: int) -> Iterator[Block]:
     """Cuts a window into pieces of some 32 MB, so that no block is unpacked twice.
 
     Args:
@@ -281,7 +281,7 @@ def cut(window: Piece, block: Block, pixel_bytes: int) -> Iterator[Piece]:
             yield first_row, first_col, num_rows, num_cols
 
 
-def spread(height: int, width: int, block: Block) -> list[Piece]:
+def select_sample_blocks(height: int, width: int, block: BlockShape) -> list[Block]:
     """Pieces that stand for a raster: the whole one up to a million pixels, else a few blocks here and there.
 
     Args:
@@ -298,7 +298,7 @@ def spread(height: int, width: int, block: Block) -> list[Piece]:
     return [(top, left, rows, cols) for top, rows in tops for left, cols in lefts]
 
 
-def _fit(block: Block, width: int, pixel_bytes: int) -> tuple[int, int]:
+def _fit(block: BlockShape, width: int, pixel_bytes: int) -> tuple[int, int]:
     """Rows and columns of a piece, whole blocks where they are of a size to be held."""
     block_rows, block_cols = block
     rows = block_rows * max(1, _ROWS // block_rows) if block_rows <= _MAX_BLOCK_ROWS else _ROWS

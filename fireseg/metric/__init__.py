@@ -2,72 +2,72 @@
 
 from __future__ import annotations
 
-from fireseg.metric.bootstrap import Comparison, Interval, bootstrap_mean, compare_pairs
-from fireseg.metric.boundary import EdgeCounts, edge_counts, edge_scores, hausdorff_95, sum_edges
+from fireseg.metric.bootstrap import Interval, PairedComparison, bootstrap_mean, compare_paired
+from fireseg.metric.boundary import BoundaryCounts, boundary_counts, boundary_scores, hausdorff_95, sum_boundary_counts
 from fireseg.metric.calibration import (
-    NUM_ODDS_BINS,
-    ODDS_EDGES,
-    ODDS_RANGE,
+    LOG_ODDS_EDGES,
+    LOG_ODDS_RANGE,
+    NUM_LOG_ODDS_BINS,
     PrecisionRecall,
     Reliability,
-    count_odds,
-    fire_odds,
+    count_log_odds,
+    fire_log_odds,
     fit_temperature,
-    pick_threshold,
     precision_recall,
     reliability,
     score_calibration,
+    select_threshold,
 )
 from fireseg.metric.confusion import (
     confusion_counts,
     decide,
     detection_counts,
     detection_scores,
-    grade_scores,
     image_counts,
     segmentation_scores,
+    severity_scores,
 )
-from fireseg.metric.detection import Component, DetectionRule, count_detections, list_components, pick_rule
+from fireseg.metric.detection import Component, DetectionRule, count_detections, find_components, select_rule
 from fireseg.metric.running import CombinedMetrics, DetectionMetrics, SegmentationMetrics
 from fireseg.task import check_classes, inverse_frequency_weights
 
 __all__ = [
-    "NUM_ODDS_BINS",
-    "ODDS_EDGES",
-    "ODDS_RANGE",
+    "LOG_ODDS_EDGES",
+    "LOG_ODDS_RANGE",
+    "NUM_LOG_ODDS_BINS",
+    "BoundaryCounts",
     "CombinedMetrics",
-    "Comparison",
     "Component",
     "DetectionMetrics",
     "DetectionRule",
-    "EdgeCounts",
     "Interval",
+    "PairedComparison",
     "PrecisionRecall",
     "Reliability",
     "SegmentationMetrics",
     "bootstrap_mean",
+    "boundary_counts",
+    "boundary_scores",
     "check_classes",
-    "compare_pairs",
+    "compare_paired",
     "confusion_counts",
     "count_detections",
-    "count_odds",
+    "count_log_odds",
     "decide",
     "detection_counts",
     "detection_scores",
-    "edge_counts",
-    "edge_scores",
-    "fire_odds",
+    "find_components",
+    "fire_log_odds",
     "fit_temperature",
-    "grade_scores",
     "hausdorff_95",
     "image_counts",
     "inverse_frequency_weights",
-    "list_components",
-    "pick_rule",
-    "pick_threshold",
     "precision_recall",
     "reliability",
     "score_calibration",
     "segmentation_scores",
-    "sum_edges",
+    "select_rule",
+    "select_threshold",
+    "severity_scores",
+    "sum_boundary_counts",
 ]

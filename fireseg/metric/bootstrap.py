@@ -26,7 +26,7 @@ class Interval(NamedTuple):
     num: int
 
 
-class Comparison(NamedTuple):
+class PairedComparison(NamedTuple):
     """Ours against theirs, fire by fire.
 
     Attributes:
@@ -71,7 +71,9 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, draws: int = 2000,
     return _bootstrap(_drop_nan(np.asarray(values, np.float64)), seed, draws, level)
 
 
-def compare_pairs(ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0, draws: int = 2000) -> Comparison:
+def compare_paired(
+    ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0, draws: int = 2000
+) -> PairedComparison:
     """Whether a difference is real, paired over fires.
 
     A bootstrap interval of the mean difference says how large it is; the exact sign test, ties left out, whether
@@ -98,7 +100,9 @@ def compare_pairs(ours: Sequence[float], theirs: Sequence[float], *, seed: int =
     difference = _drop_nan(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64))
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
     p_value = _sign_test(wins, losses) if difference.size else math.nan
-    return Comparison(_bootstrap(difference, seed, draws, 0.95), wins, losses, difference.size - wins - losses, p_value)
+    return PairedComparison(
+        _bootstrap(difference, seed, draws, 0.95), wins, losses, difference.size - wins - losses, p_value
+    )
 
 
 def _drop_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-EDGE_DISTANCES = (1, 2, 3)
+BOUNDARY_DISTANCES = (1, 2, 3)
 """Pixels; Euclidean, from centre to centre."""
 
 Map = NDArray[np.bool_]
 
 
-class EdgeCounts(NamedTuple):
-    """Pixels at the edges of one map or, added by `sum_edges`, of many.
+class BoundaryCounts(NamedTuple):
+    """Pixels at the edges of one map or, added by `sum_boundary_counts`, of many.
 
     Attributes:
         truth_pixels: Boundary pixels of the truth.
@@ -35,7 +35,7 @@ class EdgeCounts(NamedTuple):
     band_union: NDArray[np.int64]
 
 
-def edge_counts(truth: Map, predicted: Map, *, is_labelled: Map) -> EdgeCounts:
+def boundary_counts(truth: Map, predicted: Map, *, is_labelled: Map) -> BoundaryCounts:
     """Counts what boundary F1 and boundary IoU are read off.
 
     A boundary pixel of a region is one of its labelled pixels with a 4-neighbour that is labelled and outside of
@@ -51,9 +51,9 @@ def edge_counts(truth: Map, predicted: Map, *, is_labelled: Map) -> EdgeCounts:
         ValueError: If the three are not boolean maps of one shape.
     """
     regions, boundaries = _crop_and_outline(truth, predicted, is_labelled)
-    near = [[_is_within(boundary, distance) for distance in (0, *EDGE_DISTANCES)] for boundary in boundaries]
+    near = [[_is_within(boundary, distance) for distance in (0, *BOUNDARY_DISTANCES)] for boundary in boundaries]
     bands = [[region & close for close in kind[:-1]] for region, kind in zip(regions, near, strict=True)]
-    return EdgeCounts(
+    return BoundaryCounts(
         int(boundaries[0].sum()),
         int(boundaries[1].sum()),
         _count(boundaries[0] & close for close in near[1][1:]),
@@ -63,14 +63,14 @@ def edge_counts(truth: Map, predicted: Map, *, is_labelled: Map) -> EdgeCounts:
     )
 
 
-def sum_edges(counts: Iterable[EdgeCounts]) -> EdgeCounts:
+def sum_boundary_counts(counts: Iterable[BoundaryCounts]) -> BoundaryCounts:
     """Adds the counts of many maps (`+` would only string two tuples together)."""
-    none = np.zeros(len(EDGE_DISTANCES), np.int64)
-    columns = zip(EdgeCounts(0, 0, none, none, none, none), *counts, strict=True)
-    return EdgeCounts._make(sum(column) for column in columns)
+    none = np.zeros(len(BOUNDARY_DISTANCES), np.int64)
+    columns = zip(BoundaryCounts(0, 0, none, none, none, none), *counts, strict=True)
+    return BoundaryCounts._make(sum(column) for column in columns)
 
 
-def edge_scores(counts: EdgeCounts) -> dict[str, float]:
+def boundary_scores(counts: BoundaryCounts) -> dict[str, float]:
     """Boundary F1 and boundary IoU at 1, 2 and 3 pixels; NaN where neither map has a boundary.
 
     F1 at d is the harmonic mean of precision, the share of predicted boundary pixels within d of a true one, and
@@ -78,7 +78,7 @@ def edge_scores(counts: EdgeCounts) -> dict[str, float]:
     the bands of the two regions.
 
     Args:
-        counts: From `edge_counts` or `sum_edges`.
+        counts: From `boundary_counts` or `sum_boundary_counts`.
 
     Returns:
         `boundary_f1_{1,2,3}px`, `boundary_iou_{1,2,3}px`, each 0 to 1 or NaN.
@@ -93,8 +93,8 @@ def edge_scores(counts: EdgeCounts) -> dict[str, float]:
     ]
     bands = zip(counts.band_intersection.tolist(), counts.band_union.tolist(), strict=True)
     iou = [both / either if either else math.nan for both, either in bands]
-    return {f"boundary_f1_{distance}px": value for distance, value in zip(EDGE_DISTANCES, f1, strict=True)} | {
-        f"boundary_iou_{distance}px": value for distance, value in zip(EDGE_DISTANCES, iou, strict=True)
+    return {f"boundary_f1_{distance}px": value for distance, value in zip(BOUNDARY_DISTANCES, f1, strict=True)} | {
+        f"boundary_iou_{distance}px": value for distance, value in zip(BOUNDARY_DISTANCES, iou, strict=True)
     }
 
 
@@ -107,7 +107,7 @@ def hausdorff_95(truth: Map, predicted: Map, *, is_labelled: Map) -> float:
     Args:
         truth: Burned or not, `(H, W)` bool.
         predicted: Burned or not, `(H, W)` bool.
-        is_labelled: Where the truth is known, `(H, W)` bool; boundaries are as in `edge_counts`.
+        is_labelled: Where the truth is known, `(H, W)` bool; boundaries are as in `boundary_counts`.
 
     Returns:
         Pixels, from 0; NaN where one of the two has no boundary.

@@ -14,17 +14,17 @@ from torch import Tensor
 from fireseg.errors import FiresegError
 from fireseg.task import IGNORE_INDEX
 
-NUM_ODDS_BINS = 3200
+NUM_LOG_ODDS_BINS = 3200
 
-ODDS_RANGE = 16.0
+LOG_ODDS_RANGE = 16.0
 
-ODDS_EDGES = np.linspace(-ODDS_RANGE, ODDS_RANGE, NUM_ODDS_BINS + 1)
+LOG_ODDS_EDGES = np.linspace(-LOG_ODDS_RANGE, LOG_ODDS_RANGE, NUM_LOG_ODDS_BINS + 1)
 """Bins of 0.01, one edge at even odds; the outermost take what is beyond: probabilities within 2e-7 of 0 or 1."""
 
-_BINS_PER_UNIT = NUM_ODDS_BINS / (2 * ODDS_RANGE)
+_BINS_PER_UNIT = NUM_LOG_ODDS_BINS / (2 * LOG_ODDS_RANGE)
 
 
-def fire_odds(logits: Tensor) -> Tensor:
+def fire_log_odds(logits: Tensor) -> Tensor:
     """Log-odds of fire, log(p / (1 - p)) with p the sum of the softmax over the classes above 0.
 
     d = logsumexp(logits[1:]) - logits[0]. Unlike the probability it never saturates, and dividing it by a
@@ -49,18 +49,18 @@ def fire_odds(logits: Tensor) -> Tensor:
     return (functools.reduce(torch.logaddexp, burned) - unburned).float()
 
 
-def count_odds(
+def count_log_odds(
     odds: NDArray[np.floating], truth: NDArray[np.uint8], *, ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.int64]:
     """Counts labelled pixels by burned or not and by log-odds; counts of several images add up.
 
     Args:
-        odds: Of any shape, from `fire_odds`; whatever it is where nobody labelled.
+        odds: Of any shape, from `fire_log_odds`; whatever it is where nobody labelled.
         truth: Class of every pixel, of the same shape; above 0 is burned.
         ignore_index: Truth of unlabelled pixels.
 
     Returns:
-        `(2, NUM_ODDS_BINS)`: unburned and burned pixels in each bin of `ODDS_EDGES`.
+        `(2, NUM_ODDS_BINS)`: unburned and burned pixels in each bin of `LOG_ODDS_EDGES`.
 
     Raises:
         FiresegError: If the odds of a labelled pixel are NaN.
@@ -74,16 +74,19 @@ def count_odds(
         given = f"odds: {num_unreadable} of {labelled.size} labelled pixels are NaN"
         raise FiresegError(f"{given}, but want finite logits; take a checkpoint from before the training diverged")
     # Floor after scaling keeps the sign: odds a hair below even stay below.
-    bins = np.floor(np.clip(labelled, -ODDS_RANGE, ODDS_RANGE) * _BINS_PER_UNIT).astype(np.int64) + NUM_ODDS_BINS // 2
-    flat = np.minimum(bins, NUM_ODDS_BINS - 1) + NUM_ODDS_BINS * (truth[is_labelled] > 0)
-    return np.bincount(flat, minlength=2 * NUM_ODDS_BINS).reshape(2, NUM_ODDS_BINS)
+    bins = (
+        np.floor(np.clip(labelled, -LOG_ODDS_RANGE, LOG_ODDS_RANGE) * _BINS_PER_UNIT).astype(np.int64)
+        + NUM_LOG_ODDS_BINS // 2
+    )
+    flat = np.minimum(bins, NUM_LOG_ODDS_BINS - 1) + NUM_LOG_ODDS_BINS * (truth[is_labelled] > 0)
+    return np.bincount(flat, minlength=2 * NUM_LOG_ODDS_BINS).reshape(2, NUM_LOG_ODDS_BINS)
 
 
 TEMPERATURE_RANGE = (0.05, 20.0)
 
 NUM_RELIABILITY_BINS = 15
 
-_CENTRES = (ODDS_EDGES[1:] + ODDS_EDGES[:-1]) / 2
+_CENTRES = (LOG_ODDS_EDGES[1:] + LOG_ODDS_EDGES[:-1]) / 2
 
 _NUM_HALVINGS = 60
 
@@ -122,10 +125,10 @@ def fit_temperature(counts: NDArray[np.int64]) -> float:
     """The temperature T that makes sigmoid(odds / T) the most honest probability of fire.
 
     It minimises the mean negative log-likelihood, which is convex in 1 / T: halving the interval finds the
-    one minimum. Odds beyond `ODDS_RANGE` count as the outermost bin.
+    one minimum. Odds beyond `LOG_ODDS_RANGE` count as the outermost bin.
 
     Args:
-        counts: From `count_odds`, over a validation split.
+        counts: From `count_log_odds`, over a validation split.
 
     Returns:
         0.05 to 20; above 1 tones an overconfident model down. 1.0 where burned or unburned pixels are missing.
@@ -144,13 +147,13 @@ def fit_temperature(counts: NDArray[np.int64]) -> float:
     return float(np.clip(math.sqrt(low * high), *TEMPERATURE_RANGE))
 
 
-def pick_threshold(counts: NDArray[np.int64], *, temperature: float) -> float:
+def select_threshold(counts: NDArray[np.int64], *, temperature: float) -> float:
     """The probability from which on calling a pixel burned gives the best fire IoU.
 
     Of equally good thresholds the middle one, furthest from the pixels on either side.
 
     Args:
-        counts: From `count_odds`, over a validation split.
+        counts: From `count_log_odds`, over a validation split.
         temperature: As from `fit_temperature`.
 
     Returns:
@@ -161,7 +164,7 @@ def pick_threshold(counts: NDArray[np.int64], *, temperature: float) -> float:
     unburned, burned = counts[:, ::-1].cumsum(axis=1)[:, -2::-1]
     iou = burned / (counts[1].sum() + unburned)
     best = np.flatnonzero(iou == iou.max())
-    threshold = _probability(ODDS_EDGES[1:-1], temperature)[best[len(best) // 2]]
+    threshold = _probability(LOG_ODDS_EDGES[1:-1], temperature)[best[len(best) // 2]]
     return float(np.clip(threshold, np.nextafter(0.0, 1.0), np.nextafter(1.0, 0.0)))
 
 
@@ -169,7 +172,7 @@ def score_calibration(counts: NDArray[np.int64], *, temperature: float) -> dict[
     """How honest the calibrated probability of fire is; NaN where there is nothing to read.
 
     Args:
-        counts: From `count_odds`.
+        counts: From `count_log_odds`.
         temperature: As from `fit_temperature`; 1 for the model as it is.
 
     Returns:
@@ -202,7 +205,7 @@ def reliability(counts: NDArray[np.int64], *, temperature: float, num_bins: int 
     """Share of truly burned pixels by the probability of fire, in bins of equal width.
 
     Args:
-        counts: From `count_odds`.
+        counts: From `count_log_odds`.
         temperature: As from `fit_temperature`; 1 for the model as it is.
         num_bins: n, at least 1.
     """
@@ -219,7 +222,7 @@ def precision_recall(counts: NDArray[np.int64], *, temperature: float) -> Precis
     """Precision and recall at every threshold at which they change.
 
     Args:
-        counts: From `count_odds`.
+        counts: From `count_log_odds`.
         temperature: As from `fit_temperature`; it moves the thresholds, not the curve.
 
     Returns:
@@ -229,7 +232,7 @@ def precision_recall(counts: NDArray[np.int64], *, temperature: float) -> Precis
     unburned, burned = counts[:, taken].cumsum(axis=1)
     truly_burned = counts[1].sum()
     recall = burned / truly_burned if truly_burned else np.full(len(taken), np.nan)
-    return PrecisionRecall(_probability(ODDS_EDGES[taken], temperature), burned / (burned + unburned), recall)
+    return PrecisionRecall(_probability(LOG_ODDS_EDGES[taken], temperature), burned / (burned + unburned), recall)
 
 
 def _log_probability(odds: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:

@@ -123,7 +123,7 @@ def segmentation_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str,
 
     Returns:
         `fire_{iou,dice,precision,recall}`, `mean_{iou,dice}`, then `{iou,dice,precision,recall}_<class>`,
-        each 0 to 1 or NaN. For K > 2 also `severity_iou` and the two of `grade_scores`.
+        each 0 to 1 or NaN. For K > 2 also `severity_iou` and the two of `severity_scores`.
     """
     matrix = _to_numpy(counts)
     fire = _class_scores(_pool(matrix))
@@ -131,13 +131,13 @@ def segmentation_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str,
     scores = {f"fire_{measure}": float(values[1]) for measure, values in fire.items()}
     scores |= {f"mean_{measure}": _mean(each[measure]) for measure in ("iou", "dice")}
     if len(matrix) > 2:
-        scores |= grade_scores(counts)
+        scores |= severity_scores(counts)
     for measure, values in each.items():
         scores |= {f"{measure}_{name}": float(value) for name, value in zip(class_names, values, strict=True)}
     return scores
 
 
-def grade_scores(counts: Tensor) -> dict[str, float]:
+def severity_scores(counts: Tensor) -> dict[str, float]:
     """How well the severity is told.
 
     Args:

@@ -35,7 +35,7 @@ class DetectionRule(NamedTuple):
     min_odds: float
 
 
-def list_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) -> list[Component]:
+def find_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) -> list[Component]:
     """The burned areas of a patch that can matter to a rule.
 
     Pixels with log-odds above 0 are connected with their eight neighbours. A component is left out if another is at
@@ -63,14 +63,14 @@ def list_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) 
     return [Component(int(sizes[each]), float(peaks[each])) for each in kept]
 
 
-def pick_rule(patches: Sequence[Sequence[Component]], burns: Sequence[bool]) -> DetectionRule:
+def select_rule(patches: Sequence[Sequence[Component]], burns: Sequence[bool]) -> DetectionRule:
     """The rule with the best F1 of detection, among the sizes and peaks that occur.
 
     Of equally good ones that with the smallest `min_pixels`, then the smallest `min_odds`; so it is the plain rule, any
     pixel, unless another is better.
 
     Args:
-        patches: From `list_components`, of a validation split.
+        patches: From `find_components`, of a validation split.
         burns: Whether each truly burns.
 
     Returns:
@@ -107,9 +107,9 @@ def count_detections(
     """Counts patches by truth and by what a rule says.
 
     Args:
-        patches: From `list_components`.
+        patches: From `find_components`.
         burns: Whether each truly burns.
-        rule: As from `pick_rule`; `DetectionRule(1, 0.0)` is any burned pixel.
+        rule: As from `select_rule`; `DetectionRule(1, 0.0)` is any burned pixel.
 
     Returns:
         `(2, 2)` `[[tn, fp], [fn, tp]]`, as `detection_scores` reads it from a tensor.

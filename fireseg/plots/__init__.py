@@ -4,26 +4,26 @@ from fireseg.plots.curves import render_curves
 from fireseg.plots.maps import render_map
 from fireseg.plots.samples import render_batch, render_samples
 from fireseg.plots.style import (
-    AGREEMENT,
+    ERROR_COLOURS,
     UNLABELLED,
-    Recipe,
-    choose_recipe,
-    colour_agreement,
+    Composite,
+    choose_composite,
     colour_classes,
+    colour_errors,
     compare,
-    composite,
+    render_composite,
 )
 
 __all__ = [
-    "AGREEMENT",
+    "ERROR_COLOURS",
     "UNLABELLED",
-    "Recipe",
-    "choose_recipe",
-    "colour_agreement",
+    "Composite",
+    "choose_composite",
     "colour_classes",
+    "colour_errors",
     "compare",
-    "composite",
     "render_batch",
+    "render_composite",
     "render_curves",
     "render_map",
     "render_samples",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fireseg.plots import scores as panels
-from fireseg.plots.scores import Box, spell_share
-from fireseg.plots.style import save
+from fireseg.plots.scores import LonLatBox, format_share
+from fireseg.plots.style import save_figure
 from fireseg.task import Task
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Balance:
     burned: Mapping[str, Sequence[float]]
     cloud: Mapping[str, Sequence[float]]
     fires_ha: Mapping[str, Sequence[float]]
-    boxes: Mapping[str, Sequence[Box]]
+    boxes: Mapping[str, Sequence[LonLatBox]]
 
 
 class Panel(NamedTuple):
@@ -134,7 +134,7 @@ def render_balance(balance: Balance, path: Path, *, title: str) -> None:
     shown[-1].draw(axes)
     axes.set_title(shown[-1].title, loc="left", fontsize=11, fontweight="bold")
     figure.suptitle(title, fontsize=13, x=0.01, ha="left", parse_math=False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def count_shares(shares: Sequence[float]) -> list[int]:
@@ -155,7 +155,7 @@ def _show_classes(counts: ClassCounts) -> Iterator[Panel]:
     shares = {split: [count / max(sum(row), 1) for count in row] for split, row in counts.pixels.items()}
     yield Panel(
         f"{label}: labelled pixels by class",
-        "Share of labelled pixels. " + _spell_rows(shares, names, spell_share),
+        "Share of labelled pixels. " + _spell_rows(shares, names, format_share),
         partial(panels.draw_class_shares, counts=counts.pixels, names=names, colours=colours),
         kind="classes",
     )
@@ -196,7 +196,7 @@ def _show_fires(areas: Mapping[str, Sequence[float]]) -> Panel:
     return Panel("Fire sizes", alt, partial(panels.draw_fire_sizes, areas_ha=areas))
 
 
-def _show_map(boxes: Mapping[str, Sequence[Box]]) -> Panel:
+def _show_map(boxes: Mapping[str, Sequence[LonLatBox]]) -> Panel:
     every = [box for group in boxes.values() for box in group]
     alt = "Map of the tiles, coloured by split, north up, without a base map."
     if every:

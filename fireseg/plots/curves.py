@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fireseg.plots.style import DPI, save
+from fireseg.plots.style import DPI, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def render_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, baseline: fl
     if axes["score"].lines:
         handles, _ = axes["score"].get_legend_handles_labels()
         figure.legend(handles=handles, loc="outside lower right", ncols=6, frameon=False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _read_column(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:

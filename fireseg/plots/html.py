@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fireseg.files import replacing
+from fireseg.files import atomic_write
 
 _TEMPLATE = "page.html"
 
@@ -146,7 +146,7 @@ def render_page(path: Path, *, title: str, summary: str, sections: Sequence[Sect
         script=script,
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
     )
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fireseg.plots.style import DPI, UNLABELLED, choose_recipe, colour_classes, composite, save
+from fireseg.plots.style import DPI, UNLABELLED, choose_composite, colour_classes, render_composite, save_figure
 from fireseg.task import Task
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def render_map(
         FiresegError: If the picture cannot be written.
     """
     plan = _plan(classes.shape[1] * pixel_m[0], classes.shape[0] * pixel_m[1])
-    notes = [*notes, f"Scene: {choose_recipe(bands).caption}."]
+    notes = [*notes, f"Scene: {choose_composite(bands).caption}."]
     lines = [line for note in notes for line in textwrap.wrap(note, int(plan.across / _LETTER))]
     entries = list(_list_entries(task, hectares, unknown_share, bool((classes == task.ignore_index).any())))
     places = _flow([text for text, _ in entries], plan.across)
@@ -74,14 +74,14 @@ def render_map(
     height = foot + 3 * _LINE + (places[-1][1] + 1) * _LINE + _MARGIN
     figure, canvas = _open(plan.across + 2 * _MARGIN, height)
     _write_heading(canvas, _shorten(title, int(plan.across / _WIDE_LETTER)), lines)
-    pictures = {"scene": composite(image, bands), "map": colour_classes(classes, task)}
+    pictures = {"scene": render_composite(image, bands), "map": colour_classes(classes, task)}
     for (x, y), (name, picture) in zip(plan.corners, pictures.items(), strict=True):
         _add_panel(figure, canvas, picture, name, (_MARGIN + x, top + y, plan.width, plan.height))
     _draw_scale(canvas, _MARGIN, foot, plan.metres_a_px, plan.width)
     _draw_north(canvas, _MARGIN + plan.across - 20, foot + 18, north_deg)
     for (text, style), (x, line) in zip(entries, places, strict=True):
         _draw_entry(canvas, _MARGIN + x, foot + (2.5 + line) * _LINE, text, style)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def choose_scale(longest_m: float) -> tuple[float, str]:
@@ -102,7 +102,7 @@ def choose_scale(longest_m: float) -> tuple[float, str]:
     return metres, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
 
 
-def spell_hectares(hectares: float) -> str:
+def format_hectares(hectares: float) -> str:
     """Hectares as a legend says them: a few are not none.
 
     Example:
@@ -192,7 +192,7 @@ def _list_entries(
     task: Task, hectares: Sequence[float], unknown_share: float, has_unknown: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, colour, area in zip(task.class_names, task.colours, hectares, strict=True):
-        yield f"{name}  {spell_hectares(area)}", {"facecolor": colour}
+        yield f"{name}  {format_hectares(area)}", {"facecolor": colour}
     if unknown_share > 0 or has_unknown:
         share = "<0.1 %" if unknown_share < 0.001 else f"{unknown_share:.1%}".replace("%", " %")
         yield f"unknown  {share}", {"facecolor": UNLABELLED[0], "hatch": "/////"}

@@ -9,15 +9,15 @@ import numpy as np
 
 from fireseg.batch import Batch
 from fireseg.plots.style import (
-    AGREEMENT,
+    ERROR_COLOURS,
     Pixels,
-    choose_recipe,
-    colour_agreement,
+    choose_composite,
     colour_classes,
+    colour_errors,
     compare,
-    composite,
-    lay_out,
-    save,
+    compose_figure,
+    render_composite,
+    save_figure,
     to_array,
 )
 from fireseg.task import Task
@@ -41,18 +41,18 @@ def render_batch(
     """
     shown = min(count, len(batch.names))
     masks = [to_array(mask) for mask in batch.mask[:shown]]
-    figure, blocks = lay_out(
+    figure, blocks = compose_figure(
         [(name, _describe_mask(mask, task)) for name, mask in zip(batch.names, masks, strict=False)],
         panels=("image", "mask"),
         shape=masks[0].shape,
         title=title or f"What the model sees, after augmentation (task {task.name})",
-        notes=[f"Image: {choose_recipe(bands).caption}.", f"The model gets {' '.join(bands)}."],
+        notes=[f"Image: {choose_composite(bands).caption}.", f"The model gets {' '.join(bands)}."],
         keys={"Mask": _class_key(task)},
     )
     for axes, image, mask in zip(blocks, batch.image, masks, strict=False):
-        axes[0].imshow(composite(image, bands))
+        axes[0].imshow(render_composite(image, bands))
         axes[1].imshow(colour_classes(mask, task))
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def render_samples(
@@ -86,20 +86,20 @@ def render_samples(
     truths, predictions = to_array(mask), to_array(prediction)
     pairs = list(zip(truths, predictions, strict=True))
     whole = ", ".join(f"{name} {_spell(value)}" for name, value in (scores or {}).items())
-    figure, blocks = lay_out(
+    figure, blocks = compose_figure(
         [(name, _describe_pair(*pair, task)) for name, pair in zip(names, pairs, strict=True)],
         panels=("image", "truth", "prediction", "agreement"),
         shape=truths.shape[1:],
         title=f"Truth and prediction (task {task.name})" + (f" after epoch {epoch}" if epoch is not None else ""),
-        notes=[f"Image: {choose_recipe(bands).caption}.", f"Whole split: {whole}." if whole else ""],
-        keys={"Classes": _class_key(task), "Agreement": AGREEMENT},
+        notes=[f"Image: {choose_composite(bands).caption}.", f"Whole split: {whole}." if whole else ""],
+        keys={"Classes": _class_key(task), "Agreement": ERROR_COLOURS},
     )
     for axes, reflectance, (truth, predicted) in zip(blocks, image, pairs, strict=True):
-        axes[0].imshow(composite(reflectance, bands))
+        axes[0].imshow(render_composite(reflectance, bands))
         axes[1].imshow(colour_classes(truth, task))
         axes[2].imshow(colour_classes(predicted, task))
-        axes[3].imshow(colour_agreement(truth, predicted, task))
-    save(figure, path)
+        axes[3].imshow(colour_errors(truth, predicted, task))
+    save_figure(figure, path)
 
 
 def _describe_mask(mask: np.ndarray, task: Task) -> str:

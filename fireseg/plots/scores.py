@@ -24,7 +24,7 @@ SPLIT_STYLES = {
     "test": {"colour": "#009e73", "hatch": "////", "mark": "^"},
 }
 
-Box = tuple[float, float, float, float]
+LonLatBox = tuple[float, float, float, float]
 """West, south, east, north in degrees; across the antimeridian west is above east."""
 
 _EDGE = "#4d4d4d"
@@ -57,7 +57,7 @@ def draw_class_shares(
             axes.barh(place, share, left=left, color=colour, edgecolor=_EDGE, linewidth=0.5, label=label)
             if share >= _LEAST_WRITTEN:
                 at = {"ha": "center", "va": "center", "fontsize": _SMALL, "color": _readable_on(colour)}
-                axes.text(left + share / 2, place, spell_share(share), **at)
+                axes.text(left + share / 2, place, format_share(share), **at)
             left += share
         if not total:
             axes.text(0.01, place, "nothing labelled", va="center", fontsize=_SMALL)
@@ -83,7 +83,7 @@ def draw_class_patches(
         for number, (colour, count) in enumerate(zip(colours, row, strict=True)):
             y, share = place * step + number, count / max(totals[split], 1)
             axes.barh(y, share, height=0.85, color=colour, edgecolor=_EDGE, linewidth=0.5)
-            axes.text(share + 0.015, y, f"{count:,} ({spell_share(share)})", va="center", fontsize=_SMALL)
+            axes.text(share + 0.015, y, f"{count:,} ({format_share(share)})", va="center", fontsize=_SMALL)
     middles = [place * step + (len(colours) - 1) / 2 for place in range(len(counts))]
     axes.set_yticks(middles, [f"{split}\n{totals[split]:,}" for split in counts])
     axes.invert_yaxis()
@@ -175,7 +175,7 @@ def draw_fire_sizes(axes: Axes, areas_ha: Mapping[str, Sequence[float]]) -> None
     axes.grid(axis="x", color="#e6e6e6")
 
 
-def draw_map(axes: Axes, boxes: Mapping[str, Sequence[Box]]) -> None:
+def draw_map(axes: Axes, boxes: Mapping[str, Sequence[LonLatBox]]) -> None:
     """Boxes on longitude and latitude, north up, and a mark where a box is too small to be seen.
 
     Args:
@@ -211,7 +211,7 @@ def draw_map(axes: Axes, boxes: Mapping[str, Sequence[Box]]) -> None:
     axes.legend(frameon=True, fontsize=_SMALL, title="tiles", title_fontsize=_SMALL)
 
 
-def spell_share(share: float) -> str:
+def format_share(share: float) -> str:
     """A share in percent, where a few are not none and nearly all are not all.
 
     Example:
@@ -251,7 +251,7 @@ def _readable_on(colour: str) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else UNLABELLED[0]
 
 
-def _unwrap(box: Box) -> Box:
+def _unwrap(box: LonLatBox) -> LonLatBox:
     west, south, east, north = box
     return (west, south, east + 360, north) if east < west else box
 
@@ -285,7 +285,7 @@ class Spread(NamedTuple):
     high: float | None
 
 
-def show_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Picture:
+def plot_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Picture:
     """Where the pixels of each true class went: share of the row by darkness and in words, and the count.
 
     Args:
@@ -298,7 +298,7 @@ def show_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pic
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(*matrix.shape):
         share = float(shares[row, column])
-        text = f"{spell_share(share)}\n{_shorten(float(matrix[row, column]))}" if matrix[row].any() else "-"
+        text = f"{format_share(share)}\n{_shorten(float(matrix[row, column]))}" if matrix[row].any() else "-"
         colour = "white" if share > 0.55 else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=_SMALL, color=colour)
     for axis in (axes.xaxis, axes.yaxis):
@@ -308,14 +308,14 @@ def show_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pic
     axes.tick_params(length=0)
     axes.set(xlabel="predicted", ylabel="truth")
     said = "; ".join(
-        f"truly {name}: " + ", ".join(f"{spell_share(share)} {other}" for share, other in zip(row, names, strict=True))
+        f"truly {name}: " + ", ".join(f"{format_share(share)} {other}" for share, other in zip(row, names, strict=True))
         for name, row in zip(names, shares, strict=True)
         if row.any()
     )
     return _finish(figure, "Where the pixels of each class went", f"Predicted class of labelled pixels; {said}.")
 
 
-def show_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]) -> Picture:
+def plot_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]) -> Picture:
     """Does fire of probability p burn in p of the cases? And how many pixels each point rests on.
 
     Args:
@@ -341,7 +341,7 @@ def show_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]
     return _finish(figure, "Reliability: do probabilities mean what they say?", alt)
 
 
-def show_precision_recall(
+def plot_precision_recall(
     curve: Mapping[str, Numbers], *, point: Mapping[str, float | None], rules: Mapping[str, tuple[Any, Any]]
 ) -> Picture:
     """What each threshold finds and what it costs, with the threshold in use and rules that have none.
@@ -371,7 +371,7 @@ def show_precision_recall(
     return _finish(figure, "Precision and recall", " ".join(said))
 
 
-def show_areas(true_ha: Numbers, predicted_ha: Numbers) -> Picture:
+def plot_areas(true_ha: Numbers, predicted_ha: Numbers) -> Picture:
     """Burned hectares of each fire, predicted against true, on axes of powers of ten, which begin at 0 where they must.
 
     Args:
@@ -399,7 +399,7 @@ def show_areas(true_ha: Numbers, predicted_ha: Numbers) -> Picture:
     return _finish(figure, "Burned area of each fire", alt)
 
 
-def show_pairs(ours: Numbers, theirs: Numbers, *, rival: str) -> Picture:
+def plot_paired_ious(ours: Numbers, theirs: Numbers, *, rival: str) -> Picture:
     """IoU of each fire by two methods: above the line the model is better.
 
     Args:
@@ -420,7 +420,7 @@ def show_pairs(ours: Numbers, theirs: Numbers, *, rival: str) -> Picture:
     return _finish(figure, "Fire by fire", f"{alt}, worse on {int((y < x).sum())}.")
 
 
-def show_groups(rows: Mapping[str, tuple[Spread, Spread]], *, title: str, rival: str) -> Picture:
+def plot_groups(rows: Mapping[str, tuple[Spread, Spread]], *, title: str, rival: str) -> Picture:
     """Mean IoU over the fires of each group with its interval, model above index.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fireseg.files import replacing
+from fireseg.files import atomic_write
 from fireseg.task import Task
 
 # Figures are made and drawn directly, never through pyplot, whose figures and backend belong to
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Pixels = Tensor | np.ndarray
 
 # Dark, orange and blue differ for every kind of colour vision, and in a grey print by lightness.
-AGREEMENT = {
+ERROR_COLOURS = {
     "unburned in both": "#d9d9d9",
     "false alarm": "#d55e00",
     "miss": "#56b4e9",
@@ -48,14 +48,14 @@ _BRIGHTEST_INFRARED = 0.45
 _GAMMA = 1 / 1.2
 
 
-class Recipe(NamedTuple):
+class Composite(NamedTuple):
     """Which bands a composite shows as red, green and blue (or one as grey), and how to read it."""
 
     bands: tuple[str, ...]
     caption: str
 
 
-def choose_recipe(bands: Sequence[str]) -> Recipe:
+def choose_composite(bands: Sequence[str]) -> Composite:
     """The composite that tells burned land best, of those that the bands allow.
 
     Short-wave and near infrared with red (burned land dark red, vegetation green), else true
@@ -68,16 +68,16 @@ def choose_recipe(bands: Sequence[str]) -> Recipe:
     for wanted in _SHORT_WAVE:
         if set(wanted) <= set(bands):
             reading = "burned land dark red or brown, vegetation green"
-            return Recipe(wanted, f"short-wave infrared {_spell(wanted)}; {reading}")
+            return Composite(wanted, f"short-wave infrared {_spell(wanted)}; {reading}")
     if set(_TRUE_COLOUR) <= set(bands):
-        return Recipe(_TRUE_COLOUR, f"true colour {_spell(_TRUE_COLOUR)}")
+        return Composite(_TRUE_COLOUR, f"true colour {_spell(_TRUE_COLOUR)}")
     if len(bands) >= 3:
-        return Recipe(tuple(bands[:3]), f"first three bands {_spell(bands[:3])}")
-    return Recipe((bands[0],), f"{bands[0]} in grey")
+        return Composite(tuple(bands[:3]), f"first three bands {_spell(bands[:3])}")
+    return Composite((bands[0],), f"{bands[0]} in grey")
 
 
-def composite(image: Pixels, bands: Sequence[str]) -> np.ndarray:
-    """A picture of a patch or scene by `choose_recipe`.
+def render_composite(image: Pixels, bands: Sequence[str]) -> np.ndarray:
+    """A picture of a patch or scene by `choose_composite`.
 
     Args:
         image: Surface reflectance, `(C, H, W)`.
@@ -86,7 +86,7 @@ def composite(image: Pixels, bands: Sequence[str]) -> np.ndarray:
     Returns:
         `(H, W, 3)` uint8; mid-grey where a band that is shown has no finite value.
     """
-    recipe = choose_recipe(bands).bands
+    recipe = choose_composite(bands).bands
     shown = torch.as_tensor(image)[[list(bands).index(band) for band in recipe]].detach().float().cpu().numpy()
     is_known = np.asarray(np.isfinite(shown).all(axis=0))
     brightest = np.array([_BRIGHTEST.get(band, _BRIGHTEST_INFRARED) for band in recipe], np.float32)
@@ -109,8 +109,8 @@ def colour_classes(mask: Pixels, task: Task) -> np.ndarray:
     return _paint(to_array(mask), task.colours)
 
 
-def colour_agreement(truth: Pixels, prediction: Pixels, task: Task) -> np.ndarray:
-    """Where truth and prediction agree on burned or not, in the colours of `AGREEMENT`.
+def colour_errors(truth: Pixels, prediction: Pixels, task: Task) -> np.ndarray:
+    """Where truth and prediction agree on burned or not, in the colours of `ERROR_COLOURS`.
 
     Args:
         truth: Class of every pixel, `(H, W)`.
@@ -120,7 +120,7 @@ def colour_agreement(truth: Pixels, prediction: Pixels, task: Task) -> np.ndarra
     Returns:
         `(H, W, 3)` uint8; what nobody labelled is striped.
     """
-    return _paint(compare(truth, prediction, task), tuple(AGREEMENT.values()))
+    return _paint(compare(truth, prediction, task), tuple(ERROR_COLOURS.values()))
 
 
 def compare(truth: Pixels, prediction: Pixels, task: Task) -> np.ndarray:
@@ -216,7 +216,7 @@ class _Sheet(NamedTuple):
         return axes
 
 
-def lay_out(
+def compose_figure(
     captions: Sequence[tuple[str, str]],
     *,
     panels: Sequence[str],
@@ -266,9 +266,9 @@ def lay_out(
     return sheet.figure, blocks
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Writes the picture whole or not at all, as PNG whatever the temporary name."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png")
 
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fireseg.engine.device import DeviceName
-from fireseg.geo import plan_windows
-from fireseg.predict.inference import make_ready, predict_rows
+from fireseg.geo import plan_sliding_windows
+from fireseg.predict.inference import predict_rows, prepare_model
 from fireseg.predict.options import Options
-from fireseg.predict.outputs import Tally, choose_decision, decide
+from fireseg.predict.outputs import MapStatistics, classify, get_operating_point
 from fireseg.predict.pipeline import SceneMap, map_scene
 from fireseg.predict.quicklook import to_source
-from fireseg.runs import Trained, open_trained
+from fireseg.runs import TrainedModel, load_trained_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Run:
         trained: The model, and what is known of it.
     """
 
-    trained: Trained
+    trained: TrainedModel
 
     def predict(
         self,
@@ -74,15 +74,15 @@ class Run:
         """
         options = Options(threshold=threshold, temperature=temperature, tta=tta, batch_size=batch_size)
         trained = self.trained
-        decision = choose_decision(trained, options.threshold, options.temperature)
+        decision = get_operating_point(trained, options.threshold, options.temperature)
         source = to_source(image, trained.bands)
         classes = np.empty((source.height, source.width), np.uint8)
         fire = np.empty(classes.shape, np.float32)
-        tally = Tally(trained.task.num_classes)
+        tally = MapStatistics(trained.task.num_classes)
         for top, probabilities, unknown, _ in predict_rows(
-            make_ready(trained.model, trained.device),
+            prepare_model(trained.model, trained.device),
             source,
-            plan_windows(source.height, source.width),
+            plan_sliding_windows(source.height, source.width),
             num_classes=trained.task.num_classes,
             device=trained.device,
             batch_size=options.batch_size,
@@ -90,7 +90,7 @@ class Run:
         ):
             rows = slice(top, top + len(unknown))
             threshold, temperature = decision.threshold, decision.temperature
-            decided = decide(probabilities, unknown, threshold=threshold, temperature=temperature)
+            decided = classify(probabilities, unknown, threshold=threshold, temperature=temperature)
             classes[rows], fire[rows] = decided
             tally.add(decided)
         return Prediction(
@@ -130,4 +130,4 @@ def load(path: Path | str, *, device: DeviceName = "auto") -> Run:
         >>> run = load("outputs/del_unet_resnet34")  # doctest: +SKIP
         >>> run.predict_scene("scene.tif", out="maps/").summary["burned_ha"]  # doctest: +SKIP
     """
-    return Run(open_trained(path, device=device))
+    return Run(load_trained_model(path, device=device))

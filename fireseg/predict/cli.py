@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fireseg.console import named, run_door, start_logging
+from fireseg.console import metavar, run_command, start_logging
 
 _PROGRAM = "python -m fireseg.predict"
 
@@ -27,12 +27,12 @@ def predict(
     min_area_ha: float = 0.5,
     simplify_m: float = 0.0,
     fire_dtype: Literal["uint8", "float32"] = "uint8",
-    threshold: Annotated[float | None, named("NUMBER")] = None,
-    temperature: Annotated[float | None, named("NUMBER")] = None,
+    threshold: Annotated[float | None, metavar("NUMBER")] = None,
+    temperature: Annotated[float | None, metavar("NUMBER")] = None,
     tta: bool = False,
-    offset: Annotated[float | None, named("NUMBER")] = None,
+    offset: Annotated[float | None, metavar("NUMBER")] = None,
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto",
-    batch_size: Annotated[int | None, named("INT")] = None,
+    batch_size: Annotated[int | None, metavar("INT")] = None,
     readers: int = 2,
 ) -> int:
     """Maps what burned in whole Sentinel-2 scenes.
@@ -63,7 +63,7 @@ def predict(
     """
     # Only now: seconds that --help need not wait for.
     from fireseg.predict.options import Options
-    from fireseg.predict.pipeline import Wish, map_scenes
+    from fireseg.predict.pipeline import PredictOptions, map_scenes
 
     start_logging()
     options = Options(
@@ -79,13 +79,13 @@ def predict(
         batch_size=batch_size,
         readers=readers,
     )
-    return _end(map_scenes(Wish(run=run, scenes=scenes, out=out, device=device, options=options)))
+    return _end(map_scenes(PredictOptions(run=run, scenes=scenes, out=out, device=device, options=options)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line, does what it says, and returns what to end with."""
     stopped = "maps that were finished are there, the one at work is not"
-    return run_door(predict, arguments, program=_PROGRAM, stopped=stopped)
+    return run_command(predict, arguments, program=_PROGRAM, stopped=stopped)
 
 
 def _end(faults: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ def get_batch_size(device: torch.device) -> int:
     return _CPU_BATCH if device.type == "cpu" else _DEVICE_BATCH
 
 
-def make_ready(model: FireSegmentationModel, device: torch.device) -> FireSegmentationModel:
+def prepare_model(model: FireSegmentationModel, device: torch.device) -> FireSegmentationModel:
     """The model on its device and in eval mode, its weights laid out as the device computes fastest."""
     model.to(device).eval()
     if device.type == "cpu":  # a third faster for small encoders, and windows come with the channels last anyway
@@ -42,7 +42,7 @@ def predict_windows(
     """Probabilities of a batch of windows.
 
     Args:
-        model: As `make_ready` gives it.
+        model: As `prepare_model` gives it.
         windows: Reflectance x 10000, `(B, H, W, C)`.
         device: Where the model is.
         tta: Average over the eight turns and flips: eight times the work.
@@ -97,7 +97,7 @@ _PIECE_ROWS, _PIECE_COLS = 64, 1024
 """What a thread reads at a time, about: whole blocks, of which the widest in use have 1024 columns."""
 
 
-class Source(Protocol):
+class RasterSource(Protocol):
     """Reflectance by the window: a raster on disk, or an array."""
 
     @property
@@ -125,7 +125,7 @@ class Source(Protocol):
         ...
 
 
-class Strip(NamedTuple):
+class RowBlock(NamedTuple):
     """Input of one row of windows.
 
     Attributes:
@@ -137,7 +137,7 @@ class Strip(NamedTuple):
     unknown: NDArray[np.bool_]
 
 
-def read_strips(source: Source, layout: Layout, *, readers: int = 1) -> Generator[Strip]:
+def read_row_blocks(source: RasterSource, layout: Layout, *, readers: int = 1) -> Generator[RowBlock]:
     """The strips of a raster, top to bottom; every row of it is read once.
 
     Two strips are in memory: the one that was handed out, and the next one, which threads read meanwhile.
@@ -166,7 +166,7 @@ class _Filling:
     """One strip while it is read into its bed."""
 
     def __init__(
-        self, source: Source, layout: Layout, row: int, image: NDArray[np.uint16], unknown: NDArray[np.bool_]
+        self, source: RasterSource, layout: Layout, row: int, image: NDArray[np.uint16], unknown: NDArray[np.bool_]
     ) -> None:
         self.source = source
         self.top = layout.rows[row]
@@ -193,14 +193,14 @@ class _Filling:
         image, unknown = self.source.read(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
         self.image[place], self.unknown[place] = image, unknown
 
-    def finish(self, jobs: list[Future[None]]) -> Strip:
+    def finish(self, jobs: list[Future[None]]) -> RowBlock:
         """Waits for the readers, and mirrors what is beyond the raster."""
         for job in jobs:
             job.result()
         height, width = self.bottom - self.top, self.source.width
         self.image[:height, width:] = self.image[:height, _mirror(width, self.image.shape[1])]
         self.image[height:] = self.image[_mirror(height, self.image.shape[0])]
-        return Strip(self.image, self.unknown[:height])
+        return RowBlock(self.image, self.unknown[:height])
 
 
 def _cut(start: int, end: int, step: int) -> list[int]:
@@ -231,7 +231,7 @@ class Rows(NamedTuple):
 
 def predict_rows(
     model: FireSegmentationModel,
-    source: Source,
+    source: RasterSource,
     layout: Layout,
     *,
     num_classes: int,
@@ -258,7 +258,7 @@ def predict_rows(
     """
     blend = Blend(layout, num_classes)
     size = batch_size or get_batch_size(device)
-    for row, strip in enumerate(read_strips(source, layout, readers=readers)):
+    for row, strip in enumerate(read_row_blocks(source, layout, readers=readers)):
         for first in range(0, len(layout.cols), size):
             lefts = layout.cols[first : first + size]
             windows = np.stack([strip.image[:, left : left + layout.size_cols] for left in lefts])

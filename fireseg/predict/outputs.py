@@ -24,10 +24,10 @@ from fireseg.errors import FiresegError, SettingError
 from fireseg.files import disk_error
 from fireseg.geo import GDAL_VERSION, Polygons
 from fireseg.predict.options import Options
-from fireseg.runs import Trained
+from fireseg.runs import TrainedModel
 from fireseg.task import IGNORE_INDEX
 from fireseg.tiles import BandReader
-from fireseg.tiles.reader import MADE_BY
+from fireseg.tiles.reader import SOFTWARE_TAG
 
 
 class MapFiles(NamedTuple):
@@ -99,7 +99,7 @@ def check_outputs(scenes: Sequence[Path], out: Path, *, overwrite: bool) -> None
 
 
 @contextmanager
-def writing_together(files: MapFiles, stem: str) -> Iterator[MapFiles]:
+def staged_outputs(files: MapFiles, stem: str) -> Iterator[MapFiles]:
     """Yields the same names in a scratch folder beside; what was written there appears at the end.
 
     Killed on the way, a folder with a dot in front is all that is left, and the next call clears it.
@@ -141,7 +141,7 @@ def _refuse_strange_summary(path: Path) -> None:
         content = json.loads(path.read_bytes())
     except ValueError:
         content = None
-    if not isinstance(content, dict) or content.get(MADE_BY[0]) != MADE_BY[1]:
+    if not isinstance(content, dict) or content.get(SOFTWARE_TAG[0]) != SOFTWARE_TAG[1]:
         raise FiresegError(
             f"{path}: is no summary of a map, and one would take its place; choose another folder with --out"
         )
@@ -166,7 +166,7 @@ def _clear(scratch: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-class Decided(NamedTuple):
+class Classified(NamedTuple):
     """What is said of every pixel.
 
     Attributes:
@@ -178,9 +178,9 @@ class Decided(NamedTuple):
     fire: NDArray[np.float32]
 
 
-def decide(
+def classify(
     probabilities: NDArray[np.float32], unknown: NDArray[np.bool_], *, threshold: float = 0.5, temperature: float = 1.0
-) -> Decided:
+) -> Classified:
     """Calibrates the fire probability, holds it against the threshold, and grades what burned.
 
     With p the sum of the classes above 0 and d = log(p / (1 - p)), the calibrated probability is
@@ -215,7 +215,7 @@ def decide(
     fire += 1
     np.reciprocal(fire, out=fire)
     fire[unknown] = np.nan
-    return Decided(grade, fire)
+    return Classified(grade, fire)
 
 
 def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -230,7 +230,7 @@ _HA_M2 = 10_000.0
 
 
 @dataclass
-class Tally:
+class MapStatistics:
     """Pixels and hectares of each class, and how sure the surest pixel is.
 
     Args:
@@ -253,7 +253,7 @@ class Tally:
         self.pixels = np.zeros(self.num_classes, np.int64)
         self.area_m2 = np.zeros(self.num_classes)
 
-    def add(self, decided: Decided, area_m2: NDArray[np.floating] | None = None) -> None:
+    def add(self, decided: Classified, area_m2: NDArray[np.floating] | None = None) -> None:
         """Counts some rows.
 
         Args:
@@ -313,7 +313,7 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class OperatingPoint:
     """When a pixel burned.
 
     Attributes:
@@ -327,7 +327,9 @@ class Decision:
     chosen_by: str
 
 
-def choose_decision(trained: Trained, threshold: float | None = None, temperature: float | None = None) -> Decision:
+def get_operating_point(
+    trained: TrainedModel, threshold: float | None = None, temperature: float | None = None
+) -> OperatingPoint:
     """What the user says, else what the run's calibration says, else 0.5 and 1.
 
     Args:
@@ -345,16 +347,21 @@ def choose_decision(trained: Trained, threshold: float | None = None, temperatur
             threshold = 1 / (1 + math.exp(-odds / temperature))
     if temperature is None:
         temperature = known.temperature if known else 1.0
-    return Decision(threshold=threshold, temperature=temperature, chosen_by=chosen_by)
+    return OperatingPoint(threshold=threshold, temperature=temperature, chosen_by=chosen_by)
 
 
-def get_run_name(trained: Trained) -> str:
+def get_run_name(trained: TrainedModel) -> str:
     """What people call the run: its folder, else its checkpoint."""
     return (trained.folder.path.resolve() if trained.folder else trained.checkpoint).name
 
 
 def describe_map(
-    trained: Trained, reader: BandReader, decision: Decision, tally: Tally, polygons: Polygons, options: Options
+    trained: TrainedModel,
+    reader: BandReader,
+    decision: OperatingPoint,
+    tally: MapStatistics,
+    polygons: Polygons,
+    options: Options,
 ) -> dict[str, Any]:
     """The summary of a map in plain values.
 
@@ -365,7 +372,7 @@ def describe_map(
     """
     place = reader.place
     return {
-        MADE_BY[0]: MADE_BY[1],
+        SOFTWARE_TAG[0]: SOFTWARE_TAG[1],
         "scene": str(reader.path),
         "date": place.date,
         **tally.as_dict(trained.task.class_names),
@@ -391,7 +398,7 @@ def describe_map(
     }
 
 
-def _describe_model(trained: Trained) -> dict[str, Any]:
+def _describe_model(trained: TrainedModel) -> dict[str, Any]:
     network = trained.settings.get("model", {})
     return {
         "run": get_run_name(trained),

@@ -20,26 +20,26 @@ from tqdm import tqdm
 from fireseg.console import format_seconds
 from fireseg.engine.device import DeviceName
 from fireseg.errors import FiresegError, SettingError
-from fireseg.geo import MapWriter, PixelAreas, Polygons, draw_polygons, plan_windows, write_vectors
-from fireseg.geo.grid import Place, measure_ground
-from fireseg.plots.maps import render_map, spell_hectares
-from fireseg.plots.scores import spell_share
-from fireseg.plots.style import choose_recipe
-from fireseg.predict.inference import make_ready, predict_rows
+from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
+from fireseg.geo.grid import Grid, measure_pixel_spacing
+from fireseg.plots.maps import format_hectares, render_map
+from fireseg.plots.scores import format_share
+from fireseg.plots.style import choose_composite
+from fireseg.predict.inference import predict_rows, prepare_model
 from fireseg.predict.options import Options
 from fireseg.predict.outputs import (
-    Decision,
     MapFiles,
-    Tally,
+    MapStatistics,
+    OperatingPoint,
     check_outputs,
-    choose_decision,
-    decide,
+    classify,
     describe_map,
+    get_operating_point,
     get_run_name,
-    writing_together,
+    staged_outputs,
 )
-from fireseg.predict.quicklook import Thumb
-from fireseg.runs import Trained, open_trained
+from fireseg.predict.quicklook import Thumbnail
+from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.task import Task
 from fireseg.tiles import BandReader, open_bands
 
@@ -64,7 +64,7 @@ class SceneMap:
     seconds: float
 
 
-def map_scene(trained: Trained, path: Path, out: Path, options: Options | None = None) -> SceneMap:
+def map_scene(trained: TrainedModel, path: Path, out: Path, options: Options | None = None) -> SceneMap:
     """Maps what burned in a scene: classes, probabilities, polygons, a summary, a picture.
 
     Reading, model and writing overlap, and memory grows with the width of the scene alone. The files appear
@@ -83,14 +83,14 @@ def map_scene(trained: Trained, path: Path, out: Path, options: Options | None =
     check_outputs([path], out, overwrite=options.overwrite)
     begin = time.monotonic()
     files = MapFiles.of(out, path.stem)
-    decision = choose_decision(trained, options.threshold, options.temperature)
+    decision = get_operating_point(trained, options.threshold, options.temperature)
     with (
         open_bands(path, trained.bands, offset=options.offset) as reader,
-        writing_together(files, path.stem) as drafts,
+        staged_outputs(files, path.stem) as drafts,
         ThreadPoolExecutor(1, thread_name_prefix="aside") as aside,
     ):
-        tally = Tally(trained.task.num_classes)
-        thumb = Thumb(reader.height, reader.width, _choose_shown(trained.bands))
+        tally = MapStatistics(trained.task.num_classes)
+        thumb = Thumbnail(reader.height, reader.width, _choose_shown(trained.bands))
         looked = aside.submit(_look, reader)
         _draw_rasters(trained, reader, decision, drafts, options, tally, thumb)
         # The outlines are mostly GDAL's work, the picture Python's: together they take as long as one of them.
@@ -109,13 +109,13 @@ def _look(reader: BandReader) -> None:
 
 
 def _draw_rasters(
-    trained: Trained,
+    trained: TrainedModel,
     reader: BandReader,
-    decision: Decision,
+    decision: OperatingPoint,
     drafts: MapFiles,
     options: Options,
-    tally: Tally,
-    thumb: Thumb,
+    tally: MapStatistics,
+    thumb: Thumbnail,
 ) -> None:
     """Classes and probabilities, row by row: threads read ahead, and another one writes behind."""
     grid = _to_grid(reader.place)
@@ -127,7 +127,7 @@ def _draw_rasters(
             numbers = {"threshold": decision.threshold, "temperature": decision.temperature}
             for first in range(0, len(unknown), _ROWS_AT_ONCE):
                 rows = slice(first, first + _ROWS_AT_ONCE)
-                decided = decide(probabilities[:, rows], unknown[rows], **numbers)
+                decided = classify(probabilities[:, rows], unknown[rows], **numbers)
                 writer.write(top + first, decided.classes, decided.fire)
                 tally.add(decided, areas.of_rows(top + first, len(decided.classes)))
                 thumb.add_classes(top + first, decided.classes)
@@ -138,9 +138,11 @@ def _draw_rasters(
         path.replace(draft)
 
 
-def _predict(trained: Trained, reader: BandReader, options: Options, thumb: Thumb, write: Callable[..., None]) -> None:
+def _predict(
+    trained: TrainedModel, reader: BandReader, options: Options, thumb: Thumbnail, write: Callable[..., None]
+) -> None:
     """Hands all rows to `write`, in order, in a thread of its own, while the model is at those that follow."""
-    layout = plan_windows(reader.height, reader.width)
+    layout = plan_sliding_windows(reader.height, reader.width)
     pending: list[Future[None]] = []
 
     def settle() -> None:
@@ -151,7 +153,7 @@ def _predict(trained: Trained, reader: BandReader, options: Options, thumb: Thum
         total=layout.num_windows, desc=reader.path.stem, unit="window", leave=False, disable=not sys.stderr.isatty()
     )
     rows = predict_rows(
-        make_ready(trained.model, trained.device),
+        prepare_model(trained.model, trained.device),
         reader,
         layout,
         num_classes=trained.task.num_classes,
@@ -171,26 +173,31 @@ def _predict(trained: Trained, reader: BandReader, options: Options, thumb: Thum
 
 
 def _draw_polygons(drafts: MapFiles, task: Task, options: Options) -> Polygons:
-    polygons = draw_polygons(
+    polygons = polygonize(
         drafts.classes,
         drafts.fire,
         class_names=task.class_names,
         min_area_ha=options.min_area_ha,
         simplify_m=options.simplify_m,
     )
-    write_vectors(polygons, drafts.burned, driver="GPKG")
+    write_polygons(polygons, drafts.burned, driver="GPKG")
     if options.geojson:
-        write_vectors(polygons, drafts.geojson, driver="GeoJSON")
+        write_polygons(polygons, drafts.geojson, driver="GeoJSON")
     return polygons
 
 
 def _draw_picture(
-    trained: Trained, reader: BandReader, decision: Decision, tally: Tally, thumb: Thumb, path: Path
+    trained: TrainedModel,
+    reader: BandReader,
+    decision: OperatingPoint,
+    tally: MapStatistics,
+    thumb: Thumbnail,
+    path: Path,
 ) -> None:
-    ground = measure_ground(reader.place)
-    recipe = choose_recipe(trained.bands)
+    ground = measure_pixel_spacing(reader.place)
+    recipe = choose_composite(trained.bands)
     days = "/".join(moment[:10] for moment in (reader.place.date or "").split("/"))
-    burned = f"{spell_hectares(tally.burned_ha)} burned, {spell_share(tally.fraction)} of the ground that is known"
+    burned = f"{format_hectares(tally.burned_ha)} burned, {format_share(tally.fraction)} of the ground that is known"
     rule = f"threshold {decision.threshold:.3g}, temperature {decision.temperature:.3g}"
     thinned = f" Of {thumb.step} x {thumb.step} pixels one is shown." if thumb.step > 1 else ""
     render_map(
@@ -209,16 +216,16 @@ def _draw_picture(
 
 
 def _choose_shown(bands: Sequence[str]) -> list[int]:
-    return [list(bands).index(band) for band in choose_recipe(bands).bands]
+    return [list(bands).index(band) for band in choose_composite(bands).bands]
 
 
-def _to_grid(place: Place) -> dict[str, Any]:
+def _to_grid(place: Grid) -> dict[str, Any]:
     """The place as those who write rasters want it."""
     return {"height": place.height, "width": place.width, "crs": place.crs, "transform": place.transform}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class PredictOptions:
     """What the user asks for.
 
     Attributes:
@@ -236,7 +243,7 @@ class Wish:
     options: Options = field(default_factory=Options)
 
 
-def map_scenes(wish: Wish) -> Sequence[str]:
+def map_scenes(wish: PredictOptions) -> Sequence[str]:
     """Maps all scenes; one that cannot be mapped does not stop the others.
 
     Args:
@@ -252,8 +259,8 @@ def map_scenes(wish: Wish) -> Sequence[str]:
     if not wish.scenes:
         raise SettingError("no scene; name one raster or more with the bands of Sentinel-2")
     check_outputs(wish.scenes, wish.out, overwrite=wish.options.overwrite)
-    trained = open_trained(wish.run, device=wish.device)
-    decision = choose_decision(trained, wish.options.threshold, wish.options.temperature)
+    trained = load_trained_model(wish.run, device=wish.device)
+    decision = get_operating_point(trained, wish.options.threshold, wish.options.temperature)
     origin = {"user": "as you say", "calibration": "chosen on val", "default": "nothing was chosen on val"}
     log.info(
         "%s: threshold %.3g (%s), temperature %.3g, on %s",
@@ -271,7 +278,7 @@ def map_scenes(wish: Wish) -> Sequence[str]:
             found[scene] = error
             said = "failed"
         else:
-            said = f"{spell_hectares(done.summary['burned_ha'])} burned, {format_seconds(done.seconds)}"
+            said = f"{format_hectares(done.summary['burned_ha'])} burned, {format_seconds(done.seconds)}"
         log.info("%d of %d  %s: %s", number, len(wish.scenes), scene.name, said)
     for line in tabulate(found):
         log.info("%s", line)
@@ -293,11 +300,11 @@ def tabulate(found: dict[Path, SceneMap | FiresegError]) -> list[str]:
         rows.append(
             [
                 scene.name,
-                spell_hectares(said["burned_ha"]),
-                spell_share(said["fraction"]),
+                format_hectares(said["burned_ha"]),
+                format_share(said["fraction"]),
                 f"{said['confidence']:.2f}",
                 str(said["polygons"]["count"]),
-                spell_share(said["unknown_share"]),
+                format_share(said["unknown_share"]),
                 str(result.files.classes),
             ]
         )

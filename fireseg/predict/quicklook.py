@@ -100,7 +100,7 @@ def _put_channels_last(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:
 _LARGEST_PX = 1000
 
 
-class Thumb:
+class Thumbnail:
     """Every n-th pixel of every n-th row: what a picture can show, whatever the size of the scene.
 
     Picked, not averaged, so that shares stay true and no class appears that is not there.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fireseg.prepare.duplicates import LEAST_CORRELATION
 from fireseg.prepare.footprints import Footprint
-from fireseg.prepare.leakage import KINDS, LEAST_SHARE, SAME_BOX, Finding, Kind, find_pairs, number_groups
+from fireseg.prepare.leakage import KINDS, LEAST_SHARE, SAME_BOX, Kind, Leak, find_leaks, number_groups
 
 _TITLES = {
     "same acquisition": ("pair of one acquisition", "pairs of one acquisition"),
@@ -34,7 +34,7 @@ class Audit:
         notes: What the user should know though it is no finding.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Leak, ...]
     between: Literal["splits", "activations"]
     num_tiles: int
     num_activations: int
@@ -125,7 +125,7 @@ def audit(footprints: Sequence[Footprint], *, least_share: float = LEAST_SHARE) 
     has_splits = any(one.split for one in footprints)
     looked = [one for one in footprints if one.split] if has_splits else list(footprints)
     groups = number_groups([one.split for one in looked] if has_splits else [one.activation for one in looked])
-    pairs = find_pairs(looked, groups, least_share=least_share)
+    pairs = find_leaks(looked, groups, least_share=least_share)
     sharing = {place for pair in pairs for place in pair}
     findings = list(pairs.values()) + list(_activations_in_two_splits(looked))
     notes = [] if has_splits else _note_repeated(looked)
@@ -142,7 +142,7 @@ def audit(footprints: Sequence[Footprint], *, least_share: float = LEAST_SHARE) 
     )
 
 
-def _activations_in_two_splits(footprints: Sequence[Footprint]) -> Iterator[Finding]:
+def _activations_in_two_splits(footprints: Sequence[Footprint]) -> Iterator[Leak]:
     """One finding for an activation and two splits: the pairs of tiles would drown all else."""
     tiles: dict[str, dict[str, list[Footprint]]] = defaultdict(lambda: defaultdict(list))
     for one in footprints:
@@ -152,7 +152,7 @@ def _activations_in_two_splits(footprints: Sequence[Footprint]) -> Iterator[Find
         for first, second in combinations(by_split, 2):
             here, there = by_split[first], by_split[second]
             note = f"{activation}: {_count(len(here), 'tile')} in {first}, {_count(len(there), 'tile')} in {second}"
-            yield Finding(kind="activation", tiles=(here[0], there[0]), shares=None, note=note)
+            yield Leak(kind="activation", tiles=(here[0], there[0]), shares=None, note=note)
 
 
 def _note_repeated(footprints: Sequence[Footprint]) -> list[str]:
@@ -168,11 +168,11 @@ def _note_repeated(footprints: Sequence[Footprint]) -> list[str]:
     ]
 
 
-def _order(finding: Finding) -> tuple[int, float, str, str]:
+def _order(finding: Leak) -> tuple[int, float, str, str]:
     return (KINDS.index(finding.kind), -(finding.share or 0.0), finding.tiles[0].name, finding.tiles[1].name)
 
 
-def _rows(findings: Sequence[Finding]) -> list[str]:
+def _rows(findings: Sequence[Leak]) -> list[str]:
     """Findings in columns, as wide as the longest entry."""
     cells = []
     for finding in findings:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fireseg.console import named, run_door, start_logging
+from fireseg.console import metavar, run_command, start_logging
 from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import SettingError
 
@@ -18,28 +18,28 @@ _PROGRAM = "python -m fireseg.prepare"
 
 
 def prepare(
-    tiles: Annotated[Path | None, tyro.conf.Positional, named("TILES")] = None,
-    patches: Annotated[Path | None, tyro.conf.Positional, named("PATCHES")] = None,
+    tiles: Annotated[Path | None, tyro.conf.Positional, metavar("TILES")] = None,
+    patches: Annotated[Path | None, tyro.conf.Positional, metavar("PATCHES")] = None,
     /,
     *,
     bands: Annotated[tuple[str, ...], tyro.conf.arg(metavar="BAND ...")] = BAND_NAMES,
     size: int = 256,
-    stride: Annotated[int | None, named("INT")] = None,
+    stride: Annotated[int | None, metavar("INT")] = None,
     workers: int = 1,
     max_cloud: float = 0.5,
     clouds: Literal["ignore", "keep"] = "ignore",
     light_clouds: Literal["ignore", "keep"] = "keep",
     disagreement: Literal["keep", "ignore"] = "keep",
-    offset: Annotated[float | None, named("NUMBER")] = None,
+    offset: Annotated[float | None, metavar("NUMBER")] = None,
     layout: Literal["packed", "files"] = "packed",
-    task: Annotated[Literal["del", "gra"] | None, named("{del,gra}")] = None,
+    task: Annotated[Literal["del", "gra"] | None, metavar("{del,gra}")] = None,
     split_by: Literal["folder", "activation"] = "folder",
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
-    metadata: Annotated[Path | None, named("CSV")] = None,
+    metadata: Annotated[Path | None, metavar("CSV")] = None,
     allow_leaks: bool = False,
     allow_bad: bool = False,
-    audit: Annotated[Path | None, named("PATH")] = None,
+    audit: Annotated[Path | None, metavar("PATH")] = None,
     json: Path = Path("audit.json"),
 ) -> int:
     """Cuts Sentinel-2 tiles with their burned-area masks into patches to train on.
@@ -73,10 +73,10 @@ def prepare(
         json: Where --audit writes all that it found.
     """
     # Only now: a second or two that --help need not wait for.
-    from fireseg.prepare.options import Recipe
-    from fireseg.prepare.pipeline import audit_path
+    from fireseg.prepare.inspect import audit_tiles
+    from fireseg.prepare.options import TilingOptions
     from fireseg.prepare.pipeline import prepare as cut
-    from fireseg.prepare.plan import Wish
+    from fireseg.prepare.plan import PrepareOptions
     from fireseg.prepare.report import write_report
 
     start_logging()
@@ -85,11 +85,11 @@ def prepare(
     if audit is not None:
         if tiles is not None:
             raise SettingError(f"--audit {audit}: takes the place of both folders; leave {tiles} out")
-        found, faults = audit_path(audit, json_path=json, workers=workers)
+        found, faults = audit_tiles(audit, json_path=json, workers=workers)
         return _end(faults, allow_bad) or int(not found.is_clean)
     if tiles is None or patches is None:
         raise SettingError(f"two folders are wanted: {_PROGRAM} TILES patches (--help says more)")
-    recipe = Recipe(
+    recipe = TilingOptions(
         bands=bands,
         size=size,
         stride=stride,
@@ -101,7 +101,7 @@ def prepare(
         disagreement=disagreement,
         offset=offset,
     )
-    wish = Wish(
+    wish = PrepareOptions(
         tiles=tiles,
         patches=patches,
         recipe=recipe,
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line, does what it says, and returns what to end with."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism
     stopped = "the same command goes on from here"
-    return run_door(prepare, arguments, program=_PROGRAM, stopped=stopped)
+    return run_command(prepare, arguments, program=_PROGRAM, stopped=stopped)
 
 
 def _end(faults: Sequence[str], allow_bad: bool) -> int:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.errors import FiresegError
-from fireseg.prepare.footprints import Footprint, make_footprint
 from fireseg.task import IGNORE_INDEX
-from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_place, read_tile
 
 CELLS = 16
 """A thumbnail has this many rows and columns whatever the size of its tile."""
@@ -39,7 +35,7 @@ _ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Fingerprint:
     """What is kept of a tile's pixels: enough to know a copy of it again.
 
     Args:
@@ -54,9 +50,9 @@ class Look:
     burned: bytes = b""
 
 
-def look_at(
+def fingerprint_image(
     image: NDArray[np.uint16], unknown: NDArray[np.bool_] | None = None, mask: NDArray[np.uint8] | None = None
-) -> Look:
+) -> Fingerprint:
     """Takes down what a tile looks like.
 
     Args:
@@ -70,21 +66,21 @@ def look_at(
         image[unknown] = 0  # what hides under unknown pixels is no measurement
         known = ~unknown
     if known is not None and not known.any():
-        return Look(digest="")
+        return Fingerprint(digest="")
     digest = hashlib.sha256(f"{image.shape} {image.dtype}".encode())
     digest.update(np.ascontiguousarray(image).data)
     if known is not None:
         digest.update(np.packbits(known).data)
     if min(image.shape[:2]) < CELLS:
-        return Look(digest=digest.hexdigest())
+        return Fingerprint(digest=digest.hexdigest())
     sizes = _cell_sums(np.ones(image.shape[:2], np.uint8) if known is None else known.view(np.uint8))
     sums = _cell_sums(image).sum(axis=-1) / image.shape[-1]
     cells = np.where(sizes > 0, np.rint(sums / np.maximum(sizes, 1)), _UNKNOWN).astype(np.int16)
     burned = b"" if mask is None else _burned_cells(mask).tobytes()
-    return Look(digest=digest.hexdigest(), cells=cells.tobytes(), burned=burned)
+    return Fingerprint(digest=digest.hexdigest(), cells=cells.tobytes(), burned=burned)
 
 
-def find_copies(looks: Sequence[Look | None], groups: NDArray[np.intp]) -> Iterator[tuple[int, int]]:
+def find_copies(looks: Sequence[Fingerprint | None], groups: NDArray[np.intp]) -> Iterator[tuple[int, int]]:
     """Pairs of tiles of two groups with exactly the same pixels, the lower position first.
 
     Args:
@@ -99,7 +95,7 @@ def find_copies(looks: Sequence[Look | None], groups: NDArray[np.intp]) -> Itera
         yield from ((one, other) for one, other in combinations(places, 2) if groups[one] != groups[other])
 
 
-def find_alike(looks: Sequence[Look | None], groups: NDArray[np.intp]) -> list[tuple[int, int, float]]:
+def find_near_duplicates(looks: Sequence[Fingerprint | None], groups: NDArray[np.intp]) -> list[tuple[int, int, float]]:
     r"""Pairs of tiles of two groups whose thumbnails are of one picture, with their correlation.
 
     What is compared is detail, each cell less the mean of the known ones among it and its neighbours, brought to
@@ -127,7 +123,7 @@ def find_alike(looks: Sequence[Look | None], groups: NDArray[np.intp]) -> list[t
     return found
 
 
-def have_like_masks(one: Look | None, other: Look | None) -> bool | None:
+def have_similar_masks(one: Fingerprint | None, other: Fingerprint | None) -> bool | None:
     """Whether the burned ground of two tiles is alike: shares of a cell differ by 1 % on average at most.
 
     Returns:
@@ -139,7 +135,7 @@ def have_like_masks(one: Look | None, other: Look | None) -> bool | None:
     return bool(np.abs(shares[0] - shares[1]).mean() <= 2.0)
 
 
-def _vectors(looks: Sequence[Look | None]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _vectors(looks: Sequence[Fingerprint | None]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Details that say something, as rows of length 1, with the positions of their tiles."""
     taken = [(place, look.cells) for place, look in enumerate(looks) if look is not None and look.cells]
     places = np.array([place for place, _ in taken], np.intp)
@@ -175,39 +171,3 @@ def _cell_sums(values: NDArray) -> NDArray[np.uint64]:
     # Block by block: reduceat along the rows would take eight times as long.
     bands = [values[start:end].sum(axis=0, dtype=np.uint32) for start, end in pairwise(rows)]
     return np.add.reduceat(np.stack(bands), columns[:-1], axis=1, dtype=np.uint64)
-
-
-BANDS = ("B04", "B08", "B12")
-"""Enough to know a picture again, and what every set for burned areas has."""
-
-
-class TileLooker:
-    """Looks at tiles; see `fireseg.data.cutting.crew.Craft`.
-
-    Args:
-        tiles: The files of each tile.
-    """
-
-    def __init__(self, tiles: Sequence[TileFiles]) -> None:
-        self.tiles = tiles
-
-    def cut(self, number: int) -> tuple[Footprint | None, tuple[str, ...]]:
-        """The footprint of a tile as far as it can be read, and what is wrong with it."""
-        files = self.tiles[number]
-        try:
-            tile = read_tile(files, BANDS)
-        except FiresegError as error:
-            return _locate(files), error.faults
-        look = look_at(tile.image, tile.unknown, tile.delineation)
-        burned = int((tile.delineation == 1).sum())
-        return replace(make_footprint(files, tile.place), look=look, burned=burned), ()
-
-    def write(self, number: int, first: int) -> None:
-        """Nothing: what was seen is small."""
-
-
-def _locate(files: TileFiles) -> Footprint | None:
-    try:
-        return make_footprint(files, read_place(files))
-    except FiresegError:
-        return None

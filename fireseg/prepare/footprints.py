@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fireseg.errors import FiresegError, did_you_mean
-from fireseg.geo.grid import Place
-from fireseg.prepare.duplicates import Look
+from fireseg.geo.grid import Grid
+from fireseg.prepare.duplicates import Fingerprint
 from fireseg.tiles.folder import TileFiles
 
 _BOX = ("left_Long", "bottom_Lat", "right_Long", "top_Lat")
@@ -54,7 +54,7 @@ class Footprint:
     height: int | None = None
     width: int | None = None
     burned: int | None = None
-    look: Look | None = None
+    look: Fingerprint | None = None
     outline: tuple[tuple[float, float], ...] | None = None
 
     @property
@@ -101,7 +101,7 @@ def check_footprints(footprints: Sequence[Footprint]) -> None:
         raise FiresegError(*_first_of(faults))
 
 
-def read_metadata(path: Path | str) -> list[Footprint]:
+def read_footprints(path: Path | str) -> list[Footprint]:
     """The footprints of the CEMS wildfire data set from its own `satelliteData.csv`.
 
     The csv has no splits. A tile name that comes twice there (the data set has the folders dataOptimal and
@@ -225,7 +225,7 @@ def _first_of(faults: Sequence[str]) -> list[str]:
 COLUMNS = ("folderPath", "post_fire_acquisition", "country", "koppen_subgroup")
 
 
-class TileFacts(NamedTuple):
+class TileMetadata(NamedTuple):
     """What a row says; empty where it says nothing.
 
     Attributes:
@@ -239,7 +239,7 @@ class TileFacts(NamedTuple):
     date: str = ""
 
 
-def read_tile_facts(path: Path) -> dict[str, TileFacts]:
+def read_tile_metadata(path: Path) -> dict[str, TileMetadata]:
     """Reads the data set's `satelliteData.csv`.
 
     A tile that comes twice there keeps what both rows agree upon.
@@ -263,23 +263,23 @@ def read_tile_facts(path: Path) -> dict[str, TileFacts]:
         raise FiresegError(f"{path}: not a readable csv ({error}); take the data set's satelliteData.csv") from error
     if missing := [name for name in COLUMNS if name not in (table.fieldnames or ())]:
         raise FiresegError(f"{path}: no column {', '.join(missing)}; take the data set's satelliteData.csv")
-    found: dict[str, list[TileFacts]] = defaultdict(list)
+    found: dict[str, list[TileMetadata]] = defaultdict(list)
     for row in rows:
         name = row["folderPath"].replace("\\", "/").rstrip("/").rpartition("/")[2].strip()
         found[name].append(_read_facts_row(row))
     return {name: _agree(facts) for name, facts in found.items() if name}
 
 
-def _read_facts_row(row: Mapping[str, str]) -> TileFacts:
+def _read_facts_row(row: Mapping[str, str]) -> TileMetadata:
     date = row["post_fire_acquisition"].strip()
-    return TileFacts(row["country"].strip(), row["koppen_subgroup"].strip(), read_moment(date) if date else "")
+    return TileMetadata(row["country"].strip(), row["koppen_subgroup"].strip(), read_moment(date) if date else "")
 
 
-def _agree(facts: list[TileFacts]) -> TileFacts:
-    return TileFacts(*(values[0] if len(set(values)) == 1 else "" for values in zip(*facts, strict=True)))
+def _agree(facts: list[TileMetadata]) -> TileMetadata:
+    return TileMetadata(*(values[0] if len(set(values)) == 1 else "" for values in zip(*facts, strict=True)))
 
 
-def make_footprint(files: TileFiles, place: Place, known: Mapping[str, TileFacts] | None = None) -> Footprint:
+def make_footprint(files: TileFiles, place: Grid, known: Mapping[str, TileMetadata] | None = None) -> Footprint:
     """The footprint of a tile.
 
     Args:
@@ -289,7 +289,7 @@ def make_footprint(files: TileFiles, place: Place, known: Mapping[str, TileFacts
     """
     west, south, east, north = place.bounds_lonlat
     is_box = all(x in (west, east) and y in (south, north) for x, y in place.outline_lonlat)
-    facts = known.get(files.name, TileFacts()) if known else TileFacts()
+    facts = known.get(files.name, TileMetadata()) if known else TileMetadata()
     return Footprint(
         name=files.name,
         bounds=place.bounds_lonlat,
@@ -302,7 +302,7 @@ def make_footprint(files: TileFiles, place: Place, known: Mapping[str, TileFacts
     )
 
 
-def to_plain(footprint: Footprint) -> dict[str, Any]:
+def to_dict(footprint: Footprint) -> dict[str, Any]:
     """A footprint, as JSON takes it."""
     values = asdict(footprint)
     if look := footprint.look:
@@ -314,9 +314,9 @@ def to_plain(footprint: Footprint) -> dict[str, Any]:
     return values
 
 
-def from_plain(values: Mapping[str, Any]) -> Footprint:
-    """The footprint that `to_plain` gave."""
-    look = values["look"] and Look(
+def from_dict(values: Mapping[str, Any]) -> Footprint:
+    """The footprint that `to_dict` gave."""
+    look = values["look"] and Fingerprint(
         digest=values["look"]["digest"],
         cells=b64decode(values["look"]["cells"]),
         burned=b64decode(values["look"]["burned"]),

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from fireseg.data.bands import SCALE
-from fireseg.data.format import FORMAT, MANIFEST, METADATA, RECORD, MaskName, sync_folder
+from fireseg.data.format import FORMAT_VERSION, JOURNAL_NAME, MANIFEST, METADATA, MaskName, sync_folder
 from fireseg.errors import FiresegError
-from fireseg.files import disk_error, replacing
-from fireseg.prepare.options import Recipe
+from fireseg.files import atomic_write, disk_error
+from fireseg.prepare.options import TilingOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class TileRecord:
         return cls(**{**values, "sources": [SourceFile(**source) for source in values["sources"]]})
 
 
-class Record:
+class Journal:
     """The lines on disk, and in memory what they say.
 
     Args:
@@ -97,21 +97,21 @@ class Record:
         tiles: What came of the tiles so far.
     """
 
-    NAME = RECORD
+    NAME = JOURNAL_NAME
 
     def __init__(self, path: Path) -> None:
         self.path = path
         lines, self._end = _read_whole_lines(path)
-        if not lines or lines[0].get("format") != FORMAT:
+        if not lines or lines[0].get("format") != FORMAT_VERSION:
             raise FiresegError(f"{path}: not written by this version of fireseg; delete the folder and prepare again")
         self.header: dict[str, Any] = lines[0]
         self.tiles = [TileRecord.from_json(line) for line in lines[1:]]
 
     @classmethod
-    def create(cls, path: Path, header: Mapping[str, Any]) -> Record:
+    def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
         """Begins a record. The header is there whole, or there is no file."""
-        with replacing(path) as part:
-            part.write_text(_to_line({"format": FORMAT, **header}), encoding="utf-8")
+        with atomic_write(path) as part:
+            part.write_text(_to_line({"format": FORMAT_VERSION, **header}), encoding="utf-8")
         return cls(path)
 
     def append(self, tile: TileRecord) -> None:
@@ -167,14 +167,14 @@ LOCK = ".lock"
 
 AUDIT = "audit.json"
 
-State = Literal["new", "unfinished", "complete", "finished"]
+State = Literal["new", "unfinished", "publish", "finished"]
 
 _AGAIN = "delete it to have it made again, or choose another"
 
 _NUM_SHOWN = 3
 
 
-class Workspace:
+class StagingFolder:
     """A folder of patches, finished or on the way.
 
     Args:
@@ -214,18 +214,18 @@ class Workspace:
 
     @property
     def state(self) -> State:
-        """How far it came: `complete` is all written, but not all moved to where it is looked for."""
+        """How far it came: `publish` is all written, but not all moved to where it is looked for."""
         if (self.folder / MANIFEST).exists():
             return "finished"
         if (self.staging / MANIFEST).exists():
-            return "complete"
-        return "unfinished" if (self.staging / RECORD).exists() else "new"
+            return "publish"
+        return "unfinished" if (self.staging / JOURNAL_NAME).exists() else "new"
 
     @property
     def record(self) -> Path:
         """Where the record is now."""
-        moved = self.folder / RECORD
-        return moved if moved.exists() else self.staging / RECORD
+        moved = self.folder / JOURNAL_NAME
+        return moved if moved.exists() else self.staging / JOURNAL_NAME
 
     def release(self) -> None:
         """Moves all that is written to where it is looked for, the manifest last. Killed on the way, do it again."""
@@ -247,12 +247,12 @@ class Workspace:
         folder = self.folder
         if folder.exists() and not folder.is_dir():
             raise FiresegError(f"{folder}: a file, but a folder for the patches is wanted; choose another name")
-        if not folder.is_dir() or self.state in ("unfinished", "complete"):
+        if not folder.is_dir() or self.state in ("unfinished", "publish"):
             return
         names = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
         if self.state == "finished":
             manifest = read_json(folder / MANIFEST)
-            if {"format", "options", "sources"} <= manifest.keys() and (folder / RECORD).exists():
+            if {"format", "options", "sources"} <= manifest.keys() and (folder / JOURNAL_NAME).exists():
                 return
         elif not names or names == [UNFINISHED]:
             return
@@ -282,10 +282,10 @@ def compare(made: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) ->
         if paths:
             shown = ", ".join(sorted(paths)[:_NUM_SHOWN]) + ", …" * (len(paths) > _NUM_SHOWN)
             differences.append(f"{len(paths)} tile{'s' * (len(paths) > 1)} {what} ({shown})")
-    refuse_differences(folder, differences)
+    check_same_options(folder, differences)
 
 
-def refuse_differences(folder: Path, differences: Sequence[str]) -> None:
+def check_same_options(folder: Path, differences: Sequence[str]) -> None:
     """Raises: FiresegError: If there are any."""
     if differences:
         raise FiresegError(*(f"{folder}: made with {difference}; {_AGAIN}" for difference in differences))
@@ -320,7 +320,9 @@ def _show(name: str, value: Any) -> str:
     return f"{option} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
-def complete(record: Record, recipe: Recipe, folder: Path, leaks: Sequence[str], outside: Sequence[str] = ()) -> None:
+def publish(
+    record: Journal, recipe: TilingOptions, folder: Path, leaks: Sequence[str], outside: Sequence[str] = ()
+) -> None:
     """Closes the arrays and writes the tables and, last of all, the manifest.
 
     Args:
@@ -334,15 +336,17 @@ def complete(record: Record, recipe: Recipe, folder: Path, leaks: Sequence[str],
     recipe.open_store(folder).close({split: len(patches) for split, patches in names.items()})
     for split in names:
         write_table(folder / split / METADATA, [tile for tile in record.tiles if tile.split == split])
-    with replacing(folder / MANIFEST) as part:
+    with atomic_write(folder / MANIFEST) as part:
         part.write_text(json.dumps(describe(record, recipe, leaks, outside), indent=1) + "\n", encoding="utf-8")
 
 
-def describe(record: Record, recipe: Recipe, leaks: Sequence[str], outside: Sequence[str] = ()) -> dict[str, Any]:
+def describe(
+    record: Journal, recipe: TilingOptions, leaks: Sequence[str], outside: Sequence[str] = ()
+) -> dict[str, Any]:
     """The manifest."""
     training = [tile for tile in record.tiles if tile.split == "train" and tile.rows]
     return {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "layout": recipe.layout,
         "task": recipe.task,
         "bands": list(recipe.bands),
@@ -364,7 +368,7 @@ def describe(record: Record, recipe: Recipe, leaks: Sequence[str], outside: Sequ
     }
 
 
-def sum_statistics(tiles: Sequence[TileRecord], recipe: Recipe) -> dict[str, list[float] | None]:
+def sum_statistics(tiles: Sequence[TileRecord], recipe: TilingOptions) -> dict[str, list[float] | None]:
     r"""Mean and standard deviation of the reflectance of each band over all labelled pixels.
 
     Whole numbers up to the last step, :math:`\sigma = \sqrt{n \sum q^2 - (\sum q)^2} / n`, so that neither the
@@ -403,7 +407,7 @@ def sum_left_out(tiles: Sequence[TileRecord]) -> dict[str, dict[str, int]]:
 def write_table(path: Path, tiles: Sequence[TileRecord]) -> None:
     """Writes metadata.csv: row n is patch n of the split."""
     rows: list[Mapping[str, Any]] = [row for tile in tiles for row in tile.rows]
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

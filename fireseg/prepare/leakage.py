@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.prepare.duplicates import find_alike, find_copies, have_like_masks
+from fireseg.prepare.duplicates import find_copies, find_near_duplicates, have_similar_masks
 from fireseg.prepare.footprints import Footprint, check_footprints, width_of
 
 _EQUATOR_M = 6_378_137.0
@@ -241,7 +241,7 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Leak:
     """Two tiles that should know nothing of each other, and do. The worst of what joins them is its kind.
 
     Args:
@@ -283,9 +283,9 @@ def number_groups(names: Sequence[str]) -> NDArray[np.intp]:
     return np.array(groups, np.intp)
 
 
-def find_pairs(
+def find_leaks(
     footprints: Sequence[Footprint], groups: NDArray[np.intp], *, least_share: float = LEAST_SHARE
-) -> dict[Pair, Finding]:
+) -> dict[Pair, Leak]:
     """Pairs of tiles of two groups that share ground or pixels, by position, lower first.
 
     Args:
@@ -300,7 +300,7 @@ def find_pairs(
     looks = [one.look for one in footprints]
     shares, same_box = _shares_of(overlaps)
     copies = set(find_copies(looks, groups))
-    alike = {(one, other): likeness for one, other, likeness in find_alike(looks, groups)}
+    alike = {(one, other): likeness for one, other, likeness in find_near_duplicates(looks, groups)}
     moments = [one.moment for one in footprints]
     found = {}
     for pair in sorted(shares.keys() | copies | alike.keys()):
@@ -315,7 +315,7 @@ def find_pairs(
             kind, note = "near-identical", f"correlation {alike[pair]:.4f}{_masks(*tiles)}"
         if pair not in shares:
             note += ", on other ground"
-        found[pair] = Finding(kind=kind, tiles=tiles, shares=shares.get(pair, (0.0, 0.0)), note=note)
+        found[pair] = Leak(kind=kind, tiles=tiles, shares=shares.get(pair, (0.0, 0.0)), note=note)
     return found
 
 
@@ -373,4 +373,4 @@ def _sizes(one: Footprint, other: Footprint) -> str:
 
 
 def _masks(one: Footprint, other: Footprint) -> str:
-    return {None: "", True: ", masks alike", False: ", masks differ"}[have_like_masks(one.look, other.look)]
+    return {None: "", True: ", masks alike", False: ", masks differ"}[have_similar_masks(one.look, other.look)]

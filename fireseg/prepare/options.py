@@ -14,7 +14,7 @@ from fireseg.prepare.tiling import Clouds, Disagreement
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TilingOptions:
     """How tiles become patches.
 
     Attributes:

@@ -11,18 +11,18 @@ from typing import Any, Literal
 from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import Audit, audit
-from fireseg.prepare.footprints import Footprint, TileFacts, make_footprint, read_tile_facts
-from fireseg.prepare.leakage import Finding
-from fireseg.prepare.options import Recipe
-from fireseg.prepare.split import choose_split
+from fireseg.prepare.footprints import Footprint, TileMetadata, make_footprint, read_tile_metadata
+from fireseg.prepare.leakage import Leak
+from fireseg.prepare.options import TilingOptions
+from fireseg.prepare.split import assign_split
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_place, search_tiles
+from fireseg.tiles.reader import read_tile_grid, search_tiles
 
 SplitBy = Literal["folder", "activation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class PrepareOptions:
     """What a user asks for.
 
     Attributes:
@@ -40,7 +40,7 @@ class Wish:
 
     tiles: Path
     patches: Path
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: TilingOptions = field(default_factory=TilingOptions)
     split_by: SplitBy = "folder"
     fractions: tuple[float, ...] = (0.7, 0.15, 0.15)
     seed: int = 0
@@ -69,24 +69,24 @@ class Plan:
     """
 
     tiles: tuple[TileFiles, ...]
-    known: Mapping[str, TileFacts] | None
+    known: Mapping[str, TileMetadata] | None
     outside: tuple[Fault, ...]
 
 
-def find_work(wish: Wish) -> Plan:
+def make_plan(wish: PrepareOptions) -> Plan:
     """Finds the tiles, in whatever split they lie.
 
     Raises:
         FiresegError: If there is none.
     """
     search = search_tiles(wish.tiles)
-    known = None if wish.metadata is None else read_tile_facts(wish.metadata)
+    known = None if wish.metadata is None else read_tile_metadata(wish.metadata)
     # Which tiles lie in no folder of a split is of no consequence where a split is drawn.
     faults = (fault for fault in search.faults if wish.split_by == "folder" or fault.path != wish.tiles)
     return Plan(tiles=search.tiles, known=known, outside=tuple(faults))
 
 
-def settle_splits(plan: Plan, wish: Wish) -> tuple[Plan, Audit]:
+def assign_splits(plan: Plan, wish: PrepareOptions) -> tuple[Plan, Audit]:
     """Gives each tile its split, and looks what the splits know of each other.
 
     Returns:
@@ -95,11 +95,11 @@ def settle_splits(plan: Plan, wish: Wish) -> tuple[Plan, Audit]:
     Raises:
         FiresegError: If there are no splits, or none can be drawn.
     """
-    footprints = [locate(files, plan.known) for files in plan.tiles]
+    footprints = [read_footprint(files, plan.known) for files in plan.tiles]
     if wish.split_by == "activation":
         # One that cannot be read is named when its turn comes; what split it would be in is of no consequence.
         seen = [footprint for footprint in footprints if footprint is not None]
-        drawn = iter(choose_split(seen, wish.fractions, wish.seed).footprints if seen else ())
+        drawn = iter(assign_split(seen, wish.fractions, wish.seed).footprints if seen else ())
         footprints = [None if footprint is None else next(drawn) for footprint in footprints]
         splits = ["train" if footprint is None else footprint.split for footprint in footprints]
     else:
@@ -113,15 +113,15 @@ def settle_splits(plan: Plan, wish: Wish) -> tuple[Plan, Audit]:
     return replace(plan, tiles=tiles), audit([one for one in footprints if one is not None and one.split])
 
 
-def locate(files: TileFiles, known: Mapping[str, TileFacts] | None = None) -> Footprint | None:
+def read_footprint(files: TileFiles, known: Mapping[str, TileMetadata] | None = None) -> Footprint | None:
     """The footprint of a tile, None where it cannot be read."""
     try:
-        return make_footprint(files, read_place(files), known)
+        return make_footprint(files, read_tile_grid(files), known)
     except FiresegError:
         return None
 
 
-def refuse_leaks(found: Audit, wish: Wish) -> list[str]:
+def check_leaks(found: Audit, wish: PrepareOptions) -> list[str]:
     """What the splits know of each other, one short line each.
 
     Raises:
@@ -136,7 +136,7 @@ def refuse_leaks(found: Audit, wish: Wish) -> list[str]:
     raise FiresegError(f"{wish.tiles}: {count} between the splits, so that scores would flatter; {'; '.join(ways)}")
 
 
-def describe_leak(finding: Finding) -> str:
+def describe_leak(finding: Leak) -> str:
     """One line, for the manifest.
 
     Example:
@@ -148,13 +148,13 @@ def describe_leak(finding: Finding) -> str:
     return f"{finding.kind}: {first} and {second}" + (f" ({more})" if more else "")
 
 
-def header_of(wish: Wish, plan: Plan) -> dict[str, Any]:
+def make_journal_header(wish: PrepareOptions, plan: Plan) -> dict[str, Any]:
     """What a record of this work begins with: the options, and the split of each tile."""
     splits = {files.image.relative_to(wish.tiles).as_posix(): files.split for files in plan.tiles}
     return {"options": wish.options(), "tiles": splits}
 
 
-def take_splits(plan: Plan, header: Mapping[str, Any], wish: Wish) -> Plan:
+def apply_splits(plan: Plan, header: Mapping[str, Any], wish: PrepareOptions) -> Plan:
     """The plan as a record began it: tiles that are in a split, in the order of the work, each name once in each."""
     splits = header["tiles"]
     tiles = [replace(files, split=splits[files.image.relative_to(wish.tiles).as_posix()]) for files in plan.tiles]

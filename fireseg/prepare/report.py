@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.data.format import MANIFEST, MASKS, RECORD, MaskName, masks_file, read_manifest
+from fireseg.data.format import JOURNAL_NAME, MANIFEST, MASKS, MaskName, masks_file, read_manifest
 from fireseg.data.patches import MASK_END, SPLITS, read_array
 from fireseg.data.reader import map_array, open_source
 from fireseg.errors import FiresegError
-from fireseg.plots import choose_recipe, colour_classes, composite
+from fireseg.plots import choose_composite, colour_classes, render_composite
 from fireseg.plots.balance import Balance, ClassCounts, Panel, draw_panel, list_panels, render_balance
 from fireseg.plots.html import Picture, Section, Strip, Table, encode_pixels, render_page, to_uri
-from fireseg.plots.scores import Box, spell_share
-from fireseg.prepare.journal import AUDIT, Record, TileRecord, read_json
+from fireseg.plots.scores import LonLatBox, format_share
+from fireseg.prepare.journal import AUDIT, Journal, TileRecord, read_json
 from fireseg.task import Task, get_class_names, inverse_frequency_weights
 
 NUM_CLASSES: dict[MaskName, int] = {"del": 2, "gra": 5}
@@ -32,7 +32,7 @@ _M2_PER_HA = 10_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contents:
+class PreparedData:
     """A finished folder.
 
     Attributes:
@@ -60,17 +60,17 @@ class Contents:
         return tuple(name for name in MASKS for counts in self.balance.classes if counts.task.name == name)
 
 
-def read_contents(root: Path) -> Contents:
+def read_contents(root: Path) -> PreparedData:
     """Reads what prepare left in a folder, and all its masks once.
 
     Raises:
         FiresegError: If the folder was not prepared here, or not to the end.
     """
-    if read_manifest(root) is None or not (root / RECORD).exists():
-        wanted = f"{MANIFEST} and {RECORD} are wanted"
+    if read_manifest(root) is None or not (root / JOURNAL_NAME).exists():
+        wanted = f"{MANIFEST} and {JOURNAL_NAME} are wanted"
         raise FiresegError(f"{root}: no finished folder of python -m fireseg.prepare; {wanted}; run it again")
     manifest = read_json(root / MANIFEST)
-    tiles = tuple(Record(root / RECORD).tiles)
+    tiles = tuple(Journal(root / JOURNAL_NAME).tiles)
     splits = [split for split in SPLITS if split in manifest["patches"]]
     masks = MASKS if manifest["task"] is None else (manifest["task"],)
     classes = [count_classes(root, tiles, splits, mask) for mask in masks]
@@ -82,7 +82,7 @@ def read_contents(root: Path) -> Contents:
         fires_ha={split: list(sum_fires(tiles, split).values()) for split in splits},
         boxes={split: list_boxes(tiles, split) for split in splits},
     )
-    return Contents(root=root, manifest=manifest, tiles=tiles, audit=read_json(root / AUDIT), balance=balance)
+    return PreparedData(root=root, manifest=manifest, tiles=tiles, audit=read_json(root / AUDIT), balance=balance)
 
 
 def get_task(mask: MaskName) -> Task:
@@ -153,7 +153,7 @@ def pixel_area_m2(footprint: Mapping[str, Any]) -> float:
     )
 
 
-def list_boxes(tiles: Sequence[TileRecord], split: str) -> list[Box]:
+def list_boxes(tiles: Sequence[TileRecord], split: str) -> list[LonLatBox]:
     """Bounds of the tiles of a split in degrees."""
     places = [tile.footprint["bounds"] for tile in tiles if tile.split == split and tile.footprint]
     return [(west, south, east, north) for west, south, east, north in places]
@@ -198,7 +198,7 @@ _REASONS = {
 }
 
 
-def summarise(contents: Contents) -> str:
+def summarise(contents: PreparedData) -> str:
     """The folder in a sentence."""
     manifest = contents.manifest
     number, size = sum(manifest["patches"].values()), manifest["size"]
@@ -210,7 +210,7 @@ def summarise(contents: Contents) -> str:
     )
 
 
-def list_warnings(contents: Contents) -> Iterator[Section]:
+def list_warnings(contents: PreparedData) -> Iterator[Section]:
     """What to look at before training, where there is anything."""
     lines = []
     if leaks := contents.manifest["leaks"]:
@@ -228,7 +228,7 @@ def list_warnings(contents: Contents) -> Iterator[Section]:
         yield Section(name="first", title="Look at this first", text=lines, tone="warn")
 
 
-def describe_splits(contents: Contents) -> Section:
+def describe_splits(contents: PreparedData) -> Section:
     """Tiles, fires, patches and pixels of each split."""
     rows = []
     for split in contents.splits:
@@ -243,8 +243,8 @@ def describe_splits(contents: Contents) -> Section:
                 f"{len({tile.activation for tile in tiles}):,}",
                 f"{contents.manifest['patches'][split]:,}",
                 f"{labelled:,}",
-                spell_share(sum(counts[1:]) / labelled) if labelled else "-",
-                spell_share(1 - labelled / total),
+                format_share(sum(counts[1:]) / labelled) if labelled else "-",
+                format_share(1 - labelled / total),
             ]
         )
     columns = ["split", "tiles", "fires", "patches", "labelled pixels", "burned", "ignored"]
@@ -257,7 +257,7 @@ def describe_splits(contents: Contents) -> Section:
     return Section(name="splits", title="Splits", text=text, tables=[Table("By split", columns, rows, "lrrrrrr")])
 
 
-def describe_left_out(contents: Contents) -> Section:
+def describe_left_out(contents: PreparedData) -> Section:
     """Every window, tile and label that training will not see, and why."""
     options = contents.manifest["options"]
     windows: dict[tuple[str, str], list[int]] = {}
@@ -287,7 +287,7 @@ def describe_left_out(contents: Contents) -> Section:
     return Section(name="left-out", title="Left out", text=text, tables=[table for table in tables if table.rows])
 
 
-def _describe_ignored(contents: Contents) -> Iterator[str]:
+def _describe_ignored(contents: PreparedData) -> Iterator[str]:
     options = contents.manifest["options"]
     if options["clouds"] == "keep":
         yield "Labels under clouds are kept (--clouds keep)."
@@ -309,7 +309,7 @@ def _describe_ignored(contents: Contents) -> Iterator[str]:
                 yield f"{has} nothing labelled in {counts.task.name.upper()}: left out by task={counts.task.name}."
 
 
-def describe_leaks(contents: Contents) -> Section:
+def describe_leaks(contents: PreparedData) -> Section:
     """What splits know of each other."""
     leaks, audit = contents.manifest["leaks"], contents.audit
     looked = ""
@@ -328,7 +328,7 @@ def describe_leaks(contents: Contents) -> Section:
     return Section(name="leaks", title="Leaks", text=text, tables=[table])
 
 
-def describe_oddities(contents: Contents) -> Section:
+def describe_oddities(contents: PreparedData) -> Section:
     """Flags of tiles, and files that tiles have not."""
     flags = [[f"{tile.split} {tile.name}", _trim(flag)] for tile in contents.tiles for flag in tile.flags]
     missing = Counter(kind for tile in contents.tiles for kind in tile.missing)
@@ -343,7 +343,7 @@ def describe_oddities(contents: Contents) -> Section:
     return Section(name="flags", title="Flags", text=text, tables=[table for table in tables if table.rows])
 
 
-def describe_tiles(contents: Contents) -> Section:
+def describe_tiles(contents: PreparedData) -> Section:
     """Every tile in a row."""
     rows = [_describe_tile(tile) for tile in contents.tiles]
     tables = [Table("All tiles", _TILE_COLUMNS, rows, "llllllrrrl", len(rows) > _LONG)]
@@ -363,13 +363,13 @@ def _describe_tile(tile: TileRecord) -> list[str]:
         if "DEL" not in tile.missing:
             area = f"{(place['burned'] or 0) * pixel_area_m2(place) / 10_000:,.0f}"
     clouds = [row["cloud_cover"] for row in tile.rows]
-    cloud = spell_share(sum(clouds) / len(clouds)) if clouds and "CM" not in tile.missing else "-"
+    cloud = format_share(sum(clouds) / len(clouds)) if clouds and "CM" not in tile.missing else "-"
     date = (place.get("date") or "-")[:10]
     cells = [tile.name, tile.split, tile.activation, date, size, centre, f"{len(tile.rows):,}", area, cloud]
     return [*cells, " ".join(tile.missing) or "-"]
 
 
-def _count_by(contents: Contents, column: str) -> list[Table]:
+def _count_by(contents: PreparedData, column: str) -> list[Table]:
     """Patches of each split by a column of metadata.csv, where there is one."""
     splits = contents.splits
     counts = {
@@ -389,7 +389,7 @@ def _count_by(contents: Contents, column: str) -> list[Table]:
     return [Table(f"Patches by {column}", [column, *splits], rows, align, len(rows) > _LONG)] if rows else []
 
 
-def describe_recipe(contents: Contents) -> Section:
+def describe_recipe(contents: PreparedData) -> Section:
     """Options and statistics, to be made the same again."""
     manifest = contents.manifest
     rows = [[name, _spell(value)] for name, value in manifest["options"].items()]
@@ -442,7 +442,7 @@ class Example(NamedTuple):
     masks: Mapping[MaskName, NDArray[np.uint8]]
 
 
-def pick_examples(
+def select_examples(
     tiles: Sequence[TileRecord], splits: Sequence[str], count: int = NUM_EXAMPLES
 ) -> dict[str, list[Mapping[str, Any]]]:
     """Chooses patches that differ: from little burned to much, of as many events as there are, the same each time.
@@ -552,7 +552,7 @@ def write_report(patches_root: Path) -> None:
     render_page(patches_root / REPORT, title="What these patches hold", summary=summary, sections=sections)
 
 
-def _show_classes(contents: Contents, shown: Sequence[Panel]) -> Section:
+def _show_classes(contents: PreparedData, shown: Sequence[Panel]) -> Section:
     text = [
         "How common each class is decides how much a pixel of it should weigh. The recommended weights come from the "
         "training split alone: inverse frequency, the largest at most 20 times the smallest, mean 1. Training works "
@@ -600,14 +600,14 @@ def _draw(shown: Sequence[Panel], kind: str) -> list[Picture]:
     ]
 
 
-def _show_examples(contents: Contents) -> Section:
-    picked = pick_examples(contents.tiles, contents.splits)
+def _show_examples(contents: PreparedData) -> Section:
+    picked = select_examples(contents.tiles, contents.splits)
     examples = read_examples(contents.root, picked, contents.masks)
     bands = contents.manifest["bands"]
     text = [
         "Chosen to differ, not at random: from little burned to much, of as many fires as there are, and about a "
-        f"quarter without fire. Images: {choose_recipe(bands).caption}. Striped: not labelled, under cloud, beyond the "
-        "tile, or counted in a neighbouring patch; it weighs nothing in training and scores."
+        f"quarter without fire. Images: {choose_composite(bands).caption}. Striped: not labelled, under cloud, "
+        "beyond the tile, or counted in a neighbouring patch; it weighs nothing in training and scores."
     ]
     several = len(contents.masks) > 1
     key = {
@@ -622,12 +622,12 @@ def _show_examples(contents: Contents) -> Section:
 
 
 def _show_example(example: Example, bands: Sequence[str]) -> Strip:
-    burned = spell_share(example.facts["burn_fraction"])
-    picture = encode_pixels(composite(example.image, bands), "jpeg")
+    burned = format_share(example.facts["burn_fraction"])
+    picture = encode_pixels(render_composite(example.image, bands), "jpeg")
     pictures = [Picture("image", picture, f"Satellite image of patch {example.name}")]
     for mask, labels in example.masks.items():
         alt = f"{mask.upper()} mask of patch {example.name}: {burned} of its labelled pixels burned"
         pictures.append(Picture(mask.upper(), encode_pixels(colour_classes(labels, get_task(mask)), "png"), alt))
     cloud = example.facts["cloud_cover"]
-    caption = f"{example.split}, {burned} burned" + (f", {spell_share(cloud)} cloud" if cloud else "")
+    caption = f"{example.split}, {burned} burned" + (f", {format_share(cloud)} cloud" if cloud else "")
     return Strip(example.name, caption, pictures)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.footprints import Footprint
-from fireseg.prepare.leakage import LEAST_SHARE, find_pairs, number_groups
+from fireseg.prepare.leakage import LEAST_SHARE, find_leaks, number_groups
 
 Measure = Literal["tiles", "burned"]
 
@@ -63,7 +63,7 @@ class ChosenSplit:
         return "\n".join(lines)
 
 
-def choose_split(
+def assign_split(
     footprints: Sequence[Footprint],
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
@@ -147,7 +147,7 @@ def _groups_that_stay_together(tiles: Sequence[Footprint], least_share: float) -
     first_of: dict[int, int] = {}
     for place, activation in enumerate(activations.tolist()):
         parent[place] = first_of.setdefault(activation, place)
-    for one, other in find_pairs(tiles, activations, least_share=least_share):
+    for one, other in find_leaks(tiles, activations, least_share=least_share):
         parent[root(one)] = root(other)
     groups: dict[int, list[int]] = defaultdict(list)
     for place in sorted(range(len(tiles)), key=lambda place: _tell_apart(tiles[place])):

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from fireseg.data.format import MaskName, Store, StoredPatch
 from fireseg.errors import FiresegError
-from fireseg.prepare.duplicates import look_at
-from fireseg.prepare.footprints import TileFacts, make_footprint, to_plain
+from fireseg.prepare.duplicates import fingerprint_image
+from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
 from fireseg.prepare.journal import SourceFile, TileRecord, naming_disk_faults
-from fireseg.prepare.options import Recipe
-from fireseg.prepare.tiling import Patch, cut_patches, get_bounds, settle_labels
-from fireseg.task import DELINEATION, GRADING, IGNORE_INDEX
+from fireseg.prepare.options import TilingOptions
+from fireseg.prepare.tiling import Patch, cut_patches, get_bounds, mask_labels
+from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
 from fireseg.tiles.folder import TileFiles
 from fireseg.tiles.reader import Tile, read_tile
 
@@ -53,7 +53,7 @@ def take_fingerprints(stamps: Stamps, root: Path, image_digest: str) -> list[Sou
     return sources
 
 
-def list_changed(tile: TileRecord, files: TileFiles, root: Path, recipe: Recipe) -> list[Path]:
+def list_changed(tile: TileRecord, files: TileFiles, root: Path, recipe: TilingOptions) -> list[Path]:
     """The files of a tile that are not what they were when it was cut.
 
     Those of the same size with another time are read again: a copy is no change.
@@ -87,18 +87,18 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _look(files: TileFiles, recipe: Recipe) -> str:
+def _look(files: TileFiles, recipe: TilingOptions) -> str:
     try:
         tile = read_tile(files, recipe.bands, offset=recipe.offset)
     except FiresegError:
         return ""
-    return look_at(tile.image, tile.unknown, tile.delineation).digest
+    return fingerprint_image(tile.image, tile.unknown, tile.delineation).digest
 
 
-NUM_CLASSES: dict[MaskName, int] = {"del": len(DELINEATION), "gra": len(GRADING)}
+NUM_CLASSES: dict[MaskName, int] = {"del": len(DELINEATION_CLASSES), "gra": len(GRADING_CLASSES)}
 
 
-class TileCutter:
+class TileTask:
     """Cuts tiles, and keeps the patches until it is told where to put them.
 
     Args:
@@ -113,10 +113,10 @@ class TileCutter:
         self,
         root: Path,
         tiles: Sequence[TileFiles],
-        recipe: Recipe,
+        recipe: TilingOptions,
         store: Store,
         *,
-        known: Mapping[str, TileFacts] | None = None,
+        known: Mapping[str, TileMetadata] | None = None,
     ) -> None:
         self.root = root
         self.known = known
@@ -141,12 +141,12 @@ class TileCutter:
             self._held[number] = []
             facts["sources"] = take_fingerprints(stamps, self.root, "")
             return TileRecord(**facts, faults=[_below(fault, self.root) for fault in error.faults])
-        look = look_at(tile.image, tile.unknown, tile.delineation)
+        look = fingerprint_image(tile.image, tile.unknown, tile.delineation)
         facts["sources"] = take_fingerprints(stamps, self.root, look.digest)
         facts["flags"] = [_below(flag, self.root) for flag in tile.flags]
         burned = int((tile.delineation == 1).sum())
         footprint = replace(make_footprint(files, tile.place, self.known), burned=burned, look=look)
-        return self._cut(number, tile, {**facts, "footprint": to_plain(footprint)})
+        return self._cut(number, tile, {**facts, "footprint": to_dict(footprint)})
 
     def write(self, number: int, first: int) -> None:
         """Puts the patches of a tile that was cut into the store, and lets go of them.
@@ -165,7 +165,7 @@ class TileCutter:
 
     def _cut(self, number: int, tile: Tile, facts: dict[str, Any]) -> TileRecord:
         recipe, split = self.recipe, self.tiles[number].split
-        labels = settle_labels(
+        labels = mask_labels(
             tile.delineation,
             tile.grading,
             tile.cloud,
@@ -175,7 +175,7 @@ class TileCutter:
             disagreement=recipe.disagreement,
         )
         left_out: dict[str, list[int]] = {}
-        tally = Tally(recipe, has_sums=split == "train")
+        tally = PixelCounts(recipe, has_sums=split == "train")
         rows, held = [], []
         for patch in cut_patches(
             tile.image, labels, size=recipe.size, stride=recipe.strides()[split], is_once=split != "train"
@@ -206,7 +206,7 @@ class TileCutter:
         """The row of the patch in metadata.csv."""
         window, facts = patch.window, patch.facts
         x_min, y_min, x_max, y_max = get_bounds(tile.transform, window, self.recipe.size)
-        known = TileFacts() if self.known is None else self.known.get(files.name, TileFacts())
+        known = TileMetadata() if self.known is None else self.known.get(files.name, TileMetadata())
         more = {} if self.known is None else {"country": known.country, "climate": known.climate}
         return {
             "patch_id": f"{files.name}_r{window.row}_c{window.col}",
@@ -229,7 +229,7 @@ class TileCutter:
         }
 
 
-class Tally:
+class PixelCounts:
     """Classes and stored values of patches, counted exactly: in whatever order they come, the same.
 
     Args:
@@ -237,7 +237,7 @@ class Tally:
         has_sums: Whether the bands are summed up, too.
     """
 
-    def __init__(self, recipe: Recipe, *, has_sums: bool) -> None:
+    def __init__(self, recipe: TilingOptions, *, has_sums: bool) -> None:
         self._pixels = {name: np.zeros(NUM_CLASSES[name] + 1, np.int64) for name in recipe.masks}
         self._sums = np.zeros((2, len(recipe.bands)), np.int64)
         self._has_sums = has_sums

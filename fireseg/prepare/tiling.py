@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import SettingError
-from fireseg.task import DELINEATION, GRADING, IGNORE_INDEX
+from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
 from fireseg.tiles.masks import CLOUD, LIGHT_CLOUD, SHADOW
 
 
@@ -26,7 +26,7 @@ class Window(NamedTuple):
     col: int
 
 
-def lay_windows(height: int, width: int, *, size: int, stride: int) -> list[Window]:
+def plan_tile_windows(height: int, width: int, *, size: int, stride: int) -> list[Window]:
     """Covers a tile with windows, row by row.
 
     Every pixel lies in one at least: the last window of a row or column is shifted inwards to end with
@@ -60,7 +60,7 @@ def mark_repeats(windows: Sequence[Window], *, size: int) -> list[NDArray[np.boo
     Where these pixels are ignored, every pixel of the tile counts exactly once over all windows.
 
     Args:
-        windows: All windows of a tile, as `lay_windows` gives them.
+        windows: All windows of a tile, as `plan_tile_windows` gives them.
         size: Side of a window.
 
     Returns:
@@ -71,7 +71,7 @@ def mark_repeats(windows: Sequence[Window], *, size: int) -> list[NDArray[np.boo
     return [seen_rows[window.row][:, None] | seen_cols[window.col][None, :] for window in windows]
 
 
-def cut(array: NDArray[Any], window: Window, size: int, fill: float) -> NDArray[Any]:
+def cut_window(array: NDArray[Any], window: Window, size: int, fill: float) -> NDArray[Any]:
     """The pixels of a window, in an array of their own.
 
     Args:
@@ -168,7 +168,7 @@ class Labels:
     disagreements: Disagreements
 
 
-def settle_labels(
+def mask_labels(
     delineation: Mask,
     grading: Mask | None,
     cloud: Mask | None,
@@ -212,7 +212,7 @@ Reason = Literal["cloud", "unlabelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowFacts:
+class WindowStatistics:
     """A window in numbers.
 
     Attributes:
@@ -260,7 +260,7 @@ class Patch:
     image: NDArray[np.uint16]
     delineation: NDArray[np.uint8]
     grading: NDArray[np.uint8]
-    facts: WindowFacts
+    facts: WindowStatistics
 
 
 def cut_patches(image: NDArray[np.uint16], labels: Labels, *, size: int, stride: int, is_once: bool) -> Iterator[Patch]:
@@ -276,17 +276,17 @@ def cut_patches(image: NDArray[np.uint16], labels: Labels, *, size: int, stride:
     Yields:
         Patches row by row.
     """
-    windows = lay_windows(*labels.delineation.shape, size=size, stride=stride)
+    windows = plan_tile_windows(*labels.delineation.shape, size=size, stride=stride)
     repeats = mark_repeats(windows, size=size) if is_once else [None] * len(windows)
     for window, repeated in zip(windows, repeats, strict=True):
-        delineation = cut(labels.delineation, window, size, IGNORE_INDEX)
-        grading = cut(labels.grading, window, size, IGNORE_INDEX)
+        delineation = cut_window(labels.delineation, window, size, IGNORE_INDEX)
+        grading = cut_window(labels.grading, window, size, IGNORE_INDEX)
         if repeated is not None:
             delineation[repeated] = IGNORE_INDEX
             grading[repeated] = IGNORE_INDEX
         yield Patch(
             window=window,
-            image=cut(image, window, size, 0),
+            image=cut_window(image, window, size, 0),
             delineation=delineation,
             grading=grading,
             facts=_measure(labels, window, size, delineation, grading),
@@ -295,15 +295,15 @@ def cut_patches(image: NDArray[np.uint16], labels: Labels, *, size: int, stride:
 
 def _measure(
     labels: Labels, window: Window, size: int, delineation: NDArray[np.uint8], grading: NDArray[np.uint8]
-) -> WindowFacts:
-    unknown = cut(labels.unknown, window, size, True)
-    cloudy = cut(labels.cloudy, window, size, False) & ~unknown
+) -> WindowStatistics:
+    unknown = cut_window(labels.unknown, window, size, True)
+    cloudy = cut_window(labels.cloudy, window, size, False) & ~unknown
     num_unknown = int(unknown.sum())
-    return WindowFacts(
+    return WindowStatistics(
         cloud_fraction=int(cloudy.sum()) / max(unknown.size - num_unknown, 1),
         unknown_fraction=num_unknown / unknown.size,
-        delineated=_count(delineation, len(DELINEATION)),
-        graded=_count(grading, len(GRADING)),
+        delineated=_count(delineation, len(DELINEATION_CLASSES)),
+        graded=_count(grading, len(GRADING_CLASSES)),
     )
 
 

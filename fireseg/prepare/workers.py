@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, TypeVar
 
+from tqdm import tqdm
+
+from fireseg.console import format_seconds
 from fireseg.errors import FiresegError
 from fireseg.files import end_with_parent
+
+log = logging.getLogger("fireseg")
 
 Result = TypeVar("Result")
 
@@ -27,7 +36,7 @@ _MOST_HELD = 2
 """Jobs that a worker holds, the one it is at included: it need not wait for a slow neighbour, nor fill the memory."""
 
 
-class Craft(Protocol[Result_co]):
+class TaskRunner(Protocol[Result_co]):
     """Work in two steps: what comes out of the first decides where the second one writes."""
 
     def cut(self, number: int) -> Result_co:
@@ -39,8 +48,8 @@ class Craft(Protocol[Result_co]):
         ...
 
 
-def work_in_order(
-    craft: Craft[Result], numbers: Sequence[int], place: Callable[[Result], int], *, workers: int
+def run_in_order(
+    craft: TaskRunner[Result], numbers: Sequence[int], place: Callable[[Result], int], *, workers: int
 ) -> Iterator[tuple[int, Result]]:
     """Yields what comes of each job, in order, once it is written.
 
@@ -63,7 +72,7 @@ def work_in_order(
 
 
 def _work_alone(
-    craft: Craft[Result], numbers: Sequence[int], place: Callable[[Result], int]
+    craft: TaskRunner[Result], numbers: Sequence[int], place: Callable[[Result], int]
 ) -> Iterator[tuple[int, Result]]:
     """One tile is written, which is mostly waiting for the disk, while the next one is cut."""
     with ThreadPoolExecutor(1) as writer:
@@ -92,7 +101,7 @@ class _Worker:
 class _Crew(Generic[Result]):
     """Worker processes that end with this one."""
 
-    def __init__(self, craft: Craft[Result], count: int) -> None:
+    def __init__(self, craft: TaskRunner[Result], count: int) -> None:
         # Spawned, because the calling process may have threads, and a fork would copy their locks.
         context = multiprocessing.get_context("spawn")
         self._workers = []
@@ -157,7 +166,7 @@ class _Crew(Generic[Result]):
             yield worker, answer
 
 
-def _serve(pipe: Connection, craft: Craft[Any]) -> None:
+def _serve(pipe: Connection, craft: TaskRunner[Any]) -> None:
     """What a worker does until it is ended: cuts, and in a thread beside it writes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     end_with_parent()
@@ -184,3 +193,55 @@ def _serve(pipe: Connection, craft: Craft[Any]) -> None:
                 do("cut", number, partial(craft.cut, number))
             else:
                 writer.submit(do, "written", number, partial(craft.write, number, first))
+
+
+_LINE_EVERY_S = 30.0
+
+
+class TileProgress:
+    """Counts tiles: a bar with the time left on a terminal, elsewhere a line now and then.
+
+    Args:
+        total: Tiles in all.
+        done: Tiles done before.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        self._begin = self._said = time.monotonic()
+        self._total, self._before, self._done = total, done, done
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=done, desc="tiles", unit="tile", leave=False, disable=not is_terminal)
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._begin
+
+    def advance(self, what: str) -> None:
+        """One tile more.
+
+        Args:
+            what: To be shown beside the bar.
+        """
+        self._done += 1
+        self._bar.set_postfix_str(what, refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and now - self._said >= _LINE_EVERY_S and self._done < self._total:
+            self._said = now
+            left = self.seconds / (self._done - self._before) * (self._total - self._done)
+            log.info("%d of %d tiles, %s; %s left", self._done, self._total, what, format_seconds(left))
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._bar.close()
+
+
+@contextmanager
+def track_tiles(total: int, *, done: int) -> Iterator[TileProgress]:
+    """Shows the pace of what happens within."""
+    pace = TileProgress(total, done)
+    try:
+        yield pace
+    finally:
+        pace.close()

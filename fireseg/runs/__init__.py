@@ -1,6 +1,13 @@
 """A trained model from disk: built, loaded, ready to be asked."""
 
 from fireseg.runs.calibration import Calibration, read_calibration, write_calibration
-from fireseg.runs.load import Trained, find_checkpoint, open_trained
+from fireseg.runs.load import TrainedModel, find_checkpoint, load_trained_model
 
-__all__ = ["Calibration", "Trained", "find_checkpoint", "open_trained", "read_calibration", "write_calibration"]
+__all__ = [
+    "Calibration",
+    "TrainedModel",
+    "find_checkpoint",
+    "load_trained_model",
+    "read_calibration",
+    "write_calibration",
+]

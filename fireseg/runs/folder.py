@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from fireseg import __version__
 from fireseg.errors import FiresegError
-from fireseg.files import disk_error, replacing
+from fireseg.files import atomic_write, disk_error
 
 
 class RunFolder:
@@ -92,11 +92,11 @@ class RunFolder:
         """Writes `config.json`."""
         _write_json(self.config, settings)
 
-    def write_facts(self, facts: Mapping[str, Any]) -> None:
+    def write_provenance(self, facts: Mapping[str, Any]) -> None:
         """Lays facts over those in `run.json`."""
-        _write_json(self.facts, {**self.read_facts(), **facts})
+        _write_json(self.facts, {**self.read_provenance(), **facts})
 
-    def read_facts(self) -> dict[str, Any]:
+    def read_provenance(self) -> dict[str, Any]:
         """What `run.json` holds, nothing where there is none yet."""
         return json.loads(self.facts.read_text(encoding="utf-8")) if self.facts.exists() else {}
 
@@ -123,7 +123,7 @@ class RunFolder:
     def cut_metrics(self, last_epoch: int) -> None:
         """Takes away the rows after an epoch: what a checkpoint does not know has not happened."""
         rows = [row for row in self.read_metrics() if row["epoch"] <= last_epoch]
-        with replacing(self.metrics) as part:
+        with atomic_write(self.metrics) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     @contextmanager
@@ -213,7 +213,7 @@ def _plain(value: Any) -> Any:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -94,7 +94,7 @@ _BEGINNINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class Checkpoint:
     """What of a checkpoint is needed to use its model.
 
     Attributes:
@@ -125,7 +125,7 @@ class Kept:
         return {key.removeprefix("module."): value for key, value in self.mean.items() if key.startswith("module.")}
 
 
-def read_checkpoint(path: Path) -> Kept:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a checkpoint of ours; whatever else a file is, nothing in it runs.
 
     Args:
@@ -150,13 +150,13 @@ def read_checkpoint(path: Path) -> Kept:
             f"take {BEST} of a run"
         )
     try:
-        return TypeAdapter(Kept).validate_python(content)
+        return TypeAdapter(Checkpoint).validate_python(content)
     except ValidationError as error:
         faults = (f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {_CURE}" for one in error.errors())
         raise FiresegError(*faults) from error
 
 
-def build_model(kept: Kept, path: Path) -> tuple[Task, FireSegmentationModel]:
+def build_model(kept: Checkpoint, path: Path) -> tuple[Task, FireSegmentationModel]:
     """The model of a checkpoint with its weights, and what its classes mean.
 
     Args:
@@ -215,7 +215,7 @@ def _find_target_fault(node: dict[str, Any], place: str) -> str | None:
     return find_target_fault(node, place)
 
 
-def _check_together(kept: Kept, task: Task, model: FireSegmentationModel) -> Iterator[str]:
+def _check_together(kept: Checkpoint, task: Task, model: FireSegmentationModel) -> Iterator[str]:
     pairs = [("class_names", kept.class_names, task.class_names), ("bands", kept.bands, model.bands)]
     for name, said, built in pairs:
         if said != built:
@@ -228,7 +228,7 @@ _MLFLOW = re.compile(r"(runs|models|mlflow-artifacts):/")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedModel:
     """A trained model with what one must know of it.
 
     Attributes:
@@ -258,7 +258,7 @@ class Trained:
     calibration: Calibration | None
 
 
-def open_trained(path: Path | str, *, device: DeviceName = "auto", threads: int | None = None) -> Trained:
+def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads: int | None = None) -> TrainedModel:
     """Opens a run, a checkpoint, or a model that MLflow keeps.
 
     Everything comes from the checkpoint: it does not matter where a run has been moved, or what lies at the paths
@@ -283,9 +283,9 @@ def open_trained(path: Path | str, *, device: DeviceName = "auto", threads: int 
     place = get_device(device)
     folder, beside = None, None
     if _MLFLOW.match(str(path)):
-        from fireseg.tracker import fetch_artifact
+        from fireseg.tracker import download_artifact
 
-        checkpoint = fetch_artifact(str(path))
+        checkpoint = download_artifact(str(path))
         beside = RunFolder(checkpoint.parent.parent)
     else:
         checkpoint = find_checkpoint(Path(path).expanduser())
@@ -294,7 +294,7 @@ def open_trained(path: Path | str, *, device: DeviceName = "auto", threads: int 
     task, model = build_model(kept, checkpoint)
     with checkpoint.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Trained(
+    return TrainedModel(
         model=model.requires_grad_(False).eval().to(place),
         task=task,
         bands=model.bands,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.synthetic.landscape import Land, Shares, lay
-from fireseg.synthetic.noise import Fields, Plane, blur, ramp
+from fireseg.synthetic.landscape import Land, Shares, mix_shares
+from fireseg.synthetic.noise import Plane, RandomFields, blur, ramp
 
 GRADE_BOUNDS = (0.30, 0.52, 0.74)
 """Severities at which negligible, moderate, high and destroyed part."""
@@ -32,7 +32,7 @@ class Burn:
     grading: NDArray[np.uint8]
 
 
-def make_burn(fields: Fields, land: Land, *, num_fires: int) -> Burn:
+def make_burn(fields: RandomFields, land: Land, *, num_fires: int) -> Burn:
     """Fires of different sizes in one landscape.
 
     Args:
@@ -64,7 +64,7 @@ def make_burn(fields: Fields, land: Land, *, num_fires: int) -> Burn:
     )
 
 
-def _one_fire(fields: Fields) -> Plane:
+def _one_fire(fields: RandomFields) -> Plane:
     """A drop drawn out by the wind from where it began, above 0 inside, frayed by ground and gusts."""
     height, width = fields.height, fields.width
     largest = 0.48 * math.sqrt(height * width)
@@ -82,7 +82,7 @@ def _one_fire(fields: Fields) -> Plane:
     return 1 - np.sqrt(along**2 + across**2) + np.clip(fray, -0.7, 0.7)
 
 
-def _grade(fields: Fields, burned: Plane, severity: Plane) -> NDArray[np.uint8]:
+def _grade(fields: RandomFields, burned: Plane, severity: Plane) -> NDArray[np.uint8]:
     """Grades in patches, their outer line drawn by another hand than the delineation's."""
     hand = 0.5 + 0.10 * np.clip(fields(18, 3.2), -2.0, 2.0)
     level = blur(severity, 2.0)
@@ -90,7 +90,7 @@ def _grade(fields: Fields, burned: Plane, severity: Plane) -> NDArray[np.uint8]:
     return np.where(blur(burned, 1.3) > hand, grade, 0).astype(np.uint8)
 
 
-def lay_burn(fields: Fields, land: Land, burn: Burn) -> Shares:
+def apply_burn(fields: RandomFields, land: Land, burn: Burn) -> Shares:
     """The materials of the landscape after the fire.
 
     Char where it was hot, ash where it was hottest, charred soil where little stood, scorched leaves
@@ -119,5 +119,5 @@ def lay_burn(fields: Fields, land: Land, burn: Burn) -> Shares:
         "soil_mid": 0.16 * rest,
     }
     shares = dict(land.shares)
-    lay(shares, left, consumed)
+    mix_shares(shares, left, consumed)
     return shares

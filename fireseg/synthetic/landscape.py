@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.synthetic.noise import Fields, Plane, blur, ramp
+from fireseg.synthetic.noise import Plane, RandomFields, blur, ramp
 
 Shares = dict[str, Plane]
 """Share of every material of `spectra` in a pixel, `(H, W)` each, adding up to 1."""
 
 
-def lay(shares: Shares, mix: Mapping[str, float | Plane], cover: Plane) -> None:
+def mix_shares(shares: Shares, mix: Mapping[str, float | Plane], cover: Plane) -> None:
     """Lays a mix of materials over what is there, in place.
 
     Args:
@@ -29,7 +29,7 @@ def lay(shares: Shares, mix: Mapping[str, float | Plane], cover: Plane) -> None:
         shares[name] = shares.get(name, 0.0) + share * cover
 
 
-def grow_plants(fields: Fields, *, valley: Plane, light: Plane) -> tuple[Shares, Plane]:
+def draw_vegetation(fields: RandomFields, *, valley: Plane, light: Plane) -> tuple[Shares, Plane]:
     """Forest, shrub, grass, bare and stony ground, mixed at their edges and inside every pixel.
 
     Args:
@@ -65,7 +65,7 @@ def grow_plants(fields: Fields, *, valley: Plane, light: Plane) -> tuple[Shares,
     return shares, forest + 0.9 * shrub + (0.9 - 0.5 * green) * grass + 0.12 * bare + 0.25 * stony
 
 
-def _share_ground(fields: Fields, damp: Plane) -> Shares:
+def _share_ground(fields: RandomFields, damp: Plane) -> Shares:
     """Which of the five grows where: the better suited, the more of it."""
     scores = {
         "forest": 1.3 * damp + 0.5 * fields(25),
@@ -100,7 +100,7 @@ class _Parcels:
     is_inside: NDArray[np.bool_]
 
 
-def lay_parcels(fields: Fields, shares: Shares, plain: Plane) -> Plane:
+def draw_parcels(fields: RandomFields, shares: Shares, plain: Plane) -> Plane:
     """Lays whole parcels over the plants of the plain.
 
     Args:
@@ -123,12 +123,12 @@ def lay_parcels(fields: Fields, shares: Shares, plain: Plane) -> Plane:
     low = 0.0
     for share, mix in _CROPS:
         chosen = ((pick >= low) & (pick < low + share))[parcels.label]
-        lay(shares, mix, inside * thickness * blur(chosen.astype(np.float64), 0.5))
+        mix_shares(shares, mix, inside * thickness * blur(chosen.astype(np.float64), 0.5))
         low += share
     return inside
 
 
-def _survey_parcels(fields: Fields) -> _Parcels:
+def _survey_parcels(fields: RandomFields) -> _Parcels:
     """Strips of uneven width at an angle, a little bent by the ground; in each the parcels begin elsewhere."""
     rows, cols = np.mgrid[: fields.height, : fields.width].astype(np.float64)
     turn = fields.uniform(0.0, math.pi)
@@ -174,7 +174,7 @@ class Land:
     fuel: Plane
 
 
-def make_sun(fields: Fields) -> Sun:
+def make_sun(fields: RandomFields) -> Sun:
     """A late morning of a northern summer: the sun in the south-east, 40 to 65 degrees high."""
     azimuth = math.radians(fields.uniform(125, 165))
     elevation = math.radians(fields.uniform(40, 65))
@@ -182,7 +182,7 @@ def make_sun(fields: Fields) -> Sun:
     return Sun(x=level * math.sin(azimuth), y=-level * math.cos(azimuth), z=math.sin(elevation))
 
 
-def make_land(fields: Fields, sun: Sun) -> Land:
+def make_land(fields: RandomFields, sun: Sun) -> Land:
     """Relief first, then plants by moisture, then water, parcels and roads, then light."""
     relief, valley = _relief(fields)
     # Plains are where the relief is drowned in what it shed.
@@ -191,20 +191,20 @@ def make_land(fields: Fields, sun: Sun) -> Land:
     steep_m = 25 + 230 * fields.uniform(0.0, 1.0) ** 1.5
     height_m = steep_m * (relief * (1 - plain) + (floor + 0.1 * (relief - floor)) * plain)
     light = _hill_shade(blur(height_m, 1.0), sun)
-    shares, fuel = grow_plants(fields, valley=valley, light=light)
+    shares, fuel = draw_vegetation(fields, valley=valley, light=light)
     if fields.chance(0.5):
-        fuel = fuel * (1 - 0.75 * lay_parcels(fields, shares, plain))
+        fuel = fuel * (1 - 0.75 * draw_parcels(fields, shares, plain))
     if fields.chance(0.05):
         flow = ramp(fields(45, 3.6) + 0.15 * fields(8, 2.8), 1.5, 1.7)
-        lay(shares, {"lava": 0.75, "soil_dark": 0.25}, flow)
+        mix_shares(shares, {"lava": 0.75, "soil_dark": 0.25}, flow)
         fuel = fuel * (1 - flow)
     fuel = fuel * (1 - _lay_water(fields, shares, relief=relief, plain=plain))
     for _ in range(int(fields.rng.integers(0, 3))):
-        lay(shares, {"dirt": 0.8, "soil_bright": 0.2}, 0.75 * _line(fields(110, 4.6), 0.55))
+        mix_shares(shares, {"dirt": 0.8, "soil_bright": 0.2}, 0.75 * _line(fields(110, 4.6), 0.55))
     return Land(shares=shares, light=light, height_m=height_m, fuel=np.clip(fuel, 0.0, 1.0))
 
 
-def _relief(fields: Fields) -> tuple[Plane, Plane]:
+def _relief(fields: RandomFields) -> tuple[Plane, Plane]:
     """Hills cut by valleys, the valleys' sides by gullies; and the distance from the valleys, 0 in their beds."""
     relief, standing = 0.55 * fields(90, 4.2), np.ones((fields.height, fields.width))
     valley = standing
@@ -225,7 +225,7 @@ def _hill_shade(height_m: Plane, sun: Sun) -> Plane:
     return 0.2 + 0.8 * np.clip(across / sun.z, 0.0, 1.8)
 
 
-def _lay_water(fields: Fields, shares: Shares, *, relief: Plane, plain: Plane) -> Plane:
+def _lay_water(fields: RandomFields, shares: Shares, *, relief: Plane, plain: Plane) -> Plane:
     """Lakes on the lowest ground, streams with green banks across the plain; returns the share under water."""
     water = np.zeros_like(relief)
     if fields.chance(0.55):
@@ -235,10 +235,10 @@ def _lay_water(fields: Fields, shares: Shares, *, relief: Plane, plain: Plane) -
         stream = _line(fields(130, 4.4) + fields.uniform(-0.5, 0.5), fields.uniform(0.4, 1.3))
         stream = stream * ramp(plain, 0.0, 0.4)
         banks = np.clip(1.6 * blur(stream, 2.2), 0.0, 0.8)
-        lay(shares, {"canopy_mid": 0.6, "canopy_dense": 0.2, "shade": 0.2}, banks)
+        mix_shares(shares, {"canopy_mid": 0.6, "canopy_dense": 0.2, "shade": 0.2}, banks)
         water = np.maximum(water, stream)
     muddy = ramp(fields(60) + fields.uniform(-1.5, 1.0), -0.6, 1.4)
-    lay(shares, {"water": 1 - muddy, "turbid": muddy}, water)
+    mix_shares(shares, {"water": 1 - muddy, "turbid": muddy}, water)
     return water
 
 

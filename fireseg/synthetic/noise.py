@@ -11,7 +11,7 @@ Plane = NDArray[np.float64]
 """`(H, W)` float64. Double precision all the way: what differs between processors stays far below the last rounding."""
 
 
-class Fields:
+class RandomFields:
     """Draws fields of one size from one stream of random numbers.
 
     Args:

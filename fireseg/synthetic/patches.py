@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import SettingError
-from fireseg.files import Settings, end_with_parent, make_once, replacing
+from fireseg.files import Settings, atomic_write, build_once, end_with_parent
 from fireseg.synthetic.scene import CLOUD, LIGHT_CLOUD, Scene, get_footprint, get_tile_name, make_scene
 from fireseg.task import IGNORE_INDEX
 
@@ -97,7 +97,7 @@ def _write_patch(job: SceneJob, scene: Scene, *, row: int, col: int) -> PatchRow
 
 
 def _save(path: Path, array: NDArray[np.float32] | NDArray[np.uint8]) -> None:
-    with replacing(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         np.save(file, np.ascontiguousarray(array))
 
 
@@ -186,7 +186,7 @@ def make_sample(
         "patches_across": patches_across,
         "seed": seed,
     }
-    make_once(Path(patches_root), settings, partial(_write_all, settings, workers))
+    build_once(Path(patches_root), settings, partial(_write_all, settings, workers))
 
 
 def _write_all(settings: Settings, workers: int, root: Path) -> None:
@@ -224,7 +224,7 @@ def _write_scene(job: SceneJob) -> tuple[str, list[PatchRow]]:
 def _write_table(path: Path, rows: list[PatchRow]) -> None:
     # Scenes come in the order in which the workers were done.
     rows = sorted(rows, key=lambda row: (row["source_image"], row["row"], row["col"]))
-    with replacing(path) as part, part.open("w", newline="") as file:
+    with atomic_write(path) as part, part.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(PatchRow.__annotations__)
         table.writerows(row.values() for row in rows)

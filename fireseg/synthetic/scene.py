@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.bands import CEMS_BANDS
-from fireseg.synthetic.burn import lay_burn, make_burn
+from fireseg.synthetic.burn import apply_burn, make_burn
 from fireseg.synthetic.landscape import PIXEL_M, Sun, make_land, make_sun
-from fireseg.synthetic.noise import Fields, Plane, blur, coarsen, ramp, refine
+from fireseg.synthetic.noise import Plane, RandomFields, blur, coarsen, ramp, refine
 
 CLEAR, CLOUD, LIGHT_CLOUD, SHADOW = range(4)
 """Values of a CEMS cloud mask."""
@@ -35,7 +35,7 @@ class Sky:
     mask: NDArray[np.uint8]
 
 
-def make_sky(fields: Fields, sun: Sun, *, cloudy: bool) -> Sky:
+def make_sky(fields: RandomFields, sun: Sun, *, cloudy: bool) -> Sky:
     """Clear air, or clouds with their shadows away from the sun.
 
     Args:
@@ -51,7 +51,7 @@ def make_sky(fields: Fields, sun: Sun, *, cloudy: bool) -> Sky:
     # Far enough beyond the edge that a cloud outside the scene can shade it.
     lift = height_m / PIXEL_M / sun.z
     down, right = round(-sun.y * lift), round(-sun.x * lift)
-    wide = Fields((int(fields.rng.integers(2**31)),), fields.height + abs(down), fields.width + abs(right))
+    wide = RandomFields((int(fields.rng.integers(2**31)),), fields.height + abs(down), fields.width + abs(right))
     length = fields.uniform(12, 40)
     # Heaps: a smooth core frayed by ever smaller curls, thin at the rim.
     heaps = wide(length, 3.6) + 0.30 * wide(7, 3.0)
@@ -184,8 +184,8 @@ def make_scene(seed: int, number: int, *, height: int = 256, width: int = 256, f
         (32, 40, 12)
     """
 
-    def draws(part: int) -> Fields:
-        return Fields((seed, number, part), height, width)
+    def draws(part: int) -> RandomFields:
+        return RandomFields((seed, number, part), height, width)
 
     kind = draws(_KIND)
     # One fire in the smallest scenes, up to eight in those of the size of a CEMS tile.
@@ -195,7 +195,7 @@ def make_scene(seed: int, number: int, *, height: int = 256, width: int = 256, f
     land = make_land(draws(_LAND), sun)
     burn = make_burn(draws(_BURN), land, num_fires=num_fires)
     sky = make_sky(draws(_SKY), sun, cloudy=kind.chance(0.35))
-    shares = lay_burn(draws(_REMAINS), land, burn)
+    shares = apply_burn(draws(_REMAINS), land, burn)
     spectra = vary_spectra(draws(_SPECTRA).rng)
     reflectance = _expose(draws(_DETECTOR), shares, spectra, land.light, sky)
     return Scene(reflectance=reflectance, delineation=burn.delineation, grading=burn.grading, cloud=sky.mask)
@@ -233,7 +233,7 @@ def get_footprint(
 
 
 def _expose(
-    detector: Fields, shares: Mapping[str, Plane], spectra: Mapping[str, Plane], light: Plane, sky: Sky
+    detector: RandomFields, shares: Mapping[str, Plane], spectra: Mapping[str, Plane], light: Plane, sky: Sky
 ) -> NDArray[np.float32]:
     """What the instrument measures, `(H, W, 12)`."""
     height, width = light.shape
@@ -251,7 +251,7 @@ def _expose(
     return image
 
 
-def _measure(detector: Fields, seen: Plane, pixels: int) -> NDArray[np.float32]:
+def _measure(detector: RandomFields, seen: Plane, pixels: int) -> NDArray[np.float32]:
     """Noise at the size of the detector, then the 10 m grid, in steps of 0.0001."""
     height, width = seen.shape
     cell = coarsen(seen, pixels) if pixels > 1 else seen

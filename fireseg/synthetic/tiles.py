@@ -17,7 +17,7 @@ from rasterio.io import MemoryFile
 from tqdm import tqdm
 
 from fireseg.errors import SettingError
-from fireseg.files import Settings, make_once, replacing
+from fireseg.files import Settings, atomic_write, build_once
 from fireseg.synthetic.patches import RECIPE, SCENES_A_SPLIT, SPLITS, run_jobs
 from fireseg.synthetic.scene import get_footprint, get_tile_name, make_scene
 from fireseg.task import IGNORE_INDEX
@@ -116,7 +116,7 @@ def make_sample_tiles(
         "smallest_px": smallest_px,
         "largest_px": largest_px,
     }
-    make_once(Path(root), settings, partial(_write_all, settings, workers))
+    build_once(Path(root), settings, partial(_write_all, settings, workers))
 
 
 def make_sample_scene(root: Path, *, side_px: Annotated[int, Field(ge=33, le=2048)] = 1000, seed: int = 0) -> Path:
@@ -142,7 +142,7 @@ def make_sample_scene(root: Path, *, side_px: Annotated[int, Field(ge=33, le=204
         )
         write_tile(job)
 
-    make_once(Path(root), settings, write)
+    build_once(Path(root), settings, write)
     return next(Path(root).rglob("*_S2L2A.tif"))
 
 
@@ -182,7 +182,7 @@ def write_tile(job: TileJob) -> None:
     for kind, values in rasters.items():
         write_raster(folder / f"{name}_{kind}.tif", values, bounds_lonlat=bounds)
     if habits.has_metadata:
-        with replacing(folder / f"{name}_S2L2A.json") as part:
+        with atomic_write(folder / f"{name}_S2L2A.json") as part:
             part.write_text(json.dumps(describe(habits, bounds), indent=4) + "\n", encoding="utf-8")
 
 
@@ -286,5 +286,5 @@ def write_raster(path: Path, values: NDArray[Any], *, bounds_lonlat: tuple[float
             predictor=3 if bands.dtype.kind == "f" else 1,
         ) as raster:
             raster.write(bands)
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(memory.getbuffer())

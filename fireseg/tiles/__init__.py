@@ -1,17 +1,17 @@
 """Raw tiles, as they come from the archives, into arrays."""
 
-from fireseg.geo.grid import Place
+from fireseg.geo.grid import Grid
 from fireseg.tiles.folder import TileFiles, TileSearch
-from fireseg.tiles.reader import BandReader, Tile, open_bands, read_place, read_tile, search_tiles
+from fireseg.tiles.reader import BandReader, Tile, open_bands, read_tile, read_tile_grid, search_tiles
 
 __all__ = [
     "BandReader",
-    "Place",
+    "Grid",
     "Tile",
     "TileFiles",
     "TileSearch",
     "open_bands",
-    "read_place",
     "read_tile",
+    "read_tile_grid",
     "search_tiles",
 ]

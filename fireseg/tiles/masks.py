@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from fireseg.data.statistics import count_values
 from fireseg.errors import FiresegError
-from fireseg.task import DELINEATION, GRADING, IGNORE_INDEX
+from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
 
 MaskKind = Literal["DEL", "GRA", "CM"]
 
 CLEAR, CLOUD, LIGHT_CLOUD, SHADOW = range(4)
 """Values of a cloud mask."""
 
-NUM_VALUES: dict[MaskKind, int] = {"DEL": len(DELINEATION), "GRA": len(GRADING), "CM": SHADOW + 1}
+NUM_VALUES: dict[MaskKind, int] = {"DEL": len(DELINEATION_CLASSES), "GRA": len(GRADING_CLASSES), "CM": SHADOW + 1}
 
 _VALUES_SHOWN = 5
 
 
-def settle_mask(values: NDArray[Any], kind: MaskKind, nodata: float | None) -> tuple[NDArray[np.uint8], list[str]]:
+def normalize_mask(values: NDArray[Any], kind: MaskKind, nodata: float | None) -> tuple[NDArray[np.uint8], list[str]]:
     """A mask as uint8, with 255 where nothing is known.
 
     Args:

@@ -14,7 +14,7 @@ from fireseg.errors import FiresegError
 BASELINE_OFFSET = 1000.0
 """What digital numbers have on top from processing baseline 04.00 on."""
 
-MADE_BY = ("made_by", "fireseg")
+SOFTWARE_TAG = ("made_by", "fireseg")
 """What marks a json as written by this suite: a map's summary beside its scene tells nothing of the scene."""
 
 _PRODUCT = re.compile(r"S2[A-D]_MSIL[12][AC]_(?P<date>\d{8}T\d{6})_N(?P<baseline>\d{4})_")
@@ -43,7 +43,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise FiresegError(f"{path}: {what}; write it again, or take it away: a tile may be without") from error
     if not isinstance(content, dict):
         raise FiresegError(f"{path}: holds a {type(content).__name__}, but metadata have names; take it away")
-    return {} if content.get(MADE_BY[0]) == MADE_BY[1] else content
+    return {} if content.get(SOFTWARE_TAG[0]) == SOFTWARE_TAG[1] else content
 
 
 def list_pairs(*records: Any) -> list[tuple[str, Any]]:

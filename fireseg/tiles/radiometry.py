@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from fireseg.data.bands import SCALE
 from fireseg.errors import FiresegError
-from fireseg.geo.windows import Piece, cut
+from fireseg.geo.windows import Block, split_into_blocks
 from fireseg.tiles.metadata import find_offset, list_pairs, pick_channels
 
 
@@ -93,7 +93,7 @@ def find_unknown(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArra
     return unknown
 
 
-def to_steps(values: NDArray[Any], unknown: NDArray[np.bool_], scaling: Scaling) -> NDArray[np.uint16]:
+def to_stored(values: NDArray[Any], unknown: NDArray[np.bool_], scaling: Scaling) -> NDArray[np.uint16]:
     """Rounds to steps of 0.0001, clipped to reflectance 0 to 1.
 
     Args:
@@ -289,7 +289,7 @@ def choose_channels(
     )
 
 
-def limited_cache(raster: DatasetReader) -> rasterio.Env:
+def set_gdal_cache(raster: DatasetReader) -> rasterio.Env:
     """A context in which GDAL keeps one row of a raster's blocks and little more, not the whole file.
 
     It holds for the whole process: GDAL has one cache for all rasters and threads.
@@ -299,12 +299,12 @@ def limited_cache(raster: DatasetReader) -> rasterio.Env:
 
 
 def read_window(
-    raster: DatasetReader, channels: Channels, window: Piece, sample: Sample | None = None
+    raster: DatasetReader, channels: Channels, window: Block, sample: Sample | None = None
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """Reflectance and unknown pixels, piece by piece: float values of a whole tile are 200 MB.
 
     Args:
-        raster: An open raster, in `limited_cache`.
+        raster: An open raster, in `set_gdal_cache`.
         channels: What to read.
         window: Where, within the raster.
         sample: Takes its share of the values, where there is one.
@@ -315,7 +315,7 @@ def read_window(
     top, left, height, width = window
     image = np.empty((height, width, len(channels.indexes)), np.uint16)
     unknown = np.empty((height, width), np.bool_)
-    for row, col, num_rows, num_cols in cut(window, raster.block_shapes[0], channels.pixel_bytes):
+    for row, col, num_rows, num_cols in split_into_blocks(window, raster.block_shapes[0], channels.pixel_bytes):
         part = Window(col, row, num_cols, num_rows)  # pyright: ignore[reportCallIssue]
         values = raster.read(channels.indexes, window=part)
         gaps = find_unknown(values, channels.nodata)
@@ -323,7 +323,7 @@ def read_window(
             gaps |= (raster.read_masks(channels.indexes, window=part) == 0).any(axis=0)
         place = slice(row - top, row - top + num_rows), slice(col - left, col - left + num_cols)
         unknown[place] = gaps
-        image[place] = to_steps(values, gaps, channels.scaling)
+        image[place] = to_stored(values, gaps, channels.scaling)
         if sample is not None:
             sample.add(row, col, values, gaps)
     return image, unknown

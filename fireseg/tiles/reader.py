@@ -20,8 +20,8 @@ from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 
 from fireseg.errors import FiresegError, did_you_mean
-from fireseg.geo.grid import Place, Transform
-from fireseg.geo.windows import Block, spread
+from fireseg.geo.grid import Grid, Transform
+from fireseg.geo.windows import BlockShape, select_sample_blocks
 from fireseg.task import IGNORE_INDEX
 from fireseg.tiles.folder import (
     TileFiles,
@@ -33,9 +33,9 @@ from fireseg.tiles.folder import (
     opened,
     report_orphans,
 )
-from fireseg.tiles.masks import MaskKind, settle_mask
-from fireseg.tiles.metadata import MADE_BY, find_date, list_pairs, read_metadata
-from fireseg.tiles.radiometry import Channels, Sample, choose_channels, limited_cache, read_window
+from fireseg.tiles.masks import MaskKind, normalize_mask
+from fireseg.tiles.metadata import SOFTWARE_TAG, find_date, list_pairs, read_metadata
+from fireseg.tiles.radiometry import Channels, Sample, choose_channels, read_window, set_gdal_cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,27 +57,27 @@ class Tile:
     delineation: NDArray[np.uint8]
     grading: NDArray[np.uint8] | None
     cloud: NDArray[np.uint8] | None
-    place: Place
+    place: Grid
     flags: tuple[str, ...]
 
     @property
     def crs(self) -> str:
-        """See `Place`."""
+        """See `Grid`."""
         return self.place.crs
 
     @property
     def transform(self) -> Transform:
-        """See `Place`."""
+        """See `Grid`."""
         return self.place.transform
 
     @property
     def bounds_lonlat(self) -> tuple[float, float, float, float]:
-        """See `Place`."""
+        """See `Grid`."""
         return self.place.bounds_lonlat
 
     @property
     def date(self) -> str | None:
-        """See `Place`."""
+        """See `Grid`."""
         return self.place.date
 
 
@@ -87,7 +87,7 @@ _MAX_SHIFT_PX = 0.1
 """How far a mask may lie beside its image: less than labels are exact to, more than rounding moves a corner."""
 
 
-def locate(raster: DatasetReader, metadata: dict[str, Any]) -> Place:
+def read_grid(raster: DatasetReader, metadata: dict[str, Any]) -> Grid:
     """Where and when a raster was taken.
 
     Args:
@@ -116,7 +116,7 @@ def locate(raster: DatasetReader, metadata: dict[str, Any]) -> Place:
                 f"{path}: nothing leads from its reference system to longitude and latitude ({error}); "
                 "set the one that it is in with gdal_edit.py -a_srs EPSG:…"
             ) from error
-    return Place(
+    return Grid(
         height=height,
         width=width,
         crs=crs.to_string(),
@@ -183,7 +183,7 @@ def search_tiles(root: Path) -> TileSearch:
     return TileSearch(tuple(tiles), tuple(faults))
 
 
-def read_place(files: TileFiles) -> Place:
+def read_tile_grid(files: TileFiles) -> Grid:
     """Where and when a tile was taken, without reading a pixel.
 
     Args:
@@ -194,7 +194,7 @@ def read_place(files: TileFiles) -> Place:
     """
     metadata = read_metadata(files.metadata) if files.metadata else {}
     with opened(files.image) as raster:
-        return locate(raster, metadata)
+        return read_grid(raster, metadata)
 
 
 def read_tile(files: TileFiles, bands: Sequence[str], *, offset: float | None = None) -> Tile:
@@ -221,7 +221,7 @@ def read_tile(files: TileFiles, bands: Sequence[str], *, offset: float | None = 
     parts: dict[str, Any] = {"delineation": None, "grading": None, "cloud": None}
     with gathering(faults), opened(files.image) as raster:
         with gathering(faults):
-            parts["place"] = locate(raster, metadata)
+            parts["place"] = read_grid(raster, metadata)
         kinds: list[tuple[str, MaskKind]] = [("delineation", "DEL"), ("grading", "GRA"), ("cloud", "CM")]
         for name, kind in kinds:
             if path := getattr(files, name):
@@ -252,7 +252,7 @@ def _read_mask(path: Path, kind: MaskKind, image: DatasetReader, flags: list[str
             raise FiresegError(f"{path}: {differences} {Path(image.name).name}; cut both from one grid")
         values = raster.read(1)
         try:
-            mask, strange = settle_mask(values, kind, raster.nodata)
+            mask, strange = normalize_mask(values, kind, raster.nodata)
         except FiresegError as error:
             raise FiresegError(f"{path}: {error}") from error
     flags += [f"{path}: {what}" for what in strange]
@@ -264,13 +264,13 @@ def _read_image(
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     channels = choose_channels(raster, bands, metadata, offset=offset)
     sample = Sample(raster.height * raster.width)
-    with limited_cache(raster):
+    with set_gdal_cache(raster):
         image, unknown = read_window(raster, channels, (0, 0, raster.height, raster.width), sample)
     flags += sample.list_flags(raster.name, channels.scaling)
     return image, unknown
 
 
-__all__ = ["MADE_BY", "BandReader", "open_bands"]
+__all__ = ["SOFTWARE_TAG", "BandReader", "open_bands"]
 
 
 class BandReader:
@@ -292,7 +292,9 @@ class BandReader:
         ...     image, unknown = reader.read(0, 0, 512, reader.width)
     """
 
-    def __init__(self, path: Path, bands: tuple[str, ...], *, place: Place, channels: Channels, block: Block) -> None:
+    def __init__(
+        self, path: Path, bands: tuple[str, ...], *, place: Grid, channels: Channels, block: BlockShape
+    ) -> None:
         self.path, self.bands, self.place = path, bands, place
         self.height, self.width = place.height, place.width
         self.block_rows, self._block, self._channels = block[0], block, channels
@@ -303,7 +305,7 @@ class BandReader:
     def __enter__(self) -> Self:
         """Begins reading."""
         with naming(self.path):
-            self._opened.enter_context(limited_cache(self._get_handle()))
+            self._opened.enter_context(set_gdal_cache(self._get_handle()))
         return self
 
     def __exit__(self, *reason: object) -> None:
@@ -342,7 +344,7 @@ class BandReader:
             FiresegError: If the raster cannot be read.
         """
         if self._flags is None:
-            pieces = spread(self.height, self.width, self._block)
+            pieces = select_sample_blocks(self.height, self.width, self._block)
             sample = Sample(sum(height * width for _, _, height, width in pieces))
             with naming(self.path):
                 for piece in pieces:
@@ -386,7 +388,7 @@ def open_bands(path: Path, bands: Sequence[str], *, offset: float | None = None)
     with gathering(faults), opened(path) as raster:
         place, channels = None, None
         with gathering(faults):
-            place = locate(raster, metadata)
+            place = read_grid(raster, metadata)
         with gathering(faults):
             _refuse_quick_look(raster)
             channels = choose_channels(

@@ -64,7 +64,7 @@ class _Shelf:
     download: Callable[[str, str], str]
 
 
-def fetch_artifact(uri: str, *, tracking_uri: str | None = None) -> Path:
+def download_artifact(uri: str, *, tracking_uri: str | None = None) -> Path:
     """Brings a checkpoint from MLflow into the user's cache.
 
     It lies there as in a run folder: `checkpoints/best_model.pt`, and above it `calibration.json` where MLflow has

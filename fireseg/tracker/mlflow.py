@@ -306,7 +306,7 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-def add_to_run(
+def log_to_existing_run(
     tracker_uri: str | None,
     run_ids: Mapping[str, str],
     *,

@@ -49,7 +49,7 @@ class Training:
     tracker: Tracker
 
 
-def assemble(settings: Settings, folder: RunFolder, point: ResumePoint) -> Training:
+def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) -> Training:
     """Builds every part of a run: the model first, so that a wrong one costs no reading of data.
 
     Args:
@@ -173,7 +173,7 @@ def _inherit(folder: RunFolder, point: ResumePoint, stopping: EarlyStopping, epo
 
 def _record(folder: RunFolder, model: FireSegmentationModel, data: WildfireDataModule, point: ResumePoint) -> None:
     weights = {} if point.checkpoint else {"weights": model.provenance}
-    folder.write_facts(
+    folder.write_provenance(
         {
             "versions": provenance.versions(),
             "git_commit": provenance.git_commit(),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fireseg.batch import Batch
-from fireseg.console import describe, watch
+from fireseg.console import format_epoch, progress_bar
 from fireseg.engine import Interrupted, Interrupts
 from fireseg.engine.checkpoint import BEST
 from fireseg.files import load_tensors
@@ -17,7 +17,7 @@ from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs import folder as provenance
 from fireseg.runs.folder import ResumePoint, RunFolder
-from fireseg.train.build import Settings, Training, assemble
+from fireseg.train.build import Settings, Training, build_training
 
 log = logging.getLogger("fireseg")
 
@@ -49,7 +49,7 @@ def train(
     """
     folder.write_config(settings)
     log.info("run folder: %s", folder.path)
-    training = assemble(settings, folder, point)
+    training = build_training(settings, folder, point)
     _start_tracker(training, run_name or folder.path.name, tags or {})
     status = "FAILED"
     try:
@@ -79,12 +79,18 @@ def run_epochs(training: Training, interrupts: Interrupts) -> None:
         log.info("nothing is left to do after epoch %d; raise engine.epochs or stopping.patience to go on", first)
         return
     for epoch in t.engine.run(
-        t.state, t.data, loss=t.loss, metrics=t.metrics, seed=t.settings["seed"], interrupts=interrupts, watch=watch
+        t.state,
+        t.data,
+        loss=t.loss,
+        metrics=t.metrics,
+        seed=t.settings["seed"],
+        interrupts=interrupts,
+        watch=progress_bar,
     ):
         is_best = t.stopping.update(epoch.number, epoch.val["fire_iou"])
         pace = (time.perf_counter() - begin) / (epoch.number - first)
         row = {"epoch": epoch.number, **epoch.row(), "best": is_best}
-        log.info(describe(row, total=total, seconds_left=pace * (total - epoch.number)))
+        log.info(format_epoch(row, total=total, seconds_left=pace * (total - epoch.number)))
         t.folder.append_metrics(row)
         # The charts show a run's last values; which run is best is read off the best so far.
         t.tracker.log({**epoch.row(), "val/best_fire_iou": t.stopping.best_score}, epoch.number)
@@ -118,10 +124,10 @@ def draw_results(training: Training) -> None:
     """Draws the curves, and what the best model makes of some validation patches."""
     t = training
     render_curves(t.folder.read_metrics(), t.folder.curves)
-    model, best = t.state.kept_model, load_tensors(t.folder.checkpoints / BEST)
+    model, best = t.state.eval_model, load_tensors(t.folder.checkpoints / BEST)
     assert isinstance(model, FireSegmentationModel)
     model.load_state_dict(best["model"])
-    batch = t.data.pick_val(NUM_SAMPLES)
+    batch = t.data.sample_validation(NUM_SAMPLES)
     with torch.inference_mode():
         prediction = model.predict_segmentation(batch.image.to(t.engine.device)).cpu()
     render_samples(
@@ -144,7 +150,7 @@ def _draw_batch(t: Training) -> None:
 
 
 def _start_tracker(t: Training, run_name: str, tags: dict[str, str]) -> None:
-    facts = t.folder.read_facts()
+    facts = t.folder.read_provenance()
     own = {
         "task": t.task.name,
         "git_commit": provenance.git_commit() or "unknown",
@@ -168,13 +174,13 @@ def _start_tracker(t: Training, run_name: str, tags: dict[str, str]) -> None:
 
 def _note_tracked(t: Training) -> None:
     """Keeps under which ids the run is tracked: a server that was down gives them later."""
-    if t.folder.read_facts().get("tracking") != t.tracker.run_ids:
-        t.folder.write_facts({"tracking": t.tracker.run_ids})
+    if t.folder.read_provenance().get("tracking") != t.tracker.run_ids:
+        t.folder.write_provenance({"tracking": t.tracker.run_ids})
 
 
 def _kept(t: Training, epoch: int, score: float | None) -> dict[str, Any]:
     """Weights, and what is needed to use them alone."""
-    return {**_identity(t), "model": t.state.kept_model.state_dict(), "epoch": epoch, "val/fire_iou": score}
+    return {**_identity(t), "model": t.state.eval_model.state_dict(), "epoch": epoch, "val/fire_iou": score}
 
 
 def _whole(t: Training) -> dict[str, Any]:

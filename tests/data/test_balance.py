@@ -10,7 +10,7 @@ import torch
 
 from fireseg.data import compute_class_weights
 from fireseg.data.module import sampling_weights
-from fireseg.data.statistics import PatchFacts
+from fireseg.data.statistics import PatchStatistics
 from fireseg.errors import FiresegError
 from fireseg.task import inverse_frequency_weights
 
@@ -52,8 +52,8 @@ def test_a_folder_without_masks_says_so(tmp_path: Path) -> None:
         compute_class_weights(tmp_path, 2)
 
 
-def facts(pixels: dict[int, int]) -> PatchFacts:
-    return PatchFacts(
+def facts(pixels: dict[int, int]) -> PatchStatistics:
+    return PatchStatistics(
         name="a", image_shape=(), image_dtype="float32", mask_shape=(), mask_dtype="uint8", pixels=pixels, digest="a"
     )
 

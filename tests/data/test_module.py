@@ -18,7 +18,7 @@ import torch
 from fireseg.batch import Batch
 from fireseg.data import FireAwareAugmentation, WildfireDataModule, get_strong_augmentation, get_training_augmentation
 from fireseg.errors import FiresegError
-from fireseg.task import GRADING, Task
+from fireseg.task import GRADING_CLASSES, Task
 
 AUGMENT = FireAwareAugmentation(get_training_augmentation(light=1.0), get_strong_augmentation(light=1.0))
 
@@ -177,15 +177,15 @@ def test_patches_to_look_at_are_mostly_burned_and_the_same_each_time(make_patche
     for path in paths[::2]:
         np.save(path, np.zeros((32, 32), np.uint8))
     data = WildfireDataModule(root)
-    batch = data.pick_val(8)
+    batch = data.sample_validation(8)
     assert sum(bool(mask.any()) for mask in batch.mask) == 6
-    assert batch.names == data.pick_val(8).names
-    assert len(data.pick_val(100).names) == 12
-    assert len(data.pick_val(1).names) == 1
+    assert batch.names == data.sample_validation(8).names
+    assert len(data.sample_validation(100).names) == 12
+    assert len(data.sample_validation(1).names) == 1
 
 
 def test_gradings_are_read_for_a_grading_task(make_patches) -> None:
-    task = Task(name="gra", num_classes=5, class_names=GRADING)
+    task = Task(name="gra", num_classes=5, class_names=GRADING_CLASSES)
     data = WildfireDataModule(make_patches(train=12, num_classes=5), task=task)
     assert len(data.class_counts) == 5
 

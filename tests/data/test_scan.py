@@ -12,12 +12,12 @@ import pytest
 from fireseg.data import patches
 from fireseg.data import statistics as scan_module
 from fireseg.data.patches import PatchFolder
-from fireseg.data.statistics import SplitScan
+from fireseg.data.statistics import SplitStatistics
 
 CACHE_NAME = PatchFolder.cache_name
 
 
-def scan_split(folder: Path, **options: int) -> SplitScan:
+def scan_split(folder: Path, **options: int) -> SplitStatistics:
     return scan_module.scan_split(PatchFolder(folder), **options)
 
 

@@ -12,10 +12,10 @@ from fireseg.data import statistics as scan
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.data.checks import Survey, survey
 from fireseg.errors import FiresegError
-from fireseg.task import DELINEATION, GRADING, Task
+from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, Task
 
-DEL = Task(name="del", num_classes=2, class_names=DELINEATION)
-GRA = Task(name="gra", num_classes=5, class_names=GRADING)
+DEL = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
+GRA = Task(name="gra", num_classes=5, class_names=GRADING_CLASSES)
 
 
 def look(root: Path, task: Task = DEL, bands: tuple[str, ...] = BAND_NAMES, **options) -> Survey:

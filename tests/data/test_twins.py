@@ -15,10 +15,10 @@ from fireseg.data import FireAwareAugmentation, WildfireDataModule, get_strong_a
 from fireseg.data import statistics as scan
 from fireseg.data.checks import survey
 from fireseg.errors import FiresegError
-from fireseg.task import DELINEATION, GRADING, Task
+from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, Task
 
-DEL = Task(name="del", num_classes=2, class_names=DELINEATION)
-GRA = Task(name="gra", num_classes=5, class_names=GRADING)
+DEL = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
+GRA = Task(name="gra", num_classes=5, class_names=GRADING_CLASSES)
 BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 AUGMENT = FireAwareAugmentation(get_training_augmentation(), get_strong_augmentation(elastic=0.7))
 

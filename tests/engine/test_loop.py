@@ -164,8 +164,8 @@ def test_the_mean_of_the_weights_is_what_is_validated_and_kept():
 
     list(run(engine, state))
 
-    assert state.kept_model is not state.model
-    assert not equal(weights(state), list(state.kept_model.state_dict().values()))
+    assert state.eval_model is not state.model
+    assert not equal(weights(state), list(state.eval_model.state_dict().values()))
 
 
 def test_running_out_of_memory_names_the_batch_size_to_try():

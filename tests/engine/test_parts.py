@@ -13,7 +13,7 @@ from torch import nn
 from fireseg.engine import Checkpoints, EarlyStopping, Interrupted, Interrupts, get_device
 from fireseg.engine import device as device_module
 from fireseg.engine.device import get_autocast_dtype, set_threads
-from fireseg.engine.loop import LOOK_EVERY, FiniteWatch
+from fireseg.engine.loop import CHECK_EVERY, FiniteLossCheck
 from fireseg.engine.optimizer import adamw, sgd
 from fireseg.engine.scheduler import cosine, plateau, step
 from fireseg.errors import FiresegError, SettingError
@@ -109,13 +109,13 @@ def test_only_the_newest_numbered_checkpoints_stay(tmp_path: Path):
 
 
 def test_the_finite_flag_is_read_every_fiftieth_step_and_names_the_first_bad_one():
-    watch = FiniteWatch(3, torch.device("cpu"))
-    for number in range(1, LOOK_EVERY):
+    watch = FiniteLossCheck(3, torch.device("cpu"))
+    for number in range(1, CHECK_EVERY):
         loss = torch.tensor(NAN if number in (7, 9) else 1.0)
         watch.see(number, loss, (f"p{number}",))
 
     with pytest.raises(FiresegError, match=r"epoch 3, step 7: .*the patches were p7;"):
-        watch.see(LOOK_EVERY, torch.tensor(1.0), ("p50",))
+        watch.see(CHECK_EVERY, torch.tensor(1.0), ("p50",))
 
 
 def test_cosine_warms_up_then_falls_to_its_floor():

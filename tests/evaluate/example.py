@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fireseg.evaluate.results import Evaluated, Look
+from fireseg.evaluate.results import Evaluation, Preview
 
 BANDS = ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"]
 BINS = 15
@@ -243,7 +243,7 @@ def make_against(fires: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def make_look(seed: int, *, num_classes: int = 2, shape: tuple[int, int] = (160, 200)) -> Look:
+def make_look(seed: int, *, num_classes: int = 2, shape: tuple[int, int] = (160, 200)) -> Preview:
     """A disc that burned and one beside it that was predicted, on noise, with a corner that has no patch."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
@@ -257,10 +257,10 @@ def make_look(seed: int, *, num_classes: int = 2, shape: tuple[int, int] = (160,
     truth, predicted = burned.astype(np.uint8), predicted.astype(np.uint8)
     truth[:30, :50] = 255
     predicted[:20, :40] = 255
-    return Look(composite_image=image, truth=truth, predicted=predicted)
+    return Preview(composite_image=image, truth=truth, predicted=predicted)
 
 
-def make_evaluated(content: dict[str, Any] | None = None) -> Evaluated:
+def make_evaluated(content: dict[str, Any] | None = None) -> Evaluation:
     """An evaluation with as many looks as there may be: the six best and the six worst."""
     content = content or make_content()
     bands, grades = len(content["run"]["bands"]), len(content["run"]["class_names"])
@@ -269,7 +269,7 @@ def make_evaluated(content: dict[str, Any] | None = None) -> Evaluated:
     shown = shown if len(shown) <= 12 else shown[:6] + shown[-6:]
     looks = {name: make_look(place, num_classes=grades) for place, name in enumerate(shown)}
     cut = {
-        name: Look(composite_image=look.composite_image[:bands], truth=look.truth, predicted=look.predicted)
+        name: Preview(composite_image=look.composite_image[:bands], truth=look.truth, predicted=look.predicted)
         for name, look in looks.items()
     }
-    return Evaluated(content=content, looks=cut)
+    return Evaluation(content=content, looks=cut)

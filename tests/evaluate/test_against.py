@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.evaluate.compare import compare_runs, refuse_unlike
+from fireseg.evaluate.compare import check_comparable, compare_runs
 from tests.evaluate.test_watching import make_trained
 
 IOUS = {"a": 0.8, "b": 0.6, "c": None, "d": 0.5}
@@ -67,9 +67,9 @@ def test_runs_trained_for_another_task_or_on_other_patches_are_refused_with_all_
         return replace(make_trained(num_classes), fingerprint=fingerprint, settings={"data": {"root": root}})
 
     with pytest.raises(FiresegError) as caught:
-        refuse_unlike(trained(2, "a" * 64, "patches"), trained(3, "b" * 64, "elsewhere"))
+        check_comparable(trained(2, "a" * 64, "patches"), trained(3, "b" * 64, "elsewhere"))
 
     told = str(caught.value)
     for what in ("class0 class1, theirs", "aaaaaaaaaaaa, theirs bbbbbbbbbbbb", "patches, theirs elsewhere"):
         assert what in told.replace("own (", "").replace(")", "")
-    refuse_unlike(trained(2, "a" * 64, "patches"), trained(2, "a" * 64, "moved/patches"))
+    check_comparable(trained(2, "a" * 64, "patches"), trained(2, "a" * 64, "moved/patches"))

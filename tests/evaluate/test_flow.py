@@ -15,9 +15,9 @@ import torch
 
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate import report as page
-from fireseg.evaluate.pipeline import Wish, evaluate
+from fireseg.evaluate.pipeline import EvaluateOptions, evaluate
 from fireseg.evaluate.summary import list_metrics
-from fireseg.runs import open_trained
+from fireseg.runs import load_trained_model
 from fireseg.runs.folder import RunFolder
 from tests.evaluate.trained_run import cut_tiles, make_run, read_json, train_run
 from tests.prepare.look_alike_set import write_set
@@ -59,7 +59,7 @@ def place(made: Path, tmp_path: Path) -> Path:
 def judge(place: Path, run: str = "ours", **wish: Any) -> dict[str, Any]:
     """Evaluates, and reads what was written: the newest, since other patches have a file of their own."""
     wish = {"split": "test", "data": place / "packed", **wish}
-    evaluate(Wish(run=place / "outputs" / run, **wish))
+    evaluate(EvaluateOptions(run=place / "outputs" / run, **wish))
     written = (place / "outputs" / run).glob(f"evaluation_{wish['split']}*.json")
     return read_json(max(written, key=lambda path: path.stat().st_mtime_ns))
 
@@ -248,7 +248,7 @@ def test_one_of_another_checkpoint_is_not(place: Path):
 
     against = judge(place, against=place / "outputs/theirs")["against"]
 
-    assert against["sha256"] == open_trained(path, device="cpu").sha256
+    assert against["sha256"] == load_trained_model(path, device="cpu").sha256
 
 
 def test_a_run_trained_on_other_patches_is_no_opponent(place: Path):
@@ -270,14 +270,14 @@ def test_a_checkpoint_outside_of_any_run_has_nowhere_to_write(place: Path):
     shutil.copyfile(place / "outputs/ours/checkpoints/best_model.pt", lone)
 
     with pytest.raises(SettingError, match=r"lone\.pt: a checkpoint on its own"):
-        evaluate(Wish(run=lone))
+        evaluate(EvaluateOptions(run=lone))
 
 
 def test_others_patches_without_a_table_are_judged_by_their_names(make_patches: Callable[..., Path], tmp_path: Path):
     root = make_patches(train=4, val=2, test=3)
     folder = make_run(tmp_path / "outputs", root)
 
-    evaluated = evaluate(Wish(run=folder.path))
+    evaluated = evaluate(EvaluateOptions(run=folder.path))
 
     content = read_json(folder.path / "evaluation_test.json")
     assert [row["name"] for row in content["fires"]] == ["EMSR100_AOI01_01", "EMSR101_AOI01_01", "EMSR102_AOI01_01"]

@@ -7,14 +7,14 @@ import pytest
 
 from fireseg.evaluate.fires import Ground
 from fireseg.evaluate.scores import METHODS, decide_fire, measure_fire
-from fireseg.evaluate.thresholds import Decision
+from fireseg.evaluate.thresholds import OperatingPoint
 from tests.evaluate.drawn_fires import draw_fire
 
 TRUTH = [[0, 0, 1, 1, 1, 255]]
 ODDS = [[-1.0, 1.0, -1.0, 0.5, 2.0, 2.0]]
 RATIO = [[0.5, 0.5, -0.5, -0.5, 0.5, -0.5]]
 FIXED = [[1, 0, 0, 0, 1, 1]]
-LEAST_ODDS_1 = Decision(threshold=1 / (1 + np.exp(-1)))
+LEAST_ODDS_1 = OperatingPoint(threshold=1 / (1 + np.exp(-1)))
 
 
 def test_each_method_draws_its_own_map():
@@ -33,7 +33,7 @@ def test_each_method_draws_its_own_map():
 
 def test_a_threshold_of_one_half_without_temperature_is_the_likeliest_class():
     odds = np.random.default_rng(0).normal(size=(9, 9)).astype(np.float32)
-    maps = decide_fire(draw_fire(np.zeros((9, 9)), odds), Decision(), None)
+    maps = decide_fire(draw_fire(np.zeros((9, 9)), odds), OperatingPoint(), None)
 
     np.testing.assert_array_equal(maps["model"], maps["model_argmax"])
 
@@ -41,14 +41,14 @@ def test_a_threshold_of_one_half_without_temperature_is_the_likeliest_class():
 def test_what_burned_by_the_threshold_is_graded_by_the_largest_of_the_grades():
     fire = draw_fire([[0, 4, 4]], [[-0.5, -0.5, -2.0]], grade=[[3, 4, 2]])
 
-    maps = decide_fire(fire, Decision(threshold=0.3), None)
+    maps = decide_fire(fire, OperatingPoint(threshold=0.3), None)
 
     assert maps["model"].tolist() == [[3, 4, 0]]
 
 
 def test_without_a_band_or_a_threshold_there_is_no_index():
-    assert set(decide_fire(draw_fire(TRUTH, ODDS), Decision(), 0.1)) == {"model", "model_argmax"}
-    assert "index_tuned" not in decide_fire(draw_fire(TRUTH, ODDS, ratio=RATIO), Decision(), None)
+    assert set(decide_fire(draw_fire(TRUTH, ODDS), OperatingPoint(), 0.1)) == {"model", "model_argmax"}
+    assert "index_tuned" not in decide_fire(draw_fire(TRUTH, ODDS, ratio=RATIO), OperatingPoint(), None)
 
 
 def test_unlabelled_pixels_count_nowhere():
@@ -70,7 +70,7 @@ def test_unlabelled_pixels_count_nowhere():
 def test_an_index_is_held_against_burned_or_not_whatever_the_grade():
     fire = draw_fire([[0, 1, 4, 255]], [[1.0, 1.0, 1.0, 1.0]], grade=4, fixed=[[0, 1, 0, 1]])
 
-    scores = measure_fire(fire, decide_fire(fire, Decision(), None), num_classes=5)
+    scores = measure_fire(fire, decide_fire(fire, OperatingPoint(), None), num_classes=5)
 
     assert scores.methods["index_fixed"].confusion.tolist() == [[1, 0], [1, 1]]
     assert scores.methods["model"].confusion[:, 4].tolist() == [1, 1, 0, 0, 1]
@@ -90,7 +90,7 @@ def test_hectares_are_those_of_the_ground():
 def test_hectares_are_unknown_where_nobody_knows_the_ground(ground: Ground | None):
     fire = draw_fire(TRUTH, ODDS, ground=ground)
 
-    scores = measure_fire(fire, decide_fire(fire, Decision(), None), num_classes=2)
+    scores = measure_fire(fire, decide_fire(fire, OperatingPoint(), None), num_classes=2)
 
     assert scores.true_ha is None
     assert scores.methods["model"].predicted_ha is None

@@ -10,9 +10,9 @@ import pytest
 
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.patches import find_root, open_patches
-from fireseg.task import DELINEATION, Task
+from fireseg.task import DELINEATION_CLASSES, Task
 
-DEL = Task(name="del", num_classes=2, class_names=DELINEATION)
+DEL = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
 BANDS = ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"]
 
 

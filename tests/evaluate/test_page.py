@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fireseg.evaluate.report import write_page
-from fireseg.evaluate.results import Evaluated
+from fireseg.evaluate.report import write_report
+from fireseg.evaluate.results import Evaluation
 from tests.evaluate.example import (
     FIRES,
     METHODS,
@@ -24,8 +24,8 @@ from tests.evaluate.read_page import Page
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
-    write_page(make_evaluated(make_full_content()), folder / "full.html")
-    write_page(make_evaluated(make_poor_content()), folder / "poor.html")
+    write_report(make_evaluated(make_full_content()), folder / "full.html")
+    write_report(make_evaluated(make_poor_content()), folder / "poor.html")
     return folder
 
 
@@ -94,7 +94,7 @@ def test_calibration_before_and_after(full: Page) -> None:
 def test_a_temperature_that_makes_it_worse_is_called_so(full: Page, tmp_path: Path) -> None:
     content = make_content()
     content["calibration"]["after"]["ece"] = 0.04
-    write_page(Evaluated(content=content, looks={}), tmp_path / "page.html")
+    write_report(Evaluation(content=content, looks={}), tmp_path / "page.html")
     said = "the ECE here is worse with it"
     assert said in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert said not in full.text
@@ -141,7 +141,7 @@ def test_the_other_run_is_compared_fire_by_fire_and_by_kind(full: Page, tmp_path
     ]
     won = full.tables["Who wins where, by climate"]
     assert won[1] == ["Mediterranean", "6", "0", "1", "+0.034"]
-    write_page(Evaluated(content=make_content(), looks={}), tmp_path / "page.html")
+    write_report(Evaluation(content=make_content(), looks={}), tmp_path / "page.html")
     assert "Against another run" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
@@ -190,7 +190,7 @@ def test_names_are_shown_and_never_obeyed(tmp_path: Path) -> None:
         group["name"] = evil
     for method in content["methods"]:
         method |= {"label": evil, "note": evil}
-    write_page(make_evaluated(content), tmp_path / "page.html")
+    write_report(make_evaluated(content), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert text.count("<script") == 1
     assert "alert(1)" not in re.findall(r"<script>.*?</script>", text, re.DOTALL)[0]
@@ -203,5 +203,5 @@ def test_every_picture_says_in_words_what_it_shows(full: Page, poor: Page) -> No
 
 
 def test_the_bytes_depend_on_the_content_alone(folder: Path, tmp_path: Path) -> None:
-    write_page(make_evaluated(make_poor_content()), tmp_path / "elsewhere.html")
+    write_report(make_evaluated(make_poor_content()), tmp_path / "elsewhere.html")
     assert (tmp_path / "elsewhere.html").read_bytes() == (folder / "poor.html").read_bytes()

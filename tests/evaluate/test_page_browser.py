@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fireseg.evaluate.report import write_page
+from fireseg.evaluate.report import write_report
 from tests.evaluate.example import FIRES, make_evaluated, make_full_content, make_poor_content
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -53,8 +53,8 @@ def browsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium on PATH to open the page with")
     folder = tmp_path_factory.mktemp("pages")
-    write_page(make_evaluated(make_full_content()), folder / "full.html")
-    write_page(make_evaluated(make_poor_content()), folder / "poor.html")
+    write_report(make_evaluated(make_full_content()), folder / "full.html")
+    write_report(make_evaluated(make_poor_content()), folder / "poor.html")
     (folder / "probe.html").write_text(PROBE)
     profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
     command = [CHROMIUM, *SWITCHES, profile, (folder / "probe.html").as_uri()]

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from fireseg.evaluate.results import read_content, to_plain, write_content
+from fireseg.evaluate.results import read_content, to_dict, write_content
 from fireseg.metric import Interval
 from tests.evaluate.trained_run import read_json
 
 
 def test_what_is_not_a_number_becomes_null():
-    plain = to_plain({"a": math.nan, "b": np.array([1.5, np.inf]), "c": (np.float32(0.5), -math.inf), "d": np.True_})
+    plain = to_dict({"a": math.nan, "b": np.array([1.5, np.inf]), "c": (np.float32(0.5), -math.inf), "d": np.True_})
 
     assert plain == {"a": None, "b": [1.5, None], "c": [0.5, None], "d": True}
 
 
 def test_an_interval_keeps_its_names():
-    assert to_plain({"iou": Interval(0.5, math.nan, math.nan, 1)}) == {
+    assert to_dict({"iou": Interval(0.5, math.nan, math.nan, 1)}) == {
         "iou": {"mean": 0.5, "low": None, "high": None, "num": 1}
     }
 

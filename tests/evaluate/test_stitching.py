@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fireseg.errors import FiresegError
-from fireseg.evaluate.fires import Fire, Place, lay_fires
-from fireseg.evaluate.inference import ODDS
-from fireseg.evaluate.mosaic import stitch
-from fireseg.prepare.tiling import cut, lay_windows, mark_repeats
+from fireseg.evaluate.fires import Fire, PatchPosition, group_by_fire
+from fireseg.evaluate.inference import LOG_ODDS
+from fireseg.evaluate.mosaic import assemble_mosaics
+from fireseg.prepare.tiling import cut_window, mark_repeats, plan_tile_windows
 from tests.evaluate.drawn_fires import see
 
 
 def make_fire(height: int, width: int, *places: tuple[int, int], name: str = "T", first: int = 0) -> Fire:
-    numbered = tuple(Place(first + number, row, col) for number, (row, col) in enumerate(places))
+    numbered = tuple(PatchPosition(first + number, row, col) for number, (row, col) in enumerate(places))
     return Fire(name=name, places=numbered, height=height, width=width)
 
 
@@ -28,40 +28,40 @@ def test_a_tile_cut_and_put_together_is_the_tile(height: int, width: int, stride
     rng = np.random.default_rng(height * width)
     truth = rng.choice(np.array([0, 1, 255], np.uint8), (height, width))
     odds = rng.normal(size=(height, width)).astype(np.float32)
-    windows = lay_windows(height, width, size=8, stride=stride)
+    windows = plan_tile_windows(height, width, size=8, stride=stride)
     repeats = mark_repeats(windows, size=8)
     patches = []
     for window, repeated in zip(windows, repeats, strict=True):
-        mask = cut(truth, window, 8, 255)
+        mask = cut_window(truth, window, 8, 255)
         if is_once:
             mask[repeated] = 255
-        patches.append(see(mask, cut(odds, window, 8, 0)))
+        patches.append(see(mask, cut_window(odds, window, 8, 0)))
 
-    (fire,) = stitch(patches, [make_fire(height, width, *windows)])
+    (fire,) = assemble_mosaics(patches, [make_fire(height, width, *windows)])
 
     np.testing.assert_array_equal(fire.truth, truth)
-    np.testing.assert_array_equal(fire.layers[ODDS], odds)
+    np.testing.assert_array_equal(fire.layers[LOG_ODDS], odds)
     assert fire.is_covered.all()
 
 
 def test_of_windows_that_overlap_the_first_labelled_one_counts():
     patches = [see([[0, 255]], [[1.0, 2.0]]), see([[1, 0]], [[3.0, 4.0]]), see([[0, 255]], [[5.0, 6.0]])]
 
-    (fire,) = stitch(patches, [make_fire(1, 4, (0, 0), (0, 1), (0, 2))])
+    (fire,) = assemble_mosaics(patches, [make_fire(1, 4, (0, 0), (0, 1), (0, 2))])
 
     assert fire.truth.tolist() == [[0, 1, 0, 255]]
-    assert fire.layers[ODDS].tolist() == [[1.0, 3.0, 4.0, 6.0]]
+    assert fire.layers[LOG_ODDS].tolist() == [[1.0, 3.0, 4.0, 6.0]]
 
 
 def test_windows_that_contradict_each_other_are_refused():
     patches = [see([[0, 0]]), see([[1, 1]])]
 
     with pytest.raises(FiresegError, match=re.escape("T: windows that overlap") + ".*metadata.csv in pixels"):
-        list(stitch(patches, [make_fire(1, 3, (0, 0), (0, 1))]))
+        list(assemble_mosaics(patches, [make_fire(1, 3, (0, 0), (0, 1))]))
 
 
 def test_a_gap_between_windows_is_unlabelled_and_not_covered():
-    (fire,) = stitch([see([[1]], [[2.0]]), see([[0]])], [make_fire(1, 3, (0, 0), (0, 2))])
+    (fire,) = assemble_mosaics([see([[1]], [[2.0]]), see([[0]])], [make_fire(1, 3, (0, 0), (0, 2))])
 
     assert fire.truth.tolist() == [[1, 255, 0]]
     assert fire.is_covered.tolist() == [[True, False, True]]
@@ -76,7 +76,7 @@ def test_a_fire_is_handed_over_as_soon_as_its_last_patch_has_come():
             yield see([[0]])
 
     fires = [make_fire(1, 2, (0, 0), (0, 1), name="a"), make_fire(1, 1, (0, 0), name="b", first=2)]
-    first = next(iter(stitch(watch(), fires)))
+    first = next(iter(assemble_mosaics(watch(), fires)))
 
     assert first.fire.name == "a"
     assert drawn == ["a", "a"]
@@ -84,29 +84,29 @@ def test_a_fire_is_handed_over_as_soon_as_its_last_patch_has_come():
 
 def test_patches_of_two_tiles_may_take_turns():
     fires = [
-        Fire(name="a", places=(Place(0, 0, 0), Place(2, 0, 1)), height=1, width=2),
-        Fire(name="b", places=(Place(1, 0, 0), Place(3, 0, 1)), height=1, width=2),
+        Fire(name="a", places=(PatchPosition(0, 0, 0), PatchPosition(2, 0, 1)), height=1, width=2),
+        Fire(name="b", places=(PatchPosition(1, 0, 0), PatchPosition(3, 0, 1)), height=1, width=2),
     ]
     patches = [see([[0]]), see([[1]]), see([[0]]), see([[1]])]
 
-    assert [one.truth.tolist() for one in stitch(patches, fires)] == [[[0, 0]], [[1, 1]]]
+    assert [one.truth.tolist() for one in assemble_mosaics(patches, fires)] == [[[0, 0]], [[1, 1]]]
 
 
 def test_windows_of_a_tile_follow_one_another_in_the_order_of_names(tmp_path: Path):
     tiles = ("EMSR1_AOI01_1", "EMSR1_AOI01_10", "EMSR1_AOI01_2", "EMSR10_AOI01_1")
     names = sorted(f"{tile}_r{row}_c{col}" for tile in tiles for row in (0, 256, 1024) for col in (0, 256, 1024))
 
-    for fire in lay_fires(names, tmp_path, size=256):
+    for fire in group_by_fire(names, tmp_path, size=256):
         numbers = [place.number for place in fire.places]
         assert numbers == list(range(numbers[0], numbers[0] + 9))
 
 
 def test_the_small_picture_has_every_nth_pixel_of_the_large():
     image = np.arange(700 * 500, dtype=np.float32).reshape(1, 700, 500)
-    windows = lay_windows(700, 500, size=256, stride=200)
+    windows = plan_tile_windows(700, 500, size=256, stride=200)
     patches = [see(np.zeros((256, 256)), image=image[:, row : row + 256, col : col + 256]) for row, col in windows]
 
-    (fire,) = stitch(patches, [make_fire(700, 500, *windows)])
+    (fire,) = assemble_mosaics(patches, [make_fire(700, 500, *windows)])
 
     assert fire.step == 3
     np.testing.assert_array_equal(fire.thin_image, image[:, ::3, ::3])

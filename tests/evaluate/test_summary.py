@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fireseg.evaluate.summary import list_metrics, summarise
+from fireseg.evaluate.summary import format_summary, list_metrics
 
 
 def make_interval(mean: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def content() -> dict[str, Any]:
 
 
 def test_the_gain_over_the_index_comes_first(content: dict[str, Any]):
-    lines = list(summarise(content))
+    lines = list(format_summary(content))
 
     assert lines[0] == "ours, best_model.pt of epoch 7, on test: 3 fires, 123,456 labelled pixels"
     assert lines[1].startswith("gain over the index: +0.100 fire IoU over all pixels; +0.090 [+0.050, +0.120]")
@@ -51,7 +51,7 @@ def test_the_gain_over_the_index_comes_first(content: dict[str, Any]):
 
 
 def test_a_line_a_method_says_how_good_it_is(content: dict[str, Any]):
-    lines = list(summarise(content))
+    lines = list(format_summary(content))
 
     assert lines[3].split() == ["model", "0.800", "0.800", "[0.700,", "0.900]", "0.750", "-", "-12.5", "%"]
     assert len(lines) == 5
@@ -61,7 +61,7 @@ def test_an_index_without_its_bands_says_so(content: dict[str, Any]):
     content["methods"][1] |= dict.fromkeys(("pixels", "fires", "edges", "area")) | {"is_there": False}
     content["gain"] = {"pooled": None, "per_fire": None}
 
-    lines = list(summarise(content))
+    lines = list(format_summary(content))
 
     assert lines[1] == "gain over the index: unknown (needs B12)"
     assert lines[4].split(maxsplit=1) == ["index_tuned", "needs B12"]
@@ -71,13 +71,13 @@ def test_a_comparison_is_the_last_line(content: dict[str, Any]):
     pairs = {"difference": make_interval(None), "wins": 0, "losses": 0, "p_value": None}
     content["against"] = {"name": "theirs", "pooled": {"ours": 0.8, "theirs": 0.75}, **pairs}
 
-    assert list(summarise(content))[-1] == "against theirs: fire IoU 0.800 to 0.750; no fire to compare"
+    assert list(format_summary(content))[-1] == "against theirs: fire IoU 0.800 to 0.750; no fire to compare"
 
 
 def test_what_was_chosen_on_the_same_patches_is_said_to_flatter(content: dict[str, Any]):
     content["decision"]["is_optimistic"] = True
 
-    assert "--split test" in list(summarise(content))[-1]
+    assert "--split test" in list(format_summary(content))[-1]
 
 
 def test_the_tracker_learns_the_fire_iou_first(content: dict[str, Any]):

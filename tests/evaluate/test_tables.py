@@ -20,7 +20,7 @@ from fireseg.evaluate.scores import (
     score_method,
     sum_area,
 )
-from fireseg.evaluate.thresholds import Decision
+from fireseg.evaluate.thresholds import OperatingPoint
 from tests.evaluate.drawn_fires import draw_fire
 
 NAMES = ("background", "fire")
@@ -32,7 +32,7 @@ def measure(truth: str, burned: str, index: str | None = None, **about: Any) -> 
     ratio = None if index is None else [[-1.0 if pixel == "1" else 1.0 for pixel in index]]
     odds = [[1.0 if pixel == "1" else -1.0 for pixel in burned]]
     fire = draw_fire([[{"0": 0, "1": 1, "x": 255}[pixel] for pixel in truth]], odds, ratio=ratio, **about)
-    return measure_fire(fire, decide_fire(fire, Decision(), 0.0), num_classes=2)
+    return measure_fire(fire, decide_fire(fire, OperatingPoint(), 0.0), num_classes=2)
 
 
 LARGE = measure("11110000", "11100000", "11000000", name="large")  # IoU 3/4, index 2/4
@@ -125,7 +125,9 @@ def test_edges_of_many_fires_are_pooled():
     square[2:6, 2:6] = 1
     exact = draw_fire(square, np.where(square, 1.0, -1.0))
     shifted = draw_fire(square, np.where(np.roll(square, 1, axis=1), 1.0, -1.0))
-    measured = [measure_fire(fire, decide_fire(fire, Decision(), None), num_classes=2) for fire in (exact, shifted)]
+    measured = [
+        measure_fire(fire, decide_fire(fire, OperatingPoint(), None), num_classes=2) for fire in (exact, shifted)
+    ]
 
     edges = score_method("model", measured, NAMES)["edges"]
 

@@ -10,11 +10,11 @@ from hydra import compose, initialize_config_dir
 
 from fireseg import config
 from fireseg.engine import Interrupts
-from fireseg.prepare.options import Recipe
+from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.pipeline import prepare
-from fireseg.prepare.plan import Wish
+from fireseg.prepare.plan import PrepareOptions
 from fireseg.runs.folder import ResumePoint, RunFolder
-from fireseg.train.build import assemble
+from fireseg.train.build import build_training
 from fireseg.train.run import train
 
 QUICK = (
@@ -39,7 +39,7 @@ def make_run(parent: Path, patches: Path, *overrides: str, name: str = "run") ->
     """A run as training leaves it, but with the weights that it began with."""
     settings, folder = _settle(patches, *overrides), RunFolder.create(parent, name)
     folder.write_config(settings)
-    begun = assemble(settings, folder, ResumePoint(None, None, None))
+    begun = build_training(settings, folder, ResumePoint(None, None, None))
     begun.checkpoints.save_best(
         {
             "format": 1,
@@ -47,7 +47,7 @@ def make_run(parent: Path, patches: Path, *overrides: str, name: str = "run") ->
             "class_names": list(begun.task.class_names),
             "bands": list(begun.data.bands),
             "fingerprint": begun.data.fingerprint,
-            "model": begun.state.kept_model.state_dict(),
+            "model": begun.state.eval_model.state_dict(),
             "epoch": 0,
             "val/fire_iou": None,
         }
@@ -63,7 +63,7 @@ def _settle(patches: Path, *overrides: str) -> dict[str, Any]:
 
 def cut_tiles(tiles: Path, patches: Path, **recipe: Any) -> Path:
     """Cuts tiles into patches of 32 pixels, as prepare does."""
-    prepare(Wish(tiles=tiles, patches=patches, recipe=Recipe(size=32, **recipe)))
+    prepare(PrepareOptions(tiles=tiles, patches=patches, recipe=TilingOptions(size=32, **recipe)))
     return patches
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from rasterio import Affine
 from rasterio.crs import CRS
 
-from fireseg.geo import MapPaths, MapWriter, Polygons, draw_polygons
+from fireseg.geo import MapPaths, MapWriter, Polygons, polygonize
 from fireseg.task import Task, get_class_names
 
 UTM = CRS.from_epsg(32633)
@@ -63,7 +63,7 @@ def draw_map(
 ) -> Polygons:
     """The polygons of a map that is written first."""
     paths = write_map(folder, classes, fire, num_classes=num_classes, **grid)
-    return draw_polygons(
+    return polygonize(
         paths.classes,
         paths.fire,
         class_names=get_class_names(num_classes),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.geo import Blend, Layout, plan_windows
+from fireseg.geo import Blend, Layout, plan_sliding_windows
 
 lengths = st.integers(1, 400)
 sizes = st.sampled_from([(128, 64), (96, 32), (64, 0), (64, 32)])
@@ -34,7 +34,7 @@ def blend_all(layout: Layout, channels: int, make, order=lambda cols: cols) -> t
 def test_a_field_that_all_windows_share_comes_out_as_it_was(
     height: int, width: int, size: tuple[int, int], channels: int
 ):
-    layout = plan_windows(height, width, size=size[0], overlap=size[1])
+    layout = plan_sliding_windows(height, width, size=size[0], overlap=size[1])
     field = np.random.default_rng(height * 1000 + width).random((channels, height, width), dtype=np.float32)
     blended, _ = blend_all(layout, channels, lambda row, col: cut(field, layout, row, col))
     assert blended.dtype == np.float32
@@ -43,21 +43,21 @@ def test_a_field_that_all_windows_share_comes_out_as_it_was(
 
 @given(height=lengths, width=lengths, size=sizes)
 def test_a_constant_field_comes_out_constant(height: int, width: int, size: tuple[int, int]):
-    layout = plan_windows(height, width, size=size[0], overlap=size[1])
+    layout = plan_sliding_windows(height, width, size=size[0], overlap=size[1])
     window = np.full((1, layout.size_rows, layout.size_cols), 0.7, np.float32)
     blended, _ = blend_all(layout, 1, lambda row, col: window)
     np.testing.assert_allclose(blended, 0.7, atol=1e-6, rtol=0)
 
 
 def test_every_row_is_handed_out_once_from_top_to_bottom():
-    layout = plan_windows(1500, 40)
+    layout = plan_sliding_windows(1500, 40)
     blended, tops = blend_all(layout, 1, lambda row, col: np.ones((1, layout.size_rows, layout.size_cols)))
     assert blended.shape == (1, 1500, 40)
     assert tuple(tops) == layout.rows
 
 
 def test_two_windows_meet_half_way():
-    layout = plan_windows(32, 140, size=96, overlap=32)
+    layout = plan_sliding_windows(32, 140, size=96, overlap=32)
     levels = (0.0, 1.0)
     blended, _ = blend_all(layout, 1, lambda row, col: np.full((1, 32, 96), levels[col], np.float32))
     row = blended[0, 0]
@@ -67,7 +67,7 @@ def test_two_windows_meet_half_way():
 
 
 def test_the_order_of_the_windows_in_a_row_does_not_matter():
-    layout = plan_windows(100, 400, size=128, overlap=64)
+    layout = plan_sliding_windows(100, 400, size=128, overlap=64)
     windows = np.random.default_rng(0).random((8, 8, 1, layout.size_rows, layout.size_cols), dtype=np.float32)
     forth, _ = blend_all(layout, 1, lambda row, col: windows[row, col])
     back, _ = blend_all(layout, 1, lambda row, col: windows[row, col], order=lambda cols: reversed(list(cols)))
@@ -76,16 +76,16 @@ def test_the_order_of_the_windows_in_a_row_does_not_matter():
 
 def test_memory_does_not_grow_with_the_height():
     def num_bytes(height: int) -> int:
-        blend = Blend(plan_windows(height, 5000), 2)
+        blend = Blend(plan_sliding_windows(height, 5000), 2)
         return sum(value.nbytes for value in vars(blend).values() if isinstance(value, np.ndarray))
 
-    low, high = (plan_windows(height, 5000).size_rows for height in (10_980, 109_800))
+    low, high = (plan_sliding_windows(height, 5000).size_rows for height in (10_980, 109_800))
     assert num_bytes(109_800) * low == num_bytes(10_980) * high
     assert num_bytes(109_800) <= 2 * 704 * 5000 * 4
 
 
 def test_rows_handed_out_are_not_changed_by_later_windows():
-    layout = plan_windows(150, 32, size=96, overlap=32)
+    layout = plan_sliding_windows(150, 32, size=96, overlap=32)
     blend = Blend(layout, 1)
     blend.add(0, 0, np.ones((1, 96, 32), np.float32))
     _, values = blend.finish_row(0)
@@ -95,14 +95,14 @@ def test_rows_handed_out_are_not_changed_by_later_windows():
 
 
 def test_a_window_twice_is_noticed():
-    blend = Blend(plan_windows(32, 140, size=96, overlap=32), 1)
+    blend = Blend(plan_sliding_windows(32, 140, size=96, overlap=32), 1)
     blend.add(0, 1, np.zeros((1, 32, 96), np.float32))
     with pytest.raises(AssertionError, match=r"window \(0, 1\) was added before"):
         blend.add(0, 1, np.zeros((1, 32, 96), np.float32))
 
 
 def test_a_row_that_lacks_a_window_is_not_handed_out():
-    blend = Blend(plan_windows(32, 140, size=96, overlap=32), 1)
+    blend = Blend(plan_sliding_windows(32, 140, size=96, overlap=32), 1)
     blend.add(0, 1, np.zeros((1, 32, 96), np.float32))
     with pytest.raises(AssertionError, match=r"lacks the windows of the columns \[0\]"):
         blend.finish_row(0)

@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 
 from fireseg.errors import FiresegError
-from fireseg.geo import PixelAreas, components, draw_polygons
+from fireseg.geo import PixelAreas, components, polygonize
 from fireseg.task import get_class_names
 from tests.geo.maps import HIGH_UTM, LONLAT, NORTH_UP, UTM, draw_blobs, draw_map, write_map
 
@@ -202,13 +202,13 @@ def test_maps_on_different_grids_are_refused(tmp_path: Path):
         (tmp_path / name).mkdir()
         write_map(tmp_path / name, np.ones((5, 5)), transform=transform)
     with pytest.raises(FiresegError, match="take the two of one map"):
-        draw_polygons(tmp_path / "one" / "classes.tif", tmp_path / "other" / "fire.tif", class_names=get_class_names(2))
+        polygonize(tmp_path / "one" / "classes.tif", tmp_path / "other" / "fire.tif", class_names=get_class_names(2))
 
 
 def test_a_map_that_cannot_be_read_is_told(tmp_path: Path):
     (tmp_path / "classes.tif").write_bytes(b"no raster")
     with pytest.raises(FiresegError, match=r"classes\.tif and .*fire\.tif: cannot be read"):
-        draw_polygons(tmp_path / "classes.tif", tmp_path / "fire.tif", class_names=get_class_names(2))
+        polygonize(tmp_path / "classes.tif", tmp_path / "fire.tif", class_names=get_class_names(2))
 
 
 def test_nothing_but_the_map_is_left_in_the_folder(tmp_path: Path):
@@ -220,7 +220,7 @@ def test_a_full_disk_is_told(tmp_path: Path, limit_file_bytes: Callable[[int], N
     paths = write_map(tmp_path, np.random.default_rng(0).random((300, 300)) < 0.5)
     limit_file_bytes(3000)
     with pytest.raises(FiresegError, match="the outlines need room there"):
-        draw_polygons(paths.classes, paths.fire, class_names=get_class_names(2))
+        polygonize(paths.classes, paths.fire, class_names=get_class_names(2))
 
 
 def test_polygons_lie_where_the_raster_says(tmp_path: Path):

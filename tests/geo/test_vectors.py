@@ -16,7 +16,7 @@ import shapely
 from rasterio.crs import CRS
 
 from fireseg.errors import FiresegError
-from fireseg.geo import Polygons, write_vectors
+from fireseg.geo import Polygons, write_polygons
 from tests.geo.maps import LONLAT, UTM
 
 FIELDS = ["id", "area_ha", "mean_probability", "ha_moderate"]
@@ -51,7 +51,7 @@ BOX = shapely.box(501_000, 4_600_000, 501_050, 4_600_010)
 
 def test_a_geopackage_has_crs_layer_fields_and_outlines(tmp_path: Path):
     path = tmp_path / "scene_burned.gpkg"
-    write_vectors(gather(HOLED, BOX), path, driver="GPKG")
+    write_polygons(gather(HOLED, BOX), path, driver="GPKG")
     meta, outlines, fields = read(path)
     assert pyogrio.list_layers(path).tolist() == [["burned", "Polygon"]]
     assert CRS.from_user_input(meta["crs"]) == UTM
@@ -64,7 +64,7 @@ def test_a_geopackage_has_crs_layer_fields_and_outlines(tmp_path: Path):
 
 def test_a_geojson_is_in_longitude_and_latitude(tmp_path: Path):
     path = tmp_path / "scene_burned.geojson"
-    write_vectors(gather(HOLED, BOX), path, driver="GeoJSON")
+    write_polygons(gather(HOLED, BOX), path, driver="GeoJSON")
     meta, outlines, fields = read(path)
     assert meta["crs"] == "EPSG:4326"
     assert list(fields) == FIELDS
@@ -86,7 +86,7 @@ def test_a_geojson_is_in_longitude_and_latitude(tmp_path: Path):
 
 def test_a_geojson_is_cut_at_the_antimeridian(tmp_path: Path):
     path = tmp_path / "burned.geojson"
-    write_vectors(gather(shapely.box(179.9, -16.1, 180.2, -16.0), crs=LONLAT), path, driver="GeoJSON")
+    write_polygons(gather(shapely.box(179.9, -16.1, 180.2, -16.0), crs=LONLAT), path, driver="GeoJSON")
     _, [outline], _ = read(path)
     west, east = sorted(part.bounds for part in outline.geoms)
     assert west == pytest.approx((-180.0, -16.1, -179.8, -16.0))
@@ -95,7 +95,7 @@ def test_a_geojson_is_cut_at_the_antimeridian(tmp_path: Path):
 
 def test_an_empty_geopackage_has_the_same_layer_and_fields(tmp_path: Path):
     path = tmp_path / "burned.gpkg"
-    write_vectors(gather(), path, driver="GPKG")
+    write_polygons(gather(), path, driver="GPKG")
     info = pyogrio.read_info(path)
     assert (info["features"], info["layer_name"], list(info["fields"])) == (0, "burned", FIELDS)
     assert info["geometry_type"] == "Polygon"
@@ -104,14 +104,14 @@ def test_an_empty_geopackage_has_the_same_layer_and_fields(tmp_path: Path):
 
 def test_an_empty_geojson_is_a_collection_without_features(tmp_path: Path):
     path = tmp_path / "burned.geojson"
-    write_vectors(gather(), path, driver="GeoJSON")
+    write_polygons(gather(), path, driver="GeoJSON")
     content = json.loads(path.read_text())
     assert (content["type"], content["features"]) == ("FeatureCollection", [])
 
 
 def test_a_geopackage_is_a_sound_database(tmp_path: Path):
     path = tmp_path / "burned.gpkg"
-    write_vectors(gather(HOLED, BOX), path, driver="GPKG")
+    write_polygons(gather(HOLED, BOX), path, driver="GPKG")
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert database.execute("SELECT table_name, data_type FROM gpkg_contents").fetchall() == [
@@ -123,7 +123,7 @@ def test_a_geopackage_is_a_sound_database(tmp_path: Path):
 def test_an_existing_file_is_replaced_and_nothing_else_is_left(tmp_path: Path, driver: Literal["GPKG", "GeoJSON"]):
     path = tmp_path / f"burned.{driver.lower()}"
     path.write_text("old")
-    write_vectors(gather(BOX), path, driver=driver)
+    write_polygons(gather(BOX), path, driver=driver)
     assert list(tmp_path.iterdir()) == [path]
     assert len(read(path)[1]) == 1
 
@@ -137,7 +137,7 @@ def test_a_full_disk_is_told_and_the_old_file_stays(
     many = gather(*(shapely.Point(500_000 + 10 * place, 4_600_000).buffer(4.0) for place in range(2000)))
     limit_file_bytes(120_000)
     with pytest.raises(FiresegError, match=r"burned\.file: .*is the disk full"):
-        write_vectors(many, path, driver=driver)
+        write_polygons(many, path, driver=driver)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -150,10 +150,10 @@ def test_a_file_that_lacks_features_is_told_though_gdal_saw_nothing(tmp_path: Pa
 
     monkeypatch.setattr(pyogrio.raw, "write", write_one)
     with pytest.raises(FiresegError, match=r"burned\.gpkg: does not hold what was written"):
-        write_vectors(gather(HOLED, BOX), tmp_path / "burned.gpkg", driver="GPKG")
+        write_polygons(gather(HOLED, BOX), tmp_path / "burned.gpkg", driver="GPKG")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
     with pytest.raises(FiresegError, match=r"burned\.gpkg: cannot be written"):
-        write_vectors(gather(BOX), tmp_path / "nowhere" / "burned.gpkg", driver="GPKG")
+        write_polygons(gather(BOX), tmp_path / "nowhere" / "burned.gpkg", driver="GPKG")

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
 from fireseg.metric import (
-    NUM_ODDS_BINS,
-    ODDS_EDGES,
-    count_odds,
+    LOG_ODDS_EDGES,
+    NUM_LOG_ODDS_BINS,
+    count_log_odds,
     fit_temperature,
-    pick_threshold,
     precision_recall,
     reliability,
     score_calibration,
+    select_threshold,
 )
 
-NOTHING = np.zeros((2, NUM_ODDS_BINS), np.int64)
+NOTHING = np.zeros((2, NUM_LOG_ODDS_BINS), np.int64)
 TEMPERATURES = st.sampled_from([0.5, 1.0, 1.7, 3.0])
 
 
@@ -38,7 +38,7 @@ def draw(seed: int, num: int, *, temperature: float = 1.0, spread: float = 4.0) 
 
 def count(*pixels: tuple[float, int]) -> np.ndarray:
     odds, truth = zip(*pixels, strict=True)
-    return count_odds(np.array(odds, np.float64), np.array(truth, np.uint8))
+    return count_log_odds(np.array(odds, np.float64), np.array(truth, np.uint8))
 
 
 def error_by_hand(fire: np.ndarray, truth: np.ndarray) -> float:
@@ -52,7 +52,7 @@ def error_by_hand(fire: np.ndarray, truth: np.ndarray) -> float:
 def test_scores_agree_with_those_of_raw_probabilities(seed: int, true: float, temperature: float):
     odds, truth = draw(seed, 20_000, temperature=true)
     fire = sigmoid(odds / temperature)
-    scores = score_calibration(count_odds(odds, truth), temperature=temperature)
+    scores = score_calibration(count_log_odds(odds, truth), temperature=temperature)
     assert scores == pytest.approx(
         {
             "ece": error_by_hand(fire, truth),
@@ -86,12 +86,12 @@ def test_without_fire_only_the_average_precision_is_nan():
 @pytest.mark.parametrize("true", [0.3, 0.8, 1.0, 2.0, 5.0])
 def test_a_known_temperature_is_found_again(true: float):
     odds, truth = draw(7, 400_000, temperature=true, spread=5.0)
-    assert fit_temperature(count_odds(odds, truth)) == pytest.approx(true, rel=0.02)
+    assert fit_temperature(count_log_odds(odds, truth)) == pytest.approx(true, rel=0.02)
 
 
 @given(seed=st.integers(0, 10**6), factor=st.sampled_from([0.7, 1.4, 3.0]))
 def test_no_temperature_nearby_is_likelier_than_the_fitted_one(seed: int, factor: float):
-    counts = count_odds(*draw(seed, 3_000, temperature=2.0))
+    counts = count_log_odds(*draw(seed, 3_000, temperature=2.0))
     fitted = fit_temperature(counts)
     best = score_calibration(counts, temperature=fitted)["nll"]
     for other in (fitted * 0.99, fitted * 1.01, fitted * factor):
@@ -117,29 +117,29 @@ def test_no_threshold_gives_a_better_iou_than_the_picked_one(seed: int, temperat
         called = fire >= threshold
         return float((called & (truth == 1)).sum() / (called | (truth == 1)).sum())
 
-    picked = pick_threshold(count_odds(odds, truth), temperature=temperature)
+    picked = select_threshold(count_log_odds(odds, truth), temperature=temperature)
     # Between edges of bins nothing is counted, so those are all that there is to choose from.
-    assert iou(picked) == max(iou(float(sigmoid(edge / temperature))) for edge in ODDS_EDGES[1:-1])
+    assert iou(picked) == max(iou(float(sigmoid(edge / temperature))) for edge in LOG_ODDS_EDGES[1:-1])
 
 
 def test_of_equal_thresholds_the_middle_one_is_picked():
-    picked = pick_threshold(count((5.0, 1), (1.0, 0)), temperature=1.0)
+    picked = select_threshold(count((5.0, 1), (1.0, 0)), temperature=1.0)
     assert picked == pytest.approx(float(sigmoid(3.0)), abs=1e-3)
 
 
 def test_what_the_temperature_does_to_odds_it_does_to_the_threshold():
     counts = count((5.0, 1), (1.0, 0))
-    assert pick_threshold(counts, temperature=2.0) == pytest.approx(float(sigmoid(1.5)), abs=2e-3)
+    assert select_threshold(counts, temperature=2.0) == pytest.approx(float(sigmoid(1.5)), abs=2e-3)
 
 
 @pytest.mark.parametrize("odds", [-16.0, 16.0])
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
 def test_a_threshold_is_above_0_and_below_1(odds: float, temperature: float):
-    assert 0 < pick_threshold(count((odds, 1)), temperature=temperature) < 1
+    assert 0 < select_threshold(count((odds, 1)), temperature=temperature) < 1
 
 
 def test_where_nothing_burns_the_threshold_is_one_half():
-    assert pick_threshold(count((3.0, 0)), temperature=1.0) == 0.5
+    assert select_threshold(count((3.0, 0)), temperature=1.0) == 0.5
 
 
 def test_reliability_of_two_bins_by_hand():
@@ -167,7 +167,7 @@ def test_precision_and_recall_are_those_of_the_rule_at_each_threshold(seed: int,
     odds, truth = draw(seed, 60)
     odds = np.round(odds, 1) + 0.005  # the middle of a bin, several pixels in some
     fire = sigmoid(odds / temperature)
-    curve = precision_recall(count_odds(odds, truth), temperature=temperature)
+    curve = precision_recall(count_log_odds(odds, truth), temperature=temperature)
     assert (np.diff(curve.threshold) < 0).all()
     assert len(curve.threshold) == len(np.unique(odds))
     for threshold, precision, recall in zip(*curve, strict=True):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.metric import Component, DetectionRule, count_detections, detection_scores, list_components, pick_rule
+from fireseg.metric import Component, DetectionRule, count_detections, detection_scores, find_components, select_rule
 
 PLAIN = DetectionRule(1, 0.0)
 COMPONENTS = st.builds(Component, st.integers(1, 4), st.sampled_from([0.5, 1.0, 2.0, 4.0]))
@@ -19,7 +19,7 @@ PATCHES = st.lists(st.tuples(st.lists(COMPONENTS, max_size=3), st.booleans()), m
 
 def list_all(odds: list[list[float]]) -> list[Component]:
     drawn = np.array(odds, np.float32)
-    return list_components(drawn, np.ones(drawn.shape, bool))
+    return find_components(drawn, np.ones(drawn.shape, bool))
 
 
 def f1_of(patches: list[list[Component]], burns: list[bool], rule: DetectionRule) -> float:
@@ -50,7 +50,7 @@ def test_of_equal_components_one_is_kept():
 
 def test_unlabelled_pixels_burn_in_no_component_and_connect_none():
     odds = np.array([[2.0, np.nan, 1.0, 9.0]])
-    assert list_components(odds, np.array([[True, False, True, False]])) == [(1, 2.0)]
+    assert find_components(odds, np.array([[True, False, True, False]])) == [(1, 2.0)]
 
 
 @given(seed=st.integers(0, 10**6), rule=st.builds(DetectionRule, st.integers(1, 12), st.floats(0, 4)))
@@ -60,7 +60,7 @@ def test_what_is_left_out_changes_no_rule(seed: int, rule: DetectionRule):
     odds = np.random.default_rng(seed).normal(-0.4, 1.5, (9, 9))
     labels, num = ndimage.label(odds > 0, np.ones((3, 3)))  # type: ignore[misc]
     every = [Component(int((labels == each).sum()), float(odds[labels == each].max())) for each in range(1, num + 1)]
-    kept = list_components(odds, np.ones(odds.shape, bool))
+    kept = find_components(odds, np.ones(odds.shape, bool))
     assert set(kept) <= set(every)
     assert kept == sorted(kept, reverse=True)
     assert np.array_equal(count_detections([kept], [True], rule), count_detections([every], [True], rule))
@@ -82,16 +82,16 @@ def test_counts_are_by_truth_and_rule_as_detection_scores_reads_them():
 
 def test_false_alarms_that_are_small_are_told_by_size():
     patches = [[Component(2, 9.0)], [Component(30, 3.0)], [Component(20, 2.0)]]
-    assert pick_rule(patches, [False, True, True]) == (20, 0.0)
+    assert select_rule(patches, [False, True, True]) == (20, 0.0)
 
 
 def test_false_alarms_that_are_faint_are_told_by_peak():
     patches = [[Component(50, 0.5)], [Component(30, 3.0)], [Component(1, 2.0)]]
-    assert pick_rule(patches, [False, True, True]) == (1, 2.0)
+    assert select_rule(patches, [False, True, True]) == (1, 2.0)
 
 
 def test_without_false_alarms_the_plain_rule_stays():
-    assert pick_rule([[Component(7, 3.0)], [], [Component(9, 2.0)]], [True, False, True]) == PLAIN
+    assert select_rule([[Component(7, 3.0)], [], [Component(9, 2.0)]], [True, False, True]) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_without_false_alarms_the_plain_rule_stays():
     ids=["no patches", "no fire", "nothing predicted"],
 )
 def test_where_there_is_nothing_to_choose_the_plain_rule_is_picked(patches: list[list[Component]], burns: list[bool]):
-    assert pick_rule(patches, burns) == PLAIN
+    assert select_rule(patches, burns) == PLAIN
 
 
 @given(given_patches=PATCHES)
@@ -110,7 +110,7 @@ def test_the_picked_rule_is_the_first_of_the_best(given_patches: list[tuple[list
     bars = sorted({0.0, *(each.peak_odds for patch in patches for each in patch)})
     rules = [DetectionRule(pixels, bar) for pixels in sizes for bar in bars]
     best = max(rules, key=lambda rule: f1_of(patches, burns, rule)) if any(burns) else PLAIN
-    assert pick_rule(patches, burns) == best
+    assert select_rule(patches, burns) == best
 
 
 def test_thousands_of_patches_take_a_moment():
@@ -120,12 +120,12 @@ def test_thousands_of_patches_take_a_moment():
         for _ in range(4000)
     ]
     start = time.process_time()
-    pick_rule(patches, (rng.random(4000) < 0.5).tolist())
+    select_rule(patches, (rng.random(4000) < 0.5).tolist())
     assert time.process_time() - start < 5.0
 
 
 def test_truths_of_other_patches_are_refused():
     with pytest.raises(ValueError, match="1 patches, 2 truths"):
-        pick_rule([[]], [True, False])
+        select_rule([[]], [True, False])
     with pytest.raises(ValueError, match="1 patches, 2 truths"):
         count_detections([[]], [True, False], PLAIN)

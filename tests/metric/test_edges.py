@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fireseg.metric import EdgeCounts, edge_counts, edge_scores, hausdorff_95, sum_edges
+from fireseg.metric import BoundaryCounts, boundary_counts, boundary_scores, hausdorff_95, sum_boundary_counts
 
 MAPS = st.tuples(st.integers(1, 8), st.integers(1, 8)).flatmap(
     lambda shape: st.tuples(*(arrays(bool, shape) for _ in range(3)))
@@ -35,7 +35,7 @@ def all_labelled(drawn: np.ndarray) -> np.ndarray:
 
 def read(truth: np.ndarray, predicted: np.ndarray, is_labelled: np.ndarray | None = None) -> dict[str, float]:
     is_labelled = all_labelled(truth) if is_labelled is None else is_labelled
-    return edge_scores(edge_counts(truth, predicted, is_labelled=is_labelled))
+    return boundary_scores(boundary_counts(truth, predicted, is_labelled=is_labelled))
 
 
 def name_scores(f1: list[float], iou: list[float]) -> dict[str, float]:
@@ -86,7 +86,7 @@ def test_the_distance_of_a_shifted_square_is_the_shift(shift: int):
 
 def test_a_shift_moves_both_directions_of_the_counts_alike():
     truth = draw_square()
-    counts = edge_counts(truth, draw_square(12), is_labelled=all_labelled(truth))
+    counts = boundary_counts(truth, draw_square(12), is_labelled=all_labelled(truth))
     assert (counts.truth_pixels, counts.predicted_pixels) == (36, 36)
     assert counts.truth_near.tolist() == counts.predicted_near.tolist() == [20, 36, 36]
     assert counts.band_intersection.tolist() == [16, 32, 56]
@@ -95,9 +95,9 @@ def test_a_shift_moves_both_directions_of_the_counts_alike():
 
 def test_precision_is_of_the_prediction_and_recall_of_the_truth():
     # A single pixel on the square's corner: all of what is predicted is right, 3 of 36 are found at 1 px.
-    counts = edge_counts(draw_square(), draw_box(10, 10, 1, 1), is_labelled=np.ones((30, 30), bool))
+    counts = boundary_counts(draw_square(), draw_box(10, 10, 1, 1), is_labelled=np.ones((30, 30), bool))
     assert (counts.predicted_pixels, counts.predicted_near[0], counts.truth_near[0]) == (1, 1, 3)
-    assert edge_scores(counts)["boundary_f1_1px"] == pytest.approx(2 * (3 / 36) / (1 + 3 / 36))
+    assert boundary_scores(counts)["boundary_f1_1px"] == pytest.approx(2 * (3 / 36) / (1 + 3 / 36))
 
 
 def test_distance_is_euclidean():
@@ -151,12 +151,12 @@ def test_a_fire_against_nothing_scores_0_and_has_no_distance(is_missed: bool):
 def test_the_rim_of_the_map_is_no_boundary():
     # The left 5 of 10 columns burn; 6 are predicted. Only the inner sides count: 10 pixels each, 1 px apart.
     truth, predicted = draw_box(0, 0, 10, 5, size=10), draw_box(0, 0, 10, 6, size=10)
-    counts = edge_counts(truth, predicted, is_labelled=all_labelled(truth))
+    counts = boundary_counts(truth, predicted, is_labelled=all_labelled(truth))
     assert (counts.truth_pixels, counts.predicted_pixels) == (10, 10)
     # Bands of d columns: 4 and 5 at 1 px, and so on to 2 to 4 and 3 to 5 at 3 px.
     assert counts.band_intersection.tolist() == [0, 10, 20]
     assert counts.band_union.tolist() == [20, 30, 40]
-    assert edge_scores(counts)["boundary_f1_1px"] == 1.0
+    assert boundary_scores(counts)["boundary_f1_1px"] == 1.0
     assert hausdorff_95(truth, predicted, is_labelled=all_labelled(truth)) == 1.0
 
 
@@ -164,14 +164,14 @@ def test_the_rim_of_an_unlabelled_area_is_no_boundary():
     # The left 5 of 10 columns burn, and beside them nobody knows.
     truth = draw_box(0, 0, 10, 5, size=10)
     is_labelled = ~draw_box(0, 5, 10, 1, size=10)
-    assert edge_counts(truth, truth, is_labelled=is_labelled).truth_pixels == 0
+    assert boundary_counts(truth, truth, is_labelled=is_labelled).truth_pixels == 0
     assert all(math.isnan(value) for value in read(truth, truth, is_labelled).values())
 
 
 def test_a_hole_in_the_labels_takes_its_pixels_from_boundaries_and_bands():
     # Rows 4 and 5 are unknown: of the inner sides 8 of 10 pixels remain, and in the bands 8 of 10 rows.
     truth, predicted = draw_box(0, 0, 10, 5, size=10), draw_box(0, 0, 10, 6, size=10)
-    counts = edge_counts(truth, predicted, is_labelled=~draw_box(4, 0, 2, 10, size=10))
+    counts = boundary_counts(truth, predicted, is_labelled=~draw_box(4, 0, 2, 10, size=10))
     assert (counts.truth_pixels, counts.predicted_pixels) == (8, 8)
     assert counts.band_intersection.tolist() == [0, 8, 16]
     assert counts.band_union.tolist() == [16, 24, 32]
@@ -188,7 +188,7 @@ def test_what_is_drawn_where_nobody_labelled_changes_nothing(maps: tuple[np.ndar
 def test_counts_are_those_of_the_definition(maps: tuple[np.ndarray, ...]):
     truth, predicted, is_labelled = maps
     edges = [find_boundary(each, is_labelled) for each in (truth, predicted)]
-    counts = edge_counts(truth, predicted, is_labelled=is_labelled)
+    counts = boundary_counts(truth, predicted, is_labelled=is_labelled)
     assert [counts.truth_pixels, counts.predicted_pixels] == [len(each) for each in edges]
     places = [np.argwhere(each & is_labelled).astype(float) for each in (truth, predicted)]
     for number, distance in enumerate((1, 2, 3)):
@@ -216,23 +216,23 @@ def test_the_distance_is_that_of_the_definition(maps: tuple[np.ndarray, ...]):
 def test_counts_of_fires_add_up_to_pooled_scores():
     # 36 of 36 and 20 of 36 boundary pixels at 1 px; bands 18 of 54 and 16 of 56.
     truth = draw_square()
-    parts = [edge_counts(truth, draw_square(left), is_labelled=all_labelled(truth)) for left in (11, 12)]
-    total = sum_edges(parts)
-    assert isinstance(total, EdgeCounts)
+    parts = [boundary_counts(truth, draw_square(left), is_labelled=all_labelled(truth)) for left in (11, 12)]
+    total = sum_boundary_counts(parts)
+    assert isinstance(total, BoundaryCounts)
     assert total.truth_pixels == 72
-    scores = edge_scores(total)
+    scores = boundary_scores(total)
     assert scores["boundary_f1_1px"] == pytest.approx(56 / 72)
     assert scores["boundary_iou_1px"] == pytest.approx(34 / 110)
 
 
 def test_no_fires_add_up_to_nothing_to_read():
-    assert all(math.isnan(value) for value in edge_scores(sum_edges([])).values())
+    assert all(math.isnan(value) for value in boundary_scores(sum_boundary_counts([])).values())
 
 
 @pytest.mark.parametrize("other", [np.zeros((3, 4), bool), np.zeros((3, 3), np.uint8)])
 def test_maps_of_other_shapes_and_classes_instead_of_booleans_are_refused(other: np.ndarray):
     drawn = np.zeros((3, 3), bool)
-    for measure in (edge_counts, hausdorff_95):
+    for measure in (boundary_counts, hausdorff_95):
         with pytest.raises(ValueError, match=r"want three \(H, W\) of bool"):
             measure(drawn, other, is_labelled=drawn)
 
@@ -244,6 +244,6 @@ def test_the_largest_tile_takes_less_than_three_seconds():
     truth, predicted = (ndimage.gaussian_filter(rng.normal(size=(2085, 2045)), 3.0) > 0 for _ in range(2))
     is_labelled = rng.random(truth.shape) < 0.95
     start = time.process_time()
-    edge_counts(truth, predicted, is_labelled=is_labelled)
+    boundary_counts(truth, predicted, is_labelled=is_labelled)
     hausdorff_95(truth, predicted, is_labelled=is_labelled)
     assert time.process_time() - start < 3.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fireseg.metric import bootstrap_mean, compare_pairs
+from fireseg.metric import bootstrap_mean, compare_paired
 
 SCORES = st.lists(st.floats(0, 1) | st.just(math.nan), max_size=20)
 
@@ -64,7 +64,7 @@ def test_no_draws_and_levels_that_are_no_share_are_refused(options: dict):
 
 def test_wins_losses_and_ties_by_hand():
     # Three wins and a loss: as uneven as 1, 0, 3 or 4 heads of 4, so p = 2 (1 + 4) / 16.
-    result = compare_pairs([0.5, 0.6, 0.7, 0.2, 0.4], [0.4, 0.5, 0.6, 0.3, 0.4])
+    result = compare_paired([0.5, 0.6, 0.7, 0.2, 0.4], [0.4, 0.5, 0.6, 0.3, 0.4])
     assert (result.wins, result.losses, result.ties) == (3, 1, 1)
     assert result.p_value == 2 * 5 / 16
     assert result.difference.mean == pytest.approx((0.3 - 0.1) / 5)
@@ -72,43 +72,43 @@ def test_wins_losses_and_ties_by_hand():
 
 @given(wins=st.integers(0, 60), losses=st.integers(0, 60))
 def test_the_sign_test_is_that_of_scipy(wins: int, losses: int):
-    result = compare_pairs([1.0] * wins + [0.0] * losses + [0.5], [0.0] * wins + [1.0] * losses + [0.5], draws=2)
+    result = compare_paired([1.0] * wins + [0.0] * losses + [0.5], [0.0] * wins + [1.0] * losses + [0.5], draws=2)
     theirs = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
     assert result.p_value == pytest.approx(theirs)
     assert result.ties == 1
 
 
 def test_the_sign_test_of_thousands_of_fires_does_not_overflow():
-    assert compare_pairs([1.0] * 3000, [0.0] * 3000, draws=2).p_value == 0.0
+    assert compare_paired([1.0] * 3000, [0.0] * 3000, draws=2).p_value == 0.0
 
 
 @given(scores=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12))
 def test_the_other_way_round_wins_are_losses(scores: list[tuple[float, float]]):
     ours, theirs = map(list, zip(*scores, strict=True))
-    there, back = compare_pairs(ours, theirs, draws=20), compare_pairs(theirs, ours, draws=20)
+    there, back = compare_paired(ours, theirs, draws=20), compare_paired(theirs, ours, draws=20)
     assert (there.wins, there.losses, there.ties) == (back.losses, back.wins, back.ties)
     assert there.p_value == back.p_value
     assert there.difference.mean == -back.difference.mean
 
 
 def test_a_pair_with_nan_on_either_side_is_left_out():
-    result = compare_pairs([math.nan, 0.5, 0.6], [0.5, math.nan, 0.4])
+    result = compare_paired([math.nan, 0.5, 0.6], [0.5, math.nan, 0.4])
     assert (result.wins, result.losses, result.ties, result.difference.num) == (1, 0, 0, 1)
 
 
 def test_without_pairs_nothing_is_said_and_with_ties_alone_no_difference_is_seen():
-    assert math.isnan(compare_pairs([], []).p_value)
-    assert compare_pairs([0.5], [0.5]).p_value == 1.0
+    assert math.isnan(compare_paired([], []).p_value)
+    assert compare_paired([0.5], [0.5]).p_value == 1.0
 
 
 def test_pairing_makes_a_small_steady_gain_visible():
     # Fires differ by far more than the two runs do, and each run alone could not tell.
     theirs = np.linspace(0.2, 0.9, 20)
-    result = compare_pairs((theirs + 0.01).tolist(), theirs.tolist())
+    result = compare_paired((theirs + 0.01).tolist(), theirs.tolist())
     assert result.difference.low > 0.009
     assert result.p_value == pytest.approx(2 / 2**20)
 
 
 def test_scores_of_other_fires_are_refused():
     with pytest.raises(ValueError, match="2 scores against 1"):
-        compare_pairs([0.1, 0.2], [0.1])
+        compare_paired([0.1, 0.2], [0.1])

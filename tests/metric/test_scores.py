@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
-from fireseg.metric import confusion_counts, detection_scores, grade_scores, segmentation_scores
+from fireseg.metric import confusion_counts, detection_scores, segmentation_scores, severity_scores
 from fireseg.task import get_class_names
 
 GRADES = get_class_names(5)
@@ -91,7 +91,7 @@ def test_a_burned_map_with_severity_off_by_one_has_a_fire_iou_of_1() -> None:
 def test_grade_scores_by_hand() -> None:
     # Burned pixels: grade 1 told as 1, grade 4 told as 2, grade 2 missed; one false alarm on unburned ground.
     truth, output = torch.tensor([[1, 4, 2, 0]]), torch.tensor([[1, 2, 0, 3]])
-    scores = grade_scores(confusion_counts(output, truth, 5))
+    scores = severity_scores(confusion_counts(output, truth, 5))
     assert scores["severity_iou"] == pytest.approx(1 / (1 + 2 + 2))
     assert scores["grade_mae"] == pytest.approx((0 + 2 + 2) / 3)
     # Disagreement 0 + 4 + 4 against the nine pairs of truth {1, 4, 2} and output {1, 2, 0}, a third each.
@@ -127,7 +127,7 @@ def test_a_false_alarm_without_any_fire_is_an_iou_of_0_and_no_recall() -> None:
 
 def test_kappa_of_one_single_grade_has_nothing_to_read() -> None:
     truth = torch.full((1, 5), 3)
-    assert math.isnan(grade_scores(confusion_counts(truth, truth, 5))["grade_kappa"])
+    assert math.isnan(severity_scores(confusion_counts(truth, truth, 5))["grade_kappa"])
 
 
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 6), num_absent=st.integers(0, 2))
@@ -156,7 +156,7 @@ def test_fire_scores_agree_with_scikit_learn_on_burned_or_not(seed: int, num_cla
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(3, 6))
 def test_grade_scores_agree_with_scikit_learn_on_burned_pixels(seed: int, num_classes: int) -> None:
     truth, output = draw(seed, num_classes)
-    scores = grade_scores(confusion_counts(output, truth, num_classes))
+    scores = severity_scores(confusion_counts(output, truth, num_classes))
     burned, told = truth[truth > 0], output[truth > 0]
     kappa = sklearn_metrics.cohen_kappa_score(burned, told, labels=range(num_classes), weights="quadratic")
     severity = sklearn_metrics.jaccard_score(truth[0], output[0], labels=range(1, num_classes), average="micro")

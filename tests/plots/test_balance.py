@@ -20,7 +20,7 @@ from fireseg.plots.balance import (
     list_panels,
     render_balance,
 )
-from fireseg.plots.scores import draw_class_shares, draw_map, spell_share
+from fireseg.plots.scores import draw_class_shares, draw_map, format_share
 from fireseg.task import Task
 
 TASK = Task(name="del", num_classes=2, class_names=("background", "fire"))
@@ -107,5 +107,5 @@ def test_a_tile_across_the_antimeridian_is_not_drawn_around_the_earth() -> None:
 
 
 def test_a_few_are_not_none() -> None:
-    assert spell_share(1e-9) == "<0.1 %"
-    assert spell_share(1 - 1e-9) == ">99.9 %"
+    assert format_share(1e-9) == "<0.1 %"
+    assert format_share(1 - 1e-9) == ">99.9 %"

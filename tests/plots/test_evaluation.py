@@ -14,12 +14,12 @@ from matplotlib.image import imread
 from fireseg.plots.html import Picture
 from fireseg.plots.scores import (
     Spread,
-    show_areas,
-    show_confusion,
-    show_groups,
-    show_pairs,
-    show_precision_recall,
-    show_reliability,
+    plot_areas,
+    plot_confusion,
+    plot_groups,
+    plot_paired_ious,
+    plot_precision_recall,
+    plot_reliability,
 )
 
 NOTHING = Spread(None, None, None)
@@ -38,16 +38,16 @@ def make_curve() -> dict[str, Sequence[float | None]]:
 
 
 def test_the_words_of_a_confusion_matrix_say_its_row_shares() -> None:
-    alt = show_confusion([[90, 10], [25, 75]], ["background", "fire"]).alt
+    alt = plot_confusion([[90, 10], [25, 75]], ["background", "fire"]).alt
     assert "truly background: 90 % background, 10 % fire; truly fire: 25 % background, 75 % fire." in alt
 
 
 def test_a_class_without_pixels_has_no_shares() -> None:
-    assert "truly fire" not in show_confusion([[90, 10], [0, 0]], ["background", "fire"]).alt
+    assert "truly fire" not in plot_confusion([[90, 10], [0, 0]], ["background", "fire"]).alt
 
 
 def test_a_cell_is_darker_the_more_of_its_row_went_there() -> None:
-    pixels = read(show_confusion([[99, 1], [1, 99]], ["background", "fire"])).mean(axis=2)
+    pixels = read(plot_confusion([[99, 1], [1, 99]], ["background", "fire"])).mean(axis=2)
     height, width = pixels.shape
     # Well within the cells, away from their words and from the letters at the left and below.
     right, wrong = pixels[height // 8, width * 55 // 100], pixels[height // 8, width * 92 // 100]
@@ -56,13 +56,13 @@ def test_a_cell_is_darker_the_more_of_its_row_went_there() -> None:
 
 
 def test_reliability_says_each_bin_that_has_pixels() -> None:
-    alt = show_reliability(make_curve(), make_curve()).alt
+    alt = plot_reliability(make_curve(), make_curve()).alt
     assert "0.17: 0.10, 0.83: 0.90." in alt
     assert "0.50" not in alt
 
 
 def test_precision_and_recall_say_the_threshold_in_use_and_the_rules() -> None:
-    alt = show_precision_recall(
+    alt = plot_precision_recall(
         {"precision": [1.0, 0.8], "recall": [0.1, 0.9]},
         point={"threshold": 0.43, "precision": 0.85, "recall": 0.8},
         rules={"burn ratio": (0.6, 0.7), "another": (None, None)},
@@ -73,34 +73,34 @@ def test_precision_and_recall_say_the_threshold_in_use_and_the_rules() -> None:
 
 
 def test_fires_are_counted_on_the_side_of_the_line_where_they_lie() -> None:
-    picture = show_pairs([0.9, 0.5, 0.4, None, 0.3], [0.8, 0.5, 0.5, 0.1, math.nan], rival="burn ratio")
+    picture = plot_paired_ious([0.9, 0.5, 0.4, None, 0.3], [0.8, 0.5, 0.5, 0.1, math.nan], rival="burn ratio")
     assert "IoU of 3 fires by the model and by burn ratio: the model is better on 1, worse on 1." in picture.alt
-    alt = show_areas([10.0, 100.0, None, 0.0], [12.0, 90.0, 5.0, 1.0]).alt
+    alt = plot_areas([10.0, 100.0, None, 0.0], [12.0, 90.0, 5.0, 1.0]).alt
     assert "of 3 fires: too large in 2, too small in 1." in alt
 
 
 def test_groups_say_both_means() -> None:
     rows = {"< 1 %": (Spread(0.4, 0.3, 0.5), NOTHING), "> 30 %": (Spread(0.9, None, None), Spread(0.8, 0.7, 0.9))}
-    alt = show_groups(rows, title="By size", rival="index").alt
+    alt = plot_groups(rows, title="By size", rival="index").alt
     assert "< 1 %: model 0.400, index unknown; > 30 %: model 0.900, index 0.800." in alt
 
 
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: show_confusion([[0, 0], [0, 0]], ["a$_^$", "b"]),
-        lambda: show_confusion(
+        lambda: plot_confusion([[0, 0], [0, 0]], ["a$_^$", "b"]),
+        lambda: plot_confusion(
             np.zeros((9, 9), int).tolist(), [f"a long name of class {number}" for number in range(9)]
         ),
-        lambda: show_reliability(*[{"confidence": [None], "frequency": [None], "pixels": [0]}] * 2),
-        lambda: show_precision_recall(
+        lambda: plot_reliability(*[{"confidence": [None], "frequency": [None], "pixels": [0]}] * 2),
+        lambda: plot_precision_recall(
             {"precision": [], "recall": []}, point=dict.fromkeys(("threshold", "precision", "recall")), rules={}
         ),
-        lambda: show_areas([0.0], [0.0]),
-        lambda: show_areas([], []),
-        lambda: show_areas([1e6, 0.002], [0.0, 3e5]),
-        lambda: show_pairs([], [], rival="$x_"),
-        lambda: show_groups({"$a^": (NOTHING, NOTHING)}, title="", rival="$"),
+        lambda: plot_areas([0.0], [0.0]),
+        lambda: plot_areas([], []),
+        lambda: plot_areas([1e6, 0.002], [0.0, 3e5]),
+        lambda: plot_paired_ious([], [], rival="$x_"),
+        lambda: plot_groups({"$a^": (NOTHING, NOTHING)}, title="", rival="$"),
     ],
     ids=["no pixel", "many classes", "no bin", "no curve", "no hectare", "no area", "extremes", "no fire", "no mean"],
 )
@@ -113,6 +113,6 @@ def test_anything_can_be_drawn_narrow_enough_for_a_phone(draw: Callable[[], Pict
 
 
 def test_one_content_gives_one_picture_to_the_byte() -> None:
-    assert show_reliability(make_curve(), make_curve()) == show_reliability(make_curve(), make_curve())
+    assert plot_reliability(make_curve(), make_curve()) == plot_reliability(make_curve(), make_curve())
     other = make_curve() | {"frequency": [0.2, None, 0.9]}
-    assert show_reliability(make_curve(), other).uri != show_reliability(make_curve(), make_curve()).uri
+    assert plot_reliability(make_curve(), other).uri != plot_reliability(make_curve(), make_curve()).uri

@@ -24,7 +24,7 @@ GRADING = Task(name="gra", num_classes=5, class_names=get_class_names(5))
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they are saved."""
     kept: list[Figure] = []
-    save = map_picture.save
+    save = map_picture.save_figure
 
     def keep(figure: Figure, path: Path) -> None:
         kept.append(figure)

@@ -20,14 +20,14 @@ from matplotlib.image import imread
 from fireseg.batch import Batch
 from fireseg.errors import FiresegError
 from fireseg.plots import (
-    AGREEMENT,
+    ERROR_COLOURS,
     UNLABELLED,
-    choose_recipe,
-    colour_agreement,
+    choose_composite,
     colour_classes,
+    colour_errors,
     compare,
-    composite,
     render_batch,
+    render_composite,
     render_curves,
     render_samples,
 )
@@ -74,7 +74,7 @@ def rgb(colour: str) -> list[int]:
     ],
 )
 def test_a_composite_shows_the_best_bands_there_are_and_says_which(bands: tuple[str, ...], shown: tuple[str, ...]):
-    recipe = choose_recipe(bands)
+    recipe = choose_composite(bands)
     assert recipe.bands == shown
     assert " ".join(shown) in recipe.caption
 
@@ -82,36 +82,36 @@ def test_a_composite_shows_the_best_bands_there_are_and_says_which(bands: tuple[
 def test_a_composite_picks_bands_by_name():
     image = np.zeros((3, 1, 1), np.float32)
     image[1] = 0.45  # B12, shown as red
-    assert composite(image, ("B04", "B12", "B08")).tolist() == [[[255, 0, 0]]]
+    assert render_composite(image, ("B04", "B12", "B08")).tolist() == [[[255, 0, 0]]]
 
 
 def test_dense_forest_is_green_and_char_is_dark_red():
     forest = torch.tensor([0.022, 0.040, 0.018, 0.442, 0.449, 0.144, 0.041]).view(7, 1, 1)
     char = torch.tensor([0.044, 0.052, 0.064, 0.086, 0.090, 0.231, 0.302]).view(7, 1, 1)
-    red, green, blue = composite(forest, SEVEN)[0, 0].tolist()
+    red, green, blue = render_composite(forest, SEVEN)[0, 0].tolist()
     assert green > 200 > 60 > max(red, blue)
-    red, green, blue = composite(char, SEVEN)[0, 0].tolist()
+    red, green, blue = render_composite(char, SEVEN)[0, 0].tolist()
     assert 200 > red > 2 * max(green, blue)
 
 
 def test_one_reflectance_has_one_shade_in_every_picture():
     dark, bright = torch.full((7, 4, 4), 0.1), torch.full((7, 4, 4), 0.1)
     bright[:, 2:] = 1.3
-    assert (composite(dark, SEVEN)[:2] == composite(bright, SEVEN)[:2]).all()
-    assert (composite(bright, SEVEN)[2:] == 255).all()
+    assert (render_composite(dark, SEVEN)[:2] == render_composite(bright, SEVEN)[:2]).all()
+    assert (render_composite(bright, SEVEN)[2:] == 255).all()
 
 
 def test_a_pixel_without_a_value_is_grey_and_its_neighbours_are_untouched():
     image = np.full((7, 1, 3), 0.1, np.float32)
     image[6, 0, 0], image[4, 0, 1] = np.nan, np.inf
-    picture = composite(image, SEVEN)
+    picture = render_composite(image, SEVEN)
     assert picture[0, :2].tolist() == [[128, 128, 128]] * 2
-    assert picture[0, 2].tolist() == composite(np.full((7, 1, 1), 0.1), SEVEN)[0, 0].tolist()
+    assert picture[0, 2].tolist() == render_composite(np.full((7, 1, 1), 0.1), SEVEN)[0, 0].tolist()
 
 
 @given(arrays.arrays(np.float32, (2, 3, 4), elements=st.floats(width=32)))
 def test_any_number_at_all_makes_a_picture(image: np.ndarray):
-    picture = composite(image, ("B08", "B04"))
+    picture = render_composite(image, ("B08", "B04"))
     assert picture.shape == (3, 4, 3)
     assert picture.dtype == np.uint8
 
@@ -126,14 +126,14 @@ def test_unlabelled_pixels_are_striped_in_colours_that_no_class_has():
     picture = colour_classes(np.full((2, 2), 255, np.uint8), GRA)
     light, dark = map(rgb, UNLABELLED)
     assert picture.tolist() == [[light, dark], [dark, light]]
-    assert not set(UNLABELLED) & {*GRA.colours, *DEL.colours, *AGREEMENT.values()}
+    assert not set(UNLABELLED) & {*GRA.colours, *DEL.colours, *ERROR_COLOURS.values()}
 
 
 def test_agreement_is_told_pixel_by_pixel():
     truth, prediction = torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 0, 1]])
-    picture = colour_agreement(truth, prediction, DEL)
-    unburned, false_alarm, miss, burned = map(rgb, AGREEMENT.values())
-    assert list(AGREEMENT) == ["unburned in both", "false alarm", "miss", "burned in both"]
+    picture = colour_errors(truth, prediction, DEL)
+    unburned, false_alarm, miss, burned = map(rgb, ERROR_COLOURS.values())
+    assert list(ERROR_COLOURS) == ["unburned in both", "false alarm", "miss", "burned in both"]
     assert picture.tolist() == [[unburned, false_alarm, miss, burned]]
 
 
@@ -144,7 +144,7 @@ def test_agreement_is_on_burned_or_not_whatever_the_grade():
 def test_agreement_says_nothing_where_nobody_labelled():
     truth = np.array([[255, 255]], np.uint8)
     assert compare(truth, np.array([[0, 1]]), DEL).tolist() == [[255, 255]]
-    assert colour_agreement(truth, np.array([[0, 1]]), DEL).tolist() == [[rgb(colour) for colour in UNLABELLED]]
+    assert colour_errors(truth, np.array([[0, 1]]), DEL).tolist() == [[rgb(colour) for colour in UNLABELLED]]
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

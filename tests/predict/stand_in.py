@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fireseg.data.bands import BAND_NAMES
 from fireseg.engine.checkpoint import BEST
 from fireseg.model import FireSegmentationModel, create_segmentation_model
-from fireseg.runs import Calibration, Trained
+from fireseg.runs import Calibration, TrainedModel
 from fireseg.task import Task, get_class_names
 
 UTM = {"crs": "EPSG:32629", "transform": Affine(10, 0, 500_000, 0, -10, 4_400_000)}
@@ -37,9 +37,9 @@ class DarkIsBurned(nn.Module):
 
 def make_trained(
     network: nn.Module | None = None, *, num_classes: int = 2, calibration: Calibration | None = None
-) -> Trained:
+) -> TrainedModel:
     """A model that was never trained, with the project's seven bands."""
-    return Trained(
+    return TrainedModel(
         model=FireSegmentationModel(network or DarkIsBurned(num_classes), bands=BAND_NAMES).eval(),
         task=make_task(num_classes),
         bands=BAND_NAMES,

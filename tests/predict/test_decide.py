@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.predict.outputs import decide
+from fireseg.predict.outputs import classify
 
 
 def make_probabilities(*pixels: tuple[float, ...]) -> np.ndarray:
@@ -23,49 +23,49 @@ def known(width: int) -> np.ndarray:
 def test_two_classes_at_a_half_are_the_argmax(fire: list[float]) -> None:
     probabilities = make_probabilities(*((float(np.float32(1) - np.float32(p)), p) for p in fire))
     differs = probabilities[0] != probabilities[1]
-    classes = decide(probabilities, known(len(fire))).classes
+    classes = classify(probabilities, known(len(fire))).classes
     np.testing.assert_array_equal(classes[differs], probabilities.argmax(0)[differs])
 
 
 def test_a_pixel_burned_where_its_probability_reaches_the_threshold() -> None:
     probabilities = make_probabilities((0.75, 0.25), (0.7, 0.3), (0.65, 0.35))
-    assert decide(probabilities, known(3), threshold=0.28).classes.tolist() == [[0, 1, 1]]
-    assert decide(make_probabilities((0.5, 0.5)), known(1), threshold=0.5).classes.tolist() == [[1]]
+    assert classify(probabilities, known(3), threshold=0.28).classes.tolist() == [[0, 1, 1]]
+    assert classify(make_probabilities((0.5, 0.5)), known(1), threshold=0.5).classes.tolist() == [[1]]
 
 
 def test_a_temperature_of_two_halves_the_log_odds() -> None:
     # Odds of 9 to 1 become 3 to 1.
-    fire = decide(make_probabilities((0.1, 0.9), (0.9, 0.1)), known(2), temperature=2.0).fire
+    fire = classify(make_probabilities((0.1, 0.9), (0.9, 0.1)), known(2), temperature=2.0).fire
     np.testing.assert_allclose(fire, [[0.75, 0.25]], rtol=1e-5)
 
 
 def test_the_threshold_is_held_against_the_calibrated_probability() -> None:
     probabilities = make_probabilities((0.1, 0.9))
-    assert decide(probabilities, known(1), temperature=2.0, threshold=0.74).classes.item() == 1
-    assert decide(probabilities, known(1), temperature=2.0, threshold=0.76).classes.item() == 0
+    assert classify(probabilities, known(1), temperature=2.0, threshold=0.74).classes.item() == 1
+    assert classify(probabilities, known(1), temperature=2.0, threshold=0.76).classes.item() == 0
 
 
 def test_fire_is_the_sum_of_the_grades_and_the_grade_is_the_likeliest_of_them() -> None:
     probabilities = make_probabilities((0.4, 0.1, 0.3, 0.2, 0.0), (0.6, 0.0, 0.1, 0.3, 0.0))
-    classes, fire = decide(probabilities, known(2))
+    classes, fire = classify(probabilities, known(2))
     assert classes.tolist() == [[2, 0]]
     np.testing.assert_allclose(fire, [[0.6, 0.4]], rtol=1e-5)
 
 
 def test_of_equal_grades_it_is_the_lower() -> None:
-    assert decide(make_probabilities((0.2, 0.2, 0.3, 0.3, 0.0)), known(1)).classes.item() == 2
+    assert classify(make_probabilities((0.2, 0.2, 0.3, 0.3, 0.0)), known(1)).classes.item() == 2
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
 def test_what_is_certain_stays_certain(temperature: float) -> None:
     probabilities = make_probabilities((1.0, 0.0), (0.0, 1.0))
-    classes, fire = decide(probabilities, known(2), temperature=temperature)
+    classes, fire = classify(probabilities, known(2), temperature=temperature)
     assert classes.tolist() == [[0, 1]]
     assert fire.tolist() == [[0.0, 1.0]]
 
 
 def test_unknown_pixels_have_neither_class_nor_probability() -> None:
-    classes, fire = decide(make_probabilities((0.1, 0.9), (0.1, 0.9)), np.array([[True, False]]))
+    classes, fire = classify(make_probabilities((0.1, 0.9), (0.1, 0.9)), np.array([[True, False]]))
     assert classes.tolist() == [[255, 1]]
     assert np.isnan(fire).tolist() == [[True, False]]
 
@@ -73,5 +73,5 @@ def test_unknown_pixels_have_neither_class_nor_probability() -> None:
 def test_probabilities_are_left_as_they_are() -> None:
     probabilities = make_probabilities((0.1, 0.9), (0.5, 0.5))
     before = probabilities.copy()
-    decide(probabilities, known(2), temperature=3.0)
+    classify(probabilities, known(2), temperature=3.0)
     np.testing.assert_array_equal(probabilities, before)

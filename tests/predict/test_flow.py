@@ -11,7 +11,7 @@ import pytest
 from fireseg.errors import FiresegError, SettingError
 from fireseg.predict import pipeline as flow
 from fireseg.predict.options import Options
-from fireseg.predict.pipeline import Wish, map_scenes
+from fireseg.predict.pipeline import PredictOptions, map_scenes
 from tests.predict.stand_in import draw_image, make_trained, write_scene
 
 
@@ -28,9 +28,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def make_wish(folder: Path, *names: str, **options: Any) -> Wish:
+def make_wish(folder: Path, *names: str, **options: Any) -> PredictOptions:
     scenes = tuple(folder / f"{name}.tif" for name in names)
-    return Wish(run="a_run", scenes=scenes, out=folder / "maps", options=Options(**options))
+    return PredictOptions(run="a_run", scenes=scenes, out=folder / "maps", options=Options(**options))
 
 
 def test_a_bad_scene_does_not_stop_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

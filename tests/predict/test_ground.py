@@ -11,14 +11,14 @@ import pytest
 from pyproj import Geod
 from rasterio import Affine
 
-from fireseg.geo.grid import Ground, measure_ground
+from fireseg.geo.grid import PixelSpacing, measure_pixel_spacing
 from fireseg.tiles import open_bands
 from tests.predict.stand_in import write_scene
 
 
-def measure(folder: Path, height: int = 60, width: int = 80, **grid: Any) -> Ground:
+def measure(folder: Path, height: int = 60, width: int = 80, **grid: Any) -> PixelSpacing:
     scene = write_scene(folder / "scene.tif", np.full((7, height, width), 0.2, np.float32), **grid)
-    return measure_ground(open_bands(scene, ("B08",)).place)
+    return measure_pixel_spacing(open_bands(scene, ("B08",)).place)
 
 
 @pytest.mark.parametrize("latitude", [0.0, 40.0, -65.0])

@@ -10,7 +10,7 @@ from torch import nn
 from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError
 from fireseg.model import FireSegmentationModel
-from fireseg.predict.inference import get_batch_size, make_ready, predict_windows
+from fireseg.predict.inference import get_batch_size, predict_windows, prepare_model
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def model() -> FireSegmentationModel:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(7, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 3, padding=1))
-    return make_ready(FireSegmentationModel(network, bands=BAND_NAMES), CPU)
+    return prepare_model(FireSegmentationModel(network, bands=BAND_NAMES), CPU)
 
 
 @pytest.fixture

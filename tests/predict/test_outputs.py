@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from fireseg.errors import FiresegError, SettingError
-from fireseg.predict.outputs import MapFiles, check_outputs, writing_together
+from fireseg.predict.outputs import MapFiles, check_outputs, staged_outputs
 
 
 def write_all(drafts: MapFiles, text: str, *, geojson: bool = True) -> None:
@@ -37,7 +37,7 @@ def test_the_files_bear_the_name_of_the_scene(tmp_path: Path) -> None:
 
 def test_all_appear_at_the_end_and_nothing_else_is_left(tmp_path: Path) -> None:
     files = MapFiles.of(tmp_path / "maps", "scene")
-    with writing_together(files, "scene") as drafts:
+    with staged_outputs(files, "scene") as drafts:
         write_all(drafts, "new")
         assert list_files(tmp_path / "maps") == [".scene.part"]
     assert list_files(tmp_path / "maps") == sorted(path.name for path in files)
@@ -47,7 +47,7 @@ def test_what_goes_wrong_on_the_way_leaves_nothing(tmp_path: Path) -> None:
     files = MapFiles.of(tmp_path, "scene")
 
     def break_half_way() -> None:
-        with writing_together(files, "scene") as drafts:
+        with staged_outputs(files, "scene") as drafts:
             write_all(drafts, "new")
             raise FiresegError("broken")
 
@@ -61,7 +61,7 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_one(tmp_path: Path) -
     left.mkdir(parents=True)
     (left / "classes.raw").write_text("half")
     (tmp_path / ".scene.part" / "scene_burned.geojson").write_text("half")
-    with writing_together(MapFiles.of(tmp_path, "scene"), "scene") as drafts:
+    with staged_outputs(MapFiles.of(tmp_path, "scene"), "scene") as drafts:
         write_all(drafts, "new", geojson=False)
     assert "scene_burned.geojson" not in list_files(tmp_path)
     assert ".scene.part" not in list_files(tmp_path)
@@ -70,7 +70,7 @@ def test_what_a_killed_process_left_is_cleared_by_the_next_one(tmp_path: Path) -
 def test_files_of_an_older_map_do_not_stay_beside_a_newer_one(tmp_path: Path) -> None:
     files = MapFiles.of(tmp_path, "scene")
     write_all(files, "old")
-    with writing_together(files, "scene") as drafts:
+    with staged_outputs(files, "scene") as drafts:
         write_all(drafts, "new", geojson=False)
     assert not files.geojson.exists()
     assert {path.read_text() for path in files if path.exists()} == {"new"}
@@ -87,7 +87,7 @@ def test_the_summary_is_the_last_to_go_and_the_last_to_come(tmp_path: Path, monk
         return rename(self, target)
 
     monkeypatch.setattr(Path, "replace", note)
-    with writing_together(files, "scene") as drafts:
+    with staged_outputs(files, "scene") as drafts:
         write_all(drafts, "new")
     assert seen == [False] * len(files)
     assert files.summary.read_text() == "new"
@@ -98,7 +98,7 @@ def test_two_processes_do_not_write_the_same_map(tmp_path: Path) -> None:
     with (
         FileLock(tmp_path / ".scene.part" / ".lock"),
         pytest.raises(FiresegError, match="another process"),
-        writing_together(MapFiles.of(tmp_path, "scene"), "scene"),
+        staged_outputs(MapFiles.of(tmp_path, "scene"), "scene"),
     ):
         pass
 
@@ -108,7 +108,7 @@ def test_a_folder_that_is_not_ours_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with (
         pytest.raises(FiresegError, match="choose a folder that is yours"),
-        writing_together(MapFiles.of(tmp_path, "scene"), "scene"),
+        staged_outputs(MapFiles.of(tmp_path, "scene"), "scene"),
     ):
         pass
 
@@ -117,7 +117,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "maps").write_text("")
     with (
         pytest.raises(FiresegError, match=re.escape(str(tmp_path / "maps"))),
-        writing_together(MapFiles.of(tmp_path / "maps", "scene"), "scene"),
+        staged_outputs(MapFiles.of(tmp_path / "maps", "scene"), "scene"),
     ):
         pass
 

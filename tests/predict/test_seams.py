@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
-from fireseg.geo import plan_windows
+from fireseg.geo import plan_sliding_windows
 from fireseg.model import FireSegmentationModel, create_segmentation_model
-from fireseg.predict.inference import make_ready, predict_rows
+from fireseg.predict.inference import predict_rows, prepare_model
 from fireseg.predict.quicklook import to_source
 from fireseg.synthetic.scene import Scene, make_scene
 
@@ -44,7 +44,7 @@ def model() -> FireSegmentationModel:
         F.cross_entropy(model(image), mask).backward()
         optimizer.step()
         schedule.step()
-    return make_ready(model, CPU)
+    return prepare_model(model, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def maps(model: FireSegmentationModel) -> list[tuple[np.ndarray, np.ndarray, np.
     for number in (100, 101):
         scene = make_scene(0, number, height=SIZE[0], width=SIZE[1], fire_share=1.0)
         source = to_source(get_image(scene), BAND_NAMES)
-        rows = predict_rows(model, source, plan_windows(*SIZE), num_classes=2, device=CPU)
+        rows = predict_rows(model, source, plan_sliding_windows(*SIZE), num_classes=2, device=CPU)
         windowed = np.concatenate([each.probabilities[1] for each in rows])
         image = torch.from_numpy(source.steps.astype(np.float32) / 10_000).permute(2, 0, 1)[None]
         found.append((windowed, model.predict_probabilities(image)[0, 1].numpy(), scene.delineation))
@@ -69,7 +69,7 @@ def test_the_model_has_learnt_enough_to_be_asked(maps: list[tuple[np.ndarray, np
 def test_a_step_at_a_border_is_not_larger_than_in_one_whole_pass(
     maps: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> None:
-    layout = plan_windows(*SIZE)
+    layout = plan_sliding_windows(*SIZE)
     # Where a window begins or ends, and where the weight of one begins to count or ceases to.
     borders = [
         sorted({edge + shift for top in tops[1:] for edge in (top, top + layout.overlap) for shift in (-8, 0, 8)})

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from fireseg.data.bands import BAND_NAMES
-from fireseg.geo import plan_windows
+from fireseg.geo import plan_sliding_windows
 from fireseg.model import FireSegmentationModel
-from fireseg.predict.inference import Rows, make_ready, predict_rows
+from fireseg.predict.inference import Rows, predict_rows, prepare_model
 from fireseg.predict.quicklook import ImageSource, to_source
 from tests.predict.stand_in import DarkIsBurned, draw_image
 
@@ -25,8 +25,8 @@ def source() -> ImageSource:
 
 
 def predict(source: ImageSource, network: nn.Module, **options: Any) -> list[Rows]:
-    model = make_ready(FireSegmentationModel(network, bands=BAND_NAMES), CPU)
-    layout = plan_windows(source.height, source.width)
+    model = prepare_model(FireSegmentationModel(network, bands=BAND_NAMES), CPU)
+    layout = plan_sliding_windows(source.height, source.width)
     rows = predict_rows(model, source, layout, num_classes=2, device=CPU, **options)
     # Unknown and image hold until the next rows alone.
     return [each._replace(unknown=each.unknown.copy(), image=each.image.copy()) for each in rows]
@@ -62,4 +62,4 @@ def test_batch_size_and_readers_change_nothing_but_rounding(source: ImageSource,
 def test_whoever_waits_is_told_of_every_window(source: ImageSource) -> None:
     told: list[int] = []
     predict(source, DarkIsBurned(), batch_size=2, advance=told.append)
-    assert sum(told) == plan_windows(source.height, source.width).num_windows
+    assert sum(told) == plan_sliding_windows(source.height, source.width).num_windows

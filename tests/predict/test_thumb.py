@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fireseg.predict.quicklook import Thumb
+from fireseg.predict.quicklook import Thumbnail
 
 
 @pytest.mark.parametrize("height", [1, 7, 23, 40])
@@ -14,7 +14,7 @@ def test_rows_in_any_lots_give_every_nth_pixel(height: int) -> None:
     image = rng.integers(0, 10_000, (height, 45, 3)).astype(np.uint16)
     unknown = rng.random((height, 45)) < 0.2
     classes = rng.integers(0, 3, (height, 45)).astype(np.uint8)
-    thumb = Thumb(height, 45, [2, 0], largest_px=16)
+    thumb = Thumbnail(height, 45, [2, 0], largest_px=16)
     assert thumb.step == 3
     top = 0
     while top < height:
@@ -28,5 +28,5 @@ def test_rows_in_any_lots_give_every_nth_pixel(height: int) -> None:
 
 
 def test_a_small_scene_is_kept_as_it_is() -> None:
-    assert Thumb(1000, 20, [0]).step == 1
-    assert Thumb(1001, 20, [0]).step == 2
+    assert Thumbnail(1000, 20, [0]).step == 1
+    assert Thumbnail(1001, 20, [0]).step == 2

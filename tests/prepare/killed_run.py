@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fireseg.prepare import tile_task as cutter
-from fireseg.prepare.options import Recipe
+from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.pipeline import prepare
-from fireseg.prepare.plan import Wish
+from fireseg.prepare.plan import PrepareOptions
 
 if __name__ == "__main__":
     tiles, patches, steps, notes, layout = sys.argv[1:]
@@ -45,5 +45,5 @@ if __name__ == "__main__":
     os.fsync, os.replace = count_down(os.fsync), count_down(os.replace)
     read_tile, cutter.read_tile = cutter.read_tile, note_and_read
     task = {"task": "del"} if layout == "files" else {}
-    recipe = Recipe(size=16, layout=layout, **task)  # pyright: ignore[reportArgumentType] - it comes as text
-    prepare(Wish(tiles=Path(tiles), patches=Path(patches), recipe=recipe))
+    recipe = TilingOptions(size=16, layout=layout, **task)  # pyright: ignore[reportArgumentType] - it comes as text
+    prepare(PrepareOptions(tiles=Path(tiles), patches=Path(patches), recipe=recipe))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.prepare.workers import work_in_order
+from fireseg.prepare.workers import run_in_order
 
 
 class Digger:
@@ -39,7 +39,7 @@ def test_results_come_in_order_and_places_follow_from_those_before(tmp_path: Pat
         return ends[-2]
 
     done = []
-    for number, result in work_in_order(Digger(tmp_path), [1, 2, 3, 4], place, workers=workers):
+    for number, result in run_in_order(Digger(tmp_path), [1, 2, 3, 4], place, workers=workers):
         assert result == number
         assert (tmp_path / str(number)).exists()  # written before it is yielded
         done.append(number)
@@ -50,14 +50,14 @@ def test_results_come_in_order_and_places_follow_from_those_before(tmp_path: Pat
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_worker_cannot_do_is_told_whole(tmp_path: Path, workers: int) -> None:
     with pytest.raises(FiresegError) as raised:
-        list(work_in_order(Digger(tmp_path), [1, 7], lambda _: 0, workers=workers))
+        list(run_in_order(Digger(tmp_path), [1, 7], lambda _: 0, workers=workers))
     assert raised.value.faults == ("seven: cannot be", "nor can this")
 
 
 def test_a_worker_that_is_ended_from_outside_is_no_riddle(tmp_path: Path) -> None:
     with pytest.raises(FiresegError, match=r"a worker was ended from outside \(exit code 9\).*fewer --workers"):
-        list(work_in_order(Digger(tmp_path), [8, 1], lambda _: 0, workers=2))
+        list(run_in_order(Digger(tmp_path), [8, 1], lambda _: 0, workers=2))
 
 
 def test_nothing_to_do_is_done(tmp_path: Path) -> None:
-    assert not list(work_in_order(Digger(tmp_path), [], lambda _: 0, workers=2))
+    assert not list(run_in_order(Digger(tmp_path), [], lambda _: 0, workers=2))

@@ -12,23 +12,23 @@ import pytest
 
 from fireseg.errors import FiresegError
 from fireseg.prepare.audit import audit
-from fireseg.prepare.duplicates import Look, look_at
-from fireseg.prepare.footprints import Footprint, read_metadata
+from fireseg.prepare.duplicates import Fingerprint, fingerprint_image
+from fireseg.prepare.footprints import Footprint, read_footprints
 
 SECOND = "2017/10/07_08:05:51"
 
 
 def tile(
-    name: str, split: str = "", *, west: float = 0.0, date: str | None = None, look: Look | None = None, **more
+    name: str, split: str = "", *, west: float = 0.0, date: str | None = None, look: Fingerprint | None = None, **more
 ) -> Footprint:
     """A tile of one degree by one, of the activation that its name begins with."""
     given = {"activation": name.partition("_")[0], "bounds": (west, 40.0, west + 1, 41.0), "date": date} | more
     return Footprint(name=name, split=split, look=look, **given)
 
 
-def look(seed: int, *, brighter: int = 0, mask: int = 0) -> Look:
+def look(seed: int, *, brighter: int = 0, mask: int = 0) -> Fingerprint:
     image = np.kron(np.random.default_rng(seed).integers(500, 3000, (16, 16, 1)), np.ones((3, 3, 1)))
-    return look_at((image + brighter).astype(np.uint16), None, np.full((48, 48), mask, np.uint8))
+    return fingerprint_image((image + brighter).astype(np.uint16), None, np.full((48, 48), mask, np.uint8))
 
 
 def found(*tiles: Footprint) -> list[tuple[str, str, str]]:
@@ -230,7 +230,7 @@ def test_the_real_metadata_holds_one_acquisition_twice_and_122_tiles_on_ground_o
     root = os.environ.get("FIRESEG_REAL_DATA")
     if not root:
         pytest.skip("FIRESEG_REAL_DATA is not set")
-    tiles = read_metadata(Path(root) / "cems" / "csv_files" / "satelliteData.csv")
+    tiles = read_footprints(Path(root) / "cems" / "csv_files" / "satelliteData.csv")
     start = time.process_time()
     report = audit(tiles)
     assert time.process_time() - start < 1

@@ -16,9 +16,9 @@ import rasterio
 
 from fireseg.data.bands import to_reflectance
 from fireseg.errors import FiresegError, SettingError
-from fireseg.prepare.options import Recipe
+from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.pipeline import prepare
-from fireseg.prepare.plan import Wish
+from fireseg.prepare.plan import PrepareOptions
 from tests.prepare.look_alike_set import read_tree, write_set, write_tile
 
 
@@ -30,10 +30,10 @@ def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
     return caplog
 
 
-def make_wish(tiles: Path, patches: Path, *, size: int = 16, **options: Any) -> Wish:
+def make_wish(tiles: Path, patches: Path, *, size: int = 16, **options: Any) -> PrepareOptions:
     names = ("stride", "bands", "layout", "task", "max_cloud", "clouds", "disagreement")
-    recipe = Recipe(size=size, **{name: options.pop(name) for name in names if name in options})
-    return Wish(tiles=tiles, patches=patches, recipe=recipe, **options)
+    recipe = TilingOptions(size=size, **{name: options.pop(name) for name in names if name in options})
+    return PrepareOptions(tiles=tiles, patches=patches, recipe=recipe, **options)
 
 
 def read_manifest(patches: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.prepare.footprints import Footprint, check_footprints, read_metadata, read_moment
+from fireseg.prepare.footprints import Footprint, check_footprints, read_footprints, read_moment
 
 HEAD = "EMSR,folderPath,post_fire_acquisition,left_Long,bottom_Lat,right_Long,top_Lat,height,width,pixelBurned,country"
 
@@ -20,7 +20,7 @@ def write(tmp_path: Path, *rows: str, head: str = HEAD) -> Path:
 
 def faults(path: Path) -> tuple[str, ...]:
     with pytest.raises(FiresegError) as caught:
-        read_metadata(path)
+        read_footprints(path)
     return caught.value.faults
 
 
@@ -47,7 +47,7 @@ def test_a_row_of_the_metadata_is_a_footprint(tmp_path: Path) -> None:
         tmp_path,
         "EMSR226,dataOptimal/EMSR226/AOI01/EMSR226_AOI01_01,2017/10/07_08:05:51,43.4,41.7,43.5,41.8,569,795,85491,Georgia",
     )
-    assert read_metadata(path) == [
+    assert read_footprints(path) == [
         Footprint(
             name="EMSR226_AOI01_01",
             activation="EMSR226",
@@ -67,7 +67,7 @@ def test_boxes_and_folders_are_enough(tmp_path: Path) -> None:
         "a/hill,1,2,3,4",
         head="\ufefffolderPath,left_Long,bottom_Lat,right_Long,top_Lat",
     )
-    first, second = read_metadata(path)
+    first, second = read_footprints(path)
     assert (first.activation, first.date, first.burned) == ("EMSR10", None, None)
     assert second.activation == "hill"
 
@@ -79,7 +79,7 @@ def test_a_name_that_comes_twice_gets_its_folder(tmp_path: Path) -> None:
         "EMSR1,dataColomba/EMSR1/AOI01/EMSR1_AOI01_01,,1,2,3,4,,,,",
         "EMSR1,dataColomba/EMSR1/AOI01/EMSR1_AOI01_02,,1,2,3,4,,,,",
     )
-    names = [one.name for one in read_metadata(path)]
+    names = [one.name for one in read_footprints(path)]
     assert names == ["dataOptimal/EMSR1_AOI01_01", "dataColomba/EMSR1_AOI01_01", "EMSR1_AOI01_02"]
 
 

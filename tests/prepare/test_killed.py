@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fireseg.prepare.journal import Record, Workspace
+from fireseg.prepare.journal import Journal, StagingFolder
 from tests.prepare.look_alike_set import read_tree, write_set
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +51,8 @@ def test_killed_at_any_step_and_started_again_ends_byte_equal_and_reads_no_tile_
         code, _, _ = run(tiles, patches, moment, layout)
         assert code == -signal.SIGKILL
         assert not (patches / "manifest.json").exists() or read_tree(patches) == whole
-        space = Workspace(patches)
-        done = len(Record(space.record).tiles) if space.state != "new" else 0
+        space = StagingFolder(patches)
+        done = len(Journal(space.record).tiles) if space.state != "new" else 0
         code, reads, _ = run(tiles, patches, -1, layout)
         assert code == 0
         assert len(reads) == 5 - done
@@ -66,7 +66,7 @@ def test_killed_with_all_its_workers_at_moments_of_the_clock_it_ends_byte_equal(
         patches = tmp_path / f"killed_{number}"
         command = [*arguments, patches, "--size", 16, "--workers", 2]
         process = start(*command)
-        record = Workspace(patches).staging / Record.NAME
+        record = StagingFolder(patches).staging / Journal.NAME
         while process.poll() is None and not (record.exists() and record.read_bytes().count(b"\n") > number + 1):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)  # the parent alone: its workers must not go on without it
@@ -78,7 +78,7 @@ def test_killed_with_all_its_workers_at_moments_of_the_clock_it_ends_byte_equal(
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_asked_to_stop_it_ends_with_what_a_shell_expects(tiles: Path, tmp_path: Path, signum: int, code: int) -> None:
     process = start("-m", "fireseg.prepare", tiles, tmp_path / "patches", "--size", 8, "--stride", 1, "--workers", 2)
-    record = Workspace(tmp_path / "patches").staging / Record.NAME
+    record = StagingFolder(tmp_path / "patches").staging / Journal.NAME
     while process.poll() is None and not record.exists():
         time.sleep(0.002)
     os.kill(process.pid, signum)

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.prepare.options import Recipe
+from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.pipeline import prepare
-from fireseg.prepare.plan import Wish
-from fireseg.prepare.report import pick_examples, read_contents, write_report
+from fireseg.prepare.plan import PrepareOptions
+from fireseg.prepare.report import read_contents, select_examples, write_report
 from tests.prepare.look_alike_set import write_set, write_tile
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-SMALL = Recipe(size=32)
+SMALL = TilingOptions(size=32)
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"),
@@ -64,8 +64,8 @@ class Page(HTMLParser):
         return " ".join(word for word in self.words if word)
 
 
-def cut(tiles: Path, patches: Path, recipe: Recipe = SMALL, **options: bool) -> Path:
-    prepare(Wish(tiles=tiles, patches=patches, recipe=recipe, **options))  # pyright: ignore[reportArgumentType]
+def cut(tiles: Path, patches: Path, recipe: TilingOptions = SMALL, **options: bool) -> Path:
+    prepare(PrepareOptions(tiles=tiles, patches=patches, recipe=recipe, **options))  # pyright: ignore[reportArgumentType]
     return patches
 
 
@@ -144,7 +144,7 @@ def test_sixteen_examples_each_with_image_and_masks(page: Page) -> None:
 
 def test_examples_come_from_every_split_and_none_comes_twice(patches: Path) -> None:
     contents = read_contents(patches)
-    picked = pick_examples(contents.tiles, contents.splits)
+    picked = select_examples(contents.tiles, contents.splits)
     names = [row["patch_id"] for rows in picked.values() for row in rows]
     assert set(picked) == {"train", "val", "test"}
     assert len(set(names)) == len(names) == 16
@@ -154,7 +154,7 @@ def test_examples_come_from_every_split_and_none_comes_twice(patches: Path) -> N
 def test_examples_are_all_patches_where_there_are_fewer(tmp_path: Path) -> None:
     root = cut(write_set(tmp_path / "tiles", train=1, height=30, width=30), tmp_path / "patches")
     contents = read_contents(root)
-    picked = pick_examples(contents.tiles, contents.splits)
+    picked = select_examples(contents.tiles, contents.splits)
     assert {split: len(rows) for split, rows in picked.items()} == contents.manifest["patches"]
 
 
@@ -170,7 +170,7 @@ def test_made_anew_and_elsewhere_it_is_the_same_to_the_byte(patches: Path, tmp_p
 def test_the_layout_of_files_has_the_same_counts(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=2)
     packed = cut(tiles, tmp_path / "packed")
-    files = cut(tiles, tmp_path / "files", Recipe(size=32, layout="files", task="gra"))
+    files = cut(tiles, tmp_path / "files", TilingOptions(size=32, layout="files", task="gra"))
     write_report(files)
     assert (files / "balance.png").stat().st_size > 10_000
     one, other = read_contents(packed).balance, read_contents(files).balance

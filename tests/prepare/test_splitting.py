@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import audit
-from fireseg.prepare.duplicates import look_at
-from fireseg.prepare.footprints import Footprint, read_metadata
-from fireseg.prepare.split import SPLITS, choose_split
+from fireseg.prepare.duplicates import fingerprint_image
+from fireseg.prepare.footprints import Footprint, read_footprints
+from fireseg.prepare.split import SPLITS, assign_split
 
 IMAGES = [np.kron(np.random.default_rng(n).integers(0, 3000, (16, 16, 1)), np.ones((2, 2, 1))) for n in range(4)]
-LOOKS = [look_at((image * gain).astype(np.uint16)) for image in IMAGES for gain in (1.0, 0.8)]
+LOOKS = [fingerprint_image((image * gain).astype(np.uint16)) for image in IMAGES for gain in (1.0, 0.8)]
 
 
 @st.composite
@@ -64,7 +64,7 @@ def count(footprints: tuple[Footprint, ...]) -> list[int]:
 
 @given(tiles(), st.integers(0, 3), st.sampled_from(["tiles", "burned"]))
 def test_an_audit_of_the_result_is_clean(footprints: list[Footprint], seed: int, by) -> None:
-    chosen = choose_split(footprints, (0.6, 0.2, 0.2), seed, by=by)
+    chosen = assign_split(footprints, (0.6, 0.2, 0.2), seed, by=by)
     report = audit(chosen.footprints)
     assert report.is_clean, report.as_table()
     assert [one.name for one in chosen.footprints] == [one.name for one in footprints]
@@ -75,13 +75,13 @@ def test_an_audit_of_the_result_is_clean(footprints: list[Footprint], seed: int,
 @given(tiles(), st.randoms(use_true_random=False))
 def test_the_order_of_the_tiles_makes_no_difference(footprints: list[Footprint], random) -> None:
     shuffled = random.sample(footprints, len(footprints))
-    by_name = [{one.name: one.split for one in choose_split(each).footprints} for each in (footprints, shuffled)]
+    by_name = [{one.name: one.split for one in assign_split(each).footprints} for each in (footprints, shuffled)]
     assert by_name[0] == by_name[1]
 
 
 def test_the_same_seed_gives_the_same_split_and_another_one_another() -> None:
     footprints = simple(*[2] * 30)
-    splits = [tuple(one.split for one in choose_split(footprints, seed=seed).footprints) for seed in (0, 0, 1, 2)]
+    splits = [tuple(one.split for one in assign_split(footprints, seed=seed).footprints) for seed in (0, 0, 1, 2)]
     assert splits[0] == splits[1]
     assert len(set(splits)) == 3
 
@@ -100,12 +100,12 @@ def test_no_other_placing_of_the_groups_is_nearer_to_the_fractions_by_half_a_per
         for places in product(range(3), repeat=len(sizes))
         if len(set(places)) == 3
     )
-    assert distance(count(choose_split(simple(*sizes), fractions, seed).footprints)) <= best + 0.0051
+    assert distance(count(assign_split(simple(*sizes), fractions, seed).footprints)) <= best + 0.0051
 
 
 def test_activations_joined_by_a_chain_of_shared_ground_stay_together() -> None:
     chain = [Footprint(name=f"c{n}", activation=f"C{n}", bounds=(n * 0.9, 50, n * 0.9 + 1, 51)) for n in range(6)]
-    chosen = choose_split([*chain, *simple(3, 3)], (0.5, 0.25, 0.25))
+    chosen = assign_split([*chain, *simple(3, 3)], (0.5, 0.25, 0.25))
     assert {one.split for one in chosen.footprints[:6]} == {"train"}
     assert count(chosen.footprints) == [6, 3, 3]
     assert chosen.num_groups == 3
@@ -116,7 +116,7 @@ def test_burned_pixels_are_split_where_they_are_asked_for() -> None:
     large = simple(1, burned=70)
     small = [Footprint(name=f"s{n}", activation=f"S{n}", bounds=(n * 2, -5, n * 2 + 1, -4), burned=5) for n in range(6)]
     burned = defaultdict(int)
-    for one in choose_split([*large, *small], (0.7, 0.15, 0.15), by="burned").footprints:
+    for one in assign_split([*large, *small], (0.7, 0.15, 0.15), by="burned").footprints:
         burned[one.split] += one.burned or 0
     assert burned == {"train": 70, "val": 15, "test": 15}
 
@@ -127,21 +127,21 @@ def test_of_equally_near_splits_by_tiles_the_one_with_fire_everywhere_is_taken()
         for n in range(40)
     ]
     for seed in range(5):
-        chosen = choose_split(footprints, (0.6, 0.2, 0.2), seed).footprints
+        chosen = assign_split(footprints, (0.6, 0.2, 0.2), seed).footprints
         assert count(chosen) == [24, 8, 8]
         assert [sum(one.burned or 0 for one in chosen if one.split == split) for split in SPLITS] == [600, 200, 200]
 
 
 def test_large_fires_come_to_validation_and_test_as_well() -> None:
     footprints = simple(10, 10, *[1] * 100)
-    splits = {choose_split(footprints, seed=seed).footprints[0].split for seed in range(30)}
+    splits = {assign_split(footprints, seed=seed).footprints[0].split for seed in range(30)}
     assert splits == {"train", "val", "test"}
 
 
 def test_two_fractions_leave_test_empty() -> None:
     for fractions in ((0.8, 0.2), (0.8, 0.2, 0.0)):
-        assert count(choose_split(simple(*[1] * 10), fractions).footprints) == [8, 2, 0]
-    assert count(choose_split(simple(50, 1), (0.5, 0.5, 0.0)).footprints) in ([50, 1, 0], [1, 50, 0])
+        assert count(assign_split(simple(*[1] * 10), fractions).footprints) == [8, 2, 0]
+    assert count(assign_split(simple(50, 1), (0.5, 0.5, 0.0)).footprints) in ([50, 1, 0], [1, 50, 0])
 
 
 @pytest.mark.parametrize(
@@ -150,21 +150,21 @@ def test_two_fractions_leave_test_empty() -> None:
 )
 def test_fractions_that_cannot_be_are_refused(fractions: tuple[float, ...]) -> None:
     with pytest.raises(SettingError, match="fractions"):
-        choose_split(simple(1, 1, 1), fractions)
+        assign_split(simple(1, 1, 1), fractions)
 
 
 def test_fewer_groups_than_splits_are_refused() -> None:
     with pytest.raises(FiresegError, match="3 splits, but 2 group"):
-        choose_split(simple(4, 4))
+        assign_split(simple(4, 4))
 
 
 def test_burned_pixels_that_nobody_counted_cannot_be_split() -> None:
     with pytest.raises(SettingError, match="split by tiles"):
-        choose_split(simple(1, 1, 1, burned=0), by="burned")
+        assign_split(simple(1, 1, 1, burned=0), by="burned")
 
 
 def test_the_table_says_what_was_wanted_and_what_came() -> None:
-    lines = choose_split(simple(7, 2, 1), (0.7, 0.2, 0.1)).as_table().splitlines()
+    lines = assign_split(simple(7, 2, 1), (0.7, 0.2, 0.1)).as_table().splitlines()
     assert lines[0] == "10 tiles in 3 groups that share no ground, split by number of tiles"
     assert lines[2].split() == ["train", "70.0%", "7", "(70.0%)", "1", "7", "(70.0%)"]
     assert lines[4].split() == ["test", "10.0%", "1", "(10.0%)", "1", "1", "(10.0%)"]
@@ -176,8 +176,8 @@ def test_the_real_tiles_are_split_without_a_leak_within_half_a_percent_of_the_fr
     root = os.environ.get("FIRESEG_REAL_DATA")
     if not root:
         pytest.skip("FIRESEG_REAL_DATA is not set")
-    footprints = read_metadata(Path(root) / "cems" / "csv_files" / "satelliteData.csv")
-    chosen = choose_split(footprints, (0.7, 0.15, 0.15), 0)
+    footprints = read_footprints(Path(root) / "cems" / "csv_files" / "satelliteData.csv")
+    chosen = assign_split(footprints, (0.7, 0.15, 0.15), 0)
     assert audit(chosen.footprints).is_clean
     assert chosen.num_groups == 136
     assert [part / 559 for part in count(chosen.footprints)] == pytest.approx([0.7, 0.15, 0.15], abs=0.005)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fireseg.errors import FiresegError
-from fireseg.runs import open_trained
+from fireseg.runs import load_trained_model
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.load import read_checkpoint
 from tests.data.look_alike_tiles import make_reflectance, write_raster
@@ -50,7 +50,7 @@ def canary(tmp_path: Path) -> Path:
 def refuse(path: Path) -> str:
     """The one clear line that names the file."""
     with pytest.raises(FiresegError) as caught:
-        open_trained(path, device="cpu")
+        load_trained_model(path, device="cpu")
     (fault,) = caught.value.faults
     assert fault.startswith(f"{path}: ")
     assert len(fault.splitlines()) == 1
@@ -138,7 +138,7 @@ def test_an_encoder_is_not_fetched_from_anywhere(hull: dict[str, Any], encoder: 
 
 def test_weights_that_the_settings_name_are_not_read(content: dict[str, Any], tmp_path: Path) -> None:
     content["config"]["model"]["weights"] = str(tmp_path / "gone.pt")
-    assert open_trained(save(tmp_path / "best_model.pt", content), device="cpu").epoch == 3
+    assert load_trained_model(save(tmp_path / "best_model.pt", content), device="cpu").epoch == 3
 
 
 class _Bomb:
@@ -185,9 +185,9 @@ def test_code_in_the_archive_is_refused(tmp_path: Path) -> None:
 
 def test_a_config_json_that_was_made_up_is_not_read(content: dict[str, Any], tmp_path: Path, canary: Path) -> None:
     run = write_run(tmp_path / "run", content=content)
-    whole = open_trained(run.path, device="cpu")
+    whole = load_trained_model(run.path, device="cpu")
     run.config.write_text(json.dumps({key: command(canary) for key in content["config"]}))
-    again = open_trained(run.path, device="cpu")
+    again = load_trained_model(run.path, device="cpu")
     assert again.settings == whole.settings
     assert not canary.exists()
 
@@ -249,7 +249,7 @@ def test_what_does_not_hang_together_is_one_clear_line(
 ) -> None:
     craft(hull)
     with pytest.raises(FiresegError) as caught:
-        open_trained(save(tmp_path / "best_model.pt", hull), device="cpu")
+        load_trained_model(save(tmp_path / "best_model.pt", hull), device="cpu")
     assert f"best_model.pt: {words}" in str(caught.value) or words in caught.value.faults[0]
     assert len(caught.value.faults) <= 8
     assert all(fault.startswith(f"{tmp_path / 'best_model.pt'}: ") for fault in caught.value.faults)

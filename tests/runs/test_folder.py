@@ -57,10 +57,10 @@ def test_rows_after_an_epoch_can_be_cut(tmp_path: Path):
 
 def test_facts_are_laid_over_those_that_are_there(tmp_path: Path):
     folder = RunFolder(tmp_path)
-    folder.write_facts({"host": "a", "weights": {"source": "none"}})
-    folder.write_facts({"host": "b"})
+    folder.write_provenance({"host": "a", "weights": {"source": "none"}})
+    folder.write_provenance({"host": "b"})
 
-    assert folder.read_facts() == {"host": "b", "weights": {"source": "none"}}
+    assert folder.read_provenance() == {"host": "b", "weights": {"source": "none"}}
 
 
 def test_a_folder_belongs_to_one_process_and_is_swept_of_broken_off_files(tmp_path: Path):

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from fireseg import config
 from fireseg.errors import SettingError
 from fireseg.model import FireSegmentationModel
-from fireseg.runs import Calibration, open_trained, write_calibration
+from fireseg.runs import Calibration, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
 from tests.look_alike_run import FINGERPRINT, make_checkpoint, make_settings, write_run
 
@@ -49,7 +49,7 @@ def calibrate(folder: RunFolder, sha256: str) -> Calibration:
 
 
 def test_a_run_comes_back_as_it_was_kept(run: RunFolder, content: dict[str, Any]) -> None:
-    trained = open_trained(run.path, device="cpu")
+    trained = load_trained_model(run.path, device="cpu")
     best = run.checkpoints / "best_model.pt"
     assert trained.checkpoint == best
     assert (trained.sha256, trained.epoch, trained.fingerprint) == (digest(best), 3, FINGERPRINT)
@@ -65,8 +65,8 @@ def test_a_run_comes_back_as_it_was_kept(run: RunFolder, content: dict[str, Any]
 
 
 def test_a_path_may_be_a_text_or_a_checkpoint_of_the_run(run: RunFolder) -> None:
-    whole = open_trained(str(run.path), device="cpu")
-    file = open_trained(run.checkpoints / "best_model.pt", device="cpu")
+    whole = load_trained_model(str(run.path), device="cpu")
+    file = load_trained_model(run.checkpoints / "best_model.pt", device="cpu")
     assert whole.checkpoint == file.checkpoint
     assert file.folder is not None
     assert file.folder.path == run.path
@@ -75,7 +75,7 @@ def test_a_path_may_be_a_text_or_a_checkpoint_of_the_run(run: RunFolder) -> None
 def test_a_run_that_was_moved_is_opened_like_any_other(run: RunFolder, tmp_path: Path) -> None:
     moved = tmp_path / "else where"
     run.path.rename(moved)
-    trained = open_trained(moved, device="cpu")
+    trained = load_trained_model(moved, device="cpu")
     assert trained.folder is not None
     assert trained.folder.path == moved
 
@@ -83,7 +83,7 @@ def test_a_run_that_was_moved_is_opened_like_any_other(run: RunFolder, tmp_path:
 def test_a_checkpoint_on_its_own_belongs_to_no_run(run: RunFolder, tmp_path: Path) -> None:
     calibrate(run, digest(run.checkpoints / "best_model.pt"))
     shutil.copy(run.checkpoints / "best_model.pt", tmp_path / "copied.pt")
-    trained = open_trained(tmp_path / "copied.pt", device="cpu")
+    trained = load_trained_model(tmp_path / "copied.pt", device="cpu")
     assert (trained.folder, trained.calibration) == (None, None)
 
 
@@ -95,10 +95,10 @@ def test_of_the_state_of_a_training_the_running_mean_is_what_was_validated(tmp_p
     kept = {key: value.clone() for key, value in mean.module.state_dict().items()}
     state = make_checkpoint(settings, seed=1) | {"optimizer": {}, "mean": mean.state_dict()}
     run = write_run(tmp_path, content=state)
-    loaded = open_trained(run.path, device="cpu").model.state_dict()
+    loaded = load_trained_model(run.path, device="cpu").model.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in kept.items())
     torch.save(state | {"mean": None}, run.checkpoints / "best_model.pt")
-    loaded = open_trained(run.path, device="cpu").model.state_dict()
+    loaded = load_trained_model(run.path, device="cpu").model.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state["model"].items())
 
 
@@ -108,9 +108,9 @@ def test_a_calibration_goes_with_the_checkpoint_that_it_was_chosen_for(
     best, final = run.checkpoints / "best_model.pt", run.checkpoints / "final_model.pt"
     calibration = calibrate(run, digest(best))
     torch.save(torch.load(best, weights_only=True) | {"epoch": 4}, final)
-    assert open_trained(run.path, device="cpu").calibration == calibration
+    assert load_trained_model(run.path, device="cpu").calibration == calibration
     assert caplog.records == []
-    assert open_trained(final, device="cpu").calibration is None
+    assert load_trained_model(final, device="cpu").calibration is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(
@@ -121,9 +121,9 @@ def test_a_calibration_goes_with_the_checkpoint_that_it_was_chosen_for(
 def test_threads_are_set_only_where_asked_for(run: RunFolder) -> None:
     before = torch.get_num_threads()
     try:
-        open_trained(run.path, device="cpu")
+        load_trained_model(run.path, device="cpu")
         assert torch.get_num_threads() == before
-        open_trained(run.path, device="cpu", threads=before + 1)
+        load_trained_model(run.path, device="cpu", threads=before + 1)
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
@@ -132,7 +132,7 @@ def test_threads_are_set_only_where_asked_for(run: RunFolder) -> None:
 def test_a_device_that_is_not_there_is_said(run: RunFolder) -> None:
     name = "mps" if not torch.backends.mps.is_available() else "cuda"
     with pytest.raises(SettingError, match=f"engine.device: {name}, but torch finds none"):
-        open_trained(run.path, device=name)
+        load_trained_model(run.path, device=name)
 
 
 def test_a_run_that_mlflow_keeps_is_opened_by_its_address(
@@ -149,6 +149,6 @@ def test_a_run_that_mlflow_keeps_is_opened_by_its_address(
     tracker.artifact(best, "checkpoints")
     tracker.artifact(run.calibration)
     tracker.finish("FINISHED")
-    trained = open_trained(f"runs:/{tracker.run_ids['mlflow']}", device="cpu")
+    trained = load_trained_model(f"runs:/{tracker.run_ids['mlflow']}", device="cpu")
     assert trained.checkpoint.is_relative_to(tmp_path / "cache")
     assert (trained.sha256, trained.folder, trained.calibration) == (digest(best), None, calibration)

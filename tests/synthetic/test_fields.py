@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.synthetic.noise import Fields, blur, coarsen, ramp, refine
+from fireseg.synthetic.noise import RandomFields, blur, coarsen, ramp, refine
 
 
 def test_a_field_has_mean_zero_and_spread_one_over_many_draws() -> None:
-    fields = Fields((0,), 64, 64)
+    fields = RandomFields((0,), 64, 64)
     many = np.stack([fields(6, 3.2) for _ in range(60)])
     assert abs(many.mean()) < 0.05
     assert many.std() == pytest.approx(1, abs=0.05)
 
 
 def test_the_left_edge_of_a_field_knows_nothing_of_its_right_one() -> None:
-    fields = Fields((1,), 64, 64)
+    fields = RandomFields((1,), 64, 64)
     many = np.stack([fields(8, 3.2) for _ in range(200)])
     across = (many[:, :, 0] * many[:, :, -1]).mean()
     beside = (many[:, :, 0] * many[:, :, 1]).mean()
@@ -27,7 +27,7 @@ def test_the_left_edge_of_a_field_knows_nothing_of_its_right_one() -> None:
 
 
 def test_the_same_key_draws_the_same_fields_and_another_key_others() -> None:
-    first, again, other = (Fields(key, 16, 24)(4) for key in ((3, 1), (3, 1), (3, 2)))
+    first, again, other = (RandomFields(key, 16, 24)(4) for key in ((3, 1), (3, 1), (3, 2)))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 

@@ -20,7 +20,7 @@ import rasterio
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import audit
-from fireseg.prepare.duplicates import TileLooker
+from fireseg.prepare.inspect import FingerprintTask
 from fireseg.synthetic.scene import make_scene
 from fireseg.synthetic.tiles import TileJob, cut_off, draw_habits, make_sample_scene, make_sample_tiles
 from fireseg.tiles.folder import TileFiles
@@ -134,7 +134,7 @@ def test_the_json_says_that_no_satellite_saw_it(tiles: list[TileFiles]) -> None:
 
 
 def test_nothing_is_shared_between_splits(tiles: list[TileFiles]) -> None:
-    look = TileLooker(tiles)
+    look = FingerprintTask(tiles)
     found = [look.cut(number)[0] for number in range(len(tiles))]
     assert audit([footprint for footprint in found if footprint is not None]).is_clean
 

@@ -16,7 +16,7 @@ from fireseg.data.bands import CEMS_BANDS
 from fireseg.evaluate.baseline import normalised_burn_ratio
 from fireseg.synthetic import Scene, get_footprint, get_tile_name, make_scene
 from fireseg.synthetic.landscape import make_land, make_sun
-from fireseg.synthetic.noise import Fields
+from fireseg.synthetic.noise import RandomFields
 from fireseg.synthetic.scene import CLEAR, CLOUD, SHADOW
 
 # Of make_scene(7, 3, height=96, width=80), under NumPy 2. Random numbers of another major version of NumPy may differ.
@@ -140,7 +140,7 @@ def test_no_line_of_blocks_or_tiles_shows_in_a_scene(scenes: list[Scene]) -> Non
 
 def test_the_materials_of_a_pixel_add_up_to_one() -> None:
     for number in range(6):
-        land = make_land(Fields((0, number), 64, 64), make_sun(Fields((1, number), 64, 64)))
+        land = make_land(RandomFields((0, number), 64, 64), make_sun(RandomFields((1, number), 64, 64)))
         np.testing.assert_allclose(sum(land.shares.values()), 1.0)
         assert all(share.min() > -1e-9 for share in land.shares.values())
 

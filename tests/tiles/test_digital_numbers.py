@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from fireseg.data.bands import to_reflectance
 from fireseg.errors import FiresegError
-from fireseg.tiles.radiometry import find_unknown, get_scaling, to_steps
+from fireseg.tiles.radiometry import find_unknown, get_scaling, to_stored
 
 
 def convert(values: np.ndarray, *, offset: float = 0.0, scale: float = 1.0, shift: float = 0.0) -> list[int]:
     """The steps of one band of one row."""
     cube = values[None, None]
     scaling = get_scaling(values.dtype, offset=offset, scales=[scale], shifts=[shift])
-    return to_steps(cube, find_unknown(cube, [None]), scaling)[0, :, 0].tolist()
+    return to_stored(cube, find_unknown(cube, [None]), scaling)[0, :, 0].tolist()
 
 
 def test_float_is_reflectance_rounded_and_clipped() -> None:
@@ -58,7 +58,7 @@ def test_nan_infinity_and_nodata_in_one_band_make_a_pixel_unknown() -> None:
     values[0, 0, 1], values[1, 0, 2], values[0, 0, 3] = np.nan, -np.inf, -9999.0
     unknown = find_unknown(values, [-9999.0, None])
     assert unknown.tolist() == [[False, True, True, True, False]]
-    steps = to_steps(values, unknown, get_scaling(values.dtype, scales=[1.0] * 2, shifts=[0.0] * 2))
+    steps = to_stored(values, unknown, get_scaling(values.dtype, scales=[1.0] * 2, shifts=[0.0] * 2))
     assert steps[0].tolist() == [[5000, 5000], [0, 0], [0, 0], [0, 0], [5000, 5000]]
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.tiles.masks import MaskKind, settle_mask
+from fireseg.tiles.masks import MaskKind, normalize_mask
 
 
 def test_a_delineation_keeps_its_values_and_255() -> None:
-    mask, flags = settle_mask(np.array([[0, 1, 255]], np.uint8), "DEL", None)
+    mask, flags = normalize_mask(np.array([[0, 1, 255]], np.uint8), "DEL", None)
     assert (mask.tolist(), mask.dtype, flags) == ([[0, 1, 255]], np.uint8, [])
 
 
@@ -25,31 +25,31 @@ def test_a_delineation_keeps_its_values_and_255() -> None:
 )
 def test_values_that_mean_nothing_are_refused(kind: MaskKind, values: list[int], came: str) -> None:
     with pytest.raises(FiresegError, match=came):
-        settle_mask(np.array([values], np.uint8), kind, None)
+        normalize_mask(np.array([values], np.uint8), kind, None)
 
 
 def test_fractions_are_refused() -> None:
     with pytest.raises(FiresegError, match=r"value 0\.5, but DEL"):
-        settle_mask(np.array([[0.0, 0.5]], np.float32), "DEL", None)
+        normalize_mask(np.array([[0.0, 0.5]], np.float32), "DEL", None)
 
 
 def test_nan_and_nodata_are_unknown() -> None:
-    mask, _ = settle_mask(np.array([[0.0, 1.0, np.nan, -1.0]], np.float32), "DEL", -1.0)
+    mask, _ = normalize_mask(np.array([[0.0, 1.0, np.nan, -1.0]], np.float32), "DEL", -1.0)
     assert mask.tolist() == [[0, 1, 255, 255]]
-    assert settle_mask(np.array([[3, -9999]], np.int16), "GRA", -9999.0)[0].tolist() == [[3, 255]]
-    assert settle_mask(np.array([[3, 200]], np.uint8), "CM", 200.0)[0].tolist() == [[3, 255]]
+    assert normalize_mask(np.array([[3, -9999]], np.int16), "GRA", -9999.0)[0].tolist() == [[3, 255]]
+    assert normalize_mask(np.array([[3, 200]], np.uint8), "CM", 200.0)[0].tolist() == [[3, 255]]
 
 
 def test_a_nodata_tag_that_a_type_cannot_hold_changes_nothing() -> None:
-    assert settle_mask(np.array([[0, 1]], np.uint8), "DEL", -9999.0)[0].tolist() == [[0, 1]]
+    assert normalize_mask(np.array([[0, 1]], np.uint8), "DEL", -9999.0)[0].tolist() == [[0, 1]]
 
 
 def test_a_nodata_tag_that_is_a_class_is_taken_for_the_class_and_flagged() -> None:
-    mask, flags = settle_mask(np.array([[0, 1]], np.uint8), "DEL", 0.0)
+    mask, flags = normalize_mask(np.array([[0, 1]], np.uint8), "DEL", 0.0)
     assert mask.tolist() == [[0, 1]]
     assert "nodata tag 0 is also a value of DEL" in flags[0]
 
 
 def test_a_delineation_of_0_and_255_only_is_flagged() -> None:
-    _, (flag,) = settle_mask(np.array([[0, 255, 255]], np.uint8), "DEL", None)
+    _, (flag,) = normalize_mask(np.array([[0, 255, 255]], np.uint8), "DEL", None)
     assert flag.startswith("no pixel is 1, but 2 are 255")

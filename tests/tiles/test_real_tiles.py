@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 from fireseg.data.bands import BAND_NAMES
-from fireseg.prepare.tiling import Patch, cut_patches, settle_labels
+from fireseg.prepare.tiling import Patch, cut_patches, mask_labels
 from fireseg.tiles.reader import Tile, read_tile, search_tiles
 from tests.data.cems_overlay import overlay_cems
 from tests.data.look_alike_tiles import write_raster
@@ -37,7 +37,7 @@ def cems(real: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tile
 
 
 def cut_all(tile: Tile, *, stride: int, is_once: bool) -> list[Patch]:
-    labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
+    labels = mask_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
     return list(cut_patches(tile.image, labels, size=256, stride=stride, is_once=is_once))
 
 
@@ -66,7 +66,7 @@ def test_delineation_and_grading_disagree_as_counted(
     cems: dict[str, Tile], name: str, graded_only: int, delineated_only: int
 ) -> None:
     tile = cems[name]
-    labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown, disagreement="ignore")
+    labels = mask_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown, disagreement="ignore")
     assert labels.disagreements == (graded_only, delineated_only)
     known = (labels.delineation != 255) & (labels.grading != 255)
     assert ((labels.delineation[known] > 0) == (labels.grading[known] > 0)).all()
@@ -120,7 +120,7 @@ def test_every_label_of_the_fires_of_validation_counts_once(real: Path) -> None:
     counts = np.zeros(2, np.int64)
     for files in search_tiles(real / "california" / "val").tiles:
         tile = read_tile(files, CALIFORNIA_BANDS)
-        labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
+        labels = mask_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
         for patch in cut_patches(tile.image, labels, size=128, stride=128, is_once=True):
             counts += patch.facts.delineated
     assert counts.tolist() == [39_517 + 46_351 + 44_084, 11_108 + 4_274 + 6_541]

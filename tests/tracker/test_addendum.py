@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fireseg.tracker import add_to_run, create_mlflow_tracker
+from fireseg.tracker import create_mlflow_tracker, log_to_existing_run
 from fireseg.tracker.mlflow_store import open_store
 from fireseg.tracker.protocol import Status
 from tests.tracker.service import begin, find_free_port
@@ -34,7 +34,7 @@ def test_readings_and_files_are_added_and_the_end_stays_the_end(
     (tmp_path / "evaluation_test.json").write_text("{}")
     metrics = {"test/fire_iou": 0.8, "test/iou_destroyed": math.nan, "test/iou_high": None}
     files = [tmp_path / "evaluation_test.json"]
-    add_to_run(store, run_ids, metrics=metrics, step=3, artifacts=files, folder="evaluation")
+    log_to_existing_run(store, run_ids, metrics=metrics, step=3, artifacts=files, folder="evaluation")
     run = open_store(store).get_run(run_ids["mlflow"])
     assert (run.info.status, run.info.end_time) == (status, before.end_time)
     assert run.data.metrics == {"val/fire_iou": 0.5, "test/fire_iou": 0.8}
@@ -46,14 +46,14 @@ def test_readings_and_files_are_added_and_the_end_stays_the_end(
 def test_the_same_evaluation_again_is_there_once_and_another_is_told(store: str) -> None:
     run_ids = make_ended(store)
     for score in (0.8, 0.8, 0.7):
-        add_to_run(store, run_ids, metrics={"test/fire_iou": score}, step=3)
+        log_to_existing_run(store, run_ids, metrics={"test/fire_iou": score}, step=3)
     history = open_store(store).get_metric_history(run_ids["mlflow"], "test/fire_iou")
     assert [(metric.step, metric.value) for metric in history] == [(3, 0.8), (3, 0.7)]
 
 
 def test_more_readings_than_fit_one_call_all_arrive(store: str) -> None:
     run_ids = make_ended(store)
-    add_to_run(store, run_ids, metrics={f"test/{number}": float(number) for number in range(150)}, step=3)
+    log_to_existing_run(store, run_ids, metrics={f"test/{number}": float(number) for number in range(150)}, step=3)
     assert len(open_store(store).get_run(run_ids["mlflow"]).data.metrics) == 151
 
 
@@ -62,7 +62,7 @@ def test_a_run_that_is_not_there_is_one_warning(store: str, caplog: pytest.LogCa
     open_store(store).delete_run(gone["mlflow"])
     for run_ids in (gone, {"mlflow": "0" * 32}):
         caplog.clear()
-        add_to_run(store, run_ids, metrics={"test/fire_iou": 0.8}, step=3)
+        log_to_existing_run(store, run_ids, metrics={"test/fire_iou": 0.8}, step=3)
         (warning,) = list_warnings(caplog)
         assert warning.startswith(f"MLflow at {store}: nothing could be added to run {run_ids['mlflow']} (")
         assert "\n" not in warning
@@ -75,7 +75,7 @@ def test_a_store_that_is_not_there_is_one_warning_and_is_not_made(
     monkeypatch.chdir(tmp_path)
     for uri in (None, f"http://127.0.0.1:{find_free_port()}", "mlruns"):
         caplog.clear()
-        add_to_run(uri, {"mlflow": "0" * 32}, metrics={"test/fire_iou": 0.8}, step=3)
+        log_to_existing_run(uri, {"mlflow": "0" * 32}, metrics={"test/fire_iou": 0.8}, step=3)
         (warning,) = list_warnings(caplog)
         assert "nothing could be added" in warning
     assert list(tmp_path.iterdir()) == []
@@ -85,19 +85,19 @@ def test_a_file_that_cannot_be_kept_is_one_warning(
     store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_ids = make_ended(store)
-    add_to_run(store, run_ids, metrics={"test/fire_iou": 0.8}, step=3, artifacts=[tmp_path / "none.html"])
+    log_to_existing_run(store, run_ids, metrics={"test/fire_iou": 0.8}, step=3, artifacts=[tmp_path / "none.html"])
     assert "No such file" in list_warnings(caplog)[0]
     assert open_store(store).get_run(run_ids["mlflow"]).data.metrics["test/fire_iou"] == 0.8
 
 
 def test_a_run_of_wandb_is_left_alone_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="fireseg"):
-        add_to_run(None, {"wandb": "ab12"}, metrics={"test/fire_iou": 0.8}, step=3)
+        log_to_existing_run(None, {"wandb": "ab12"}, metrics={"test/fire_iou": 0.8}, step=3)
     assert [record.getMessage() for record in caplog.records] == [
         "W&B: run ab12 is left as it is; the results stay in the run folder"
     ]
 
 
 def test_an_untracked_run_is_told_nowhere(caplog: pytest.LogCaptureFixture) -> None:
-    add_to_run("http://127.0.0.1:9", {}, metrics={"test/fire_iou": 0.8}, step=3)
+    log_to_existing_run("http://127.0.0.1:9", {}, metrics={"test/fire_iou": 0.8}, step=3)
     assert caplog.records == []

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from fireseg.errors import FiresegError
-from fireseg.tracker import Tracker, create_mlflow_tracker, fetch_artifact
+from fireseg.tracker import Tracker, create_mlflow_tracker, download_artifact
 from fireseg.tracker.mlflow_store import open_store
 from tests.tracker.service import Server, begin, find_free_port
 
@@ -47,7 +47,7 @@ def test_a_run_gives_its_best_checkpoint_and_its_calibration_as_in_a_run_folder(
     run_id = make_run(store).run_ids["mlflow"]
     (tmp_path / "calibration.json").write_text("{}")
     open_store(store).log_artifact(run_id, str(tmp_path / "calibration.json"))
-    path = fetch_artifact(f"runs:/{run_id}", tracking_uri=store)
+    path = download_artifact(f"runs:/{run_id}", tracking_uri=store)
     assert (path.read_text(), path.name, path.parent.name) == ("weights", "best_model.pt", "checkpoints")
     assert path.is_relative_to(cache / "fireseg" / "mlflow")
     assert (path.parent.parent / "calibration.json").read_text() == "{}"
@@ -60,9 +60,9 @@ def test_a_run_gives_its_best_checkpoint_and_its_calibration_as_in_a_run_folder(
 def test_folders_and_files_of_a_run_may_be_named(store: str, make_run: MakeRun) -> None:
     run_id = make_run(store, "epoch 5", name="checkpoint_epoch_5.pt").run_ids["mlflow"]
     uri = f"runs:/{run_id}/checkpoints"
-    assert fetch_artifact(f"{uri}/checkpoint_epoch_5.pt", tracking_uri=store).read_text() == "epoch 5"
+    assert download_artifact(f"{uri}/checkpoint_epoch_5.pt", tracking_uri=store).read_text() == "epoch 5"
     with pytest.raises(FiresegError, match=r"no best_model\.pt in it, only checkpoints/checkpoint_epoch_5\.pt; name"):
-        fetch_artifact(uri, tracking_uri=store)
+        download_artifact(uri, tracking_uri=store)
 
 
 def test_the_store_is_the_one_of_the_environment_where_none_is_named(
@@ -70,18 +70,18 @@ def test_the_store_is_the_one_of_the_environment_where_none_is_named(
 ) -> None:
     run_id = make_run(store).run_ids["mlflow"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    assert fetch_artifact(f"runs:/{run_id}").read_text() == "weights"
+    assert download_artifact(f"runs:/{run_id}").read_text() == "weights"
 
 
 def test_an_ended_run_is_fetched_once_and_its_calibration_each_time(
     store: str, make_run: MakeRun, tmp_path: Path
 ) -> None:
     run_id = make_run(store).run_ids["mlflow"]
-    first = fetch_artifact(f"runs:/{run_id}", tracking_uri=store)
+    first = download_artifact(f"runs:/{run_id}", tracking_uri=store)
     fetched = first.stat().st_mtime_ns, first.stat().st_ino
     (tmp_path / "calibration.json").write_text('{"new": 1}')
     open_store(store).log_artifact(run_id, str(tmp_path / "calibration.json"))
-    again = fetch_artifact(f"runs:/{run_id}", tracking_uri=store)
+    again = download_artifact(f"runs:/{run_id}", tracking_uri=store)
     assert (again, again.stat().st_mtime_ns, again.stat().st_ino) == (first, *fetched)
     assert (again.parent.parent / "calibration.json").read_text() == '{"new": 1}'
 
@@ -89,14 +89,14 @@ def test_an_ended_run_is_fetched_once_and_its_calibration_each_time(
 def test_a_run_that_went_on_gives_its_new_checkpoint(store: str, make_run: MakeRun, tmp_path: Path) -> None:
     first = make_run(store)
     uri = f"runs:/{first.run_ids['mlflow']}"
-    fetch_artifact(uri, tracking_uri=store)
+    download_artifact(uri, tracking_uri=store)
     second = begin(create_mlflow_tracker(uri=store), run_ids=first.run_ids)
     keep(second, tmp_path / "best_model.pt", "better", "checkpoints")
-    assert fetch_artifact(uri, tracking_uri=store).read_text() == "better"
+    assert download_artifact(uri, tracking_uri=store).read_text() == "better"
     keep(second, tmp_path / "best_model.pt", "the best", "checkpoints")
-    assert fetch_artifact(uri, tracking_uri=store).read_text() == "the best"
+    assert download_artifact(uri, tracking_uri=store).read_text() == "the best"
     second.finish("FINISHED")
-    assert fetch_artifact(uri, tracking_uri=store).read_text() == "the best"
+    assert download_artifact(uri, tracking_uri=store).read_text() == "the best"
 
 
 def test_a_registered_model_is_found_by_version_alias_and_as_the_latest(store: str, make_run: MakeRun) -> None:
@@ -108,7 +108,7 @@ def test_a_registered_model_is_found_by_version_alias_and_as_the_latest(store: s
         client.create_model_version("fire seg", f"{root}{deep}", run_id)
     client.set_registered_model_alias("fire seg", "champion", "2")
     texts = {
-        suffix: fetch_artifact(f"models:/fire seg{suffix}", tracking_uri=store).read_text()
+        suffix: download_artifact(f"models:/fire seg{suffix}", tracking_uri=store).read_text()
         for suffix in ("/1", "/2", "/3", "@champion", "/latest", "/1/checkpoints", "@champion/best_model.pt")
     }
     assert texts == {
@@ -125,7 +125,7 @@ def test_a_registered_model_is_found_by_version_alias_and_as_the_latest(store: s
 def test_a_run_without_a_checkpoint_is_said(store: str) -> None:
     tracker = begin(create_mlflow_tracker(uri=store))
     with pytest.raises(FiresegError, match=r"runs:/\w+: no best_model.pt in it; name a run"):
-        fetch_artifact(f"runs:/{tracker.run_ids['mlflow']}", tracking_uri=store)
+        download_artifact(f"runs:/{tracker.run_ids['mlflow']}", tracking_uri=store)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_run_without_a_checkpoint_is_said(store: str) -> None:
 )
 def test_what_mlflow_has_not_is_one_clear_line(store: str, uri: str) -> None:
     with pytest.raises(FiresegError, match=f"^{uri}: MLflow at sqlite:.* does not give it") as caught:
-        fetch_artifact(uri, tracking_uri=store)
+        download_artifact(uri, tracking_uri=store)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -142,12 +142,12 @@ def test_what_mlflow_has_not_is_one_clear_line(store: str, uri: str) -> None:
 )
 def test_a_name_that_cannot_be_is_refused_with_those_that_can(store: str, uri: str) -> None:
     with pytest.raises(FiresegError, match=f"^{uri}: names nothing that MLflow keeps; write it as runs:/<id>"):
-        fetch_artifact(uri, tracking_uri=store)
+        download_artifact(uri, tracking_uri=store)
 
 
 def test_a_question_makes_no_store(tmp_path: Path) -> None:
     with pytest.raises(FiresegError, match=r"none\.db: no such MLflow store; .*MLFLOW_TRACKING_URI"):
-        fetch_artifact("runs:/1", tracking_uri=f"sqlite:///{tmp_path / 'none.db'}")
+        download_artifact("runs:/1", tracking_uri=f"sqlite:///{tmp_path / 'none.db'}")
     assert not list(tmp_path.glob("none*"))
 
 
@@ -156,21 +156,21 @@ def test_a_server_that_is_away_is_one_clear_line_at_once() -> None:
     with pytest.raises(
         FiresegError, match=rf"runs:/1: MLflow at {uri} does not give it \(Connection refused\); "
     ) as caught:
-        fetch_artifact("runs:/1", tracking_uri=uri)
+        download_artifact("runs:/1", tracking_uri=uri)
     assert len(str(caught.value).splitlines()) == 1
     assert time.monotonic() - began < 5
 
 
 def test_the_artifacts_of_a_server_need_one(store: str) -> None:
     with pytest.raises(FiresegError, match=r"^mlflow-artifacts:/0/a: MLflow at sqlite:.* does not give it"):
-        fetch_artifact("mlflow-artifacts:/0/a", tracking_uri=store)
+        download_artifact("mlflow-artifacts:/0/a", tracking_uri=store)
 
 
 def test_a_cache_that_cannot_be_written_is_said(store: str, make_run: MakeRun, cache: Path) -> None:
     run_id = make_run(store).run_ids["mlflow"]
     cache.write_text("no folder")
     with pytest.raises(FiresegError, match="cannot be written"):
-        fetch_artifact(f"runs:/{run_id}", tracking_uri=store)
+        download_artifact(f"runs:/{run_id}", tracking_uri=store)
 
 
 def test_a_server_gives_runs_models_and_bare_artifacts(server: Server, make_run: MakeRun, tmp_path: Path) -> None:
@@ -184,6 +184,6 @@ def test_a_server_gives_runs_models_and_bare_artifacts(server: Server, make_run:
     client.create_registered_model("served")
     client.create_model_version("served", f"{root}/checkpoints", run_id)
     for uri in (f"runs:/{run_id}", root, f"{root}/checkpoints/best_model.pt", "models:/served/1"):
-        path = fetch_artifact(uri, tracking_uri=server.uri)
+        path = download_artifact(uri, tracking_uri=server.uri)
         assert path.read_text() == "served"
         assert (path.parent.parent / "calibration.json").read_text() == "{}"

@@ -40,7 +40,7 @@ def test_missing_patches_end_with_one_and_what_to_do(tmp_path: Path):
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]], ids=["help", "cfg_job"])
 def test_questions_are_answered_without_heavy_imports(flags: list[str], tmp_path: Path):
     program = (
-        "import sys; from fireseg.train import main\n"
+        "import sys; from fireseg.train.cli import main\n"
         "try: main()\n"
         "finally: print([n for n in ('torch', 'segmentation_models_pytorch', 'albumentations', 'mlflow')"
         " if n in sys.modules], file=sys.stderr)"

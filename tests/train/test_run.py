@@ -91,7 +91,7 @@ def test_config_json_is_enough_to_build_the_model_again(run: Run):
 
 
 def test_the_run_records_what_it_was_made_of(run: Run):
-    facts = run().read_facts()
+    facts = run().read_provenance()
 
     assert {"versions", "git_commit", "host", "data", "weights"} <= set(facts)
     assert len(facts["data"]["mean"]) == 7
@@ -138,7 +138,7 @@ def test_a_warm_start_takes_the_weights_and_says_that_the_head_is_new(
     encoder = next(name for name in old if "encoder" in name and old[name].dim() == 4)
     torch.testing.assert_close(old[encoder], new[encoder])
     assert "head" in said.text
-    assert len(after.read_facts()["weights"]["sha256"]) == 64
+    assert len(after.read_provenance()["weights"]["sha256"]) == 64
 
 
 def test_a_run_is_not_resumed_on_other_data(run: Run, make_patches: Callable[..., Path], tmp_path: Path):
