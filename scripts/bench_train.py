@@ -77,7 +77,7 @@ def build(folder: Path, options: argparse.Namespace) -> Training:
         f"tracker.uri=sqlite:///{folder / 'mlflow.db'}",
     ]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        settings = config.settle(compose("train", overrides), overrides)
+        settings = config.finalize(compose("train", overrides), overrides)
     run = RunFolder.create(folder, "run")
     run.write_config(settings)
     training = build_training(settings, run, ResumePoint(None, None, None))

@@ -20,7 +20,7 @@ def make_settings(*overrides: str) -> dict[str, Any]:
     """Settings of a run as they stand in a checkpoint."""
     typed = [*QUICK, *overrides]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        return config.settle(compose("train", typed), typed)
+        return config.finalize(compose("train", typed), typed)
 
 
 def make_checkpoint(settings: dict[str, Any], *, seed: int = 0, epoch: int = 3) -> dict[str, Any]:

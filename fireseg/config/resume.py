@@ -1,4 +1,4 @@
-"""Settings made final: those of a new run, or of an old one with the little that may change laid on top."""
+"""Final settings of a run: new ones as composed, or those of an earlier run with the few permitted changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from fireseg.config.overrides import parse
-from fireseg.config.schema import CONF_DIR, RECIPES, check, resolve_all, show, update_targets
+from fireseg.config.resolve import resolve_all
+from fireseg.config.schema import check, format_value
+from fireseg.config.targets import CONF_DIR, RECIPES, update_targets
 from fireseg.errors import FiresegError, SettingError, did_you_mean
 
 CHANGEABLE = (
@@ -26,127 +28,93 @@ CHANGEABLE = (
     "tracker",
     "output_dir",
 )
-"""What a resumed run may do otherwise: where and how long it runs and who is told, but not what it is."""
+"""Settings that may change when a run is resumed: where and how long it runs, and what records it."""
 
-# Where these differ, the weights of the run fit no new model either.
 _SHAPE = ("model.arch", "model.encoder", "model.bands", "model.in_channels", "model.stem", "data.bands")
+"""Settings that decide which weights fit; if they differ, starting from the weights of the run is no way out."""
 
-_NO_PLACE = ("resume", *RECIPES)
-
-_ABSENT = object()
+_MISSING = object()
 
 
-def settle(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """The settings that a run goes by.
-
-    With `resume` they are those of the run that goes on, and only what was typed is laid on top.
+def finalize(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Resolves and checks composed settings; with `resume`, applies the overrides to the settings of that run.
 
     Args:
-        cfg: What Hydra composed.
-        overrides: What was typed, as Hydra keeps it in `hydra.overrides.task`.
+        cfg: Settings composed by Hydra.
+        overrides: Overrides of the command line, as in `hydra.overrides.task`.
 
     Returns:
-        A plain dict, checked: what config.json holds.
+        The content of config.json.
 
     Raises:
-        SettingError: If a setting cannot be; with all faults.
+        SettingError: If a setting is invalid; with all faults.
     """
-    settings, faults = settle_all(cfg, [parse(text) for text in overrides])
+    settings, faults = finalize_all(cfg, [parse(text) for text in overrides])
     if faults:
         raise SettingError(*faults)
     return settings
 
 
-def settle_all(cfg: DictConfig, words: Sequence[Override]) -> tuple[dict[str, Any], list[str]]:
-    """The same, with the faults beside it."""
+def finalize_all(cfg: DictConfig, words: Sequence[Override]) -> tuple[dict[str, Any], list[str]]:
+    """Does the same as `finalize`, but returns the faults instead of raising them."""
     tree, faults = resolve_all(cfg)
     if isinstance(tree.get("resume"), str) and tree["resume"]:
         try:
-            tree, more = _take_up(tree, words)
+            tree, more = _resume(tree, words)
         except FiresegError as error:
             return tree, [*faults, *error.faults]
         return tree, [*faults, *more]
+    # A setting that cannot be resolved is left out of the tree; it is not missing as well.
     unresolved = tuple(f"{fault.partition(':')[0]}: missing" for fault in faults)
     return tree, faults + [fault for fault in check(tree) if not (unresolved and fault.startswith(unresolved))]
 
 
-def read_run_config(path: Path) -> tuple[dict[str, Any], str]:
-    """The settings of a run.
-
-    Args:
-        path: The run's folder, or a checkpoint file of it.
-
-    Returns:
-        The settings, and the file that they were read from.
-
-    Raises:
-        SettingError: If there is no such run, or its settings cannot be read.
-    """
-    if not path.exists():
-        siblings = [beside.name for beside in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise SettingError(f"resume: {path}: no such run folder or checkpoint file{did_you_mean(path.name, siblings)}")
-    if path.is_file():
-        beside = path.resolve().parent.parent / "config.json"
-        in_run = path.resolve().parent.name == "checkpoints" and beside.exists()
-        return (_read_json(beside), str(beside)) if in_run else (_read_checkpoint(path), str(path))
-    if not (path / "config.json").exists():
-        raise SettingError(f"resume: {path} has no config.json; name the folder of a run, or a checkpoint file")
-    return _read_json(path / "config.json"), str(path / "config.json")
-
-
-def _take_up(asked: dict[str, Any], words: Sequence[Override]) -> tuple[dict[str, Any], list[str]]:
-    run = asked["resume"]
-    saved, source = read_run_config(Path(run))
+def _resume(requested: dict[str, Any], words: Sequence[Override]) -> tuple[dict[str, Any], list[str]]:
+    run = requested["resume"]
+    saved, source = _read_run_settings(Path(run))
     saved["resume"] = run
     if faults := check(saved):
         return saved, [f"{source}: {fault}" for fault in faults]
-    settled, refused = copy.deepcopy(saved), {}
-    # A recipe typed again may contradict nothing, but it is the run that says where it goes on and who is told.
-    typed = _find_places(words)
-    recipe = [key for key in asked if key not in ("resume", *typed)] if _names_recipe(words) else []
-    for place in [*typed, *recipe]:
-        before, now = _get(saved, place), _get(asked, place)
-        differences = {} if now is _ABSENT else dict(_compare(before, now, place))
-        wrong = {key: line for key, line in differences.items() if not _is_within(key, CHANGEABLE)}
-        refused |= wrong
-        if differences and not wrong and place not in recipe:
-            _put(settled, place, copy.deepcopy(now))
-    if refused:
-        lines = [f"{key}: {was} in {run}, {now} asked for" for key, (was, now) in refused.items()]
-        return settled, [*lines, _describe_way_out(run, refused)]
-    return settled, check(settled)
+    final, rejected = copy.deepcopy(saved), {}
+    # A recipe given again must not contradict the run, but changes nothing: not its tracker, not its epochs.
+    given = _list_keys(words)
+    has_recipe = any(word.key_or_group in RECIPES for word in words)
+    of_recipe = [key for key in requested if key not in ("resume", *given)] if has_recipe else []
+    for place in [*given, *of_recipe]:
+        before, now = _get(saved, place), _get(requested, place)
+        differences = {} if now is _MISSING else dict(_compare(before, now, place))
+        forbidden = {key: values for key, values in differences.items() if not _is_within(key, CHANGEABLE)}
+        rejected |= forbidden
+        if differences and not forbidden and place not in of_recipe:
+            _set(final, place, copy.deepcopy(now))
+    if not rejected:
+        return final, check(final)
+    lines = [f"{key}: {before} in {run}, {now} requested" for key, (before, now) in rejected.items()]
+    is_same_shape = not any(_is_within(key, _SHAPE) for key in rejected)
+    weights = f" and write model.weights={run} to start from its weights" if is_same_shape else ""
+    return final, [*lines, f"resume: a resumed run keeps its settings; for a new run leave out resume{weights}"]
 
 
-def _describe_way_out(run: str, refused: dict[str, Any]) -> str:
-    is_other_shape = any(_is_within(key, _SHAPE) for key in refused)
-    weights = "" if is_other_shape else f" and write model.weights={run} to start from its weights"
-    return f"resume: a run that goes on stays the experiment that it is; for a new one leave resume out{weights}"
-
-
-def _find_places(words: Sequence[Override]) -> list[str]:
-    """The dotted keys that typed words are about."""
+def _list_keys(words: Sequence[Override]) -> list[str]:
+    """Returns the dotted keys that overrides set."""
     keys = [word.key_or_group for word in words if not word.is_hydra_override()]
-    about = [key.replace("/", ".") if (CONF_DIR / key).is_dir() else key for key in keys if key not in _NO_PLACE]
-    return list(dict.fromkeys(about))
-
-
-def _names_recipe(words: Sequence[Override]) -> bool:
-    return any(word.key_or_group in RECIPES for word in words)
+    keys = [key for key in keys if key not in ("resume", *RECIPES)]
+    return list(dict.fromkeys(key.replace("/", ".") if (CONF_DIR / key).is_dir() else key for key in keys))
 
 
 def _compare(before: Any, now: Any, place: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Each value that differs, by key, as it was and as it is asked for."""
+    """Yields each dotted key whose values differ, with both values formatted."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
-            yield from _compare(before.get(key, _ABSENT), now.get(key, _ABSENT), f"{place}.{key}")
+            yield from _compare(before.get(key, _MISSING), now.get(key, _MISSING), f"{place}.{key}")
     elif before != now or isinstance(before, bool) != isinstance(now, bool):
-        yield place, (_show(before), _show(now))
+        yield place, (_format(before), _format(now))
 
 
-def _show(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("_target_", "settings")).rpartition(".")[2]
-    return "nothing" if value is _ABSENT else value if isinstance(value, str) else show(value)
+    return "nothing" if value is _MISSING else value if isinstance(value, str) else format_value(value)
 
 
 def _is_within(key: str, places: Sequence[str]) -> bool:
@@ -156,28 +124,41 @@ def _is_within(key: str, places: Sequence[str]) -> bool:
 def _get(tree: Any, place: str) -> Any:
     for step in place.split("."):
         if not isinstance(tree, dict) or step not in tree:
-            return _ABSENT
+            return _MISSING
         tree = tree[step]
     return tree
 
 
-def _put(tree: dict[str, Any], place: str, value: Any) -> None:
-    *path, last = place.split(".")
-    for step in path:
+def _set(tree: dict[str, Any], place: str, value: Any) -> None:
+    *parents, last = place.split(".")
+    for step in parents:
         if not isinstance(tree.get(step), dict):
             tree[step] = {}
         tree = tree[step]
     tree[last] = value
 
 
+def _read_run_settings(path: Path) -> tuple[dict[str, Any], str]:
+    """Reads the settings of a run folder or checkpoint file, and returns them with the file they came from."""
+    if not path.exists():
+        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise SettingError(f"resume: {path}: no such run folder or checkpoint file{did_you_mean(path.name, siblings)}")
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise SettingError(f"resume: {path} has no config.json; give the folder of a run, or a checkpoint file")
+        return _read_json(path / "config.json"), str(path / "config.json")
+    of_run = path.resolve().parent.parent / "config.json"
+    if path.resolve().parent.name == "checkpoints" and of_run.exists():
+        return _read_json(of_run), str(of_run)
+    return _read_checkpoint(path), str(path)
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SettingError(f"resume: {path} cannot be read ({error}); take another run or checkpoint") from error
-    if not isinstance(content, dict):
-        raise SettingError(f"resume: {path} holds no settings; take another run or checkpoint")
-    return update_targets(content)
+        raise SettingError(f"resume: {path} cannot be read ({error}); give another run or checkpoint") from error
+    return _check_content(content, path)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -187,6 +168,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         content = load_tensors(path).get("config")
     except FiresegError as error:
         raise SettingError(*(f"resume: {fault}" for fault in error.faults)) from error
+    return _check_content(content, path)
+
+
+def _check_content(content: Any, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise SettingError(f"resume: {path} holds no settings; take a checkpoint of a run of this suite")
+        raise SettingError(f"resume: {path} has no settings; give another run or checkpoint")
     return update_targets(content)

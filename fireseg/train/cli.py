@@ -46,7 +46,7 @@ def job(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
-        settings = config.settle(cfg, hydra_config.overrides.task)
+        settings = config.finalize(cfg, hydra_config.overrides.task)
         run_job(
             settings, Path(hydra_config.runtime.output_dir) if is_sweep else None, hydra_config.job.override_dirname
         )

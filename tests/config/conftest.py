@@ -1,4 +1,4 @@
-"""What the tests of settings share: one check of a command line that gives its faults."""
+"""Fixtures of the settings tests: the faults of a command line, and the default settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fireseg.config import preflight
+from fireseg.config import compose_settings, preflight
 from fireseg.errors import SettingError
 
 Faults = Callable[..., list[str]]
@@ -16,7 +16,7 @@ Faults = Callable[..., list[str]]
 
 @pytest.fixture
 def faults() -> Faults:
-    """Gives all faults of a command line, none if it would run."""
+    """Returns all faults of a command line, or none if it would run."""
 
     def find(*argv: str) -> list[str]:
         try:
@@ -29,12 +29,11 @@ def faults() -> Faults:
 
 
 @pytest.fixture(scope="session")
-def _defaults() -> dict[str, Any] | None:
-    return preflight([]).settings
+def _defaults() -> dict[str, Any]:
+    return compose_settings()
 
 
 @pytest.fixture
-def settings(_defaults: dict[str, Any] | None) -> dict[str, Any]:
-    """The settings of a run that asks for nothing in particular, to be changed at will."""
-    assert _defaults is not None
+def settings(_defaults: dict[str, Any]) -> dict[str, Any]:
+    """Returns a copy of the default settings, which a test may change."""
     return copy.deepcopy(_defaults)

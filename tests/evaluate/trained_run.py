@@ -58,7 +58,7 @@ def make_run(parent: Path, patches: Path, *overrides: str, name: str = "run") ->
 def _settle(patches: Path, *overrides: str) -> dict[str, Any]:
     typed = [f"data.root={patches}", *QUICK, *overrides]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        return config.settle(compose("train", typed), typed)
+        return config.finalize(compose("train", typed), typed)
 
 
 def cut_tiles(tiles: Path, patches: Path, **recipe: Any) -> Path:

@@ -45,7 +45,7 @@ def run(make_patches: Callable[..., Path], tmp_path: Path) -> Run:
             make_patches(root, **patches)
         typed = [f"data.root={root}", *QUICK, *overrides]
         with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-            settings = config.settle(compose("train", typed), typed)
+            settings = config.finalize(compose("train", typed), typed)
         point = point or ResumePoint(None, None, None)
         folder = point.folder or RunFolder.create(parent or tmp_path / "outputs", "run")
         train(settings, folder, point=point, interrupts=Interrupts())

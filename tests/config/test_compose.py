@@ -1,0 +1,249 @@
+"""A command line is rejected with all its faults, or gives exactly what Hydra will run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+
+from fireseg.config import CONF_DIR, compose_settings, preflight, resolve
+from fireseg.errors import SettingError
+
+Faults = Callable[..., list[str]]
+
+
+def write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(content, encoding="utf-8")
+
+
+def assert_fault(faults: list[str], location: str, *cures: str) -> None:
+    """Checks that there is one fault, that it starts with its location, and that it names the cure."""
+    (fault,) = faults
+    assert fault.startswith(f"{location}: ")
+    assert "\n" not in fault
+    for cure in cures:
+        assert cure in fault
+
+
+def test_an_empty_command_line_is_one_run() -> None:
+    plan = preflight([])
+    assert (plan.is_run, plan.is_multirun, plan.jobs) == (True, False, ((),))
+
+
+def test_all_faults_are_reported_at_once(faults: Faults) -> None:
+    found = faults("model.encodr=x", "engine.epochs=-3", "task=grad", "optimizer.lr=fast", "+foo=1", "engine.device")
+    assert [fault.partition(":")[0] for fault in found] == [
+        "engine.device",
+        "task",
+        "model.encodr",
+        "foo",
+        "optimizer.lr",
+        "engine.epochs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "location", "cure"),
+    [
+        ("model.encodr=x", "model.encodr", "did you mean 'encoder'?"),
+        ("tasks=gra", "tasks", "did you mean 'task'?"),
+        ("lr=1e-3", "lr", "did you mean 'optimizer.lr'?"),
+        ("engine.lr=1e-3", "engine.lr", "did you mean 'optimizer.lr'?"),
+        ("engin.epochs=3", "engin.epochs", "did you mean 'engine.epochs'?"),
+        ("scheduler.warmup_epochs=3", "scheduler.warmup_epochs", "scheduler=cosine has it"),
+        ("data.maker.seed=1", "data.maker.seed", "data=sample has it"),
+        ("model={encodr: x}", "model.encodr", "did you mean 'encoder'?"),
+        ("+model.encder=x", "model.encder", "did you mean 'encoder'?"),
+        ("+loss._args_=[1]", "loss._args_", "no such setting"),
+        ("hydra.sweep.dirr=x", "hydra.sweep.dirr", "did you mean 'dir'?"),
+    ],
+)
+def test_an_unknown_name_is_reported_with_the_nearest_one(faults: Faults, word: str, location: str, cure: str) -> None:
+    assert_fault(faults(word), location, "no such setting", cure)
+
+
+@pytest.mark.parametrize(
+    ("word", "location", "cure"),
+    [
+        ("task=null", "task", "available: del, gra"),
+        ("task=[del,gra]", "task", "available: del, gra"),
+        ("model/encodr=x", "model/encodr", "did you mean 'model/encoder'?"),
+        ("model/arch=unett", "model/arch", "did you mean 'unet'?"),
+        ("data.augment=none", "data.augment", "write data/augment=none"),
+        ("+tracker=wandb", "+tracker", "write tracker=wandb"),
+        ("+model.encoder=x", "+model.encoder", "write model.encoder=x"),
+        ("~tracker", "~tracker", "write tracker=none"),
+        ("~experiment", "~experiment", "leave it out"),
+        ("~model.encoder", "~model.encoder", "write model.encoder="),
+        ("model/encoder@x=resnet18", "model/encoder@x", "write model/encoder=resnet18"),
+        ("hydra/launcher=basic", "hydra/launcher", "add -m"),
+        ("=3", "=3", "--help"),
+        ("data.bands=[B02,", "data.bands", "quote the whole"),
+        ("data.root=my dir (1)", "data.root", "quote it twice: 'data.root=\"my dir (1)\"'"),
+        ("seed=1,2", "seed", "add -m"),
+        ("data.root=", "data.root", "empty"),
+        ("data.root=${nope}", "data.root", "'nope'"),
+        ("data.root=???", "data.root", "give data.root="),
+    ],
+)
+def test_an_invalid_override_is_reported_with_its_cure(faults: Faults, word: str, location: str, cure: str) -> None:
+    assert_fault(faults(word), location, cure)
+
+
+def test_encoders_without_a_file_are_given_by_value(faults: Faults) -> None:
+    assert faults("model.encoder=tu-convnext_tiny") == []
+    assert_fault(faults("model/encoder=tu-convnext_tiny"), "model/encoder", "write model.encoder=tu-convnext_tiny")
+
+
+def test_several_values_for_a_list_are_reported_with_the_list_syntax(faults: Faults) -> None:
+    assert_fault(faults("data.bands=B02,B03"), "data.bands", "data.bands=[B02,B03] for a list")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task=gra", "model.encoder=resnet18"),
+        ("data=sample", "data.maker.seed=3", "data/augment=none"),
+        ("model={encoder: resnet50, stem: smp}", "++seed=5", "optimizer.betas=[0.8,0.9]"),
+        ("experiment=sample_quick", "scheduler=none", "tracker.uri=null"),
+        ("data.root='a \"quoted\" name'", "output_dir=${oc.env:HOME}/x", "loss.gamma=1", "loss.gamma=2"),
+    ],
+)
+def test_settings_equal_those_that_hydra_composes(words: tuple[str, ...]) -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = resolve(compose("train", list(words)))
+    assert compose_settings(words) == composed
+
+
+def test_an_unknown_name_in_a_file_is_found(faults: Faults, tmp_path: Path) -> None:
+    write(tmp_path / "experiment/mine.yaml", "# @package _global_\nengin:\n  epochs: 3\nmodel:\n  encodr: x\n")
+    found = faults("-cd", str(tmp_path), "experiment=mine")
+    assert [fault.partition(":")[0] for fault in found] == ["engin", "model.encodr"]
+    assert "did you mean 'engine'?" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "location", "cure"),
+    [
+        ("# @package _global_\nengine: [3\nmodel: 4\n", "mine.yaml", "in line 3; fix the file"),
+        ("# @package _global_\ndefaults:\n  - override /model/encoder: foo\n", "conf", "available: "),
+        ("engine:\n  epochs: 3\n", "experiment", "# @package _global_"),
+        ("# @package _global_\nloss:\n  _target_: os.system\n", "loss._target_: os.system", "conf/"),
+    ],
+)
+def test_a_broken_file_of_a_user_is_one_line(
+    faults: Faults, tmp_path: Path, content: str, location: str, cure: str
+) -> None:
+    write(tmp_path / "experiment/mine.yaml", content)
+    fault = faults(f"hydra.searchpath=['{tmp_path}']", "experiment=mine")[0]
+    assert location in fault
+    assert cure in fault
+    assert "\n" not in fault
+
+
+def test_nothing_runs_if_something_is_only_shown() -> None:
+    assert not any(preflight(argv).is_run for argv in (["--help"], ["--info"], ["--hydra-help"], ["--cfg", "job"]))
+
+
+def test_names_are_checked_for_settings_that_are_only_shown(faults: Faults) -> None:
+    assert_fault(faults("--cfg", "job", "model.encodr=x"), "model.encodr", "did you mean 'encoder'?")
+
+
+def test_showing_settings_imports_nothing_slow() -> None:
+    program = (
+        "import sys; from fireseg.config import preflight; preflight(['--help']); preflight(['--cfg', 'job']);"
+        "print(*{'torch', 'pydantic', 'numpy'} & set(sys.modules), end='')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_missing_slurm_plugin_is_reported_with_the_command_that_installs_it(
+    faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preflight([])  # Hydra loads its plugins once
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(launchers, "submitit_slurm.yaml", raising=False)
+    assert_fault(faults("-m", "hydra/launcher=slurm"), "hydra/launcher", "pip install 'fireseg[slurm]'")
+
+
+def test_invalid_settings_have_exit_code_two() -> None:
+    with pytest.raises(SettingError) as caught:
+        preflight(["model.encodr=x"])
+    assert caught.value.exit_code == 2
+
+
+def test_jobs_of_a_sweep_are_in_the_order_of_hydra() -> None:
+    plan = preflight(["-m", "seed=1,2", "task=del,gra"])
+    assert plan.jobs == (
+        ("seed=1", "task=del"),
+        ("seed=1", "task=gra"),
+        ("seed=2", "task=del"),
+        ("seed=2", "task=gra"),
+    )
+    assert (plan.is_multirun, plan.swept, plan.settings) == (True, ("seed", "task"), None)
+
+
+@pytest.mark.parametrize("argv", [["sweep=encoders"], ["-m", "sweep=encoders"]])
+def test_a_sweep_file_needs_no_flag(argv: list[str]) -> None:
+    plan = preflight(argv)
+    assert plan.is_multirun
+    assert [job[0].partition("=")[2] for job in plan.jobs] == ["resnet18", "resnet34", "mobilenet_v2"]
+
+
+def test_the_command_line_overrides_a_sweep_file() -> None:
+    assert len(preflight(["sweep=encoders", "model/encoder=resnet50,resnet18", "seed=range(0,3)"]).jobs) == 6
+
+
+def test_a_sweep_may_have_one_job() -> None:
+    assert preflight(["-m"]).jobs == ((),)
+
+
+@pytest.mark.parametrize(
+    ("words", "location", "jobs"),
+    [
+        (["data.batch_size=16,0,8"], "data.batch_size", "(job 1: data.batch_size=0)"),
+        (["seed=1,2", "data.fire_weight=0,1,2"], "data.fire_weight", "(jobs 0, 3 of 6)"),
+        (["task=del,grad"], "task", "(job 1: task=grad)"),
+    ],
+)
+def test_a_fault_of_some_jobs_names_them(faults: Faults, words: list[str], location: str, jobs: str) -> None:
+    assert_fault(faults("-m", *words), location, jobs)
+
+
+def test_a_fault_of_all_jobs_is_reported_once_and_names_none(faults: Faults) -> None:
+    (fault,) = faults("-m", "seed=1,2", "engine.epochs=0")
+    assert fault.startswith("engine.epochs: ")
+    assert "job" not in fault
+
+
+def test_a_glob_matches_files() -> None:
+    assert len(preflight(["-m", "model/encoder=glob(resnet*)"]).jobs) == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "location", "cure"),
+    [
+        ("model.encoder=glob(*)", "model.encoder", "write model/encoder=glob(*)"),
+        ("model/encoder=glob(x*)", "model/encoder", "list at least one"),
+        ("seed=range(3,0)", "seed", "list at least one"),
+        ("optimizer.lr=interval(0,1)", "optimizer.lr", "list the values"),
+        ("hydra.job.name=a,b", "hydra.job.name", "choose one"),
+        ("resume=outputs/a,outputs/b", "resume", "without -m"),
+        ("hydra/sweeper=optuna", "hydra/sweeper", "available: basic"),
+    ],
+)
+def test_a_sweep_of_no_job_or_of_wrong_jobs_is_rejected(faults: Faults, word: str, location: str, cure: str) -> None:
+    assert_fault(faults("-m", word), location, cure)
+
+
+def test_a_fault_in_a_sweep_file_is_found(faults: Faults, tmp_path: Path) -> None:
+    content = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      sed: 1,2\n"
+    write(tmp_path / "sweep/mine.yaml", content)
+    assert_fault(faults("-cd", str(tmp_path), "sweep=mine"), "sed", "did you mean 'seed'?")
