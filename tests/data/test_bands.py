@@ -13,8 +13,8 @@ from fireseg.data.bands import to_reflectance
 
 
 @pytest.fixture
-def train(make_store) -> Path:
-    return make_store() / "train"
+def train(make_packed) -> Path:
+    return make_packed() / "train"
 
 
 @given(st.integers(0, 65535))

@@ -236,40 +236,42 @@ def test_a_constant_band_is_noted_and_has_std_1(make_patches) -> None:
 BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 
 
-def test_both_layouts_give_the_same_fingerprint_of_gradings(make_store, make_twin) -> None:
-    store = make_store()
-    packed, files = (validate_dataset(root, task=GRA, bands=BANDS) for root in (store, make_twin(store, "gra")))
+def test_both_layouts_give_the_same_fingerprint_of_gradings(make_packed, make_files) -> None:
+    packed_root = make_packed()
+    packed, files = (
+        validate_dataset(root, task=GRA, bands=BANDS) for root in (packed_root, make_files(packed_root, "gra"))
+    )
     assert packed.fingerprint == files.fingerprint
-    assert packed.fingerprint != validate_dataset(store, task=DEL, bands=BANDS).fingerprint
+    assert packed.fingerprint != validate_dataset(packed_root, task=DEL, bands=BANDS).fingerprint
 
 
-def test_ungraded_patches_are_left_out_of_gra_only_and_counted(make_store) -> None:
-    store = make_store()
-    graded, delineated = (validate_dataset(store, task=task, bands=BANDS) for task in (GRA, DEL))
+def test_ungraded_patches_are_left_out_of_gra_only_and_counted(make_packed) -> None:
+    packed_root = make_packed()
+    graded, delineated = (validate_dataset(packed_root, task=task, bands=BANDS) for task in (GRA, DEL))
     assert [len(patches) for patches in graded.splits.values()] == [6, 3]
     assert [len(patches) for patches in delineated.splits.values()] == [9, 5]
     assert graded.notes == (
-        f"{store}/train: 3 of 9 patches have no grading and are left out",
-        f"{store}/val: 2 of 5 patches have no grading and are left out",
+        f"{packed_root}/train: 3 of 9 patches have no grading and are left out",
+        f"{packed_root}/val: 2 of 5 patches have no grading and are left out",
     )
     assert delineated.notes == ()
 
 
-def test_an_ungraded_test_split_is_left_out_and_an_ungraded_val_split_is_a_fault(make_store) -> None:
-    store = make_store(patches={"train": 3, "val": 3, "test": 3})
-    np.save(store / "test" / "masks_gra.npy", np.full((3, 32, 32), 255, np.uint8))
-    data = WildfireDataModule(store, task=GRA)
+def test_an_ungraded_test_split_is_left_out_and_an_ungraded_val_split_is_a_fault(make_packed) -> None:
+    packed_root = make_packed(patches={"train": 3, "val": 3, "test": 3})
+    np.save(packed_root / "test" / "masks_gra.npy", np.full((3, 32, 32), 255, np.uint8))
+    data = WildfireDataModule(packed_root, task=GRA)
     data.setup()
     assert data.test is None
-    assert data.notes[-1] == f"{store}/test: 3 of 3 patches have no grading and are left out"
-    np.save(store / "val" / "masks_gra.npy", np.full((3, 32, 32), 255, np.uint8))
+    assert data.notes[-1] == f"{packed_root}/test: 3 of 3 patches have no grading and are left out"
+    np.save(packed_root / "val" / "masks_gra.npy", np.full((3, 32, 32), 255, np.uint8))
     with pytest.raises(FiresegError, match="val: no patch in it has a grading; train with task=del"):
-        validate_dataset(store, task=GRA, bands=BANDS)
+        validate_dataset(packed_root, task=GRA, bands=BANDS)
 
 
-def test_accepted_leaks_are_noted_first(make_store, make_twin) -> None:
-    store = make_store(leaks=["EMSR226_AOI01_01 (train) and EMSR247_AOI01_01 (val)", "another"])
-    for root in (store, make_twin(store, "del")):
+def test_accepted_leaks_are_noted_first(make_packed, make_files) -> None:
+    packed_root = make_packed(leaks=["EMSR226_AOI01_01 (train) and EMSR247_AOI01_01 (val)", "another"])
+    for root in (packed_root, make_files(packed_root, "del")):
         note = validate_dataset(root, task=DEL, bands=BANDS).notes[0]
         assert note.startswith(
             f"{root}: prepared with --allow-leaks, its splits share data (EMSR226_AOI01_01 (train) and EMSR247"
@@ -279,68 +281,68 @@ def test_accepted_leaks_are_noted_first(make_store, make_twin) -> None:
 
 @pytest.mark.parametrize("task", [DEL, GRA], ids=["del", "gra"])
 def test_a_second_validation_reads_no_pixel_of_packed_patches(
-    make_store, monkeypatch: pytest.MonkeyPatch, task
+    make_packed, monkeypatch: pytest.MonkeyPatch, task
 ) -> None:
-    store = make_store()
-    first = validate_dataset(store, task=task, bands=BANDS)
+    packed_root = make_packed()
+    first = validate_dataset(packed_root, task=task, bands=BANDS)
     monkeypatch.setattr(PackedReader, "read", None)
-    assert validate_dataset(store, task=task, bands=BANDS) == first
+    assert validate_dataset(packed_root, task=task, bands=BANDS) == first
 
 
-def test_a_rewritten_mask_file_is_read_again(make_store) -> None:
-    store = make_store()
-    before = validate_dataset(store, task=DEL, bands=BANDS).class_counts
-    path = store / "train" / "masks_del.npy"
+def test_a_rewritten_mask_file_is_read_again(make_packed) -> None:
+    packed_root = make_packed()
+    before = validate_dataset(packed_root, task=DEL, bands=BANDS).class_counts
+    path = packed_root / "train" / "masks_del.npy"
     np.save(path, np.where(np.load(path) == 1, 0, 1).astype(np.uint8))
-    assert validate_dataset(store, task=DEL, bands=BANDS).class_counts != before
+    assert validate_dataset(packed_root, task=DEL, bands=BANDS).class_counts != before
 
 
-def test_another_order_of_names_changes_the_fingerprint(make_store) -> None:
-    store = make_store()
-    before = validate_dataset(store, task=DEL, bands=BANDS)
-    path = store / "train" / "metadata.csv"
+def test_another_order_of_names_changes_the_fingerprint(make_packed) -> None:
+    packed_root = make_packed()
+    before = validate_dataset(packed_root, task=DEL, bands=BANDS)
+    path = packed_root / "train" / "metadata.csv"
     first, *rows = path.read_text().splitlines()
     path.write_text("\n".join([first, *rows[::-1]]) + "\n")
-    after = validate_dataset(store, task=DEL, bands=BANDS)
+    after = validate_dataset(packed_root, task=DEL, bands=BANDS)
     assert after.fingerprint != before.fingerprint
-    (store / "train" / ".fireseg_scan_del.json").unlink()
-    assert validate_dataset(store, task=DEL, bands=BANDS).fingerprint == after.fingerprint
+    (packed_root / "train" / ".fireseg_scan_del.json").unlink()
+    assert validate_dataset(packed_root, task=DEL, bands=BANDS).fingerprint == after.fingerprint
 
 
-def test_a_faulty_row_is_named_by_row_and_patch_and_may_be_skipped(make_store) -> None:
-    store = make_store()
-    path = store / "train" / "masks_del.npy"
+def test_a_faulty_row_is_named_by_row_and_patch_and_may_be_skipped(make_packed) -> None:
+    packed_root = make_packed()
+    path = packed_root / "train" / "masks_del.npy"
     masks = np.load(path)
     masks[4, 0, 0] = 9
     np.save(path, masks)
-    name = (store / "train" / "metadata.csv").read_text().splitlines()[5].partition(",")[0]
+    name = (packed_root / "train" / "metadata.csv").read_text().splitlines()[5].partition(",")[0]
     with pytest.raises(FiresegError) as caught:
-        validate_dataset(store, task=DEL, bands=BANDS)
+        validate_dataset(packed_root, task=DEL, bands=BANDS)
     assert caught.value.faults[0] == (
         f"{path}: row 4 ({name}): value 9, but task del has classes 0 to 1 and 255; was it made for another task?"
     )
-    summary = validate_dataset(store, task=DEL, bands=BANDS, on_bad="skip")
+    summary = validate_dataset(packed_root, task=DEL, bands=BANDS, on_bad="skip")
     assert name not in [patch.name for patch in summary.splits["train"]]
     assert len(summary.splits["train"]) == 8
     assert "1 patch was left out" in summary.notes[0]
 
 
-def test_a_band_that_was_not_prepared_is_a_fault_of_each_split(make_store) -> None:
+def test_a_band_that_was_not_prepared_is_a_fault_of_each_split(make_packed) -> None:
     with pytest.raises(FiresegError, match="without B08 B8A B11 B12; name bands that they hold") as caught:
-        validate_dataset(make_store(bands=("B02", "B03", "B04")), task=DEL, bands=BANDS)
+        validate_dataset(make_packed(bands=("B02", "B03", "B04")), task=DEL, bands=BANDS)
     assert len(caught.value.faults) == 2
 
 
-def test_files_with_other_channels_than_the_manifest_are_a_fault(make_store, make_twin) -> None:
-    root = make_twin(make_store(), "del")
+def test_files_with_other_channels_than_the_manifest_are_a_fault(make_packed, make_files) -> None:
+    root = make_files(make_packed(), "del")
     for path in (root / "train").glob("*_image.npy"):
         np.save(path, np.load(path)[..., :3])
     with pytest.raises(FiresegError, match="3 channels, but their manifest names 7 bands"):
         validate_dataset(root, task=DEL, bands=BANDS[:3])
 
 
-def test_fewer_files_than_in_the_manifest_are_a_fault(make_store, make_twin) -> None:
-    root = make_twin(make_store(), "del")
+def test_fewer_files_than_in_the_manifest_are_a_fault(make_packed, make_files) -> None:
+    root = make_files(make_packed(), "del")
     name = next((root / "val").glob("*_image.npy")).name.removesuffix("_image.npy")
     for half in ("image", "mask"):
         (root / "val" / f"{name}_{half}.npy").unlink()

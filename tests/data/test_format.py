@@ -27,8 +27,8 @@ def test_a_manifest_of_another_program_is_ignored(make_patches) -> None:
     assert open_splits(root, "del")[1] is None
 
 
-def test_known_fields_are_read_and_others_ignored(make_store) -> None:
-    manifest = read_manifest(make_store(bands=("B02", "B12"), leaks=["a | b"], unknown="field"))
+def test_known_fields_are_read_and_others_ignored(make_packed) -> None:
+    manifest = read_manifest(make_packed(bands=("B02", "B12"), leaks=["a | b"], unknown="field"))
     assert manifest is not None
     assert (manifest.layout, manifest.task, manifest.bands, manifest.leaks) == (
         "packed",
@@ -40,9 +40,9 @@ def test_known_fields_are_read_and_others_ignored(make_store) -> None:
 
 
 @pytest.mark.parametrize("number", [2, "two", None])
-def test_a_newer_format_is_an_error(make_store, number: object) -> None:
+def test_a_newer_format_is_an_error(make_packed, number: object) -> None:
     with pytest.raises(FiresegError, match=rf"format {number}, .* up to 1; update fireseg"):
-        read_manifest(make_store(format=number))
+        read_manifest(make_packed(format=number))
 
 
 @pytest.mark.parametrize(
@@ -55,16 +55,16 @@ def test_a_newer_format_is_an_error(make_store, number: object) -> None:
         ({"patches": None}, "patches: "),
     ],
 )
-def test_an_invalid_field_is_named(make_store, changes: dict[str, object], message: str) -> None:
-    path: Path = make_store() / "manifest.json"
+def test_an_invalid_field_is_named(make_packed, changes: dict[str, object], message: str) -> None:
+    path: Path = make_packed() / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(FiresegError, match=message) as caught:
         read_manifest(path.parent)
     assert "manifest.json: " in str(caught.value)
 
 
-def test_a_truncated_manifest_is_an_error(make_store) -> None:
-    path: Path = make_store() / "manifest.json"
+def test_a_truncated_manifest_is_an_error(make_packed) -> None:
+    path: Path = make_packed() / "manifest.json"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(FiresegError, match=r"truncated or not JSON; run python -m fireseg.prepare again"):
         read_manifest(path.parent)

@@ -265,27 +265,29 @@ def batches_of(root: Path, **options) -> list[Batch]:
 
 
 @pytest.mark.parametrize("task", [DEL, GRA], ids=["del", "gra"])
-def test_both_layouts_give_the_same_batches_for_any_number_of_workers(make_store, make_twin, task) -> None:
-    store = make_store()
-    twin = make_twin(store, task.name)
-    packed = batches_of(store, task=task)
-    for root, num_workers in ((twin, 0), (store, 2), (twin, 2)):
+def test_both_layouts_give_the_same_batches_for_any_number_of_workers(make_packed, make_files, task) -> None:
+    packed_root = make_packed()
+    files_root = make_files(packed_root, task.name)
+    packed = batches_of(packed_root, task=task)
+    for root, num_workers in ((files_root, 0), (packed_root, 2), (files_root, 2)):
         assert are_equal(batches_of(root, task=task, num_workers=num_workers), packed)
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**16), st.integers(1, 12), st.integers(2, 40), st.permutations(BANDS), st.data())
 def test_both_layouts_give_the_same_statistics_and_batches(
-    make_store, make_twin, tmp_path_factory, seed, num_patches, size, stored, data
+    make_packed, make_files, tmp_path_factory, seed, num_patches, size, stored, data
 ) -> None:
     folder = tmp_path_factory.mktemp("both")
     bands = tuple(data.draw(st.lists(st.sampled_from(stored), min_size=1, unique=True), label="bands"))
-    store = make_store(folder / "store", patches={"train": num_patches, "val": 2}, size=size, bands=stored, seed=seed)
-    twin = make_twin(store, "del", folder / "files")
-    summaries = [validate_dataset(root, task=DEL, bands=bands) for root in (store, twin)]
+    packed_root = make_packed(
+        folder / "packed_root", patches={"train": num_patches, "val": 2}, size=size, bands=stored, seed=seed
+    )
+    files_root = make_files(packed_root, "del", folder / "files")
+    summaries = [validate_dataset(root, task=DEL, bands=bands) for root in (packed_root, files_root)]
     for name in ("splits", "mean", "std", "class_counts", "fingerprint", "notes"):
         assert getattr(summaries[0], name) == getattr(summaries[1], name)
-    assert are_equal(batches_of(store, bands=bands), batches_of(twin, bands=bands))
+    assert are_equal(batches_of(packed_root, bands=bands), batches_of(files_root, bands=bands))
 
 
 def write_masks(folder: Path, *masks: list[int]) -> Path:
@@ -343,8 +345,8 @@ def test_patches_above_the_fire_threshold_have_the_fire_weight() -> None:
 
 
 @pytest.fixture
-def train(make_store) -> Path:
-    return make_store() / "train"
+def train(make_packed) -> Path:
+    return make_packed() / "train"
 
 
 def test_class_weights_of_a_packed_split(train: Path) -> None:

@@ -22,8 +22,8 @@ Damage = Callable[[Path], object]
 
 
 @pytest.fixture
-def train(make_store) -> Path:
-    return make_store() / "train"
+def train(make_packed) -> Path:
+    return make_packed() / "train"
 
 
 def names_of(folder: Path) -> list[str]:
@@ -70,21 +70,21 @@ def test_the_task_selects_the_masks(train: Path) -> None:
     assert set(np.unique(delineated.read(0)[1])) <= {0, 1, 255}
 
 
-def test_bands_are_selected_by_the_names_in_the_manifest(make_store) -> None:
-    train = make_store(bands=("B04", "B8A", "B12")) / "train"
+def test_bands_are_selected_by_the_names_in_the_manifest(make_packed) -> None:
+    train = make_packed(bands=("B04", "B8A", "B12")) / "train"
     image, _, name = WildfirePatchDataset(train, bands=("B12", "B04"))[0]
     stored = np.load(train / "images.npy")[names_of(train).index(name)]
     np.testing.assert_array_equal(image.numpy(), (stored / np.float32(10000)).transpose(2, 0, 1)[[2, 0]])
 
 
-def test_other_bands_of_the_same_number_are_an_error(make_store) -> None:
-    root = make_store(bands=("B02", "B03", "B04"))
+def test_other_bands_of_the_same_number_are_an_error(make_packed) -> None:
+    root = make_packed(bands=("B02", "B03", "B04"))
     with pytest.raises(FiresegError, match=r"made with B02 B03 B04, without B8A B12; name bands that they hold"):
         WildfireDataModule(root, bands=("B8A", "B12", "B02")).setup()
 
 
-def test_a_pickled_reader_holds_no_pixels(make_store) -> None:
-    reader = open_split(make_store(patches={"train": 64}) / "train")
+def test_a_pickled_reader_holds_no_pixels(make_packed) -> None:
+    reader = open_split(make_packed(patches={"train": 64}) / "train")
     image, mask = reader.read(3)
     packed = pickle.dumps(reader)
     assert len(packed) < 10_000
@@ -176,17 +176,17 @@ def test_faults_of_all_splits_are_reported_at_once(train: Path) -> None:
     assert len(caught.value.faults) == 3
 
 
-def test_other_counts_than_in_the_manifest_are_a_fault(make_store) -> None:
-    root = make_store()
+def test_other_counts_than_in_the_manifest_are_a_fault(make_packed) -> None:
+    root = make_packed()
     manifest = json.loads((root / "manifest.json").read_text())
     (root / "manifest.json").write_text(json.dumps(manifest | {"patches": {"train": 10, "val": 5}}))
     with pytest.raises(FiresegError, match=r"10 in manifest\.json"):
         open_splits(root, "del")
 
 
-def test_the_error_for_an_unknown_task_lists_the_stored_masks(make_store) -> None:
+def test_the_error_for_an_unknown_task_lists_the_stored_masks(make_packed) -> None:
     with pytest.raises(FiresegError, match="has masks for del and gra") as caught:
-        open_splits(make_store(), "trees")
+        open_splits(make_packed(), "trees")
     assert len(caught.value.faults) == 1
 
 
@@ -215,8 +215,8 @@ def test_a_test_split_is_found_only_if_present(make_patches) -> None:
 
 
 @pytest.mark.parametrize("is_packed", [True, False])
-def test_a_folder_in_preparation_is_incomplete(make_store, make_patches, is_packed: bool) -> None:
-    root = make_store() if is_packed else make_patches()
+def test_a_folder_in_preparation_is_incomplete(make_packed, make_patches, is_packed: bool) -> None:
+    root = make_packed() if is_packed else make_patches()
     (root / "manifest.json").unlink(missing_ok=True)
     if not is_packed:
         (root / "tiles.jsonl").write_text("{}\n")
@@ -225,9 +225,9 @@ def test_a_folder_in_preparation_is_incomplete(make_store, make_patches, is_pack
             open_data()
 
 
-def test_files_made_for_another_task_are_reported_once(make_store, make_twin) -> None:
-    root = make_twin(make_store(), "del")
-    with pytest.raises(FiresegError, match="made with --task del, .*train with task=del") as caught:
+def test_files_made_for_another_task_are_reported_once(make_packed, make_files) -> None:
+    root = make_files(make_packed(), "del")
+    with pytest.raises(FiresegError, match=r"made with --task del, .*train with task=del") as caught:
         open_splits(root, "gra")
     assert len(caught.value.faults) == 1
     assert open_split(root / "train").bands is not None
