@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy or focal, Dice, and their weighted sum."""
+"""Segmentation losses: cross-entropy or focal loss, Dice loss, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Weights = Tensor | Sequence[float] | None
 
 
-class Pixels(NamedTuple):
-    """What every loss starts from, computed once.
+class PixelPredictions(NamedTuple):
+    """Log-probabilities and labels of a batch, the common input of the losses.
 
     Attributes:
         log_p: Log-probabilities `(B, K, H, W)`, float32, or float64 from float64 logits.
-        classes: True classes `(B, H, W)` int64, 0 where nobody labelled.
-        is_labelled: `(B, H, W)` bool.
+        classes: True classes `(B, H, W)` int64, 0 for unlabelled pixels.
+        is_labelled: Mask of labelled pixels `(B, H, W)` bool.
     """
 
     log_p: Tensor
@@ -34,44 +34,44 @@ class Pixels(NamedTuple):
     is_labelled: Tensor
 
 
-def read_pixels(logits: Tensor, targets: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Pixels:
-    """Log-probabilities in which unlabelled pixels have no say.
+def compute_log_probabilities(logits: Tensor, targets: Tensor, *, ignore_index: int = IGNORE_INDEX) -> PixelPredictions:
+    """Computes log-probabilities, independent of the logits of unlabelled pixels.
 
-    Their logits are replaced before the softmax: selecting later, or multiplying by 0, would let a
-    NaN through, forward or backward. Sums over a batch overflow half precision, so from here on it
-    is float32 whatever the autocast (no operation here is one that autocast casts down).
+    Logits of unlabelled pixels are replaced before the softmax: selecting later, or multiplying by 0, would
+    propagate NaN, forward or backward. Sums over a batch overflow half precision, so the result is float32
+    also under autocast (autocast does not cast down any operation used here).
 
     Args:
-        logits: `(B, K, H, W)`, any floating dtype.
-        targets: `(B, H, W)`, any integer dtype.
+        logits: Logits `(B, K, H, W)`, any floating dtype.
+        targets: Classes `(B, H, W)`, any integer dtype.
         ignore_index: Value of unlabelled pixels.
 
     Raises:
-        FiresegError: If on the CPU a labelled pixel has a class that the logits do not have.
-        ValueError: If the shapes do not belong together, or the targets are no integers.
+        FiresegError: If a labelled pixel has a class outside those of the logits (checked on the CPU only).
+        ValueError: If the shapes do not match, or the targets are not integers.
     """
     if logits.ndim != 4 or targets.shape != logits.shape[:1] + logits.shape[2:] or targets.is_floating_point():
-        given = f"logits {tuple(logits.shape)}, targets {tuple(targets.shape)} {targets.dtype}"
-        raise ValueError(f"{given}: want logits (B, K, H, W) and targets (B, H, W) of integers")
+        shapes = f"logits {tuple(logits.shape)}, targets {tuple(targets.shape)} {targets.dtype}"
+        raise ValueError(f"{shapes}: expected logits (B, K, H, W) and integer targets (B, H, W)")
     targets = targets.long()
     ignored = targets == ignore_index
     classes = targets.masked_fill(ignored, 0)
     check_classes("targets", classes, logits.shape[1])
     logits = logits.masked_fill(ignored.unsqueeze(1), 0.0)
     log_p = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(1)
-    return Pixels(log_p, classes, ~ignored)
+    return PixelPredictions(log_p, classes, ~ignored)
 
 
-def focal_cost(pixels: Pixels, *, gamma: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
-    """Focal cross-entropy: sum of w (1 - p)^gamma CE over sum of w, 0 where nothing is labelled.
+def focal_loss(pixels: PixelPredictions, *, gamma: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
+    """Computes focal cross-entropy: sum of w (1 - p)^gamma CE over sum of w, 0 if no pixel is labelled.
 
     Args:
-        pixels: From `read_pixels`.
-        gamma: 0 is plain cross-entropy; the larger, the less do easy pixels count.
-        class_weights: `(K,)`, or None for 1 each.
+        pixels: Result of `compute_log_probabilities`.
+        gamma: Focusing parameter; 0 is plain cross-entropy, larger values reduce the weight of easy pixels.
+        class_weights: Weight of each class `(K,)`, or None for 1.
 
     Returns:
-        A scalar from 0.
+        A scalar >= 0.
 
     References:
         Lin et al. (2017), Focal loss for dense object detection, ICCV.
@@ -79,10 +79,10 @@ def focal_cost(pixels: Pixels, *, gamma: float = 0.0, class_weights: Tensor | No
     log_p, classes, is_labelled = pixels
     cost = -log_p.gather(1, classes.unsqueeze(1)).squeeze(1)
     if gamma > 0:
-        # 1 - p without cancellation. Below gamma = 1 the slope of the power is infinite at 0, where
-        # a sure pixel sits: the least positive number keeps it finite.
-        doubt = (-torch.expm1(-cost)).clamp_min(torch.finfo(cost.dtype).tiny)
-        cost = cost * doubt**gamma
+        # 1 - p without cancellation. For gamma < 1 the slope of the power is infinite at p = 1;
+        # the smallest positive number keeps it finite.
+        one_minus_p = (-torch.expm1(-cost)).clamp_min(torch.finfo(cost.dtype).tiny)
+        cost = cost * one_minus_p**gamma
     weights = is_labelled.to(cost.dtype)
     if class_weights is not None:
         if len(class_weights) != log_p.shape[1]:
@@ -92,27 +92,27 @@ def focal_cost(pixels: Pixels, *, gamma: float = 0.0, class_weights: Tensor | No
     return (weights * cost).sum() / total.where(total > 0, 1.0)
 
 
-def dice_cost(pixels: Pixels, *, absent: Absent = "counted", smooth: float = 1e-6) -> Tensor:
-    """Soft Dice: 1 - mean over classes of (2 Σpo + s) / (Σp + Σo + s), over all labelled pixels.
+def dice_loss(pixels: PixelPredictions, *, absent: Absent = "counted", smooth: float = 1e-6) -> Tensor:
+    """Computes soft Dice loss: 1 - mean over classes of (2 Σpo + s) / (Σp + Σo + s), over all labelled pixels.
 
-    The sums run over the whole batch, so that a patch without fire does not weigh as a patch of
-    fire. A class that is absent costs nearly 1 as soon as it gets any probability: "counted" takes
-    that as the false alarm that it is, "skipped" leaves the class out of the mean.
+    The sums run over the whole batch, so that patches without fire do not weigh as much as patches with
+    fire. An absent class costs nearly 1 as soon as it gets any probability: "counted" treats this as a
+    false alarm, "skipped" leaves the class out of the mean.
 
     Args:
-        pixels: From `read_pixels`.
-        absent: What becomes of classes without a labelled pixel in the batch.
-        smooth: s, above 0.
+        pixels: Result of `compute_log_probabilities`.
+        absent: Treatment of classes without a labelled pixel in the batch.
+        smooth: Smoothing constant s, above 0.
 
     Returns:
-        A scalar, 0 to 1; 0 where nothing is labelled.
+        A scalar, 0 to 1; 0 if no pixel is labelled.
 
     References:
         Milletari et al. (2016), V-Net, 3DV.
     """
     log_p, classes, is_labelled = pixels
-    # Multiplying is safe here, and several times faster than selecting: unlabelled pixels were
-    # given finite logits by `read_pixels`, and a NaN under a label is meant to come through.
+    # Multiplying is several times faster than selecting, and safe: unlabelled pixels have finite logits
+    # from `compute_log_probabilities`, and a NaN in a labelled pixel must propagate.
     weight = is_labelled.unsqueeze(1).to(log_p.dtype)
     truth = torch.zeros_like(log_p).scatter(1, classes.unsqueeze(1), weight)
     p = log_p.exp() * weight
@@ -125,11 +125,11 @@ def dice_cost(pixels: Pixels, *, absent: Absent = "counted", smooth: float = 1e-
 
 
 class DiceLoss(nn.Module):
-    """Soft Dice over the batch, see `dice_cost`.
+    """Soft Dice loss over the batch, see `dice_loss`.
 
     Args:
-        absent: What becomes of classes absent from the batch: "counted" or "skipped".
-        smooth: s of the formula, above 0.
+        absent: Treatment of classes absent from the batch: "counted" or "skipped".
+        smooth: Smoothing constant, above 0.
         ignore_index: Value of unlabelled pixels.
 
     Raises:
@@ -144,17 +144,17 @@ class DiceLoss(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss, a scalar, of logits `(B, K, H, W)` and targets `(B, H, W)` of any integer dtype."""
-        pixels = read_pixels(logits, targets, ignore_index=self.ignore_index)
-        return dice_cost(pixels, absent=self.absent, smooth=self.smooth)
+        """Returns the loss of logits `(B, K, H, W)` and targets `(B, H, W)` of any integer dtype."""
+        pixels = compute_log_probabilities(logits, targets, ignore_index=self.ignore_index)
+        return dice_loss(pixels, absent=self.absent, smooth=self.smooth)
 
 
 class FocalLoss(nn.Module):
-    """Focal cross-entropy, see `focal_cost`; with gamma 0 the plain one.
+    """Focal cross-entropy, see `focal_loss`; plain cross-entropy if gamma is 0.
 
     Args:
-        gamma: How much easy pixels are discounted, from 0.
-        class_weights: One weight a class, from 0, not all 0; None for 1 each. Kept as a buffer.
+        gamma: Focusing parameter, from 0.
+        class_weights: One weight per class, from 0, not all 0; None for 1. Stored as a buffer.
         ignore_index: Value of unlabelled pixels.
 
     Raises:
@@ -173,22 +173,22 @@ class FocalLoss(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss, a scalar, of logits `(B, K, H, W)` and targets `(B, H, W)` of any integer dtype."""
-        pixels = read_pixels(logits, targets, ignore_index=self.ignore_index)
-        return focal_cost(pixels, gamma=self.gamma, class_weights=self.class_weights)
+        """Returns the loss of logits `(B, K, H, W)` and targets `(B, H, W)` of any integer dtype."""
+        pixels = compute_log_probabilities(logits, targets, ignore_index=self.ignore_index)
+        return focal_loss(pixels, gamma=self.gamma, class_weights=self.class_weights)
 
 
 class CombinedLoss(nn.Module):
-    """ce_weight x (focal) cross-entropy + dice_weight x Dice, from one softmax.
+    """Weighted sum ce_weight x (focal) cross-entropy + dice_weight x Dice loss, from one softmax.
 
     Args:
         ce_weight: Weight of the cross-entropy, from 0.
-        dice_weight: Weight of Dice, from 0; not both 0.
-        class_weights: One weight a class in the cross-entropy, from 0, not all 0; None for 1 each.
-            Kept as a buffer.
-        gamma: Above 0 the cross-entropy is focal.
-        absent: What Dice does about classes absent from the batch: "counted" or "skipped".
-        smooth: s of Dice, above 0.
+        dice_weight: Weight of the Dice loss, from 0; not both 0.
+        class_weights: One weight per class in the cross-entropy, from 0, not all 0; None for 1.
+            Stored as a buffer.
+        gamma: Focusing parameter of the cross-entropy, from 0.
+        absent: Treatment of classes absent from the batch by the Dice loss: "counted" or "skipped".
+        smooth: Smoothing constant of the Dice loss, above 0.
         ignore_index: Value of unlabelled pixels.
 
     Raises:
@@ -224,16 +224,16 @@ class CombinedLoss(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, a scalar, and its parts before weighting, `ce_loss` and `dice_loss`, detached.
+        """Returns the loss, and its unweighted, detached parts `ce_loss` and `dice_loss`.
 
         Args:
-            logits: `(B, K, H, W)`, any floating dtype.
-            targets: `(B, H, W)`, any integer dtype.
+            logits: Logits `(B, K, H, W)`, any floating dtype.
+            targets: Classes `(B, H, W)`, any integer dtype.
         """
-        pixels = read_pixels(logits, targets, ignore_index=self.ignore_index)
-        ce = focal_cost(pixels, gamma=self.gamma, class_weights=self.class_weights)
-        dice = dice_cost(pixels, absent=self.absent, smooth=self.smooth)
-        # A part of weight 0 stays out of the sum: 0 x inf would be NaN.
+        pixels = compute_log_probabilities(logits, targets, ignore_index=self.ignore_index)
+        ce = focal_loss(pixels, gamma=self.gamma, class_weights=self.class_weights)
+        dice = dice_loss(pixels, absent=self.absent, smooth=self.smooth)
+        # A part of weight 0 is left out of the sum: 0 x inf would be NaN.
         weighted = [weight * cost for weight, cost in ((self.ce_weight, ce), (self.dice_weight, dice)) if weight]
         return torch.stack(weighted).sum(), {"ce_loss": ce.detach(), "dice_loss": dice.detach()}
 
@@ -249,13 +249,13 @@ def create_loss(
     absent: Absent = "counted",
     ignore_index: Annotated[int, Field(ge=0, le=255)] = IGNORE_INDEX,
 ) -> CombinedLoss:
-    """The loss that a configuration asks for.
+    """Creates the loss of a configuration.
 
     Args:
         class_counts: Labelled pixels of each class in the training split. A class that does not
-            occur there gets weight 1.
-        class_weights: Whether rare classes weigh more in the cross-entropy, by
-            `fireseg.metric.inverse_frequency_weights`.
+            occur gets weight 1.
+        class_weights: Weights rare classes higher in the cross-entropy, by
+            `fireseg.task.inverse_frequency_weights`.
         weight_cap: Largest ratio of two class weights, from 1.
         ce_weight, dice_weight, gamma, absent, ignore_index: As in `CombinedLoss`.
 
@@ -277,15 +277,17 @@ def create_loss(
 
 
 def _check(absent: str = "counted", **numbers: float) -> None:
-    """Refuses what is out of range, all faults at once."""
+    """Raises an error with all arguments that are out of range."""
     known = get_args(Absent)
-    faults = [f"loss.{name}: {number}, want from 0" for name, number in numbers.items() if not 0 <= number < math.inf]
+    faults = [
+        f"loss.{name}: {number}, expected 0 or more" for name, number in numbers.items() if not 0 <= number < math.inf
+    ]
     if numbers.get("smooth") == 0:
-        faults.append("loss.smooth: 0, want above 0")
+        faults.append("loss.smooth: 0, expected more than 0")
     if numbers.get("ce_weight") == numbers.get("dice_weight") == 0:
-        faults.append("loss.ce_weight, loss.dice_weight: both 0, which leaves nothing to learn; raise one")
+        faults.append("loss.ce_weight, loss.dice_weight: both 0, so there is nothing to learn; raise one")
     if absent not in known:
-        faults.append(f"loss.absent: {absent!r}, want one of {', '.join(known)}{did_you_mean(absent, known)}")
+        faults.append(f"loss.absent: {absent!r}, expected one of {', '.join(known)}{did_you_mean(absent, known)}")
     if faults:
         raise SettingError(*faults)
 
@@ -295,5 +297,5 @@ def _check_weights(class_weights: Weights) -> Tensor | None:
         return None
     weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
     if weights.ndim != 1 or not weights.isfinite().all() or weights.min() < 0 or weights.max() == 0:
-        raise SettingError(f"class_weights: {weights.tolist()}, want one number from 0 a class, not all 0")
+        raise SettingError(f"class_weights: {weights.tolist()}, expected one number >= 0 per class, not all 0")
     return weights

@@ -114,12 +114,12 @@ def time_bare(training: Training, options: argparse.Namespace) -> float:
 
 def time_data(training: Training) -> float:
     """CPU milliseconds a sample of the data path alone, in this process and without workers."""
-    from fireseg.data.dataset import Draw
+    from fireseg.data.dataset import SampleIndex
 
     dataset = training.data.train
     begin = time.process_time()
     for position in range(len(dataset)):
-        dataset[Draw(epoch=1, position=position, patch=position)]
+        dataset[SampleIndex(epoch=1, position=position, patch=position)]
     return (time.process_time() - begin) / len(dataset) * 1000
 
 

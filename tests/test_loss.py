@@ -1,19 +1,20 @@
-"""Losses: their formulas by hand, and unlabelled pixels that have no say."""
+"""Losses: formulas by hand, unlabelled pixels, and validation of settings."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from fireseg.errors import FiresegError
-from fireseg.loss import CombinedLoss, DiceLoss, FocalLoss
+from fireseg.errors import FiresegError, SettingError
+from fireseg.loss import CombinedLoss, DiceLoss, FocalLoss, create_loss
 
 INTEGER_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.bool)
 UNLABELLED_LOGITS = (math.nan, math.inf, -math.inf, 1e30, 3.0)
@@ -62,27 +63,27 @@ def test_cross_entropy_is_the_mean_of_minus_log_p() -> None:
     assert value.item() == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2, abs=1e-12)
 
 
-def test_focal_discounts_pixels_by_one_minus_p_to_the_gamma() -> None:
+def test_focal_loss_weights_pixels_by_one_minus_p_to_the_gamma() -> None:
     value = FocalLoss(gamma=2.0)(BY_HAND, TRUTH)
     assert value.item() == pytest.approx(-(0.2**2 * math.log(0.8) + 0.4**2 * math.log(0.6)) / 2, abs=1e-12)
 
 
-def test_focal_divides_by_the_sum_of_the_weights_of_the_pixels() -> None:
+def test_focal_loss_is_normalised_by_the_sum_of_the_weights() -> None:
     value = FocalLoss(gamma=2.0, class_weights=[0.5, 1.5])(BY_HAND, TRUTH)
     assert value.item() == pytest.approx(-(1.5 * 0.2**2 * math.log(0.8) + 0.5 * 0.4**2 * math.log(0.6)) / 2, abs=1e-7)
 
 
-def test_dice_is_one_minus_the_mean_overlap_of_the_classes() -> None:
+def test_dice_loss_is_one_minus_the_mean_dice_of_the_classes() -> None:
     assert DiceLoss()(BY_HAND, TRUTH).item() == pytest.approx(DICE_BY_HAND, abs=1e-6)
 
 
-def test_dice_sums_over_the_batch_and_not_image_by_image() -> None:
+def test_dice_loss_sums_over_the_batch_not_per_image() -> None:
     side_by_side = DiceLoss()(BY_HAND, TRUTH)
     batch = DiceLoss()(torch.cat(BY_HAND.split(1, dim=3)), torch.cat(TRUTH.split(1, dim=2)))
     assert batch.item() == pytest.approx(side_by_side.item(), abs=1e-12)
 
 
-def test_combined_is_half_cross_entropy_and_half_dice_and_tells_both() -> None:
+def test_combined_loss_is_the_mean_of_both_and_returns_both() -> None:
     value, parts = CombinedLoss()(BY_HAND, TRUTH)
     ce = -(math.log(0.8) + math.log(0.6)) / 2
     assert value.item() == pytest.approx(0.5 * ce + 0.5 * DICE_BY_HAND, abs=1e-6)
@@ -92,21 +93,21 @@ def test_combined_is_half_cross_entropy_and_half_dice_and_tells_both() -> None:
     assert not any(part.requires_grad for part in parts.values())
 
 
-def test_a_part_of_weight_zero_stays_out_of_the_sum_even_when_infinite() -> None:
+def test_a_part_of_weight_0_is_left_out_of_the_sum_even_if_infinite() -> None:
     surely_wrong = torch.tensor([[[[0.0]], [[-math.inf]]]])
     value, parts = CombinedLoss(0.0, 1.0)(surely_wrong, torch.ones(1, 1, 1, dtype=torch.long))
     assert parts["ce_loss"].item() == math.inf
     assert value.item() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_an_absent_class_that_gets_probability_costs_when_counted_and_not_when_skipped() -> None:
+def test_an_absent_class_adds_to_dice_loss_if_counted_but_not_if_skipped() -> None:
     logits, unburned = logits_of([3e-4] * 100), torch.zeros(1, 1, 100, dtype=torch.long)
     assert DiceLoss(absent="counted")(logits, unburned).item() == pytest.approx(0.5, abs=1e-3)
     assert DiceLoss(absent="skipped")(logits, unburned).item() == pytest.approx(1 - 2 * 0.9997 / 1.9997, abs=1e-6)
 
 
 @pytest.mark.parametrize("absent", ["counted", "skipped"])
-def test_a_perfect_answer_costs_nothing(absent: Any) -> None:
+def test_a_perfect_prediction_has_loss_0(absent: Any) -> None:
     targets = torch.tensor([[[0, 1, 255, 1]]])
     logits = 1000 * torch.nn.functional.one_hot(targets.clamp(max=1), 2).movedim(-1, 1).float()
     value, _ = CombinedLoss(absent=absent)(logits, targets)
@@ -117,12 +118,12 @@ def test_a_perfect_answer_costs_nothing(absent: Any) -> None:
 def test_cross_entropy_agrees_with_torch_on_the_labelled_pixels(seed: int, num_classes: int) -> None:
     logits, targets = draw(seed, num_classes, share_unlabelled=0.2)
     weights = torch.arange(1.0, num_classes + 1)
-    theirs = nn.functional.cross_entropy(logits, targets, weights.double(), ignore_index=255)
-    assert FocalLoss(gamma=0.0, class_weights=weights)(logits, targets).item() == pytest.approx(theirs.item())
+    expected = nn.functional.cross_entropy(logits, targets, weights.double(), ignore_index=255)
+    assert FocalLoss(gamma=0.0, class_weights=weights)(logits, targets).item() == pytest.approx(expected.item())
 
 
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 5))
-def test_dice_agrees_with_the_formula_over_the_labelled_pixels_alone(seed: int, num_classes: int) -> None:
+def test_dice_loss_agrees_with_the_formula_on_the_labelled_pixels(seed: int, num_classes: int) -> None:
     logits, targets = draw(seed, num_classes, share_unlabelled=0.2)
     p = logits.softmax(1).movedim(1, -1)[targets != 255]
     o = nn.functional.one_hot(targets[targets != 255], num_classes)
@@ -150,7 +151,7 @@ def test_logits_of_unlabelled_pixels_change_neither_loss_nor_gradient(
 
 
 @pytest.mark.parametrize("value", [0.0, *UNLABELLED_LOGITS])
-def test_a_batch_with_nothing_labelled_costs_zero_with_zero_gradients(value: float) -> None:
+def test_an_unlabelled_batch_has_loss_0_and_gradient_0(value: float) -> None:
     for loss in every_loss(2):
         logits = torch.full((2, 2, 4, 4), value, requires_grad=True)
         cost = total(loss, logits, torch.full((2, 4, 4), 255, dtype=torch.uint8))
@@ -161,13 +162,13 @@ def test_a_batch_with_nothing_labelled_costs_zero_with_zero_gradients(value: flo
 
 
 @given(seed=st.integers(0, 10**6), where=st.integers(0, 39), value=st.sampled_from([math.nan, math.inf]))
-def test_nan_under_a_label_is_not_hidden(seed: int, where: int, value: float) -> None:
+def test_nan_in_a_labelled_pixel_propagates(seed: int, where: int, value: float) -> None:
     logits, targets = draw(seed, 3)
     targets.view(-1)[where] = 1
     for channel in range(3):
-        spoilt = logits.clone()
-        spoilt[where // 20, channel, where % 20 // 4, where % 4] = value
-        assert all(total(loss, spoilt, targets).isnan() for loss in every_loss(3))
+        changed = logits.clone()
+        changed[where // 20, channel, where % 20 // 4, where % 4] = value
+        assert all(total(loss, changed, targets).isnan() for loss in every_loss(3))
 
 
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 4))
@@ -188,7 +189,7 @@ def test_a_constant_added_to_all_logits_of_a_pixel_changes_nothing(seed: int, sh
 
 
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 5), scale=st.floats(0, 200))
-def test_costs_are_never_negative_and_dice_is_at_most_one(seed: int, num_classes: int, scale: float) -> None:
+def test_losses_are_not_negative_and_dice_loss_is_at_most_1(seed: int, num_classes: int, scale: float) -> None:
     logits, targets = draw(seed, num_classes)
     for loss in every_loss(num_classes):
         cost = total(loss, scale * logits, targets).item()
@@ -197,7 +198,7 @@ def test_costs_are_never_negative_and_dice_is_at_most_one(seed: int, num_classes
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_gradients_are_the_slopes_of_the_loss(num_classes: int) -> None:
+def test_gradients_agree_with_finite_differences(num_classes: int) -> None:
     logits, targets = draw(1, num_classes)
     for loss in every_loss(num_classes):
         cost = partial(total, loss, targets=targets)
@@ -205,7 +206,7 @@ def test_gradients_are_the_slopes_of_the_loss(num_classes: int) -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.01, 0.5, 1.0, 2.0, 5.0])
-def test_focal_gradients_stay_finite_on_pixels_that_are_sure(gamma: float) -> None:
+def test_focal_gradients_are_finite_for_confident_pixels(gamma: float) -> None:
     logits = torch.tensor([[[[100.0, -100.0]], [[-100.0, 100.0]]]], requires_grad=True)
     FocalLoss(gamma=gamma)(logits, torch.tensor([[[0, 0]]])).backward()
     assert logits.grad is not None
@@ -249,7 +250,7 @@ def test_memory_format_does_not_matter() -> None:
     assert CombinedLoss()(turned, targets)[0].item() == pytest.approx(CombinedLoss()(logits, targets)[0].item())
 
 
-def test_no_step_waits_for_the_device() -> None:
+def test_no_loss_reads_values_from_the_device() -> None:
     # A meta tensor has no values: whatever asks for one raises.
     logits = torch.zeros(2, 3, 8, 8, device="meta", requires_grad=True)
     targets = torch.zeros(2, 8, 8, dtype=torch.uint8, device="meta")
@@ -258,13 +259,13 @@ def test_no_step_waits_for_the_device() -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 2, 7, 254])
-def test_a_label_that_the_logits_do_not_have_is_refused(value: int) -> None:
+def test_a_label_outside_the_classes_is_an_error(value: int) -> None:
     for loss in every_loss(2):
         with pytest.raises(FiresegError, match=f"targets: value {value}, but the classes are 0 to 1"):
             loss(BY_HAND, torch.tensor([[[value, 0]]]))
 
 
-def test_another_ignore_index_is_honoured() -> None:
+def test_another_ignore_index() -> None:
     logits = logits_of([0.8, 0.4, 0.9])
     value = FocalLoss(gamma=0.0, ignore_index=-100)(logits, torch.tensor([[[1, 0, -100]]]))
     assert value.item() == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2, abs=1e-12)
@@ -273,11 +274,69 @@ def test_another_ignore_index_is_honoured() -> None:
 @pytest.mark.parametrize(
     "targets", [torch.zeros(1, 1, 1).long(), torch.zeros(1, 1, 1, 2).long(), torch.zeros(1, 1, 2)], ids=str
 )
-def test_targets_of_another_shape_or_of_floats_are_refused(targets: Tensor) -> None:
-    with pytest.raises(ValueError, match="want logits"):
+def test_targets_of_another_shape_or_float_type_are_an_error(targets: Tensor) -> None:
+    with pytest.raises(ValueError, match="expected logits"):
         CombinedLoss()(BY_HAND, targets)
 
 
-def test_class_weights_must_be_as_many_as_the_classes() -> None:
+def test_another_number_of_class_weights_is_an_error() -> None:
     with pytest.raises(ValueError, match="class_weights: 3, but 2 classes"):
         CombinedLoss(class_weights=[1.0, 1.0, 1.0])(BY_HAND, TRUTH)
+
+
+def test_class_weights_are_copied_to_a_buffer() -> None:
+    weights = torch.tensor([1.0, 2.0])
+    loss = CombinedLoss(class_weights=weights)
+    weights.zero_()
+    assert {name: value.tolist() for name, value in loss.named_buffers()} == {"class_weights": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ({"ce_weight": 0.0, "dice_weight": 0.0}, "both 0"),
+        ({"ce_weight": -1.0}, "loss.ce_weight: -1.0"),
+        ({"gamma": math.nan}, "loss.gamma: nan"),
+        ({"smooth": 0.0}, "loss.smooth: 0"),
+        ({"absent": "skiped"}, "did you mean 'skipped'"),
+        ({"class_weights": [1.0, -1.0]}, "class_weights"),
+        ({"class_weights": [0.0, 0.0]}, "not all 0"),
+        ({"class_weights": [1.0, math.inf]}, "class_weights"),
+    ],
+)
+def test_settings_out_of_range_are_an_error(arguments: dict[str, Any], fault: str) -> None:
+    with pytest.raises(SettingError, match=fault):
+        CombinedLoss(**arguments)
+
+
+def test_all_invalid_settings_are_reported_at_once() -> None:
+    with pytest.raises(SettingError) as caught:
+        CombinedLoss(ce_weight=-1.0, gamma=-2.0)
+    assert len(caught.value.faults) == 2
+
+
+def test_create_loss_weights_classes_by_inverse_frequency() -> None:
+    loss = create_loss(class_counts=(90, 30, 0), gamma=2.0, absent="skipped", ignore_index=9)
+    assert loss.class_weights is not None
+    assert loss.class_weights.tolist() == [0.5, 1.5, 1.0]
+    assert (loss.gamma, loss.absent, loss.ignore_index) == (2.0, "skipped", 9)
+
+
+def test_create_loss_caps_the_ratio_of_the_weights() -> None:
+    loss = create_loss(class_counts=(10**6, 1), weight_cap=3.0)
+    assert loss.class_weights is not None
+    assert loss.class_weights.tolist() == [0.5, 1.5]
+
+
+def test_create_loss_without_class_weights() -> None:
+    assert create_loss(class_counts=(90, 30), class_weights=False).class_weights is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ce_weight", -0.1), ("dice_weight", math.inf), ("weight_cap", 0.9), ("gamma", math.nan), ("absent", "skip")],
+)
+def test_annotations_reject_values_out_of_range(name: str, value: Any) -> None:
+    hints = get_type_hints(create_loss, include_extras=True)
+    with pytest.raises(ValidationError):
+        TypeAdapter(hints[name]).validate_python(value)

@@ -1,4 +1,4 @@
-"""Files on disk into batches."""
+"""Patch data sets: format on disk, validation, augmentation and batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
     "get_training_augmentation",
 ]
 
-_HOMES = {
+_MODULES = {
     "FireAwareAugmentation": "augment",
     "WildfireDataModule": "module",
     "WildfirePatchDataset": "dataset",
@@ -31,7 +31,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Fetches on first use: whoever only cuts tiles need not wait for torch, nor hold its half gigabyte."""
-    if name not in _HOMES:
+    """Imports a name on first use: preparing tiles needs neither the time nor the half gigabyte of torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

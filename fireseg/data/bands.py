@@ -1,4 +1,4 @@
-"""The bands of Sentinel-2, and which of them a model sees."""
+"""Sentinel-2 bands, and the mapping of stored channels to the bands of a model."""
 
 from __future__ import annotations
 
@@ -13,99 +13,99 @@ SENTINEL2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A"
 """The thirteen bands of the instrument, in its own order."""
 
 CEMS_BANDS = tuple(band for band in SENTINEL2_BANDS if band != "B10")
-"""The twelve bands of a level-2A product: B10 sees no ground and is dropped by atmospheric correction."""
+"""The twelve bands of a level-2A product; B10 does not see the ground and is dropped by atmospheric correction."""
 
 BAND_NAMES = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 """The seven bands of this project: visible, near and short-wave infrared."""
 
 NUM_INPUT_CHANNELS = len(BAND_NAMES)
 
-_KNOWN_ORDERS = {len(order): order for order in (BAND_NAMES, CEMS_BANDS, SENTINEL2_BANDS)}
+SCALE = 10000
+"""Factor from reflectance to stored integers, the resolution of the Sentinel-2 product itself."""
+
+_BANDS_BY_COUNT = {len(bands): bands for bands in (BAND_NAMES, CEMS_BANDS, SENTINEL2_BANDS)}
 
 
 def check_bands(bands: Sequence[str]) -> tuple[str, ...]:
-    """The bands, if all are Sentinel-2's and none comes twice.
+    """Checks that all bands are known and none is repeated, and returns them as a tuple.
 
     Args:
         bands: 1 to 13 names such as `B08`.
 
     Raises:
-        ValueError: If there is none, one is unknown, or one comes twice.
+        ValueError: If there are none, one is unknown, or one is repeated.
     """
     faults = [f"no band '{band}'{did_you_mean(band, SENTINEL2_BANDS)}" for band in bands if band not in SENTINEL2_BANDS]
-    faults += [f"{band} comes twice" for band in sorted({band for band in bands if bands.count(band) > 1})]
+    faults += [f"{band} is repeated" for band in sorted({band for band in bands if bands.count(band) > 1})]
     if not bands:
-        faults.append("no band at all; name 1 to 13 of " + ", ".join(SENTINEL2_BANDS))
+        faults.append("empty; name 1 to 13 of " + ", ".join(SENTINEL2_BANDS))
     if faults:
         raise ValueError("; ".join(faults))
     return tuple(bands)
 
 
 def select_bands(num_channels: int, bands: Sequence[str], stored: Sequence[str] | None = None) -> list[int] | None:
-    """Which channels of a patch are the wanted bands.
+    """Returns the channels of a stored patch that hold the given bands.
 
-    Where it is written down which bands are stored, the wanted ones are picked by name. Where it is
-    not, a patch with as many channels as bands wanted holds just these, in this order; one of 7, 12 or
-    13 channels holds the project's seven, the twelve of level 2A or the instrument's thirteen.
+    If the stored bands are recorded, channels are selected by name. If not, a patch with as many channels as
+    there are bands is assumed to hold exactly these, in this order; one of 7, 12 or 13 channels holds the
+    project's seven, the twelve of level 2A or the instrument's thirteen.
 
     Args:
-        num_channels: Channels of the stored patch.
-        bands: The bands wanted.
-        stored: The band of each channel, where that is known.
+        num_channels: Number of channels of the stored patch.
+        bands: Requested bands.
+        stored: Band of each channel, or None if not recorded.
 
     Returns:
-        Channel positions in the order of `bands`, or None for all as they are.
+        Channel indices in the order of `bands`, or None for all channels as stored.
 
     Raises:
-        FiresegError: If the channels cannot be told or do not hold a wanted band.
+        FiresegError: If the channels are unknown or a requested band is not among them.
 
     Example:
         >>> select_bands(12, ("B02", "B12"))
         [1, 11]
     """
     if stored is not None:
-        return _select_stored(num_channels, bands, stored)
+        return _select_by_name(num_channels, bands, stored)
     if num_channels == len(bands):
         return None
-    order = _KNOWN_ORDERS.get(num_channels, ())
+    order = _BANDS_BY_COUNT.get(num_channels, ())
     if missing := [band for band in bands if band not in order]:
-        held = f"the order {' '.join(order)}, without {' '.join(missing)}" if order else "no known order of bands"
+        content = f"assumed to be {' '.join(order)}, without {' '.join(missing)}" if order else "in no known band order"
         raise FiresegError(
             f"data.bands: {len(bands)} bands ({' '.join(bands)}), but the patches have {num_channels} channels, "
-            f"{held}; name the bands that the patches hold"
+            f"{content}; name the bands that the patches hold"
         )
     return [order.index(band) for band in bands]
 
 
-def _select_stored(num_channels: int, bands: Sequence[str], stored: Sequence[str]) -> list[int] | None:
+def _select_by_name(num_channels: int, bands: Sequence[str], stored: Sequence[str]) -> list[int] | None:
     if num_channels != len(stored):
         raise FiresegError(
             f"the patches have {num_channels} channels, but their manifest names {len(stored)} bands "
-            f"({' '.join(stored)}); make the patches anew"
+            f"({' '.join(stored)}); prepare the patches again"
         )
     if missing := [band for band in bands if band not in stored]:
         raise FiresegError(
             f"data.bands: {' '.join(bands)}, but the patches were made with {' '.join(stored)}, without "
-            f"{' '.join(missing)}; name bands that they hold, or make them anew with --bands"
+            f"{' '.join(missing)}; name bands that they hold, or prepare them again with --bands"
         )
     channels = [stored.index(band) for band in bands]
     return None if channels == list(range(num_channels)) else channels
 
 
-SCALE = 10000
-"""Packed patches hold reflectance times this, rounded: as fine as the product itself."""
-
-
 def to_reflectance(stored: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Reflectance of stored numbers, by the one division that all who read or write patches share.
+    """Converts stored integers to reflectance.
 
-    A multiplication by 1e-4 would differ in the last bit, and with it everything that is trained.
+    All readers and writers of patches share this division: a multiplication by 1e-4 differs in the last bit,
+    which changes every trained model.
 
     Args:
-        stored: Reflectance times 10000, of any shape and strides. Left as it is.
+        stored: Reflectance times 10000, of any shape and strides. Not modified.
 
     Returns:
-        New and contiguous.
+        Reflectance in a new contiguous array.
 
     Example:
         >>> to_reflectance(np.array([0, 2500, 10000], np.uint16)).tolist()

@@ -1,4 +1,4 @@
-"""All that a training run wants of its data."""
+"""Data module: validates the splits once, then loads batches epoch by epoch."""
 
 from __future__ import annotations
 
@@ -17,116 +17,54 @@ from torch.utils.data import DataLoader
 from fireseg.batch import Batch
 from fireseg.data.augment import Augmentation
 from fireseg.data.bands import BAND_NAMES, check_bands
-from fireseg.data.checks import Survey, survey
-from fireseg.data.dataset import EpochBatches, Sample, WildfirePatchDataset
+from fireseg.data.checks import DatasetSummary, validate_dataset
+from fireseg.data.dataset import EpochBatchSampler, Sample, WildfirePatchDataset
 from fireseg.data.format import masks_file
-from fireseg.data.loader import Batches, count_slots, free_shared_bytes, make_loader, stack, stop_workers
-from fireseg.data.patches import CURES, MASK_END, read_array
+from fireseg.data.loader import (
+    EpochLoader,
+    count_buffers,
+    free_shared_memory,
+    make_loader,
+    stack_samples,
+    stop_workers,
+)
+from fireseg.data.patches import DATA_ROOT_HELP, MASK_SUFFIX, read_array
 from fireseg.data.reader import map_array
 from fireseg.data.statistics import PatchStatistics, count_values
 from fireseg.errors import FiresegError
 from fireseg.task import DELINEATION_CLASSES, IGNORE_INDEX, Task, inverse_frequency_weights
 
-
-def compute_class_weights(
-    split_dir: Path | str, num_classes: int, *, cap: float = 20.0, ignore_index: int = IGNORE_INDEX
-) -> Tensor:
-    """Weights by inverse frequency of the classes in the masks of a split.
-
-    Reads masks only, so that images need not be there. A run counts them in its one pass over the data.
-
-    Args:
-        split_dir: Folder with `*_mask.npy`, or with packed masks.
-        num_classes: How many classes the masks have. Of packed ones, two means the delineations.
-        cap: Largest ratio of two weights.
-        ignore_index: Mask value that counts for nothing.
-
-    Returns:
-        One weight a class, `(num_classes,)` float32, mean 1 over the classes that occur; an absent one gets 1.
-
-    Raises:
-        FiresegError: If there is no mask, or a mask holds values that are no class.
-
-    Example:
-        >>> compute_class_weights("patches/train", 2)  # doctest: +SKIP
-        tensor([0.35, 1.65])
-    """
-    counts: Counter[int] = Counter()
-    faults = []
-    for path, mask in _iter_masks(Path(split_dir), num_classes):
-        if mask.dtype != np.uint8:
-            faults.append(f"{path}: {mask.dtype}, but a mask is uint8; save mask.astype(np.uint8)")
-            continue
-        found = count_values(mask)
-        if strange := [value for value in found if value >= num_classes and value != ignore_index]:
-            faults.append(
-                f"{path}: value {strange[0]}, but num_classes={num_classes} means 0 to {num_classes - 1} and "
-                f"{ignore_index}; was it made for another task?"
-            )
-        counts.update(found)
-    if faults:
-        raise FiresegError(*faults[:20], *([f"and {len(faults) - 20} more"] if len(faults) > 20 else []))
-    return torch.tensor(inverse_frequency_weights([counts[value] for value in range(num_classes)], cap))
-
-
-def _iter_masks(folder: Path, num_classes: int) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Where a mask is read from, and the mask."""
-    packed = folder / masks_file("del" if num_classes == 2 else "gra")
-    if packed.exists():
-        for row, mask in enumerate(map_array(packed)):
-            yield f"{packed}: row {row}", mask
-        return
-    paths = sorted(folder.glob(f"*{MASK_END}"))
-    if not paths:
-        raise FiresegError(f"{folder}: no *{MASK_END} in it; {CURES}")
-    for path in paths:
-        yield str(path), read_array(path)
-
-
-def sampling_weights(
-    patches: Sequence[PatchStatistics], *, fire_weight: float, fire_threshold: float, ignore_index: int = IGNORE_INDEX
-) -> tuple[float, ...]:
-    """How often each patch is drawn, beside the others.
-
-    Args:
-        patches: Facts of the training patches.
-        fire_weight: Weight of a patch with fire; every other has 1.
-        fire_threshold: A patch whose burned share of the labelled pixels is above has fire.
-        ignore_index: Mask value of unlabelled pixels.
-    """
-    return tuple(fire_weight if facts.burned_share(ignore_index) > fire_threshold else 1.0 for facts in patches)
-
-
 Maker = Callable[[Path], None]
 
-_DEL = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
+_DELINEATION = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
 
 
 class WildfireDataModule:
-    """The splits under a root, checked once, then as batches, epoch by epoch.
+    """Loads the batches of the splits under a root.
 
-    Batch `n` of epoch `e` is the same to the bit however many workers make it, and no two epochs
-    draw the same augmentations.
+    Batch `n` of epoch `e` is the same to the bit for any number of workers, and no two epochs
+    use the same augmentations.
 
     Args:
-        patches_root: Folder with `train`, `val` and perhaps `test`: packed, or one .npy a patch.
-        batch_size: Patches in a batch. A last training batch of one is put to the one before.
-        task: What the masks hold; burned or not by default.
-        bands: Bands that the model sees, in this order.
-        num_workers: Processes that make batches, for each split in use; 0 for the main process alone.
-        weighted_sampling: Whether patches with fire are drawn oftener, with replacement.
-        fire_weight: How much oftener.
-        fire_threshold: A patch has fire if the burned share of its labelled pixels is above.
-        on_bad: What to do with files that have a fault: stop with all of them in one error, or leave them out.
-        augment: What happens to training patches; nothing by default.
-        maker: Called with the root before anything is read, to make the data if they aren't there.
+        patches_root: Folder with `train`, `val` and perhaps `test`: packed, or one .npy per patch.
+        batch_size: Patches per batch. A last training batch of one is merged into the one before.
+        task: Task of the masks; burned or not by default.
+        bands: Bands of the model, in this order.
+        num_workers: Worker processes for each split in use; 0 loads in the main process.
+        weighted_sampling: Samples patches with fire more often, with replacement.
+        fire_weight: Sampling weight of patches with fire, relative to the others.
+        fire_threshold: A patch has fire if more than this share of its labelled pixels is burned.
+        on_bad: Treatment of faulty files: `stop` with all of them in one error, or `skip` them.
+        augment: Augmentation of training patches; none by default.
+        maker: Function that creates the data under the root if missing; called before anything is read.
         seed: Seed of order and augmentation.
-        pin_memory: Whether batches go into page-locked memory: worth it where a CUDA device takes them.
+        pin_memory: Copies batches to page-locked memory, for transfer to a CUDA device.
 
     Attributes:
         train: Training patches, after `setup`.
         val: Validation patches, after `setup`.
-        test: Test patches, after `setup`; None where there is no such split.
+        test: Test patches, after `setup`; None if there is no such split.
+        notes: Remarks for the user that do not stop the run, after `setup`.
 
     Example:
         >>> data = WildfireDataModule(Path("patches"), 16)  # doctest: +SKIP
@@ -143,7 +81,7 @@ class WildfireDataModule:
         patches_root: Annotated[Path, Field(alias="root")],
         batch_size: PositiveInt = 16,
         *,
-        task: Task = _DEL,
+        task: Task = _DELINEATION,
         bands: Annotated[tuple[str, ...], AfterValidator(check_bands)] = BAND_NAMES,
         num_workers: NonNegativeInt = 0,
         weighted_sampling: bool = False,
@@ -169,144 +107,213 @@ class WildfireDataModule:
         self.seed = seed
         self.pin_memory = pin_memory
         self.notes: list[str] = []
-        self._survey: Survey | None = None
-        self._loaders: dict[str, tuple[DataLoader[Sample], EpochBatches]] = {}
+        self._summary: DatasetSummary | None = None
+        self._loaders: dict[str, tuple[DataLoader[Sample], EpochBatchSampler]] = {}
 
     def setup(self) -> None:
-        """Makes the data if need be, and checks every file. A second call does nothing.
+        """Creates the data if needed and validates every file. Further calls do nothing.
 
         Raises:
-            FiresegError: With every fault of every file, unless they may be left out.
+            FiresegError: With every fault of every file, unless they may be skipped.
         """
-        if self._survey is not None:
+        if self._summary is not None:
             return
         if self.maker is not None:
             self.maker(self.patches_root)
-        found = survey(self.patches_root, task=self.task, bands=self.bands, on_bad=self.on_bad)
-        self._survey, self.notes = found, list(found.notes)
-        self.train, self.val = self._dataset("train", self.augment), self._dataset("val")
-        self.test = self._dataset("test") if "test" in found.splits else None
+        summary = validate_dataset(self.patches_root, task=self.task, bands=self.bands, on_bad=self.on_bad)
+        self._summary, self.notes = summary, list(summary.notes)
+        self.train, self.val = self._create_dataset("train", self.augment), self._create_dataset("val")
+        self.test = self._create_dataset("test") if "test" in summary.splits else None
         self._note_shared_memory()
+
+    @property
+    def summary(self) -> DatasetSummary:
+        """Readers and statistics of the data set; runs `setup` if needed."""
+        self.setup()
+        assert self._summary is not None
+        return self._summary
 
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean reflectance of each band over the labelled training pixels."""
-        return self._found.mean
+        return self.summary.mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of each band over the labelled training pixels; 1 where it would be 0."""
-        return self._found.std
+        """Standard deviation of each band over the labelled training pixels; 1 for a constant band."""
+        return self.summary.std
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Labelled training pixels of each class."""
-        return self._found.class_counts
+        """Number of labelled training pixels of each class."""
+        return self.summary.class_counts
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names and contents of all patches that take part."""
-        return self._found.fingerprint
+        """SHA-256 over the names and contents of all patches in use."""
+        return self.summary.fingerprint
 
-    def train_dataloader(self, epoch: int) -> Batches:
-        """The training batches of one epoch, augmented.
+    def train_dataloader(self, epoch: int) -> EpochLoader:
+        """Returns the augmented training batches of one epoch.
 
         Args:
-            epoch: Which epoch, from 1 on.
+            epoch: Epoch number, from 1.
         """
-        return self._batches("train", epoch)
+        return self._load("train", epoch)
 
-    def val_dataloader(self) -> Batches:
-        """The validation batches: every patch once, in order, as it is."""
-        return self._batches("val")
+    def val_dataloader(self) -> EpochLoader:
+        """Returns the validation batches: every patch once, in order, without augmentation."""
+        return self._load("val")
 
-    def test_dataloader(self) -> Batches:
-        """The test batches: every patch once, in order, as it is.
+    def test_dataloader(self) -> EpochLoader:
+        """Returns the test batches: every patch once, in order, without augmentation.
 
         Raises:
             FiresegError: If there is no test split.
         """
-        return self._batches("test")
+        return self._load("test")
 
     def sample_validation(self, num_patches: int) -> Batch:
-        """Some validation patches to look at, up to three quarters of them with fire: the same each time.
+        """Returns a fixed selection of validation patches for display, up to three quarters of them with fire.
 
         Args:
-            num_patches: How many; fewer where the split has fewer.
+            num_patches: Number of patches; fewer if the split has fewer.
         """
-        split, ignored = self._found.splits["val"], self.task.ignore_index
-        # Of a patch that is mostly unlabelled, as edge windows are, a picture shows little.
-        most = max(facts.num_labelled(ignored) for facts in split)
-        shown = [number for number, facts in enumerate(split) if 2 * facts.num_labelled(ignored) >= most]
-        burned = [number for number in shown if split[number].burned_share(ignored) > self.fire_threshold]
-        others = [number for number in shown if number not in set(burned)]
+        patches, ignore_index = self.summary.splits["val"], self.task.ignore_index
+        # Patches at the edge of a tile may be mostly unlabelled and show little.
+        max_labelled = max(patch.num_labelled(ignore_index) for patch in patches)
+        shown = [index for index, patch in enumerate(patches) if 2 * patch.num_labelled(ignore_index) >= max_labelled]
+        burned = [index for index in shown if patches[index].burned_share(ignore_index) > self.fire_threshold]
+        others = [index for index in shown if index not in set(burned)]
         num_others = min(len(others), max(num_patches // 4, num_patches - len(burned)))
-        picked = _spread(burned, num_patches - num_others) + _spread(others, num_others)
-        return stack([self.val[number] for number in sorted(picked)])
+        selected = _evenly_spaced(burned, num_patches - num_others) + _evenly_spaced(others, num_others)
+        return stack_samples([self.val[index] for index in sorted(selected)])
 
     def close(self) -> None:
-        """Ends the worker processes. A later pass starts new ones."""
+        """Stops the worker processes. The next epoch starts new ones."""
         for loader, _ in self._loaders.values():
             stop_workers(loader)
         self._loaders.clear()
 
-    @property
-    def _found(self) -> Survey:
-        self.setup()
-        assert self._survey is not None
-        return self._survey
-
-    def _dataset(self, split: str, augment: Augmentation | None = None) -> WildfirePatchDataset:
+    def _create_dataset(self, split: str, augment: Augmentation | None = None) -> WildfirePatchDataset:
         return WildfirePatchDataset(
-            self._found.sources[split],
+            self.summary.readers[split],
             bands=self.bands,
-            names=[facts.name for facts in self._found.splits[split]],
+            names=[patch.name for patch in self.summary.splits[split]],
             augment=augment,
             fire_threshold=self.fire_threshold,
             ignore_index=self.task.ignore_index,
             seed=self.seed,
         )
 
-    def _batches(self, split: str, epoch: int = 0) -> Batches:
-        if split not in self._found.splits:
-            raise FiresegError(f"{self.patches_root / split}: no such folder, so that there are no {split} batches")
+    def _load(self, split: str, epoch: int = 0) -> EpochLoader:
+        if split not in self.summary.splits:
+            raise FiresegError(f"{self.patches_root / split}: no such folder, needed for the {split} batches")
         if split not in self._loaders:
             dataset = getattr(self, split)
             is_train = split == "train"
-            order = EpochBatches(
-                len(dataset), self.batch_size, seed=self.seed, is_train=is_train, weights=self._weights(split)
+            weights = self._compute_weights() if is_train and self.weighted_sampling else None
+            sampler = EpochBatchSampler(
+                len(dataset), self.batch_size, seed=self.seed, is_train=is_train, weights=weights
             )
-            loader = make_loader(dataset, order, num_workers=self.num_workers, pin_memory=self.pin_memory)
-            self._loaders[split] = loader, order
-        loader, order = self._loaders[split]
-        return Batches(loader, order, epoch)
+            loader = make_loader(dataset, sampler, num_workers=self.num_workers, pin_memory=self.pin_memory)
+            self._loaders[split] = loader, sampler
+        loader, sampler = self._loaders[split]
+        return EpochLoader(loader, sampler, epoch)
 
-    def _weights(self, split: str) -> Sequence[float] | None:
-        if split != "train" or not self.weighted_sampling:
-            return None
-        return sampling_weights(
-            self._found.splits[split],
+    def _compute_weights(self) -> Sequence[float]:
+        return compute_sampling_weights(
+            self.summary.splits["train"],
             fire_weight=self.fire_weight,
             fire_threshold=self.fire_threshold,
             ignore_index=self.task.ignore_index,
         )
 
     def _note_shared_memory(self) -> None:
-        """Workers hand batches over in shared memory; a container often has 64 MB of it, and dies without a word."""
-        free = free_shared_bytes()
-        if not self.num_workers or free is None:
+        """Notes too little shared memory for the workers: a container with 64 MB kills them without a message."""
+        free_bytes = free_shared_memory()
+        if not self.num_workers or free_bytes is None:
             return
-        height, width, _ = self._found.splits["train"][0].image_shape
+        height, width, _ = self.summary.splits["train"][0].image_shape
         batch_bytes = self.batch_size * height * width * (4 * len(self.bands) + 1)
-        needed = 2 * count_slots(self.num_workers) * batch_bytes  # train and val side by side
-        if free < needed:
+        needed_bytes = 2 * count_buffers(self.num_workers) * batch_bytes  # train and val are open together
+        if free_bytes < needed_bytes:
             self.notes.append(
-                f"/dev/shm: {free >> 20} MB free, but {self.num_workers} workers may fill {needed >> 20} MB; "
-                "set data.num_workers=0, or give the container more (docker run --shm-size=2g)"
+                f"/dev/shm: {free_bytes >> 20} MB free, but {self.num_workers} workers may use {needed_bytes >> 20} "
+                "MB; set data.num_workers=0, or give the container more (docker run --shm-size=2g)"
             )
 
 
-def _spread(numbers: Sequence[int], count: int) -> list[int]:
-    """So many of the numbers, evenly spread; all of them where there are no more."""
+def compute_class_weights(
+    split_dir: Path | str, num_classes: int, *, cap: float = 20.0, ignore_index: int = IGNORE_INDEX
+) -> Tensor:
+    """Computes inverse-frequency class weights from the masks of a split.
+
+    Only masks are read. A training run counts the classes in its single pass over the data instead.
+
+    Args:
+        split_dir: Folder with `*_mask.npy`, or with packed masks.
+        num_classes: Number of classes. For packed masks, 2 selects the delineations.
+        cap: Largest ratio of two weights.
+        ignore_index: Mask value of unlabelled pixels.
+
+    Returns:
+        One weight per class, `(num_classes,)` float32, mean 1 over the classes that occur; an absent one gets 1.
+
+    Raises:
+        FiresegError: If there is no mask, or a mask has values outside the classes.
+
+    Example:
+        >>> compute_class_weights("patches/train", 2)  # doctest: +SKIP
+        tensor([0.35, 1.65])
+    """
+    counts: Counter[int] = Counter()
+    faults = []
+    for location, mask in _iter_masks(Path(split_dir), num_classes):
+        if mask.dtype != np.uint8:
+            faults.append(f"{location}: {mask.dtype}, but a mask must be uint8; save mask.astype(np.uint8)")
+            continue
+        mask_counts = count_values(mask)
+        if unknown := [value for value in mask_counts if value >= num_classes and value != ignore_index]:
+            faults.append(
+                f"{location}: value {unknown[0]}, but num_classes={num_classes} means 0 to {num_classes - 1} and "
+                f"{ignore_index}; was it made for another task?"
+            )
+        counts.update(mask_counts)
+    if faults:
+        raise FiresegError(*faults[:20], *([f"and {len(faults) - 20} more"] if len(faults) > 20 else []))
+    return torch.tensor(inverse_frequency_weights([counts[value] for value in range(num_classes)], cap))
+
+
+def compute_sampling_weights(
+    patches: Sequence[PatchStatistics], *, fire_weight: float, fire_threshold: float, ignore_index: int = IGNORE_INDEX
+) -> tuple[float, ...]:
+    """Returns the sampling weight of each patch.
+
+    Args:
+        patches: Statistics of the training patches.
+        fire_weight: Weight of a patch with fire; every other patch has 1.
+        fire_threshold: A patch has fire if more than this share of its labelled pixels is burned.
+        ignore_index: Mask value of unlabelled pixels.
+    """
+    return tuple(fire_weight if patch.burned_share(ignore_index) > fire_threshold else 1.0 for patch in patches)
+
+
+def _iter_masks(folder: Path, num_classes: int) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yields location and content of each mask."""
+    packed = folder / masks_file("del" if num_classes == 2 else "gra")
+    if packed.exists():
+        for row, mask in enumerate(map_array(packed)):
+            yield f"{packed}: row {row}", mask
+        return
+    paths = sorted(folder.glob(f"*{MASK_SUFFIX}"))
+    if not paths:
+        raise FiresegError(f"{folder}: no *{MASK_SUFFIX} in it; {DATA_ROOT_HELP}")
+    for path in paths:
+        yield str(path), read_array(path)
+
+
+def _evenly_spaced(numbers: Sequence[int], count: int) -> list[int]:
+    """Returns `count` of the numbers, evenly spaced, or all if there are fewer."""
     count = min(count, len(numbers))
-    return [numbers[place * len(numbers) // count] for place in range(count)]
+    return [numbers[number * len(numbers) // count] for number in range(count)]

@@ -1,4 +1,4 @@
-"""Where patches lie on disk, and how one is read."""
+"""Patches of a split: the reader protocol, patch files, and the faults of files."""
 
 from __future__ import annotations
 
@@ -15,36 +15,41 @@ from fireseg.errors import FiresegError
 
 SPLITS = ("train", "val", "test")
 
-IMAGE_END, MASK_END = "_image.npy", "_mask.npy"
+IMAGE_SUFFIX, MASK_SUFFIX = "_image.npy", "_mask.npy"
 
-CURES = (
-    "data.root names the folder that python -m fireseg.prepare made, or one that holds train and val with "
-    "<name>_image.npy and <name>_mask.npy in them; without data of your own try data=sample"
+DATA_ROOT_HELP = (
+    "data.root must be a folder made by python -m fireseg.prepare, or one with folders train and val of "
+    "<name>_image.npy and <name>_mask.npy; to try fireseg without data use data=sample"
 )
+
+Part = Literal["image", "mask"]
+
+CacheKey = tuple[int, ...]
+"""Sizes and modification times of the files of a patch, and its row in them; changes whenever one is written."""
 
 
 class Fault(NamedTuple):
-    """Something about a file that must be mended before anything learns from it.
+    """A fault of a file that must be corrected before training.
 
     Attributes:
-        path: The file.
-        what: What came, what is wanted, what to do.
-        patch: The name of the patch, where it is about one.
+        path: Path of the file.
+        message: Description of the fault: what was found, what is expected, what to do.
+        patch: Name of the patch, or empty if the fault is not about a single patch.
     """
 
     path: Path
-    what: str
+    message: str
     patch: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}"
+        return f"{self.path}: {self.message}"
 
 
 class UnreadableError(FiresegError):
-    """A file that holds no array.
+    """A file that does not hold an array.
 
     Attributes:
-        fault: Which file, and what is the matter with it.
+        fault: Path of the file and description of the fault.
     """
 
     def __init__(self, fault: Fault) -> None:
@@ -52,33 +57,27 @@ class UnreadableError(FiresegError):
         self.fault = fault
 
 
-Stamp = tuple[int, ...]
-"""Sizes, times of last change, and place in the files that a patch is read from: new when one of them was written."""
-
-Part = Literal["image", "mask"]
-
-
-class PatchSource(Protocol):
-    """The patches of one split, wherever they lie. Must be picklable: workers may be spawned."""
+class SplitReader(Protocol):
+    """Reads the patches of one split. Must be picklable, because worker processes may be spawned."""
 
     @property
     def folder(self) -> Path:
-        """The split folder."""
+        """Split folder."""
         ...
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the patches, in the order of their numbers."""
+        """Names of the patches in the order of their indices."""
         ...
 
     @property
     def bands(self) -> tuple[str, ...] | None:
-        """The band of each channel, where that is written down."""
+        """Band of each channel, or None if not recorded."""
         ...
 
     @property
     def cache_name(self) -> str:
-        """Where in the folder a scan may keep what it found."""
+        """Name of the file in the split folder that caches the patch statistics."""
         ...
 
     def __len__(self) -> int: ...
@@ -87,38 +86,38 @@ class PatchSource(Protocol):
         """Reads one patch.
 
         Args:
-            index: Its number.
+            index: Index of the patch.
 
         Returns:
-            Reflectance, `(H, W, C)` float32, and classes, `(H, W)` uint8, unless a file holds
-            something else: whoever checks patches says so. Both may be changed.
+            Reflectance, `(H, W, C)` float32, and classes, `(H, W)` uint8; shapes and types are not checked.
+            Both arrays may be modified.
 
         Raises:
-            UnreadableError: If a file is missing, empty, truncated, or no array.
+            UnreadableError: If a file is missing, empty, truncated, or not an array.
         """
         ...
 
-    def take(self, names: Iterable[str]) -> Self:
-        """Some of the patches, in the order of these names."""
+    def select(self, names: Iterable[str]) -> Self:
+        """Returns a reader of the named patches, in this order."""
         ...
 
-    def list_stamps(self) -> tuple[dict[str, Stamp], list[Fault]]:
-        """The stamp of every whole patch by name, sorted; and a fault for every other."""
+    def list_cache_keys(self) -> tuple[dict[str, CacheKey], list[Fault]]:
+        """Returns the cache key of every complete patch, sorted by name, and a fault for every other."""
         ...
 
-    def fault(self, name: str, part: Part, what: str) -> Fault:
-        """Something about the image or the mask of a patch."""
+    def fault(self, name: str, part: Part, message: str) -> Fault:
+        """Returns a fault of the image or the mask of a patch."""
         ...
 
 
 @dataclass(frozen=True)
-class PatchFolder:
-    """The patches of one split: `{name}_image.npy` beside `{name}_mask.npy`. See `PatchSource`.
+class FolderReader:
+    """Reads patches stored as `{name}_image.npy` and `{name}_mask.npy`. See `SplitReader`.
 
     Args:
-        folder: Where they lie.
-        names: Their names, in the order of their numbers.
-        bands: The band of each channel, where that is written down.
+        folder: Split folder.
+        names: Names of the patches in the order of their indices.
+        bands: Band of each channel, or None if not recorded.
     """
 
     folder: Path
@@ -130,81 +129,85 @@ class PatchFolder:
         return len(self.names)
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """See `PatchSource`."""
+        """Reads one patch, see `SplitReader`."""
         name = self.names[index]
         try:
             return read_array(self._path(name, "image")), read_array(self._path(name, "mask"))
         except UnreadableError as error:
             raise UnreadableError(error.fault._replace(patch=name)) from error
 
-    def take(self, names: Iterable[str]) -> PatchFolder:
-        """See `PatchSource`."""
+    def select(self, names: Iterable[str]) -> FolderReader:
+        """Returns a reader of the named patches, see `SplitReader`."""
         return replace(self, names=tuple(names))
 
-    def list_stamps(self) -> tuple[dict[str, Stamp], list[Fault]]:
-        """See `PatchSource`."""
+    def list_cache_keys(self) -> tuple[dict[str, CacheKey], list[Fault]]:
+        """Returns cache keys and faults, see `SplitReader`."""
         return list_patches(self.folder)
 
-    def fault(self, name: str, part: Part, what: str) -> Fault:
-        """See `PatchSource`."""
-        return Fault(self._path(name, part), what, name)
+    def fault(self, name: str, part: Part, message: str) -> Fault:
+        """Returns a fault of a file of a patch."""
+        return Fault(self._path(name, part), message, name)
 
     def _path(self, name: str, part: Part) -> Path:
-        return self.folder / f"{name}{IMAGE_END if part == 'image' else MASK_END}"
+        return self.folder / f"{name}{IMAGE_SUFFIX if part == 'image' else MASK_SUFFIX}"
 
 
 def read_array(path: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
-    """Reads one array; nothing in the file can run.
+    """Reads one .npy array. Pickled content, which could run code, is rejected.
 
     Args:
-        path: The file.
-        mmap_mode: `r` leaves the values on disk until they are asked for.
+        path: Path of the file.
+        mmap_mode: `r` memory-maps the file.
 
     Raises:
-        UnreadableError: If the file is missing, empty, truncated, or no array.
+        UnreadableError: If the file is missing, empty, truncated, or not an array.
     """
     try:
         array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except FileNotFoundError as error:
         raise UnreadableError(Fault(path, "no such file; was it moved while fireseg was running?")) from error
     except (ValueError, EOFError, SyntaxError) as error:
-        what = "empty" if path.stat().st_size == 0 else "truncated or not a .npy array"
-        raise UnreadableError(Fault(path, f"{what}; write it again")) from error
+        problem = "empty" if path.stat().st_size == 0 else "truncated or not a .npy array"
+        raise UnreadableError(Fault(path, f"{problem}; write it again")) from error
     except OSError as error:
         raise UnreadableError(Fault(path, f"cannot be read ({error.strerror or error})")) from error
     if not isinstance(array, np.ndarray):
         array.close()
-        raise UnreadableError(Fault(path, "an archive of arrays, but a plain .npy is wanted; write it with np.save"))
+        raise UnreadableError(Fault(path, "an archive of arrays, expected a plain .npy; write it with np.save"))
     return array
 
 
-def list_patches(folder: Path) -> tuple[dict[str, Stamp], list[Fault]]:
-    """Lists a split folder without opening a file.
+def list_patches(folder: Path) -> tuple[dict[str, CacheKey], list[Fault]]:
+    """Lists the patch files of a split folder without opening them.
 
     Args:
-        folder: A split folder.
+        folder: Split folder.
 
     Returns:
-        The stamp of every whole patch by name, sorted; and a fault for every image without a mask
+        The cache key of every complete patch, sorted by name, and a fault for every image without a mask
         and every mask without an image.
     """
-    halves: dict[str, dict[str, os.stat_result]] = {IMAGE_END: {}, MASK_END: {}}
+    files: dict[str, dict[str, os.stat_result]] = {IMAGE_SUFFIX: {}, MASK_SUFFIX: {}}
     with os.scandir(folder) as entries:
         for entry in entries:
-            for end, found in halves.items():
-                if entry.name.endswith(end) and not entry.name.startswith("."):
-                    found[entry.name.removesuffix(end)] = entry.stat()
-    images, masks = halves[IMAGE_END], halves[MASK_END]
+            for suffix, stats in files.items():
+                if entry.name.endswith(suffix) and not entry.name.startswith("."):
+                    stats[entry.name.removesuffix(suffix)] = entry.stat()
+    images, masks = files[IMAGE_SUFFIX], files[MASK_SUFFIX]
     faults = [
-        Fault(folder / f"{name}{IMAGE_END}", f"an image without a mask; {name}{MASK_END} is wanted beside it", name)
+        Fault(
+            folder / f"{name}{IMAGE_SUFFIX}", f"an image without a mask; expected {name}{MASK_SUFFIX} beside it", name
+        )
         for name in images.keys() - masks.keys()
     ]
     faults += [
-        Fault(folder / f"{name}{MASK_END}", f"a mask without an image; {name}{IMAGE_END} is wanted beside it", name)
+        Fault(
+            folder / f"{name}{MASK_SUFFIX}", f"a mask without an image; expected {name}{IMAGE_SUFFIX} beside it", name
+        )
         for name in masks.keys() - images.keys()
     ]
-    stamps = {}
+    keys = {}
     for name in sorted(images.keys() & masks.keys()):
         image, mask = images[name], masks[name]
-        stamps[name] = image.st_size, image.st_mtime_ns, mask.st_size, mask.st_mtime_ns
-    return stamps, sorted(faults)
+        keys[name] = image.st_size, image.st_mtime_ns, mask.st_size, mask.st_mtime_ns
+    return keys, sorted(faults)

@@ -1,10 +1,10 @@
-"""Patches packed into a few arrays a split, read where they lie."""
+"""Opens the splits of a data set; reads packed patches through memory maps."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 
 from fireseg.data.bands import to_reflectance
 from fireseg.data.format import (
-    AGAIN,
     IMAGES,
     JOURNAL_NAME,
-    MANIFEST_NAME,
+    MANIFEST,
     MASKS,
     METADATA,
+    PREPARE_AGAIN,
     Manifest,
     MaskName,
     masks_file,
     read_manifest,
 )
 from fireseg.data.patches import (
-    CURES,
-    IMAGE_END,
-    MASK_END,
+    DATA_ROOT_HELP,
+    IMAGE_SUFFIX,
+    MASK_SUFFIX,
     SPLITS,
+    CacheKey,
     Fault,
+    FolderReader,
     Part,
-    PatchFolder,
-    PatchSource,
-    Stamp,
+    SplitReader,
     UnreadableError,
     list_patches,
     read_array,
@@ -43,24 +43,125 @@ from fireseg.data.patches import (
 from fireseg.errors import FiresegError
 
 
-@dataclass(frozen=True)
-class PackedSplit:
-    """The patches of one split in `images.npy` and a file of masks. See `PatchSource`.
-
-    The arrays are mapped when the first patch is read, in each process for itself. Pages of a map are
-    those of the system's own cache: ten workers hold one copy between them.
+def open_splits(root: Path, task_name: str) -> tuple[dict[str, SplitReader], Manifest | None]:
+    """Opens the splits under a root: train and val, and test if present.
 
     Args:
-        folder: Where the arrays lie.
-        labels: Which masks are read.
-        names: Names of the patches, in the order of their numbers.
-        rows: Where in the arrays each lies.
-        bands: The band of each channel.
-        shape: Of the array of images, as it was when the split was opened.
+        root: Folder of the splits.
+        task_name: Task of the masks.
+
+    Returns:
+        A reader for each split, and the manifest of the data set if it has one.
+
+    Raises:
+        FiresegError: With all faults of all splits, if one that training needs is missing, files do not
+            match each other, or masks were made for another task.
+    """
+    folders = find_split_folders(root)
+    manifest = _read_complete_manifest(root)
+    readers: dict[str, SplitReader] = {}
+    faults: list[str] = []
+    for split, folder in folders.items():
+        try:
+            readers[split] = _open(folder, manifest, task_name)
+        except FiresegError as error:
+            faults += [fault for fault in error.faults if fault not in faults]
+    if faults:
+        raise FiresegError(*faults)
+    return readers, manifest
+
+
+def open_split(folder: Path, task_name: str | None = None) -> SplitReader:
+    """Opens one split.
+
+    Args:
+        folder: Split folder.
+        task_name: Task of the masks; by default the stored one, and delineations if both are stored.
+
+    Raises:
+        FiresegError: If the folder is missing, has no patch, or its files do not match each other.
+    """
+    if not folder.is_dir():
+        raise FiresegError(f"{folder}: no such folder; {DATA_ROOT_HELP}")
+    manifest = _read_complete_manifest(folder.parent)
+    reader = _open(folder, manifest, task_name or (manifest and manifest.task) or "del")
+    if isinstance(reader, FolderReader):
+        reader = reader.select(list_patches(folder)[0])
+    if not reader.names:
+        raise FiresegError(f"{folder}: no patch in it (*{IMAGE_SUFFIX} with its *{MASK_SUFFIX}); {DATA_ROOT_HELP}")
+    return reader
+
+
+def find_split_folders(root: Path) -> dict[str, Path]:
+    """Returns the split folders under a root: train and val, and test if present.
+
+    Raises:
+        FiresegError: If the root, train or val is missing.
+    """
+    if not root.is_dir():
+        raise FiresegError(f"{root}: no such folder; {DATA_ROOT_HELP}")
+    folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    if missing := [split for split in ("train", "val") if split not in folders]:
+        raise FiresegError(
+            *(f"{root / split}: no such folder, but training needs it; {DATA_ROOT_HELP}" for split in missing)
+        )
+    return folders
+
+
+def _read_complete_manifest(root: Path) -> Manifest | None:
+    """Reads the manifest; raises if fireseg began to prepare the folder and has not written one yet."""
+    manifest = read_manifest(root)
+    traces = (root / JOURNAL_NAME, *root.glob(f"*/{IMAGES}"))
+    if manifest is None and (trace := next((path for path in traces if path.exists()), None)):
+        raise FiresegError(f"{root}: incomplete, has {trace.relative_to(root)} but no {MANIFEST}; {PREPARE_AGAIN}")
+    return manifest
+
+
+def _open(folder: Path, manifest: Manifest | None, task_name: str) -> SplitReader:
+    if manifest is None:
+        return FolderReader(folder)
+    if manifest.layout == "packed":
+        return _open_packed(folder, _get_mask_name(folder.parent, task_name), manifest)
+    if manifest.task not in (None, task_name):
+        raise FiresegError(
+            f"{folder.parent}: made with --task {manifest.task}, but the task is {task_name}; "
+            f"train with task={manifest.task}, or prepare another folder"
+        )
+    complete, incomplete = list_patches(folder)
+    num_patches, num_expected = len(complete) + len(incomplete), manifest.patches.get(folder.name, 0)
+    if num_patches != num_expected:
+        raise FiresegError(f"{folder}: {num_patches} patches, but {MANIFEST} lists {num_expected}; {PREPARE_AGAIN}")
+    return FolderReader(folder, bands=manifest.bands)
+
+
+def _get_mask_name(root: Path, task_name: str) -> MaskName:
+    for name in MASKS:
+        if task_name == name:
+            return name
+    raise FiresegError(
+        f"task.name: {task_name}, but {root} has masks for {' and '.join(MASKS)}; name one of them, "
+        "or provide your own masks as one .npy per patch"
+    )
+
+
+@dataclass(frozen=True)
+class PackedReader:
+    """Reads patches from `images.npy` and a file of masks. See `SplitReader`.
+
+    Each process maps the arrays when it reads its first patch. The pages of a map are those of the file cache
+    of the system, so that ten workers hold one copy between them.
+
+    Args:
+        folder: Split folder.
+        mask_name: Masks to read.
+        names: Names of the patches in the order of their indices.
+        rows: Row of each patch in the arrays.
+        bands: Band of each channel.
+        shape: Shape of the array of images when the split was opened.
     """
 
     folder: Path
-    labels: MaskName
+    mask_name: MaskName
     names: tuple[str, ...]
     rows: tuple[int, ...]
     bands: tuple[str, ...]
@@ -68,8 +169,8 @@ class PackedSplit:
 
     @property
     def cache_name(self) -> str:
-        """See `PatchSource`: gradings leave out other pixels than delineations."""
-        return f".fireseg_scan_{self.labels}.json"
+        """Name of the cache file, one per task because their unlabelled pixels differ."""
+        return f".fireseg_scan_{self.mask_name}.json"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -78,55 +179,46 @@ class PackedSplit:
         return {name: value for name, value in self.__dict__.items() if name != "_arrays"}  # a map pickles its values
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """See `PatchSource`."""
+        """Reads one patch, see `SplitReader`."""
         images, masks = self._arrays
         row = self.rows[index]
         return to_reflectance(images[row]), masks[row].copy()
 
-    def take(self, names: Iterable[str]) -> PackedSplit:
-        """See `PatchSource`."""
+    def select(self, names: Iterable[str]) -> PackedReader:
+        """Returns a reader of the named patches, see `SplitReader`."""
         names = tuple(names)
         row_of = dict(zip(self.names, self.rows, strict=True))
         return replace(self, names=names, rows=tuple(row_of[name] for name in names))
 
-    def list_stamps(self) -> tuple[dict[str, Stamp], list[Fault]]:
-        """See `PatchSource`."""
+    def list_cache_keys(self) -> tuple[dict[str, CacheKey], list[Fault]]:
+        """Returns cache keys, see `SplitReader`."""
         stats = [path.stat() for path in (self._path("image"), self._path("mask"))]
         files = tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
         return {name: (*files, row) for name, row in zip(self.names, self.rows, strict=True)}, []
 
-    def fault(self, name: str, part: Part, what: str) -> Fault:
-        """See `PatchSource`."""
+    def fault(self, name: str, part: Part, message: str) -> Fault:
+        """Returns a fault of a row of the arrays."""
         row = self.rows[self.names.index(name)]
-        return Fault(self._path(part), f"row {row} ({name}): {what}", name)
+        return Fault(self._path(part), f"row {row} ({name}): {message}", name)
 
     @cached_property
     def _arrays(self) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
         images, masks = (map_array(self._path(part)) for part in ("image", "mask"))
         if images.shape != self.shape or masks.shape != self.shape[:3]:
-            raise UnreadableError(Fault(self.folder, "other patches than before; was it prepared anew meanwhile?"))
+            raise UnreadableError(Fault(self.folder, "the patches have changed since start; was it prepared again?"))
         return images, masks
 
     def _path(self, part: Part) -> Path:
-        return self.folder / (IMAGES if part == "image" else masks_file(self.labels))
+        return self.folder / (IMAGES if part == "image" else masks_file(self.mask_name))
 
 
-def open_packed(folder: Path, labels: MaskName, manifest: Manifest) -> PackedSplit:
-    """Opens a split and checks that its files fit together. No pixel is read.
-
-    Args:
-        folder: The split folder.
-        labels: Which masks to read.
-        manifest: What the files should hold.
-
-    Raises:
-        FiresegError: With all faults at once.
-    """
+def _open_packed(folder: Path, mask_name: MaskName, manifest: Manifest) -> PackedReader:
+    """Opens a packed split and checks that its files match each other, without reading pixels."""
     faults: list[str] = []
     shapes = {}
     for path, dtype, axes in (
         (folder / IMAGES, np.dtype(np.uint16), "patches, height, width, bands"),
-        (folder / masks_file(labels), np.dtype(np.uint8), "patches, height, width"),
+        (folder / masks_file(mask_name), np.dtype(np.uint8), "patches, height, width"),
     ):
         try:
             array = map_array(path)
@@ -135,20 +227,20 @@ def open_packed(folder: Path, labels: MaskName, manifest: Manifest) -> PackedSpl
             continue
         shapes[path] = array.shape
         if array.dtype != dtype or array.ndim != axes.count(",") + 1:
-            faults.append(f"{path}: {array.dtype} of shape {array.shape}, but {dtype} ({axes}) is wanted; {AGAIN}")
+            faults.append(f"{path}: {array.dtype} of shape {array.shape}, expected {dtype} ({axes}); {PREPARE_AGAIN}")
     try:
-        names = read_names(folder / METADATA)
+        names = _read_names(folder / METADATA)
     except FiresegError as error:
         faults += error.faults
         names = []
     if not faults:
-        faults += _compare(folder, shapes, names, manifest)
+        faults += _find_mismatches(folder, shapes, names, manifest)
     if faults:
         raise FiresegError(*faults)
     order = sorted(range(len(names)), key=names.__getitem__)
-    return PackedSplit(
+    return PackedReader(
         folder=folder,
-        labels=labels,
+        mask_name=mask_name,
         names=tuple(names[row] for row in order),
         rows=tuple(order),
         bands=manifest.bands,
@@ -157,155 +249,53 @@ def open_packed(folder: Path, labels: MaskName, manifest: Manifest) -> PackedSpl
 
 
 def map_array(path: Path) -> NDArray[Any]:
-    """An array whose values stay on disk until they are asked for, and cannot be changed.
+    """Memory-maps an array, read-only.
 
     Raises:
-        UnreadableError: If the file is missing, no array, or shorter or longer than it says.
+        UnreadableError: If the file is missing, not an array, or its length does not match its header.
     """
     array = read_array(path, mmap_mode="r")
     assert isinstance(array, np.memmap)
     surplus = path.stat().st_size - array.offset - array.nbytes
     if surplus:
-        raise UnreadableError(Fault(path, f"{surplus} bytes more than its header says; {AGAIN}"))
-    return np.asarray(array)  # rows of a plain array come without the ceremony of a memmap's
+        raise UnreadableError(Fault(path, f"{surplus} bytes more than its header says; {PREPARE_AGAIN}"))
+    return np.asarray(array)  # indexing a plain array is faster than indexing a memmap
 
 
-def read_names(path: Path) -> list[str]:
-    """The names of the patches of a split: row n of the table is row n of the arrays.
-
-    Args:
-        path: Its metadata.csv.
-
-    Raises:
-        FiresegError: If it is missing or no such table, or a name comes twice.
-    """
+def _read_names(path: Path) -> list[str]:
+    """Reads the patch names from a metadata.csv; its row n describes row n of the arrays."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
             column = next(rows, []).index("patch_id")
             names = [row[column] for row in rows]
     except FileNotFoundError as error:
-        raise FiresegError(f"{path}: no such file, but it names the patches; {AGAIN}") from error
+        raise FiresegError(f"{path}: no such file, but it names the patches; {PREPARE_AGAIN}") from error
     except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise FiresegError(f"{path}: no table with a column patch_id in every row ({error}); {AGAIN}") from error
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise FiresegError(f"{path}: {twice[0]} comes twice, but names tell patches apart; {AGAIN}")
+        raise FiresegError(
+            f"{path}: not a table with a column patch_id in every row ({error}); {PREPARE_AGAIN}"
+        ) from error
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise FiresegError(f"{path}: patch_id {repeated[0]} is repeated; {PREPARE_AGAIN}")
     return names
 
 
-def _compare(folder: Path, shapes: dict[Path, tuple[int, ...]], names: list[str], manifest: Manifest) -> list[str]:
+def _find_mismatches(
+    folder: Path, shapes: Mapping[Path, tuple[int, ...]], names: list[str], manifest: Manifest
+) -> list[str]:
     image, mask = shapes.values()
     counts = {path.name: shape[0] for path, shape in shapes.items()} | {
         METADATA: len(names),
-        MANIFEST_NAME: manifest.patches.get(folder.name, 0),
+        MANIFEST: manifest.patches.get(folder.name, 0),
     }
     faults = []
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} in {name}" for name, count in counts.items())
-        faults.append(f"{folder}: as many patches are wanted in every file, but there are {told}; {AGAIN}")
+        listing = ", ".join(f"{count} in {name}" for name, count in counts.items())
+        faults.append(f"{folder}: the numbers of patches differ: {listing}; {PREPARE_AGAIN}")
     if image[1:3] != mask[1:3]:
-        faults.append(f"{folder}: images of {image[1:3]} pixels, but masks of {mask[1:3]}; {AGAIN}")
+        faults.append(f"{folder}: images of {image[1:3]} pixels, but masks of {mask[1:3]}; {PREPARE_AGAIN}")
     if image[3] != len(manifest.bands):
-        faults.append(f"{folder}: {image[3]} channels, but the manifest names {len(manifest.bands)} bands; {AGAIN}")
+        faults.append(
+            f"{folder}: {image[3]} channels, but the manifest names {len(manifest.bands)} bands; {PREPARE_AGAIN}"
+        )
     return faults
-
-
-def find_sources(root: Path, task_name: str) -> tuple[dict[str, PatchSource], Manifest | None]:
-    """The splits under a root: train and val, and test where there is one.
-
-    Args:
-        root: Folder of the splits.
-        task_name: What the masks should hold.
-
-    Returns:
-        The splits, and what the data set says of itself where it does.
-
-    Raises:
-        FiresegError: With all faults of all splits: one that training needs is missing, files do not
-            fit together, masks were made for another task.
-    """
-    folders = find_splits(root)
-    manifest = _read_manifest(root)
-    sources: dict[str, PatchSource] = {}
-    faults: list[str] = []
-    for split, folder in folders.items():
-        try:
-            sources[split] = _open(folder, manifest, task_name)
-        except FiresegError as error:
-            faults += [fault for fault in error.faults if fault not in faults]
-    if faults:
-        raise FiresegError(*faults)
-    return sources, manifest
-
-
-def open_source(folder: Path, task_name: str | None = None) -> PatchSource:
-    """The patches of one split folder.
-
-    Args:
-        folder: The split folder.
-        task_name: What the masks should hold; by default what there is, and delineations where both are.
-
-    Raises:
-        FiresegError: If there is no such folder, no patch in it, or its files do not fit together.
-    """
-    if not folder.is_dir():
-        raise FiresegError(f"{folder}: no such folder; {CURES}")
-    manifest = _read_manifest(folder.parent)
-    source = _open(folder, manifest, task_name or (manifest and manifest.task) or "del")
-    if isinstance(source, PatchFolder):
-        source = source.take(list_patches(folder)[0])
-    if not source.names:
-        raise FiresegError(f"{folder}: no patch in it, that is no *{IMAGE_END} with its *{MASK_END}; {CURES}")
-    return source
-
-
-def find_splits(root: Path) -> dict[str, Path]:
-    """The split folders under a root: train and val, and test where there is one.
-
-    Raises:
-        FiresegError: If the root or one of the two that training needs is missing.
-    """
-    if not root.is_dir():
-        raise FiresegError(f"{root}: no such folder; {CURES}")
-    found = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    if missing := [split for split in ("train", "val") if split not in found]:
-        raise FiresegError(*(f"{root / split}: no such folder, but training needs it; {CURES}" for split in missing))
-    return found
-
-
-def _read_manifest(root: Path) -> Manifest | None:
-    """The manifest, or nothing where the patches are others'. Without one, patches of ours are not all there."""
-    manifest = read_manifest(root)
-    ours = (root / JOURNAL_NAME, *root.glob(f"*/{IMAGES}"))
-    if manifest is None and (found := next((path for path in ours if path.exists()), None)):
-        raise FiresegError(f"{root}: has {found.relative_to(root)}, but no {MANIFEST_NAME}: not whole yet; {AGAIN}")
-    return manifest
-
-
-def _open(folder: Path, manifest: Manifest | None, task_name: str) -> PatchSource:
-    if manifest is None:
-        return PatchFolder(folder)
-    if manifest.layout == "packed":
-        return open_packed(folder, _pick_labels(folder.parent, task_name), manifest)
-    if manifest.task not in (None, task_name):
-        raise FiresegError(
-            f"{folder.parent}: made with --task {manifest.task}, but the task is {task_name}; "
-            f"train with task={manifest.task}, or prepare another folder"
-        )
-    whole, halves = list_patches(folder)
-    num_found, num_made = len(whole) + len(halves), manifest.patches.get(folder.name, 0)
-    if num_found != num_made:
-        raise FiresegError(
-            f"{folder}: {num_found} patches, but {MANIFEST_NAME} says {num_made}: not all there; {AGAIN}"
-        )
-    return PatchFolder(folder, bands=manifest.bands)
-
-
-def _pick_labels(root: Path, task_name: str) -> MaskName:
-    for labels in MASKS:
-        if task_name == labels:
-            return labels
-    raise FiresegError(
-        f"task.name: {task_name}, but {root} has masks for {' and '.join(MASKS)}; name one of them, "
-        "or give masks of your own as one .npy a patch"
-    )

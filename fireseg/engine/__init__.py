@@ -1,4 +1,4 @@
-"""Trains: one epoch after the other, to be stopped and resumed at any of them."""
+"""Training loop: epochs, checkpoints, early stopping and signals."""
 
 from fireseg.engine.checkpoint import Checkpoints
 from fireseg.engine.device import get_device

@@ -1,4 +1,4 @@
-"""The checkpoint files of a run: which there are, when each is written, and which may go."""
+"""Checkpoint files of a run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FINAL = "final_model.pt"
 
 
 class Checkpoints:
-    """Writes a run's checkpoints, each whole or not at all.
+    """Writes the checkpoints of a run atomically.
 
-    `best_model.pt` and `final_model.pt` hold weights and what is needed to use them;
-    `last.pt` and `checkpoint_epoch_{n}.pt` hold the whole state of the training besides.
+    `best_model.pt` and `final_model.pt` hold the weights and what is needed to use them;
+    `last.pt` and `checkpoint_epoch_{n}.pt` also hold the training state.
 
     Args:
-        folder: Where they lie; made if it is not there.
-        every: Epochs from one numbered checkpoint to the next.
-        keep: How many of the numbered ones stay, the newest.
+        folder: Folder of the checkpoints; created if missing.
+        every: Number of epochs between numbered checkpoints.
+        keep: Number of numbered checkpoints to keep, the newest ones.
     """
 
     def __init__(self, folder: Path, *, every: PositiveInt = 5, keep: PositiveInt = 2) -> None:
@@ -36,10 +36,10 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def save_state(self, epoch: int, state: dict[str, Any]) -> None:
-        """Writes the numbered checkpoint where one is due, then `last.pt`.
+        """Writes the numbered checkpoint if one is due, then `last.pt`.
 
-        `last.pt` comes after everything else of its epoch: whatever a killed process left behind
-        of a later epoch is written again, the same, when that epoch is done again.
+        `last.pt` is the last file of its epoch: files of a later epoch that a killed process left behind
+        are written again, with the same content, when that epoch is repeated.
         """
         if epoch % self.every == 0:
             _save(self.folder / f"checkpoint_epoch_{epoch}.pt", state)
@@ -60,8 +60,8 @@ class Checkpoints:
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path) as part, part.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # what torch makes of a full disk: "unexpected pos 704 vs 598"
+        except RuntimeError as error:  # torch reports a full disk as "unexpected pos 704 vs 598"
             raise error.__context__ if isinstance(error.__context__, OSError) else error from error

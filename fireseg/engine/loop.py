@@ -1,11 +1,10 @@
-"""One epoch after the other: train, validate, hand over what came of it."""
+"""Training loop: trains and validates epoch by epoch."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,61 +14,71 @@ from torch import Tensor, nn
 
 from fireseg.batch import Batch
 from fireseg.engine import scheduler
-from fireseg.engine.device import DeviceName, PrecisionName, get_autocast_dtype, get_device, set_threads
+from fireseg.engine.device import (
+    DeviceName,
+    PrecisionName,
+    autocast,
+    get_autocast_dtype,
+    get_device,
+    get_memory_format,
+    out_of_memory_as,
+    set_threads,
+)
 from fireseg.engine.optimizer import current_lr
 from fireseg.engine.signals import Interrupts
 from fireseg.engine.state import TrainingState
 from fireseg.errors import FiresegError
 
 CHECK_EVERY = 50
+"""Number of steps between two checks of the loss: reading a value makes the host wait for the device."""
 
 
 class FiniteLossCheck:
-    """Remembers on the device the first step whose loss was not finite; the host looks now and then.
+    """Records on the device the first step whose loss was not finite, and raises an error later.
 
-    Reading a value makes the host wait for the device, so it is read every fiftieth step and
-    before a checkpoint is written: no checkpoint ever holds weights that a NaN went through.
+    The record is read every `CHECK_EVERY` steps and at the end of the epoch, before a checkpoint is written,
+    so that no checkpoint holds weights from a NaN loss.
 
     Args:
-        epoch: Number of the epoch, for the message.
-        device: Where the losses live.
+        epoch: Epoch number, for the message.
+        device: Device of the losses.
     """
 
     def __init__(self, epoch: int, device: torch.device) -> None:
         self._epoch = epoch
-        self._first = torch.zeros((), dtype=torch.int64, device=device)
-        self._names: dict[int, tuple[str, ...]] = {}
+        self._first_step = torch.zeros((), dtype=torch.int64, device=device)
+        self._patch_names: dict[int, tuple[str, ...]] = {}
 
-    def see(self, step: int, loss: Tensor, names: tuple[str, ...]) -> None:
-        """Takes in the loss of a step (from 1) and the patches that it came from."""
-        is_first = ~torch.isfinite(loss.detach()) & (self._first == 0)
-        self._first = torch.where(is_first, step, self._first)
-        self._names[step] = names
+    def update(self, step: int, loss: Tensor, names: tuple[str, ...]) -> None:
+        """Records the loss of a step (from 1) and the names of its patches."""
+        is_first = ~torch.isfinite(loss.detach()) & (self._first_step == 0)
+        self._first_step = torch.where(is_first, step, self._first_step)
+        self._patch_names[step] = names
         if step % CHECK_EVERY == 0:
-            self.look()
+            self.check()
 
-    def look(self) -> None:
-        """Reads the flag.
+    def check(self) -> None:
+        """Reads the record.
 
         Raises:
             FiresegError: If a loss was not finite.
         """
-        if step := int(self._first):
-            names = self._names[step]
+        if step := int(self._first_step):
+            names = self._patch_names[step]
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise FiresegError(
-                f"epoch {self._epoch}, step {step}: the loss is not a finite number; the patches were {shown}; "
-                "lower optimizer.lr, keep engine.clip_norm on, or take engine.precision=fp32; "
-                "last.pt is still that of the epoch before"
+                f"epoch {self._epoch}, step {step}: the loss is not finite; patches: {shown}; "
+                "lower optimizer.lr, set engine.clip_norm, or use engine.precision=fp32; "
+                "last.pt holds the previous epoch"
             )
-        self._names.clear()
+        self._patch_names.clear()
 
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
 class SizedIterable(Protocol):
-    """Batches that can be counted beforehand."""
+    """An iterable of batches with a length."""
 
     def __len__(self) -> int: ...
 
@@ -80,15 +89,15 @@ ProgressBar = Callable[[SizedIterable, str], Iterable[Batch]]
 
 
 class Epoch(NamedTuple):
-    """What came of one epoch.
+    """Results of one epoch.
 
     Attributes:
-        number: From 1.
-        train: Loss, its parts and the metrics over the training batches, as they went by.
-        val: The same over the validation split, after the epoch.
+        number: Epoch number, from 1.
+        train: Loss, its parts and the metrics over the training batches, accumulated during the epoch.
+        val: Loss, its parts and the metrics over the validation split, after the epoch.
         lr: Learning rate of the epoch.
-        seconds: Wall time, validation included.
-        images_per_second: Training images by training seconds.
+        seconds: Wall time including validation.
+        images_per_second: Training throughput.
     """
 
     number: int
@@ -99,7 +108,7 @@ class Epoch(NamedTuple):
     images_per_second: float
 
     def row(self) -> dict[str, float]:
-        """One flat row; the score that decides comes first, for trackers show first what came first."""
+        """Returns one flat row. The selection score is first, because trackers show metrics in this order."""
         return {
             "val/fire_iou": self.val["fire_iou"],
             **{f"val/{name}": value for name, value in self.val.items()},
@@ -114,11 +123,11 @@ class Metrics(Protocol):
     """Running metrics of one split."""
 
     def reset(self) -> None:
-        """Forgets all batches."""
+        """Discards all batches."""
         ...
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Counts one batch: logits (B, K, H, W) against classes (B, H, W)."""
+        """Adds one batch: logits (B, K, H, W) and classes (B, H, W)."""
         ...
 
     def compute(self) -> dict[str, float]:
@@ -126,32 +135,32 @@ class Metrics(Protocol):
         ...
 
 
-class Loaders(Protocol):
-    """Where batches come from."""
+class EpochData(Protocol):
+    """Training and validation batches."""
 
     def train_dataloader(self, epoch: int) -> SizedIterable:
-        """The batches of a training epoch: a function of its number alone."""
+        """Returns the batches of a training epoch, a function of its number."""
         ...
 
     def val_dataloader(self) -> SizedIterable:
-        """The validation batches, always the same."""
+        """Returns the validation batches, always the same."""
         ...
 
 
 class Engine:
-    """Trains and validates, an epoch at a time.
+    """Trains and validates a model epoch by epoch.
 
     Args:
-        epochs: Epochs in all.
-        precision: `fp32`, `bf16`, `fp16`, or `auto` for what the device does best.
-        clip_norm: Largest norm of the gradient, or None for no limit.
-        ema_decay: Decay of a running mean of the weights, per step, or None for no mean.
-        limit_batches: Batches an epoch, of either split, for a quick try; None for all.
-        threads: CPU threads of torch; None for the cores that the process may use.
+        epochs: Total number of epochs.
+        precision: `fp32`, `bf16`, `fp16`, or `auto` for the fastest that the device supports.
+        clip_norm: Largest norm of the gradient, or None for no clipping.
+        ema_decay: Decay per step of the exponential moving average of the weights, or None for no average.
+        limit_batches: Number of batches per epoch of each split, for quick runs; None for all.
+        threads: CPU threads of torch; None for the cores available to the process.
         device: `auto`, `cuda`, `mps` or `cpu`.
 
     Attributes:
-        device: The device itself.
+        device: Device of the model.
     """
 
     def __init__(
@@ -171,59 +180,61 @@ class Engine:
         self.device = get_device(device)
         self.threads = set_threads(threads)
         self._ema_decay = ema_decay
-        self._dtype = get_autocast_dtype(self.device, precision)
+        self._precision: PrecisionName = precision
+        self._is_scaled = get_autocast_dtype(self.device, precision) is torch.float16
 
-    def place(self, model: nn.Module) -> nn.Module:
-        """Moves a model to the device, in the memory layout that convolutions there like best."""
-        return model.to(self.device, memory_format=self._layout)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
+    def to_device(self, model: nn.Module) -> nn.Module:
+        """Moves a model to the device, in the memory layout in which convolutions run fastest."""
+        return model.to(self.device, memory_format=get_memory_format(self.device))  # pyright: ignore[reportCallIssue] - missing in torch's stubs
 
-    def begin(self, model: nn.Module, optimizer: Any, scheduler: Any = None) -> TrainingState:
-        """The state before the first epoch."""
-        is_scaled = self._dtype is torch.float16
-        return TrainingState(model, optimizer, scheduler=scheduler, is_scaled=is_scaled, ema_decay=self._ema_decay)
+    def create_state(self, model: nn.Module, optimizer: Any, scheduler: Any = None) -> TrainingState:
+        """Returns the state before the first epoch."""
+        return TrainingState(
+            model, optimizer, scheduler=scheduler, is_scaled=self._is_scaled, ema_decay=self._ema_decay
+        )
 
     def run(
         self,
         state: TrainingState,
-        data: Loaders,
+        data: EpochData,
         *,
         loss: Loss,
         metrics: Metrics,
         seed: int,
         interrupts: Interrupts | None = None,
-        watch: ProgressBar = lambda batches, label: batches,
+        progress_bar: ProgressBar = lambda batches, label: batches,
     ) -> Iterator[Epoch]:
-        """Yields every epoch from the one after `state.epoch` on.
+        """Trains from the epoch after `state.epoch` on and yields the results of each epoch.
 
-        An epoch is a function of the state, the seed and its number; nothing is carried over in
-        random generators, so that going on from a saved state is the same as never having stopped.
+        An epoch is a function of the state, the seed and its number. Random generators carry no state from
+        epoch to epoch, so that resuming gives the same result as an uninterrupted run.
 
         Args:
-            state: What is trained, changed in place. When an epoch is yielded, the state is that after it.
-            data: Where batches come from.
-            loss: Logits and masks in, total and named parts out.
-            metrics: Counts the decisions; begun anew for each split.
-            seed: Of everything random.
-            interrupts: Asked after each step.
-            watch: Wraps the batches of a split, as a progress bar does.
+            state: Training state, modified in place; when an epoch is yielded, it is the state after that epoch.
+            data: Training and validation batches.
+            loss: Function of logits and masks that returns the total and its named parts.
+            metrics: Running metrics; reset for each split.
+            seed: Seed of all random numbers.
+            interrupts: Signals, checked after each step.
+            progress_bar: Wraps the batches of a split in a progress bar, given its label.
 
         Raises:
             FiresegError: If a loss is not finite, or memory runs out.
-            Interrupted: If a signal came.
+            Interrupted: If a signal was received.
         """
         interrupts = interrupts or Interrupts()
         for number in range(state.epoch + 1, self.epochs + 1):
             torch.manual_seed(derive_seed(seed, number))
-            begin, lr = time.perf_counter(), current_lr(state.optimizer)
-            batches = watch(self._limited(data.train_dataloader(number)), f"epoch {number} train")
+            start, lr = time.perf_counter(), current_lr(state.optimizer)
+            batches = progress_bar(self._limited(data.train_dataloader(number)), f"epoch {number} train")
             train, num_images = self._train(state, batches, loss, metrics, interrupts, number)
-            between = time.perf_counter()
-            batches = watch(self._limited(data.val_dataloader()), f"epoch {number} val")
+            trained = time.perf_counter()
+            batches = progress_bar(self._limited(data.val_dataloader()), f"epoch {number} val")
             val = self._validate(state.eval_model, batches, loss, metrics, interrupts)
             scheduler.step(state.scheduler, val["fire_iou"])
             state.epoch = number
             end = time.perf_counter()
-            yield Epoch(number, train, val, lr, end - begin, num_images / (between - begin))
+            yield Epoch(number, train, val, lr, end - start, num_images / (trained - start))
 
     def _train(
         self,
@@ -236,17 +247,17 @@ class Engine:
     ) -> tuple[dict[str, float], int]:
         state.model.train()
         metrics.reset()
-        means, finite = _Means(), FiniteLossCheck(number, self.device)
+        means, loss_check = _LossMeans(), FiniteLossCheck(number, self.device)
         for step, batch in enumerate(batches, start=1):
-            with _memory_named(len(batch.names), self.device):
+            with out_of_memory_as(_out_of_memory_error(len(batch.names), self.device)):
                 logits, total, parts, mask = self._forward(state.model, batch, loss)
                 state.step(total, clip_norm=self.clip_norm)
-            finite.see(step, total, batch.names)
+            loss_check.update(step, total, batch.names)
             means.add(len(batch.names), total, parts)
             metrics.update(logits.detach(), mask)
             interrupts.check()
-        finite.look()
-        return {**means.read(), **metrics.compute()}, means.num_images
+        loss_check.check()
+        return {**means.compute(), **metrics.compute()}, means.num_images
 
     @torch.inference_mode()
     def _validate(
@@ -254,33 +265,28 @@ class Engine:
     ) -> dict[str, float]:
         model.eval()
         metrics.reset()
-        means = _Means()
+        means = _LossMeans()
         for batch in batches:
-            with _memory_named(len(batch.names), self.device):
+            with out_of_memory_as(_out_of_memory_error(len(batch.names), self.device)):
                 logits, total, parts, mask = self._forward(model, batch, loss)
             means.add(len(batch.names), total, parts)
             metrics.update(logits, mask)
             interrupts.check()
-        return {**means.read(), **metrics.compute()}
+        return {**means.compute(), **metrics.compute()}
 
     def _forward(self, model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         batch = batch.to(self.device)
-        image = batch.image.contiguous(memory_format=self._layout)
-        with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
+        image = batch.image.contiguous(memory_format=get_memory_format(self.device))
+        with autocast(self.device, self._precision):
             logits = model(image)
         return logits, *loss(logits, batch.mask), batch.mask
 
     def _limited(self, batches: SizedIterable) -> SizedIterable:
         return batches if self.limit_batches is None else _Limited(batches, self.limit_batches)
 
-    @property
-    def _layout(self) -> torch.memory_format:
-        # 1.3 to 1.4 times as fast on depthwise encoders, no slower on others; MPS gains nothing.
-        return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
-
 
 class _Limited:
-    """The first few batches of a split."""
+    """The first batches of a split."""
 
     def __init__(self, batches: SizedIterable, limit: int) -> None:
         self._batches, self._limit = batches, limit
@@ -292,43 +298,31 @@ class _Limited:
         return itertools.islice(self._batches, self._limit)
 
 
-class _Means:
-    """Means over images of losses, added up on the device."""
+class _LossMeans:
+    """Means of the losses over images, accumulated on the device."""
 
     def __init__(self) -> None:
         self.num_images = 0
-        self._names: list[str] = []
+        self._loss_names: list[str] = []
         self._sums: Tensor | None = None
 
     def add(self, num_images: int, total: Tensor, parts: dict[str, Tensor]) -> None:
         values = torch.stack([total.detach(), *(part.detach() for part in parts.values())]).float() * num_images
-        self._names = ["loss", *parts]
+        self._loss_names = ["loss", *parts]
         self._sums = values if self._sums is None else self._sums + values
         self.num_images += num_images
 
-    def read(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         if self._sums is None:
             return {"loss": float("nan")}
-        return dict(zip(self._names, (self._sums / self.num_images).tolist(), strict=True))
+        return dict(zip(self._loss_names, (self._sums / self.num_images).tolist(), strict=True))
 
 
-@contextmanager
-def _memory_named(batch_size: int, device: torch.device) -> Iterator[None]:
-    """Turns running out of memory into what to try."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        is_ours = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-        if not is_ours:
-            raise
-        smaller = (
-            f"try data.batch_size={batch_size // 2}" if batch_size > 1 else "take smaller patches or a smaller encoder"
-        )
-        raise FiresegError(
-            f"data.batch_size: {batch_size} patches do not fit in the memory of {device}; {smaller}"
-        ) from error
+def _out_of_memory_error(batch_size: int, device: torch.device) -> FiresegError:
+    cure = f"try data.batch_size={batch_size // 2}" if batch_size > 1 else "use smaller patches or a smaller encoder"
+    return FiresegError(f"data.batch_size: {batch_size} patches do not fit in the memory of {device}; {cure}")
 
 
 def derive_seed(seed: int, epoch: int) -> int:
-    """A seed for torch's generators that epochs and runs with neighbouring seeds do not share."""
+    """Returns a seed for torch's generators, distinct for epochs and for runs with neighbouring seeds."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,4 +1,4 @@
-"""How the learning rate changes from epoch to epoch."""
+"""Learning-rate schedulers, stepped once per epoch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def plateau(
     """Lowers the learning rate when the validation fire IoU has stopped rising.
 
     Args:
-        optimizer: Whose learning rate.
-        factor: What it is multiplied by.
-        patience: Epochs without improvement that are let pass.
-        min_lr: Where it stops.
+        optimizer: Optimizer to schedule.
+        factor: Factor by which the learning rate is multiplied.
+        patience: Number of epochs without improvement before the learning rate is lowered.
+        min_lr: Lower bound of the learning rate.
     """
     return ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience, min_lr=min_lr)
 
@@ -35,31 +35,31 @@ def cosine(
     warmup_epochs: NonNegativeInt = 0,
     min_lr: NonNegativeFloat = 0.0,
 ) -> LRScheduler:
-    """Rises evenly over the warm-up, then falls along half a cosine to the last epoch.
+    """Raises the learning rate linearly during warm-up, then lowers it along half a cosine to the last epoch.
 
     Args:
-        optimizer: Whose learning rate.
-        epochs: Epochs in all.
-        warmup_epochs: Epochs of rising; the first trains at 1 / (warm-up + 1) of the full rate.
-        min_lr: Where the last epoch would end.
+        optimizer: Optimizer to schedule.
+        epochs: Total number of epochs.
+        warmup_epochs: Number of warm-up epochs; the first trains at 1 / (warm-up + 1) of the full rate.
+        min_lr: Learning rate at the end of the last epoch.
 
     References:
         Loshchilov and Hutter, SGDR, ICLR 2017.
     """
-    full = [float(group["lr"]) for group in optimizer.param_groups]
+    base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
 
-    def share(epoch: int, lr: float) -> float:
+    def factor(epoch: int, lr: float) -> float:
         if epoch < warmup_epochs:
             return (epoch + 1) / (warmup_epochs + 1)
-        done = min((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1), 1.0)
-        low = min(min_lr / lr, 1.0)
-        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+        progress = min((epoch - warmup_epochs) / max(epochs - warmup_epochs, 1), 1.0)
+        minimum = min(min_lr / lr, 1.0)
+        return minimum + (1 - minimum) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return LambdaLR(optimizer, [lambda epoch, lr=lr: share(epoch, lr) for lr in full])
+    return LambdaLR(optimizer, [lambda epoch, lr=lr: factor(epoch, lr) for lr in base_lrs])
 
 
 def step(scheduler: LRScheduler | None, score: float) -> None:
-    """Ends an epoch. A score that is not a number tells a plateau nothing and is kept from it."""
+    """Steps a scheduler at the end of an epoch. A NaN score is not passed to `plateau`."""
     if isinstance(scheduler, ReduceLROnPlateau):
         if not math.isnan(score):
             scheduler.step(score)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: heard at once, obeyed at the end of a step."""
+"""Handling of SIGINT (Ctrl-C) and SIGTERM, immediate or at the end of a step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """Somebody asked the process to end.
+    """The process received SIGINT or SIGTERM.
 
-    Not an `Exception`, so that nothing on the way mistakes it for a fault to go on from.
+    Not an `Exception`, so that no handler of errors catches it.
 
     Attributes:
-        exit_code: What a shell expects of a process that a signal ended: 130 or 143.
+        exit_code: Exit code by shell convention: 130 or 143.
     """
 
     def __init__(self, signum: int) -> None:
@@ -27,10 +27,10 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """While entered, SIGINT and SIGTERM raise `Interrupted`: at once, or when asked if deferred.
+    """Context in which SIGINT and SIGTERM raise `Interrupted`, at once or, if deferred, in `check`.
 
-    A second signal does not wait for the step. Outside the main thread, where Python allows no
-    handlers, nothing is changed.
+    A second signal is never deferred. Outside the main thread, where Python allows no signal
+    handlers, the context has no effect.
 
     Example:
         >>> with Interrupts() as interrupts, interrupts.deferred():
@@ -40,26 +40,26 @@ class Interrupts:
     def __init__(self) -> None:
         self._pending: int | None = None
         self._is_deferred = False
-        self._before: dict[signal.Signals, object] = {}
+        self._previous_handlers: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+            self._previous_handlers = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # pyright: ignore[reportArgumentType] - what signal() gave, it takes
-        self._before = {}
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType] - a value returned by signal()
+        self._previous_handlers = {}
 
-    def _hear(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self._is_deferred or self._pending is not None:
             raise Interrupted(signum)
         self._pending = signum
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within, a first signal waits for `check`."""
+        """Defers the first signal to the next `check`."""
         self._is_deferred = True
         try:
             yield
@@ -67,6 +67,6 @@ class Interrupts:
             self._is_deferred = False
 
     def check(self) -> None:
-        """Raises `Interrupted` if a signal has come."""
+        """Raises `Interrupted` if a signal was received."""
         if self._pending is not None:
             raise Interrupted(self._pending)

@@ -1,4 +1,4 @@
-"""What is being trained, with all that it takes to go on another day."""
+"""Training state: model, optimizer, scheduler, gradient scaler and EMA of the weights."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class TrainingState:
-    """A model, its optimizer and scheduler, the gradient scaler, the running mean of the weights, the epoch.
+    """Everything that changes during training and is needed to resume it.
 
     Args:
-        model: Already where it is to be trained.
-        optimizer: Over the model's parameters.
-        scheduler: Of that optimizer, or None for a constant learning rate.
-        is_scaled: Whether gradients are scaled against underflow, as float16 needs it.
-        ema_decay: Decay of the running mean of the weights per step, or None for none. Where there
-            is a mean, it is what is validated and kept.
+        model: Model, already on its device.
+        optimizer: Optimizer of the model's parameters.
+        scheduler: Scheduler of the optimizer, or None for a constant learning rate.
+        is_scaled: True to scale gradients against underflow, as float16 requires.
+        ema_decay: Decay per step of the exponential moving average (EMA) of the weights, or None for no
+            average. With an average, it is what is validated and saved.
 
     Attributes:
-        epoch: Epochs done.
+        epoch: Number of completed epochs.
+        ema_model: EMA of the model, or None.
     """
 
     def __init__(
@@ -41,18 +42,18 @@ class TrainingState:
         self.scheduler = scheduler
         self.epoch = 0
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=is_scaled)
-        self.mean: AveragedModel | None = None
+        self.ema_model: AveragedModel | None = None
         if ema_decay is not None:
-            # Batch norm's statistics are averaged with the weights that they belong to.
-            self.mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+            # The running statistics of batch norm are averaged like the weights.
+            self.ema_model = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
 
     @property
     def eval_model(self) -> nn.Module:
-        """The model that is validated and kept: the running mean where there is one."""
-        return self.model if self.mean is None else self.mean.module
+        """Model to validate and save: the EMA if there is one."""
+        return self.model if self.ema_model is None else self.ema_model.module
 
     def step(self, loss: Tensor, *, clip_norm: float | None) -> None:
-        """One step down the gradient of a loss."""
+        """Takes one optimizer step on a loss."""
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if clip_norm is not None:
@@ -60,30 +61,30 @@ class TrainingState:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.mean is not None:
-            self.mean.update_parameters(self.model)
+        if self.ema_model is not None:
+            self.ema_model.update_parameters(self.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values, enough for `load_state_dict` to go on to the bit.
+        """Returns tensors and plain values from which training resumes bit-identically.
 
-        There is no state of random generators in it: every epoch seeds its own.
+        The state of random generators is not included, because every epoch seeds them.
         """
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "mean": None if self.mean is None else self.mean.state_dict(),
+            "mean": None if self.ema_model is None else self.ema_model.state_dict(),
             "epoch": self.epoch,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Restores the state from `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        if self.mean is not None:
-            self.mean.load_state_dict(state["mean"])
+        if self.ema_model is not None:
+            self.ema_model.load_state_dict(state["mean"])
         self.epoch = state["epoch"]

@@ -14,9 +14,9 @@ from fireseg.batch import Batch
 from fireseg.config import make
 from fireseg.console import progress_bar
 from fireseg.data import WildfireDataModule, WildfirePatchDataset
-from fireseg.data.dataset import EpochBatches
+from fireseg.data.dataset import EpochBatchSampler
 from fireseg.data.format import read_manifest
-from fireseg.data.loader import Batches, make_loader, stop_workers
+from fireseg.data.loader import EpochLoader, make_loader, stop_workers
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.fires import Fire, group_by_fire
 from fireseg.task import Task
@@ -82,10 +82,10 @@ class Patches:
             label: What the progress bar says.
         """
         dataset, module = self.get(split), self.module
-        order = EpochBatches(len(dataset), module.batch_size)
+        order = EpochBatchSampler(len(dataset), module.batch_size)
         loader = make_loader(dataset, order, num_workers=module.num_workers, pin_memory=module.pin_memory)
         try:
-            yield iter(progress_bar(Batches(loader, order, 0), label))
+            yield iter(progress_bar(EpochLoader(loader, order, 0), label))
         finally:
             stop_workers(loader)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fireseg.data.bands import BAND_NAMES, check_bands
-from fireseg.data.format import MASKS, FilesStore, Layout, MaskName, PackedStore, Store
+from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter
 from fireseg.data.patches import SPLITS
 from fireseg.errors import SettingError
 from fireseg.prepare.tiling import Clouds, Disagreement
@@ -80,8 +80,8 @@ class TilingOptions:
         """All of it in plain values."""
         return {**asdict(self), "bands": list(self.bands), "stride": self.strides()["train"]}
 
-    def open_store(self, root: Path) -> Store:
+    def open_store(self, root: Path) -> PatchWriter:
         """Where the patches go."""
         if self.task is None:
-            return PackedStore(root=root, size=self.size, num_bands=len(self.bands))
-        return FilesStore(root=root, mask=self.task)
+            return PackedWriter(root=root, size=self.size, num_bands=len(self.bands))
+        return FilesWriter(root=root, mask=self.task)

@@ -226,7 +226,7 @@ def _cut_tiles(space: StagingFolder, record: Journal, plan: Plan, wish: PrepareO
     """The work. A tile counts from the moment its line is in the record."""
     store = wish.recipe.open_store(space.staging)
     names = record.names()
-    store.cut_back(names)
+    store.truncate(names)
     counts = {split: len(patches) for split, patches in names.items()}
 
     def place(tile: TileRecord) -> int:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.format import JOURNAL_NAME, MANIFEST, MASKS, MaskName, masks_file, read_manifest
-from fireseg.data.patches import MASK_END, SPLITS, read_array
-from fireseg.data.reader import map_array, open_source
+from fireseg.data.patches import MASK_SUFFIX, SPLITS, read_array
+from fireseg.data.reader import map_array, open_split
 from fireseg.errors import FiresegError
 from fireseg.plots import choose_composite, colour_classes, render_composite
 from fireseg.plots.balance import Balance, ClassCounts, Panel, draw_panel, list_panels, render_balance
@@ -169,7 +169,7 @@ def _iter_masks(folder: Path, tiles: Sequence[TileRecord], split: str, mask: Mas
         yield from map_array(packed)
         return
     for row in _iter_rows(tiles, split):
-        yield read_array(folder / f"{row['patch_id']}{MASK_END}")
+        yield read_array(folder / f"{row['patch_id']}{MASK_SUFFIX}")
 
 
 def _find_classes(mask: NDArray[np.uint8], number: int) -> NDArray[np.bool_]:
@@ -474,7 +474,7 @@ def read_examples(
     found = []
     for split, rows in picked.items():
         names = [row["patch_id"] for row in rows]
-        sources = {mask: open_source(root / split, mask).take(names) for mask in masks}
+        sources = {mask: open_split(root / split, mask).select(names) for mask in masks}
         for number, row in enumerate(rows):
             read = {mask: source.read(number) for mask, source in sources.items()}
             image = read[masks[0]][0].transpose(2, 0, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.data.format import MaskName, Store, StoredPatch
+from fireseg.data.format import MaskName, PatchWriter, StoredPatch
 from fireseg.errors import FiresegError
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
@@ -114,7 +114,7 @@ class TileTask:
         root: Path,
         tiles: Sequence[TileFiles],
         recipe: TilingOptions,
-        store: Store,
+        store: PatchWriter,
         *,
         known: Mapping[str, TileMetadata] | None = None,
     ) -> None:

@@ -125,12 +125,12 @@ def _open_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireD
 
 
 def _begin(settings: Settings, engine: Engine, model: FireSegmentationModel) -> TrainingState:
-    engine.place(model)
+    engine.to_device(model)
     optimizer = make(settings["optimizer"], Optimizer, parameters=model.parameters())
     scheduler = None
     if settings["scheduler"] is not None:
         scheduler = make(settings["scheduler"], LRScheduler, optimizer=optimizer, epochs=engine.epochs)
-    return engine.begin(model, optimizer, scheduler)
+    return engine.create_state(model, optimizer, scheduler)
 
 
 def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> CombinedLoss:

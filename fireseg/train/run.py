@@ -75,7 +75,7 @@ def run_epochs(training: Training, interrupts: Interrupts) -> None:
     """
     t = training
     first, total, begin = t.state.epoch, t.engine.epochs, time.perf_counter()
-    if first >= total or t.stopping.is_over:
+    if first >= total or t.stopping.should_stop:
         log.info("nothing is left to do after epoch %d; raise engine.epochs or stopping.patience to go on", first)
         return
     for epoch in t.engine.run(
@@ -85,7 +85,7 @@ def run_epochs(training: Training, interrupts: Interrupts) -> None:
         metrics=t.metrics,
         seed=t.settings["seed"],
         interrupts=interrupts,
-        watch=progress_bar,
+        progress_bar=progress_bar,
     ):
         is_best = t.stopping.update(epoch.number, epoch.val["fire_iou"])
         pace = (time.perf_counter() - begin) / (epoch.number - first)
@@ -98,7 +98,7 @@ def run_epochs(training: Training, interrupts: Interrupts) -> None:
         if is_best:
             t.checkpoints.save_best(_kept(t, epoch.number, epoch.val["fire_iou"]))
         t.checkpoints.save_state(epoch.number, _whole(t))
-        if t.stopping.is_over:
+        if t.stopping.should_stop:
             log.info("no better fire_iou for %d epochs: stopped early", t.stopping.waited)
             break
 

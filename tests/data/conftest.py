@@ -1,4 +1,4 @@
-"""A small prepared data set, packed, and the same patches as files: both written by hand."""
+"""Fixtures that write a small prepared data set, packed and as files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 from fireseg.data.bands import BAND_NAMES
 
-MakeStore = Callable[..., Path]
-MakeTwin = Callable[..., Path]
+MakePacked = Callable[..., Path]
+MakeFiles = Callable[..., Path]
 
 
 def write_manifest(root: Path, **changes: Any) -> None:
-    """A manifest as prepare writes it, so far as reading goes, with some of it changed."""
+    """Writes a manifest with the fields that readers use, some of them changed."""
     content = {
         "format": 1,
         "layout": "packed",
@@ -35,7 +35,7 @@ def write_manifest(root: Path, **changes: Any) -> None:
 def write_split(
     folder: Path, names: Sequence[str], images: np.ndarray, delineations: np.ndarray, gradings: np.ndarray
 ) -> None:
-    """One split, packed."""
+    """Writes one packed split."""
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", images)
     np.save(folder / "masks_del.npy", delineations)
@@ -47,8 +47,8 @@ def write_split(
 
 
 @pytest.fixture
-def make_store(tmp_path: Path) -> MakeStore:
-    """Writes a packed store whose rows are in no order of names; every third patch has no grading."""
+def make_packed(tmp_path: Path) -> MakePacked:
+    """Writes packed patches, not sorted by name; every third patch has no grading."""
 
     def make(
         root: Path | None = None,
@@ -59,7 +59,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         seed: int = 0,
         **manifest: Any,
     ) -> Path:
-        root = root or tmp_path / "store"
+        root = root or tmp_path / "packed"
         patches = patches or {"train": 9, "val": 5}
         rng = np.random.default_rng(seed)
         for number, (split, count) in enumerate(patches.items()):
@@ -76,18 +76,20 @@ def make_store(tmp_path: Path) -> MakeStore:
 
 
 @pytest.fixture
-def make_twin(tmp_path: Path) -> MakeTwin:
-    """Writes the patches of a store that a task takes as two files each, as prepare --layout files does."""
+def make_files(tmp_path: Path) -> MakeFiles:
+    """Writes the patches of a packed root that have labels of a task as two files each."""
 
-    def make(store: Path, task_name: str, root: Path | None = None) -> Path:
+    def make(packed_root: Path, task_name: str, root: Path | None = None) -> Path:
         root = root or tmp_path / f"files_{task_name}"
-        manifest = json.loads((store / "manifest.json").read_text())
+        manifest = json.loads((packed_root / "manifest.json").read_text())
         patches = {}
         for split in manifest["patches"]:
             folder = root / split
             folder.mkdir(parents=True)
-            names = [row.partition(",")[0] for row in (store / split / "metadata.csv").read_text().splitlines()[1:]]
-            images, masks = (np.load(store / split / f"{kind}.npy") for kind in ("images", f"masks_{task_name}"))
+            names = [
+                row.partition(",")[0] for row in (packed_root / split / "metadata.csv").read_text().splitlines()[1:]
+            ]
+            images, masks = (np.load(packed_root / split / f"{kind}.npy") for kind in ("images", f"masks_{task_name}"))
             rows = [row for row in range(len(names)) if task_name == "del" or (masks[row] != 255).any()]
             for row in rows:
                 np.save(folder / f"{names[row]}_image.npy", images[row].astype(np.float32) / np.float32(10000))

@@ -1,4 +1,4 @@
-"""Batches, epoch by epoch, whatever the number of workers."""
+"""Batches epoch by epoch, for any number of workers, and class weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fireseg.batch import Batch
-from fireseg.data import FireAwareAugmentation, WildfireDataModule, get_strong_augmentation, get_training_augmentation
+from fireseg.data import (
+    FireAwareAugmentation,
+    WildfireDataModule,
+    compute_class_weights,
+    get_strong_augmentation,
+    get_training_augmentation,
+)
+from fireseg.data.checks import validate_dataset
+from fireseg.data.module import compute_sampling_weights
+from fireseg.data.statistics import PatchStatistics
 from fireseg.errors import FiresegError
-from fireseg.task import GRADING_CLASSES, Task
+from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, Task, inverse_frequency_weights
 
 AUGMENT = FireAwareAugmentation(get_training_augmentation(light=1.0), get_strong_augmentation(light=1.0))
 
@@ -48,7 +59,7 @@ def are_equal(one: list[Batch], other: list[Batch]) -> bool:
     )
 
 
-def test_a_batch_is_what_the_model_takes(open_data) -> None:
+def test_a_batch_has_the_types_and_shapes_of_the_model_input(open_data) -> None:
     batch = next(iter(open_data().train_dataloader(1)))
     assert isinstance(batch, Batch)
     assert (batch.image.dtype, batch.image.shape) == (torch.float32, (4, 7, 32, 32))
@@ -57,7 +68,7 @@ def test_a_batch_is_what_the_model_takes(open_data) -> None:
     assert batch.image.is_contiguous()
 
 
-def test_any_number_of_workers_makes_the_same_batches_to_the_bit_for_epochs_on_end(open_data) -> None:
+def test_batches_are_the_same_for_any_number_of_workers(open_data) -> None:
     alone, one, two = (open_data(num_workers=num_workers) for num_workers in (0, 1, 2))
     for epoch in (1, 2):
         batches = list(alone.train_dataloader(epoch))
@@ -66,7 +77,7 @@ def test_any_number_of_workers_makes_the_same_batches_to_the_bit_for_epochs_on_e
     assert are_equal(list(two.val_dataloader()), list(alone.val_dataloader()))
 
 
-def test_workers_stay_from_epoch_to_epoch_and_from_a_pass_that_was_left(open_data) -> None:
+def test_workers_persist_after_an_abandoned_epoch(open_data) -> None:
     data = open_data(num_workers=2)
     next(iter(data.train_dataloader(1)))
     workers = {child.pid for child in multiprocessing.active_children()}
@@ -75,7 +86,7 @@ def test_workers_stay_from_epoch_to_epoch_and_from_a_pass_that_was_left(open_dat
     assert are_equal(batches, list(open_data().train_dataloader(1)))
 
 
-def test_two_epochs_differ_and_the_same_one_repeats(open_data) -> None:
+def test_batches_are_a_function_of_seed_and_epoch(open_data) -> None:
     data = open_data()
     first = list(data.train_dataloader(1))
     assert not are_equal(list(data.train_dataloader(2)), first)
@@ -84,20 +95,20 @@ def test_two_epochs_differ_and_the_same_one_repeats(open_data) -> None:
     assert not are_equal(list(open_data(seed=1).train_dataloader(1)), first)
 
 
-def test_an_epoch_is_asked_for_when_it_is_begun_not_when_it_is_named(open_data) -> None:
+def test_epoch_loaders_can_be_created_before_they_are_iterated(open_data) -> None:
     data = open_data()
     first, second = data.train_dataloader(1), data.train_dataloader(2)
     assert are_equal(list(first), list(open_data().train_dataloader(1)))
     assert are_equal(list(second), list(open_data().train_dataloader(2)))
 
 
-def test_training_merges_a_last_batch_of_one_and_says_so_in_its_length(open_data) -> None:
+def test_training_merges_a_last_batch_of_one(open_data) -> None:
     batches = open_data().train_dataloader(1)
     assert len(batches) == 2
     assert [len(batch.names) for batch in batches] == [4, 5]
 
 
-def test_validation_is_every_patch_once_in_order_as_stored(open_data, root: Path) -> None:
+def test_validation_gives_every_patch_once_in_order_as_stored(open_data, root: Path) -> None:
     data = open_data()
     batches = list(data.val_dataloader())
     names = [name for batch in batches for name in batch.names]
@@ -108,7 +119,7 @@ def test_validation_is_every_patch_once_in_order_as_stored(open_data, root: Path
     assert len(data.val_dataloader()) == len(batches) == 2
 
 
-def test_loading_takes_nothing_from_the_random_numbers_of_the_model(open_data) -> None:
+def test_loading_does_not_use_the_global_random_generator(open_data) -> None:
     for num_workers in (0, 1):
         data = open_data(num_workers=num_workers)
         before = torch.get_rng_state()
@@ -117,7 +128,7 @@ def test_loading_takes_nothing_from_the_random_numbers_of_the_model(open_data) -
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_weighted_sampling_draws_fire_oftener_without_more_draws(make_patches) -> None:
+def test_weighted_sampling_samples_fire_more_often_in_epochs_of_the_same_length(make_patches) -> None:
     root = make_patches(train=40)
     for path in sorted((root / "train").glob("*_mask.npy"))[10:]:
         np.save(path, np.zeros((32, 32), np.uint8))
@@ -133,7 +144,7 @@ def test_weighted_sampling_draws_fire_oftener_without_more_draws(make_patches) -
     assert share(weighted_sampling=True, fire_weight=9.0) == pytest.approx(0.75, abs=0.1)
 
 
-def test_the_data_in_numbers_are_those_of_the_training_split(open_data, root: Path) -> None:
+def test_statistics_are_those_of_the_training_split(open_data, root: Path) -> None:
     data = open_data()
     data.setup()
     pixels = np.concatenate([np.load(path).reshape(-1, 7) for path in sorted((root / "train").glob("*_image.npy"))])
@@ -145,14 +156,14 @@ def test_the_data_in_numbers_are_those_of_the_training_split(open_data, root: Pa
     assert (len(data.train), len(data.val), data.test) == (9, 5, None)
 
 
-def test_a_test_split_is_there_only_where_the_folder_is(open_data, make_patches, tmp_path: Path) -> None:
+def test_a_test_split_exists_only_if_its_folder_does(open_data, make_patches, tmp_path: Path) -> None:
     with pytest.raises(FiresegError, match="no such folder"):
         open_data().test_dataloader()
     data = WildfireDataModule(make_patches(tmp_path / "with_test", test=3), 2)
     assert [len(batch.names) for batch in data.test_dataloader()] == [2, 1]
 
 
-def test_what_makes_the_data_is_called_before_they_are_looked_at(make_patches, tmp_path: Path) -> None:
+def test_the_maker_is_called_once_before_the_data_are_read(make_patches, tmp_path: Path) -> None:
     made = []
     data = WildfireDataModule(tmp_path / "made", 4, maker=lambda root: made.append(make_patches(root)))
     data.setup()
@@ -160,7 +171,7 @@ def test_what_makes_the_data_is_called_before_they_are_looked_at(make_patches, t
     assert made == [tmp_path / "made"]
 
 
-def test_patches_left_out_take_no_part_in_any_batch(make_patches) -> None:
+def test_skipped_patches_are_in_no_batch(make_patches) -> None:
     root = make_patches(train=5)
     bad = sorted((root / "train").glob("*_image.npy"))[2]
     bad.write_bytes(b"")
@@ -171,7 +182,7 @@ def test_patches_left_out_take_no_part_in_any_batch(make_patches) -> None:
     assert "1 patch was left out" in data.notes[0]
 
 
-def test_patches_to_look_at_are_mostly_burned_and_the_same_each_time(make_patches) -> None:
+def test_sampled_validation_patches_are_mostly_burned_and_always_the_same(make_patches) -> None:
     root = make_patches(val=12)
     paths = sorted((root / "val").glob("*_mask.npy"))
     for path in paths[::2]:
@@ -191,7 +202,7 @@ def test_gradings_are_read_for_a_grading_task(make_patches) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_file_that_goes_away_while_training_is_named_in_one_line(open_data, root: Path, num_workers: int) -> None:
+def test_a_file_deleted_while_training_is_named_in_one_line(open_data, root: Path, num_workers: int) -> None:
     data = open_data(num_workers=num_workers)
     data.setup()
     path = sorted((root / "val").glob("*_image.npy"))[3]
@@ -202,19 +213,19 @@ def test_a_file_that_goes_away_while_training_is_named_in_one_line(open_data, ro
     assert "\n" not in str(caught.value)
 
 
-def test_workers_leave_signals_to_the_main_process(open_data) -> None:
+def test_workers_ignore_signals(open_data) -> None:
     data = open_data(num_workers=2)
     batches = iter(data.train_dataloader(1))
-    taken = [next(batches)]
+    loaded = [next(batches)]
     for child in multiprocessing.active_children():
         assert child.pid is not None
         os.kill(child.pid, signal.SIGTERM)
         os.kill(child.pid, signal.SIGINT)
-    taken += list(batches)
-    assert are_equal(taken, list(open_data().train_dataloader(1)))
+    loaded += list(batches)
+    assert are_equal(loaded, list(open_data().train_dataloader(1)))
 
 
-def test_a_process_that_ends_with_workers_at_work_ends(root: Path) -> None:
+def test_a_process_with_running_workers_exits(root: Path) -> None:
     program = (
         "from pathlib import Path; from fireseg.data import WildfireDataModule\n"
         f"data = WildfireDataModule(Path({str(root)!r}), 2, num_workers=2)\n"
@@ -224,18 +235,123 @@ def test_a_process_that_ends_with_workers_at_work_ends(root: Path) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "one batch\n", "")
 
 
-def test_too_little_shared_memory_for_the_workers_is_noted(open_data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_shared_memory_is_noted_and_not_used(open_data, monkeypatch: pytest.MonkeyPatch) -> None:
     from fireseg.data import loader as loaders
     from fireseg.data import module
 
-    for place in (loaders, module):
-        monkeypatch.setattr(place, "free_shared_bytes", lambda: 1000)
+    for target in (loaders, module):
+        monkeypatch.setattr(target, "free_shared_memory", lambda: 1000)
     data = open_data(num_workers=2)
     data.setup()
     assert "set data.num_workers=0" in data.notes[-1]
     assert are_equal(list(data.train_dataloader(1)), list(open_data().train_dataloader(1)))
 
 
-def test_importing_the_data_room_does_not_import_albumentations() -> None:
+def test_importing_the_package_does_not_import_albumentations() -> None:
     program = "import sys, fireseg.data; assert not {'albumentations', 'cv2', 'matplotlib'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+DEL = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
+GRA = Task(name="gra", num_classes=5, class_names=GRADING_CLASSES)
+BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
+
+
+def batches_of(root: Path, **options) -> list[Batch]:
+    data = WildfireDataModule(root, 4, augment=AUGMENT, weighted_sampling=True, fire_threshold=0.7, **options)
+    batches = [*data.train_dataloader(1), *data.train_dataloader(2), *data.val_dataloader()]
+    data.close()
+    return batches
+
+
+@pytest.mark.parametrize("task", [DEL, GRA], ids=["del", "gra"])
+def test_both_layouts_give_the_same_batches_for_any_number_of_workers(make_packed, make_files, task) -> None:
+    packed_root = make_packed()
+    files_root = make_files(packed_root, task.name)
+    packed = batches_of(packed_root, task=task)
+    for root, num_workers in ((files_root, 0), (packed_root, 2), (files_root, 2)):
+        assert are_equal(batches_of(root, task=task, num_workers=num_workers), packed)
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**16), st.integers(1, 12), st.integers(2, 40), st.permutations(BANDS), st.data())
+def test_both_layouts_give_the_same_statistics_and_batches(
+    make_packed, make_files, tmp_path_factory, seed, num_patches, size, stored, data
+) -> None:
+    folder = tmp_path_factory.mktemp("both")
+    bands = tuple(data.draw(st.lists(st.sampled_from(stored), min_size=1, unique=True), label="bands"))
+    packed_root = make_packed(
+        folder / "packed_root", patches={"train": num_patches, "val": 2}, size=size, bands=stored, seed=seed
+    )
+    files_root = make_files(packed_root, "del", folder / "files")
+    summaries = [validate_dataset(root, task=DEL, bands=bands) for root in (packed_root, files_root)]
+    for name in ("splits", "mean", "std", "class_counts", "fingerprint", "notes"):
+        assert getattr(summaries[0], name) == getattr(summaries[1], name)
+    assert are_equal(batches_of(packed_root, bands=bands), batches_of(files_root, bands=bands))
+
+
+def write_masks(folder: Path, *masks: list[int]) -> Path:
+    for number, values in enumerate(masks):
+        np.save(folder / f"p{number}_mask.npy", np.array([values], np.uint8))
+    return folder
+
+
+def test_class_weights_are_inverse_frequencies_over_all_masks_without_255(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path, [0, 0, 0, 255], [0, 0, 0, 1])
+    weights = compute_class_weights(folder, 2)
+    # Six pixels to one: weights in the ratio 1 : 6 with mean 1.
+    torch.testing.assert_close(weights, torch.tensor([2 / 7, 12 / 7]))
+
+
+def test_the_cap_limits_the_weight_of_a_rare_class(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path, [0] * 1000 + [1])
+    weights = compute_class_weights(folder, 2, cap=10.0)
+    assert float(weights[1] / weights[0]) == pytest.approx(10.0)
+
+
+def test_an_absent_class_has_weight_1(tmp_path: Path) -> None:
+    weights = compute_class_weights(write_masks(tmp_path, [0, 0, 1, 1]), 5)
+    torch.testing.assert_close(weights, torch.tensor(inverse_frequency_weights([2, 2, 0, 0, 0])))
+    assert weights[4] == 1.0
+
+
+def test_all_masks_of_another_task_are_reported_at_once(tmp_path: Path) -> None:
+    folder = write_masks(tmp_path, [0, 3], [0, 1], [4, 4])
+    with pytest.raises(FiresegError, match="another task") as caught:
+        compute_class_weights(folder, 2)
+    assert len(caught.value.faults) == 2
+
+
+def test_class_weights_of_a_folder_without_masks_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FiresegError, match=r"no \*_mask\.npy in it"):
+        compute_class_weights(tmp_path, 2)
+
+
+def statistics_of(pixels: dict[int, int]) -> PatchStatistics:
+    return PatchStatistics(
+        name="a", image_shape=(), image_dtype="float32", mask_shape=(), mask_dtype="uint8", pixels=pixels, digest="a"
+    )
+
+
+def test_patches_above_the_fire_threshold_have_the_fire_weight() -> None:
+    patches = [
+        statistics_of({0: 99, 1: 1}),
+        statistics_of({0: 98, 4: 2}),
+        statistics_of({0: 100}),
+        statistics_of({255: 100}),
+        statistics_of({0: 9, 1: 1, 255: 9}),
+    ]
+    assert compute_sampling_weights(patches, fire_weight=5.0, fire_threshold=0.01) == (1.0, 5.0, 1.0, 1.0, 5.0)
+
+
+@pytest.fixture
+def train(make_packed) -> Path:
+    return make_packed() / "train"
+
+
+def test_class_weights_of_a_packed_split(train: Path) -> None:
+    masks = np.load(train / "masks_del.npy")
+    rare = (masks == 0).sum() / (masks == 1).sum()
+    weights = compute_class_weights(train, 2)
+    assert float(weights[1] / weights[0]) == pytest.approx(rare)
+    assert len(compute_class_weights(train, 5)) == 5

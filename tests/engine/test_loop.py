@@ -1,4 +1,4 @@
-"""The epochs: what they are a function of, and what stops them."""
+"""Training loop: reproducible epochs, and what stops them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fireseg.batch import Batch
 from fireseg.engine import Engine, Interrupted, Interrupts, TrainingState
-from fireseg.engine.loop import derive_seed
+from fireseg.engine.loop import CHECK_EVERY, FiniteLossCheck, derive_seed
 from fireseg.engine.optimizer import adamw
 from fireseg.engine.scheduler import cosine
 from fireseg.errors import FiresegError
@@ -22,10 +22,10 @@ from fireseg.metric import CombinedMetrics
 
 
 class Loader:
-    """A few batches that are a function of the epoch."""
+    """Yields a few batches that are a function of the epoch."""
 
-    def __init__(self, epoch: int, num_batches: int, poison: float = 0.0) -> None:
-        self.epoch, self.num_batches, self.poison = epoch, num_batches, poison
+    def __init__(self, epoch: int, num_batches: int, offset: float = 0.0) -> None:
+        self.epoch, self.num_batches, self.offset = epoch, num_batches, offset
 
     def __len__(self) -> int:
         return self.num_batches
@@ -36,25 +36,25 @@ class Loader:
             mask = (torch.rand(2, 32, 32, generator=generator) > 0.5).to(torch.uint8)
             image = torch.rand(2, 3, 32, 32, generator=generator) * 0.1 + mask[:, None] * 0.3
             if number == 1:
-                image[0, 0, 0, 0] += self.poison
+                image[0, 0, 0, 0] += self.offset
             yield Batch(image, mask, (f"b{number}_0", f"b{number}_1"))
 
 
 class Data:
-    """Loaders over nothing but numbers."""
+    """Loaders of random batches."""
 
-    def __init__(self, poison: float = 0.0) -> None:
-        self.poison = poison
+    def __init__(self, offset: float = 0.0) -> None:
+        self.offset = offset
 
     def train_dataloader(self, epoch: int) -> Loader:
-        return Loader(epoch, 4, self.poison)
+        return Loader(epoch, 4, self.offset)
 
     def val_dataloader(self) -> Loader:
         return Loader(0, 2)
 
 
 class Net(nn.Module):
-    """Two convolutions with everything that has state: batch norm and dropout."""
+    """Two convolutions with batch norm and dropout, which have state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +66,11 @@ class Net(nn.Module):
         return self.layers(image)
 
 
-def begin(engine: Engine) -> TrainingState:
+def create_state(engine: Engine) -> TrainingState:
     torch.manual_seed(0)
-    model = engine.place(Net())
+    model = engine.to_device(Net())
     optimizer = adamw(model.parameters(), lr=1e-2)
-    return engine.begin(model, optimizer, cosine(optimizer, epochs=engine.epochs))
+    return engine.create_state(model, optimizer, cosine(optimizer, epochs=engine.epochs))
 
 
 def run(engine: Engine, state: TrainingState, data: Data | None = None, interrupts: Interrupts | None = None):
@@ -87,18 +87,18 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_stopping_and_going_on_is_bit_equal_to_never_having_stopped(ema_decay: float | None):
+def test_resuming_is_bit_equal_to_an_uninterrupted_run(ema_decay: float | None):
     engine = Engine(epochs=4, device="cpu", ema_decay=ema_decay)
-    whole = begin(engine)
+    whole = create_state(engine)
     rows = [epoch.row() for epoch in run(engine, whole)]
 
-    first = begin(engine)
+    first = create_state(engine)
     epochs = run(engine, first)
     for _ in range(2):
         next(epochs)
     saved = dict(first.state_dict())
-    torch.rand(1000)  # whatever else happened in between
-    second = begin(engine)
+    torch.rand(1000)  # other use of the global generator
+    second = create_state(engine)
     second.load_state_dict(saved)
     rest = [epoch.row() for epoch in run(engine, second)]
 
@@ -108,10 +108,10 @@ def test_stopping_and_going_on_is_bit_equal_to_never_having_stopped(ema_decay: f
         assert {k: v for k, v in one.items() if k not in clock} == {k: v for k, v in other.items() if k not in clock}
 
 
-def test_training_learns_and_says_what_came_of_it():
+def test_training_learns_and_reports_losses_and_metrics():
     engine = Engine(epochs=20, device="cpu")
 
-    epochs = list(run(engine, begin(engine)))
+    epochs = list(run(engine, create_state(engine)))
 
     assert [epoch.number for epoch in epochs] == list(range(1, 21))
     assert epochs[-1].train["loss"] < epochs[0].train["loss"]
@@ -121,25 +121,25 @@ def test_training_learns_and_says_what_came_of_it():
     assert epochs[1].lr < epochs[0].lr == 1e-2
 
 
-def test_a_loss_that_is_no_number_names_epoch_step_and_patches():
+def test_a_loss_that_is_not_finite_names_epoch_step_and_patches():
     engine = Engine(epochs=2, device="cpu")
 
     with pytest.raises(FiresegError, match=r"epoch 1, step 2: .*b1_0, b1_1.*optimizer\.lr"):
-        list(run(engine, begin(engine), Data(poison=math.inf)))
+        list(run(engine, create_state(engine), Data(offset=math.inf)))
 
 
-def test_a_signal_waits_for_the_end_of_the_step_and_leaves_the_epoch_undone():
+def test_a_deferred_signal_stops_after_the_step_and_the_epoch_does_not_count():
     engine = Engine(epochs=2, device="cpu")
-    state = begin(engine)
+    state = create_state(engine)
 
-    class Killing(Data):
+    class SignallingData(Data):
         def train_dataloader(self, epoch: int) -> Loader:
             if epoch == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().train_dataloader(epoch)
 
     with Interrupts() as interrupts, interrupts.deferred(), pytest.raises(Interrupted) as caught:
-        list(run(engine, state, Killing(), interrupts))
+        list(run(engine, state, SignallingData(), interrupts))
 
     assert caught.value.exit_code == 143
     assert state.epoch == 1
@@ -149,18 +149,27 @@ def test_limit_batches_limits_both_splits():
     seen: list[tuple[str, int]] = []
     engine = Engine(epochs=1, device="cpu", limit_batches=1)
 
-    def watch(batches, label):
+    def progress_bar(batches, label):
         seen.append((label, len(batches)))
         return batches
 
-    list(engine.run(begin(engine), Data(), loss=CombinedLoss(), metrics=CombinedMetrics(2), seed=0, watch=watch))
+    list(
+        engine.run(
+            create_state(engine),
+            Data(),
+            loss=CombinedLoss(),
+            metrics=CombinedMetrics(2),
+            seed=0,
+            progress_bar=progress_bar,
+        )
+    )
 
     assert seen == [("epoch 1 train", 1), ("epoch 1 val", 1)]
 
 
-def test_the_mean_of_the_weights_is_what_is_validated_and_kept():
+def test_the_ema_of_the_weights_is_validated_and_saved():
     engine = Engine(epochs=1, device="cpu", ema_decay=0.5)
-    state = begin(engine)
+    state = create_state(engine)
 
     list(run(engine, state))
 
@@ -168,23 +177,23 @@ def test_the_mean_of_the_weights_is_what_is_validated_and_kept():
     assert not equal(weights(state), list(state.eval_model.state_dict().values()))
 
 
-def test_running_out_of_memory_names_the_batch_size_to_try():
+def test_out_of_memory_names_the_batch_size_to_try():
     engine = Engine(epochs=1, device="cpu")
-    state = begin(engine)
+    state = create_state(engine)
 
-    class Hungry(Net):
+    class LargeNet(Net):
         def forward(self, image: Tensor) -> Tensor:
             return super().forward(image) + torch.empty(2**50)
 
-    state.model = Hungry()
+    state.model = LargeNet()
 
     with pytest.raises(FiresegError, match=r"data\.batch_size: 2 patches do not fit.*try data\.batch_size=1"):
         list(run(engine, state))
 
 
-def test_fp16_scales_its_gradients_and_a_skipped_step_is_no_fault():
+def test_fp16_scales_gradients_and_skips_a_step_on_overflow():
     engine = Engine(epochs=1, device="cpu", precision="fp16")
-    state = begin(engine)
+    state = create_state(engine)
     state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 2.0**120})
     before = weights(state)
 
@@ -195,5 +204,15 @@ def test_fp16_scales_its_gradients_and_a_skipped_step_is_no_fault():
     assert torch.equal(before[0], state.model.state_dict()["layers.0.weight"])
 
 
-def test_neighbouring_seeds_and_epochs_share_nothing():
+def test_derived_seeds_are_distinct():
     assert len({derive_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
+
+
+def test_losses_are_checked_every_fiftieth_step_and_the_first_bad_one_is_named():
+    check = FiniteLossCheck(3, torch.device("cpu"))
+    for number in range(1, CHECK_EVERY):
+        loss = torch.tensor(math.nan if number in (7, 9) else 1.0)
+        check.update(number, loss, (f"p{number}",))
+
+    with pytest.raises(FiresegError, match=r"epoch 3, step 7: .*p7;"):
+        check.update(CHECK_EVERY, torch.tensor(1.0), ("p50",))

@@ -63,7 +63,7 @@ def test_masks_without_an_image_are_named(tmp_path: Path) -> None:
     tiles, faults = group_files(tmp_path)
     assert tiles == ()
     assert [fault.path.name for fault in faults] == ["a_CM.tif", "a_DEL.tif"]
-    assert "without a_S2L2A.tif" in faults[0].what
+    assert "without a_S2L2A.tif" in faults[0].message
 
 
 def test_two_files_where_one_is_wanted_are_a_fault(tmp_path: Path) -> None:
@@ -82,13 +82,13 @@ def test_a_name_that_comes_twice_in_a_split_is_a_fault_and_in_two_splits_is_for_
 
 def test_a_tile_under_two_splits_is_a_fault(tmp_path: Path) -> None:
     touch(tmp_path, "train/val/a_S2L2A.tif")
-    assert "lies under train and val" in group_files(tmp_path).faults[0].what
+    assert "lies under train and val" in group_files(tmp_path).faults[0].message
 
 
 def test_tiles_outside_of_the_splits_that_others_lie_in_are_a_fault(tmp_path: Path) -> None:
     touch(tmp_path, "train/a_S2L2A.tif", "b_S2L2A.tif")
     (fault,) = group_files(tmp_path).faults
-    assert "1 tiles lie outside of train, val and test (b)" in fault.what
+    assert "1 tiles lie outside of train, val and test (b)" in fault.message
 
 
 def test_a_link_in_a_circle_is_walked_once(tmp_path: Path) -> None:

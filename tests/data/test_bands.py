@@ -1,0 +1,30 @@
+"""Band selection and reflectance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fireseg.data.bands import to_reflectance
+
+
+@pytest.fixture
+def train(make_packed) -> Path:
+    return make_packed() / "train"
+
+
+@given(st.integers(0, 65535))
+def test_reflectance_is_the_float_nearest_to_a_ten_thousandth_of_the_stored_integer(number: int) -> None:
+    reflectance = to_reflectance(np.array([number], np.uint16))
+    assert reflectance[0] == np.float32(number / 10000)
+
+
+def test_reflectance_is_a_new_contiguous_array(train: Path) -> None:
+    stored = np.load(train / "images.npy", mmap_mode="r")[0].transpose(2, 0, 1)[:, ::-1]
+    image = to_reflectance(stored)
+    assert image.flags.c_contiguous
+    assert image.flags.writeable

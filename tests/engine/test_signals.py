@@ -1,0 +1,29 @@
+"""Signals."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from fireseg.engine import Interrupted, Interrupts
+
+
+def test_a_signal_that_is_not_deferred_raises_at_once():
+    with Interrupts(), pytest.raises(Interrupted) as caught:
+        signal.raise_signal(signal.SIGINT)
+    assert caught.value.exit_code == 130
+
+
+def test_a_second_signal_is_not_deferred():
+    with Interrupts() as interrupts, interrupts.deferred():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_previous_handlers_are_restored():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interrupts():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
