@@ -104,7 +104,7 @@ def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split:
             gallery.add(stitched, maps[MODEL], score_fire(scores[-1].methods[MODEL])["iou"])
     scores.sort(key=lambda one: one.fire.places[0].number)
     content = build_results(trained, patches, split, fires=scores, decision=decision, rules=rules)
-    return Evaluation(content=content, looks=gallery.looks)
+    return Evaluation(content=content, previews=gallery.previews)
 
 
 def get_operating_point(trained: TrainedModel, folder: RunFolder, patches: Patches) -> OperatingPoint:

@@ -95,11 +95,11 @@ class Evaluation:
 
     Attributes:
         content: The dict that this module describes, plain values only.
-        looks: The best and the worst fires, by their name in `content["fires"]`.
+        previews: The best and the worst fires, by their name in `content["fires"]`.
     """
 
     content: Content
-    looks: Mapping[str, Preview]
+    previews: Mapping[str, Preview]
 
 
 def to_dict(value: Any) -> Any:
