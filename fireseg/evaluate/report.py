@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fireseg.evaluate.mosaic import Mosaic
-from fireseg.evaluate.results import Content, Evaluation, Preview, to_dict
-from fireseg.evaluate.scores import INDICES, Classes
+from fireseg.evaluate.results import Evaluation, Preview, Results, to_dict
+from fireseg.evaluate.scores import BASELINES, Classes
 from fireseg.plots import ERROR_COLOURS, choose_composite, colour_classes, colour_errors, render_composite
 from fireseg.plots.html import (
     Cell,
@@ -68,7 +68,7 @@ _FIRE_COLUMNS = {
     "boundary_iou_2px": ("boundary IoU 2 px", ".3f"),
     "hausdorff_95_px": ("Hausdorff 95 %, px", ".1f"),
 }
-"""Columns of the table of fires: key in `content["fires"]`, heading, and number format or `%`, `text`, `date`."""
+"""Columns of the table of fires: key in `results["fires"]`, heading, and number format or `%`, `text`, `date`."""
 
 
 def write_report(evaluation: Evaluation, path: Path) -> None:
@@ -83,8 +83,8 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     Raises:
         FiresegError: If the file cannot be written.
     """
-    content: Content = to_dict(evaluation.content)
-    run, fires = content["run"], content["fires"]
+    results: Results = to_dict(evaluation.results)
+    run, fires = results["run"], results["fires"]
     task = Task(name=run["task"], num_classes=len(run["class_names"]), class_names=tuple(run["class_names"]))
     errors = [(f"error: {kind}", colour) for kind, colour in ERROR_COLOURS.items()]
     environment = make_environment()
@@ -92,17 +92,17 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     write_page(
         path,
         environment.get_template("evaluate.html.j2"),
-        **content,
-        by_name={method["name"]: method for method in content["methods"]},
-        figures=_plot_figures(content),
+        **results,
+        by_name={method["name"]: method for method in results["methods"]},
+        figures=_plot_figures(results),
         group_titles=_GROUP_TITLES,
-        wins_by_group=_count_wins(content) if content["against"] else {},
+        wins_by_group=_count_wins(results) if results["against"] else {},
         predicted_columns=[f"predicted {name}" for name in task.class_names],
-        detections=_list_detections(content),
+        detections=_list_detections(results),
         num_areas=len(_select_with_area(fires)),
         num_without_iou=sum(fire["iou"] is None for fire in fires),
         fire_table=_tabulate_fires(fires),
-        galleries=_make_galleries(content, evaluation.previews, task),
+        galleries=_make_galleries(results, evaluation.previews, task),
         gallery_key=[*zip(task.class_names, task.colours, strict=True), *errors, _NOT_LABELLED],
         composite=choose_composite(run["bands"]).caption,
     )
@@ -136,26 +136,26 @@ def _format_row_shares(counts: Sequence[int]) -> list[Cell]:
     return [*shares, format_number(total, ",d")]
 
 
-def _plot_figures(content: Content) -> dict[str, list[Picture]]:
+def _plot_figures(results: Results) -> dict[str, list[Picture]]:
     """Draws all figures, by section of the template."""
-    fires, calibration, against = content["fires"], content["calibration"], content["against"]
-    baseline = next(method["label"] for method in content["methods"] if method["name"] == INDICES[0])
+    fires, calibration, against = results["fires"], results["calibration"], results["against"]
+    baseline = next(method["label"] for method in results["methods"] if method["name"] == BASELINES[0])
     groups = []
     if any(fire["index_tuned_iou"] is not None for fire in fires):
         ious = ([fire[key] for fire in fires] for key in ("iou", "index_tuned_iou"))
         groups.append(plot_paired_ious(*ious, rival=baseline))
-    for kind, rows in content["groups"].items():
+    for kind, rows in results["groups"].items():
         if 1 < len(rows) <= _MAX_PLOTTED_GROUPS:
             spreads = {row["name"]: (_to_spread(row["iou"]), _to_spread(row["index_tuned_iou"])) for row in rows}
             groups.append(plot_groups(spreads, title=_GROUP_TITLES[kind], rival=baseline))
     rules = {
         method["label"]: (method["pixels"]["fire_recall"], method["pixels"]["fire_precision"])
-        for method in content["methods"]
-        if method["is_there"] and method["name"] in INDICES
+        for method in results["methods"]
+        if method["is_there"] and method["name"] in BASELINES
     }
     figures = {
         "groups": groups,
-        "confusion": [plot_confusion(content["confusion"], content["run"]["class_names"])],
+        "confusion": [plot_confusion(results["confusion"], results["run"]["class_names"])],
         "probabilities": [
             plot_reliability(calibration["reliability"]["before"], calibration["reliability"]["after"]),
             plot_precision_recall(calibration["precision_recall"], point=calibration["operating_point"], rules=rules),
@@ -174,24 +174,24 @@ def _to_spread(interval: Mapping[str, Any]) -> Spread:
     return Spread(interval["mean"], interval["low"], interval["high"])
 
 
-def _select_with_area(fires: Sequence[Content]) -> list[Content]:
+def _select_with_area(fires: Sequence[Results]) -> list[Results]:
     return [fire for fire in fires if fire["true_ha"] is not None and fire["predicted_ha"] is not None]
 
 
-def _list_detections(content: Content) -> list[tuple[str, Content]]:
+def _list_detections(results: Results) -> list[tuple[str, Results]]:
     """Lists the detection scores of each method by label; empty scores if a band is missing."""
-    detection = content["detection"]
-    others = [(f"{method['label']}, any pixel", method["detection"] or {}) for method in content["methods"][1:]]
+    detection = results["detection"]
+    others = [(f"{method['label']}, any pixel", method["detection"] or {}) for method in results["methods"][1:]]
     return [("model, any pixel", detection["plain"]), ("model, by the rule", detection["rule"]), *others]
 
 
-def _count_wins(content: Content) -> dict[str, list[Content]]:
+def _count_wins(results: Results) -> dict[str, list[Results]]:
     """Counts the fires of each group on which this run is better or worse than the other one."""
-    fires = {fire["name"]: {**fire, "year": (fire["date"] or "")[:4]} for fire in content["fires"]}
+    fires = {fire["name"]: {**fire, "year": (fire["date"] or "")[:4]} for fire in results["fires"]}
     wins = {}
-    for kind, groups in content["groups"].items():
+    for kind, groups in results["groups"].items():
         gains: dict[str, list[float]] = {group["name"]: [] for group in groups}
-        for pair in content["against"]["fires"]:
+        for pair in results["against"]["fires"]:
             name = fires.get(pair["name"], {}).get(kind)
             if name in gains and pair["ours"] is not None and pair["theirs"] is not None:
                 gains[name].append(pair["ours"] - pair["theirs"])
@@ -209,7 +209,7 @@ def _count_wins(content: Content) -> dict[str, list[Content]]:
     return wins
 
 
-def _tabulate_fires(fires: Sequence[Content]) -> dict[str, Any]:
+def _tabulate_fires(fires: Sequence[Results]) -> dict[str, Any]:
     """Builds the table of fires without columns in which no fire has a value."""
     keys = [key for key in _FIRE_COLUMNS if any(fire[key] not in (None, "") for fire in fires)]
     if all(fire["name"].startswith(fire["activation"] or "") for fire in fires):
@@ -230,22 +230,22 @@ def _format_value(value: Any, spec: str) -> str | Cell:
     return format_percentage(value) if spec == "%" else format_number(value, spec)
 
 
-def _make_galleries(content: Content, previews: Mapping[str, Preview], task: Task) -> dict[str, list[Strip]]:
+def _make_galleries(results: Results, previews: Mapping[str, Preview], task: Task) -> dict[str, list[Strip]]:
     """Makes the preview strips by title: worst and best fires, or all of them if they are few."""
-    shown = sorted((fire for fire in content["fires"] if fire["name"] in previews), key=lambda fire: fire["iou"])
+    shown = sorted((fire for fire in results["fires"] if fire["name"] in previews), key=lambda fire: fire["iou"])
     half = (len(shown) + 1) // 2
     parts = {"Worst fires": shown[:half], "Best fires": shown[: half - 1 : -1]}
-    if len(shown) == sum(fire["iou"] is not None for fire in content["fires"]):
+    if len(shown) == sum(fire["iou"] is not None for fire in results["fires"]):
         title = f"All {len(shown)} fires with an IoU, worst first" if len(shown) > 1 else "The one fire with an IoU"
         parts = {title: shown}
     return {
-        title: [_make_strip(fire, previews[fire["name"]], content["run"]["bands"], task) for fire in group]
+        title: [_make_strip(fire, previews[fire["name"]], results["run"]["bands"], task) for fire in group]
         for title, group in parts.items()
         if group
     }
 
 
-def _make_strip(fire: Content, preview: Preview, bands: Sequence[str], task: Task) -> Strip:
+def _make_strip(fire: Results, preview: Preview, bands: Sequence[str], task: Task) -> Strip:
     caption = f"IoU {fire['iou']:.3f}"
     if fire["index_tuned_iou"] is not None:
         caption += f" (NBR {fire['index_tuned_iou']:.3f})"
@@ -285,28 +285,28 @@ class PreviewSelection:
         """Selected previews by fire name, best fire first."""
         return {name: preview for _, name, preview in reversed(self._kept)}
 
-    def add(self, fire: Mosaic, classes: Classes, iou: float) -> None:
+    def add(self, mosaic: Mosaic, classes: Classes, iou: float) -> None:
         """Adds a fire and drops the preview of a middling one if there are too many.
 
         Args:
-            fire: Assembled fire.
+            mosaic: Assembled fire.
             classes: Classes predicted by the model, `(H, W)`.
             iou: Score to rank by; fires with NaN (nothing burned, nothing predicted) are skipped.
         """
         if math.isnan(iou):
             return
-        self._kept.append((iou, fire.fire.name, make_preview(fire, classes)))
+        self._kept.append((iou, mosaic.fire.name, make_preview(mosaic, classes)))
         self._kept.sort(key=lambda ranked: ranked[:2])
         if len(self._kept) > 2 * self._num_previews:
             del self._kept[self._num_previews]
 
 
-def make_preview(fire: Mosaic, classes: Classes) -> Preview:
+def make_preview(mosaic: Mosaic, classes: Classes) -> Preview:
     """Subsamples a fire to at most 320 pixels a side."""
-    every = slice(None, None, fire.step)
-    predicted = np.where(fire.is_covered, classes, np.uint8(IGNORE_INDEX))
+    every = slice(None, None, mosaic.preview_step)
+    predicted = np.where(mosaic.is_covered, classes, np.uint8(IGNORE_INDEX))
     return Preview(
-        composite_image=fire.thin_image,
-        truth=fire.truth[every, every].copy(),
+        composite_image=mosaic.preview_image,
+        truth=mosaic.truth[every, every].copy(),
         predicted=predicted[every, every].copy(),
     )
