@@ -1,15 +1,18 @@
-"""Where the arithmetic happens, and in how many bits."""
+"""Device, precision, memory layout and CPU threads of the model."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from fireseg.errors import SettingError
+from fireseg.errors import FiresegError, SettingError
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -17,7 +20,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def get_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes CUDA, else Apple's MPS, else the CPU.
+    """Returns the device of that name; `auto` selects CUDA, else Apple's MPS, else the CPU.
 
     Args:
         name: `auto`, `cuda`, `mps` or `cpu`.
@@ -31,29 +34,72 @@ def get_device(name: str = "auto") -> torch.device:
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, is_there in available.items() if is_there)
+        name = next(kind for kind, is_available in available.items() if is_available)
     if name not in available:
-        raise SettingError(f"engine.device: {name}, but it is one of auto, cuda, mps, cpu")
+        raise SettingError(f"engine.device: {name}, expected one of auto, cuda, mps, cpu")
     if not available[name]:
-        there = ", ".join(kind for kind, is_there in available.items() if is_there)
-        raise SettingError(
-            f"engine.device: {name}, but torch finds none on this machine (there is: {there}); take auto"
-        )
+        usable = ", ".join(kind for kind, is_available in available.items() if is_available)
+        raise SettingError(f"engine.device: {name} is not available on this machine; use auto, or one of: {usable}")
     return torch.device(name)
 
 
-def get_autocast_dtype(device: torch.device, precision: PrecisionName) -> torch.dtype | None:
-    """The dtype that forward passes run in, or None for plain float32.
+def autocast(device: torch.device, precision: PrecisionName = "auto") -> torch.autocast:
+    """Returns the mixed-precision context for forward passes; it does nothing for plain float32.
 
-    `auto` is bfloat16 on a CUDA device that has it, float16 on one that has not, and float32
+    Args:
+        device: Device of the model.
+        precision: As in `get_autocast_dtype`.
+
+    Raises:
+        SettingError: If bfloat16 is requested on hardware that would emulate it.
+    """
+    dtype = get_autocast_dtype(device, precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+@contextmanager
+def out_of_memory_as(error: FiresegError) -> Iterator[None]:
+    """Raises `error` in place of the exceptions by which torch and Python report exhausted memory.
+
+    Args:
+        error: Names the setting to lower and the value to try.
+
+    Example:
+        >>> with out_of_memory_as(FiresegError("--batch-size: 16 patches do not fit in memory; try 8")):
+        ...     raise MemoryError
+        Traceback (most recent call last):
+        fireseg.errors.FiresegError: --batch-size: 16 patches do not fit in memory; try 8
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as cause:
+        raise error from cause
+    except RuntimeError as cause:  # torch's CPU allocator has no exception class of its own
+        if "can't allocate memory" not in str(cause):
+            raise
+        raise error from cause
+
+
+def get_memory_format(device: torch.device) -> torch.memory_format:
+    """Returns the memory layout of weights and images in which convolutions run fastest.
+
+    Channels last is 1.3 to 1.4 times as fast on depthwise encoders and no slower on others; MPS gains nothing.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def get_autocast_dtype(device: torch.device, precision: PrecisionName) -> torch.dtype | None:
+    """Returns the dtype of forward passes, or None for plain float32.
+
+    `auto` is bfloat16 on CUDA devices that support it, float16 on those that do not, and float32
     elsewhere: a CPU without bfloat16 instructions emulates them a hundred times slower.
 
     Args:
-        device: Where the model runs.
+        device: Device of the model.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
 
     Raises:
-        SettingError: If bfloat16 is asked of hardware that would emulate it.
+        SettingError: If bfloat16 is requested on hardware that would emulate it.
     """
     if precision == "auto":
         if device.type != "cuda":
@@ -61,7 +107,7 @@ def get_autocast_dtype(device: torch.device, precision: PrecisionName) -> torch.
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if precision == "bf16" and not _has_bf16(device):
         raise SettingError(
-            f"engine.precision: bf16, but this {device.type} would emulate it, far slower than fp32; take auto"
+            f"engine.precision: bf16 would be emulated on this {device.type}, far slower than fp32; use auto"
         )
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
@@ -74,28 +120,26 @@ def _has_bf16(device: torch.device) -> bool:
     return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def _cpu_flags() -> set[str]:
-    """Instruction sets of the CPU, as Linux names them; empty where it does not say."""
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU as Linux names them; empty on other systems."""
     cpuinfo = Path("/proc/cpuinfo")
     if platform.system() != "Linux" or not cpuinfo.exists():
-        return set()
+        return frozenset()
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((set(line.split()) for line in lines if line.startswith(("flags", "Features"))), set())
+    return next((frozenset(line.split()) for line in lines if line.startswith(("flags", "Features"))), frozenset())
 
 
 def set_threads(threads: int | None) -> int:
-    """Gives torch its CPU threads.
+    """Sets the number of CPU threads of torch and returns it.
 
     Args:
-        threads: How many, or None for `OMP_NUM_THREADS` where that is set, else the cores that
-            this process may use (which in a container or a batch job are fewer than the machine's).
-
-    Returns:
-        How many it is.
+        threads: Number of threads. None means `OMP_NUM_THREADS` if that is set, else the cores available
+            to this process (fewer than the machine's in a container or a batch job).
     """
     if threads is None:
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-        wish = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(wish) if wish.isdigit() and int(wish) > 0 else allowed
+        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+        requested = os.environ.get("OMP_NUM_THREADS", "")
+        threads = int(requested) if requested.isdigit() and int(requested) > 0 else num_cores
     torch.set_num_threads(threads)
     return threads

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fireseg.decision import apply_threshold
 from fireseg.evaluate.fires import Fire, measure_areas
 from fireseg.evaluate.inference import ARGMAX, FIXED_RULE, LOG_ODDS, NBR, SEVERITY
 from fireseg.evaluate.mosaic import Mosaic, PatchSummary
@@ -99,8 +100,10 @@ def decide_fire(mosaic: Mosaic, point: OperatingPoint, nbr_threshold: float | No
         Classes by method, `(H, W)` uint8; 0 and 1 only for the baselines.
     """
     layers = mosaic.layers
-    burned = layers[LOG_ODDS] >= point.min_log_odds
-    maps = {MODEL: np.where(burned, layers[SEVERITY], np.uint8(0)), MODEL_ARGMAX: layers[ARGMAX]}
+    classes = apply_threshold(
+        layers[LOG_ODDS], layers[SEVERITY], threshold=point.threshold, temperature=point.temperature
+    )
+    maps = {MODEL: classes, MODEL_ARGMAX: layers[ARGMAX]}
     if NBR in layers and nbr_threshold is not None:
         maps[INDEX_TUNED] = (layers[NBR] < nbr_threshold).astype(np.uint8)
     if FIXED_RULE in layers:

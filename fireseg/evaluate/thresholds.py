@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from fireseg.decision import min_log_odds
 from fireseg.evaluate.inference import LOG_ODDS
 from fireseg.evaluate.mosaic import Mosaic, PatchSummary
 from fireseg.metric import DetectionRule, count_log_odds, fit_temperature, select_rule, select_threshold
@@ -32,7 +33,7 @@ class OperatingPoint(NamedTuple):
     @property
     def min_log_odds(self) -> float:
         """Log-odds of the model, before the temperature, from which on a pixel counts as burned."""
-        return self.temperature * math.log(self.threshold / (1 - self.threshold))
+        return min_log_odds(self.threshold, self.temperature)
 
     @property
     def min_probability(self) -> float:
