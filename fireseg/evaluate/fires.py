@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError
+from fireseg.geo.grid import Grid, PixelAreas, Transform
 
 log = logging.getLogger("fireseg")
 
@@ -32,9 +33,6 @@ _STRIP_ROWS = 256
 _M2_PER_HA = 1e4
 
 Row = Mapping[str, str]
-
-Transform = tuple[float, float, float, float, float, float]
-"""x = a col + b row + c, y = d col + e row + f."""
 
 _TOLERANCE_PX = 0.01
 """Largest difference in pixels between the boxes of patches and the grid inferred from them."""
@@ -66,18 +64,6 @@ class PatchBox(NamedTuple):
         return cls(row, col, x_min, y_min, x_max, y_max) if is_valid else None
 
 
-class Ground(NamedTuple):
-    """Georeference of a pixel grid.
-
-    Attributes:
-        crs: CRS as in metadata.csv.
-        transform: Transform from pixels to the CRS.
-    """
-
-    crs: str
-    transform: Transform
-
-
 class PatchPosition(NamedTuple):
     """Position of a patch in its fire.
 
@@ -100,7 +86,7 @@ class Fire:
         name: Name of the tile, or of the patch if its tile is unknown.
         positions: Positions of its patches, in the order of the split.
         height, width: Size of the rectangle in pixels, clipped to the tile.
-        ground: Georeference of the rectangle; None if unknown.
+        grid: Grid of the rectangle; None if unknown.
         activation, country, climate, date: Metadata of the tile; None if unknown.
     """
 
@@ -108,7 +94,7 @@ class Fire:
     positions: tuple[PatchPosition, ...]
     height: int
     width: int
-    ground: Ground | None = None
+    grid: Grid | None = None
     activation: str | None = None
     country: str | None = None
     climate: str | None = None
@@ -202,13 +188,16 @@ def _make_fire(tile: str, patches: Sequence[_Patch], size: int) -> Fire:
     bottom = min(bottom, _read_int(metadata, "tile_height", bottom))
     right = min(right, _read_int(metadata, "tile_width", right))
     activation = _ACTIVATION.match(tile)
+    height, width = bottom - top, right - left
     boxes = [PatchBox.from_metadata(patch.row - top, patch.col - left, patch.metadata) for patch in patches]
+    transform = infer_transform([box for box in boxes if box is not None], size=size)
+    crs = metadata.get("crs")
     return Fire(
         name=tile,
         positions=tuple(PatchPosition(patch.number, patch.row - top, patch.col - left) for patch in patches),
-        height=bottom - top,
-        width=right - left,
-        ground=infer_grid(metadata.get("crs") or "", [box for box in boxes if box is not None], size=size),
+        height=height,
+        width=width,
+        grid=Grid(height=height, width=width, crs=crs, transform=transform) if crs and transform else None,
         activation=metadata.get("activation") or (activation[0] if activation else None),
         country=metadata.get("country") or None,
         climate=metadata.get("climate") or None,
@@ -225,21 +214,20 @@ def _warn_ungrouped(folder: Path, names: Sequence[str], reason: str) -> None:
     log.warning("%s: %s (first %s); each of %d patches counts as one fire", folder, reason, names[0], len(names))
 
 
-def infer_grid(crs: str, boxes: Sequence[PatchBox], *, size: int) -> Ground | None:
-    """Infers the grid of a tile from the bounding boxes of its patches.
+def infer_transform(boxes: Sequence[PatchBox], *, size: int) -> Transform | None:
+    """Infers the transform of a tile from the bounding boxes of its patches.
 
     One box suffices for a grid without rotation. In a rotated grid, the boxes are larger than the patches, but their
     offsets follow the steps of the grid: three patches that are not in one line determine it.
 
     Args:
-        crs: CRS; may be empty.
         boxes: Boxes of the patches of a tile, rows and columns relative to the grid's origin.
         size: Side of a patch in pixels.
 
     Returns:
-        The grid; None if the CRS or the boxes are unknown, or the boxes contradict each other.
+        The transform; None if there are no boxes or they contradict each other.
     """
-    if not crs or not boxes:
+    if not boxes:
         return None
     first = boxes[0]
     step_x, step_y = (first.x_max - first.x_min) / size, (first.y_max - first.y_min) / size
@@ -248,9 +236,9 @@ def infer_grid(crs: str, boxes: Sequence[PatchBox], *, size: int) -> Ground | No
         *(0.0, -step_y, first.y_max + first.row * step_y),
     )
     if _fits(unrotated, boxes, size):
-        return Ground(crs, unrotated)
+        return unrotated
     rotated = _fit_rotated(boxes, size)
-    return Ground(crs, rotated) if rotated is not None and _fits(rotated, boxes, size) else None
+    return rotated if rotated is not None and _fits(rotated, boxes, size) else None
 
 
 def _fit_rotated(boxes: Sequence[PatchBox], size: int) -> Transform | None:
@@ -286,12 +274,10 @@ def measure_areas(fire: Fire, maps: Mapping[str, NDArray[np.bool_]]) -> dict[str
     Returns:
         Areas in hectares by name; None without a usable georeference.
     """
-    if fire.ground is None:
+    if fire.grid is None:
         return None
-    from fireseg.geo.components import PixelAreas
-
     try:
-        areas = PixelAreas(fire.ground.crs, fire.ground.transform, fire.height, fire.width)
+        areas = PixelAreas(fire.grid)
     except FiresegError as error:
         log.warning("%s: area in hectares unknown (%s)", fire.name, error)
         return None
