@@ -143,11 +143,11 @@ def _plot_figures(results: Results) -> dict[str, list[Picture]]:
     groups = []
     if any(fire["index_tuned_iou"] is not None for fire in fires):
         ious = ([fire[key] for fire in fires] for key in ("iou", "index_tuned_iou"))
-        groups.append(plot_paired_ious(*ious, rival=baseline))
+        groups.append(plot_paired_ious(*ious, other=baseline))
     for kind, rows in results["groups"].items():
         if 1 < len(rows) <= _MAX_PLOTTED_GROUPS:
             spreads = {row["name"]: (_to_spread(row["iou"]), _to_spread(row["index_tuned_iou"])) for row in rows}
-            groups.append(plot_groups(spreads, title=_GROUP_TITLES[kind], rival=baseline))
+            groups.append(plot_groups(spreads, title=_GROUP_TITLES[kind], other=baseline))
     rules = {
         method["label"]: (method["pixels"]["fire_recall"], method["pixels"]["fire_precision"])
         for method in results["methods"]
@@ -166,7 +166,7 @@ def _plot_figures(results: Results) -> dict[str, list[Picture]]:
         figures["area"] = [plot_areas(*areas)]
     if against:
         ious = ([fire[key] for fire in against["fires"]] for key in ("ours", "theirs"))
-        figures["against"] = [plot_paired_ious(*ious, rival=against["name"])]
+        figures["against"] = [plot_paired_ious(*ious, other=against["name"])]
     return figures
 
 
