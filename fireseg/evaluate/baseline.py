@@ -1,4 +1,4 @@
-"""The map that costs nothing: a threshold on the normalised burn ratio."""
+"""Baseline that needs no training: a threshold on the normalised burn ratio (NBR)."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from fireseg.errors import FiresegError
 from fireseg.task import IGNORE_INDEX
 
 NUM_BINS = 400
+"""Bins of the burn ratio from -1 to 1, 0.005 wide."""
 
-FIXED_RATIO = -0.1
+FIXED_MAX_NBR = -0.1
 
-WETTEST_BURN = 0.0
+FIXED_MAX_NDWI = 0.0
 
 _EDGES = np.linspace(-1.0, 1.0, NUM_BINS + 1)
 
 
 def normalised_burn_ratio(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.float32]:
-    """Near infrared less short-wave infrared, by their sum: healthy plants reflect the first, char the second.
+    """Computes the normalised burn ratio (NIR - SWIR) / (NIR + SWIR).
+
+    Healthy vegetation reflects near infrared, char reflects short-wave infrared.
 
     Args:
         image: Reflectance, `(C, ...)` float32.
-        bands: Name of each of the C bands; B8A is taken, or B08 where there is none, with B12.
+        bands: Names of the C bands. NIR is B8A, or B08 if there is no B8A; SWIR is B12.
 
     Returns:
-        -1 (burned) to 1 (green), `(...)` float32; 0 where both bands are 0.
+        -1 (burned) to 1 (vegetation), `(...)` float32; 0 where both bands are 0.
 
     Raises:
-        FiresegError: If the bands lack one that the ratio needs.
+        FiresegError: If a band is missing.
 
     References:
         Key and Benson, Landscape Assessment, USDA RMRS-GTR-164, 2006.
@@ -44,18 +47,20 @@ def normalised_burn_ratio(image: NDArray[np.float32], bands: Sequence[str]) -> N
 
 
 def normalised_difference_water_index(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.float32]:
-    """Green less near infrared, by their sum: open water reflects the first, plants and soil the second.
+    """Computes the normalised difference water index (green - NIR) / (green + NIR).
+
+    Open water reflects green, vegetation and soil reflect near infrared.
 
     Args:
         image: Reflectance, `(C, ...)` float32.
-        bands: Name of each of the C bands; B08 is taken, on the green band's grid of 10 m, or B8A where there is none,
-            with B03.
+        bands: Names of the C bands. Green is B03; NIR is B08, which has the 10 m resolution of B03, or B8A if there
+            is no B08.
 
     Returns:
         -1 (land) to 1 (water), `(...)` float32; 0 where both bands are 0.
 
     Raises:
-        FiresegError: If the bands lack one that the index needs.
+        FiresegError: If a band is missing.
 
     References:
         McFeeters, The use of the Normalized Difference Water Index (NDWI) in the delineation of open water features,
@@ -70,33 +75,33 @@ def normalised_difference_water_index(image: NDArray[np.float32], bands: Sequenc
 
 
 def fixed_rule(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.bool_]:
-    """Burned where NBR < -0.1 and NDWI <= 0: dark in the near infrared, and no water; nothing is tuned.
+    """Classifies pixels as burned where NBR < -0.1 and NDWI <= 0 (dark in the near infrared, and no water).
 
     Args:
         image: Reflectance, `(C, ...)` float32.
-        bands: Name of each of the C bands; B03, B12, and B08 or B8A must be among them.
+        bands: Names of the C bands; B03, B12, and B08 or B8A must be among them.
 
     Returns:
         `(...)` bool.
 
     Raises:
-        FiresegError: If bands are lacking; it names them all.
+        FiresegError: If bands are missing; it lists them all.
     """
     near = () if {"B08", "B8A"} & set(bands) else ("B08 or B8A",)
-    if lacking := [*(band for band in ("B03", "B12") if band not in bands), *near]:
-        raise FiresegError(f"data.bands: {' '.join(bands)}, but the fixed rule also needs {', '.join(lacking)}")
-    is_dry = normalised_difference_water_index(image, bands) <= WETTEST_BURN
-    return (normalised_burn_ratio(image, bands) < FIXED_RATIO) & is_dry
+    if missing := [*(band for band in ("B03", "B12") if band not in bands), *near]:
+        raise FiresegError(f"data.bands: {' '.join(bands)}, but the fixed rule also needs {', '.join(missing)}")
+    is_dry = normalised_difference_water_index(image, bands) <= FIXED_MAX_NDWI
+    return (normalised_burn_ratio(image, bands) < FIXED_MAX_NBR) & is_dry
 
 
 def count_ratios(
     ratio: NDArray[np.float32], mask: NDArray[np.uint8], *, ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.int64]:
-    """Counts labelled pixels by burned or not and by ratio; counts of several images add up.
+    """Counts unburned and burned labelled pixels by ratio; counts of several images can be added.
 
     Args:
-        ratio: Of any shape, -1 to 1.
-        mask: Class of every pixel, of the same shape.
+        ratio: Burn ratio of any shape, -1 to 1.
+        mask: Classes, of the same shape.
         ignore_index: Mask value of unlabelled pixels.
 
     Returns:
@@ -109,13 +114,13 @@ def count_ratios(
 
 
 def iou_below(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Fire IoU of the rule "burned below this ratio", for each of the `NUM_BINS + 1` edges between bins.
+    """Computes the fire IoU of each of the `NUM_BINS + 1` bin edges as a threshold.
 
     Args:
-        counts: From `count_ratios`.
+        counts: Counts from `count_ratios`.
 
     Returns:
-        `(NUM_BINS + 1,)`, NaN where neither rule nor truth has a burned pixel.
+        `(NUM_BINS + 1,)`; NaN if neither prediction nor truth has a burned pixel.
     """
     below = np.concatenate([np.zeros((2, 1), np.int64), counts.cumsum(axis=1)], axis=1)
     hits, false_alarms = below[1], below[0]
@@ -124,28 +129,28 @@ def iou_below(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def tune_threshold(counts: NDArray[np.int64]) -> float:
-    """The ratio below which calling a pixel burned gives the best fire IoU.
+    """Finds the threshold with the best fire IoU; pixels below it count as burned.
 
     Args:
-        counts: From `count_ratios`, over a training split.
+        counts: Counts of a training split from `count_ratios`.
 
     Raises:
         FiresegError: If no pixel is burned.
     """
     scores = iou_below(counts)
     if not counts[1].any():
-        raise FiresegError("burn ratio: no burned pixel to tune the threshold on; give a split with fire")
+        raise FiresegError("burn ratio: no burned pixel to tune the threshold on; use a split with fire")
     return float(_EDGES[int(np.nanargmax(scores))])
 
 
 def iou_at(counts: NDArray[np.int64], threshold: float) -> float:
-    """Fire IoU of a threshold that `tune_threshold` gave.
+    """Computes the fire IoU of a threshold from `tune_threshold`.
 
     Args:
-        counts: From `count_ratios`, over the split to be judged.
-        threshold: Pixels below it are called burned.
+        counts: Counts of the split to evaluate from `count_ratios`.
+        threshold: Burn ratio below which pixels count as burned.
 
     Returns:
-        0 to 1, NaN where neither rule nor truth has a burned pixel.
+        0 to 1; NaN if neither prediction nor truth has a burned pixel.
     """
     return float(iou_below(counts)[int(np.abs(_EDGES - threshold).argmin())])

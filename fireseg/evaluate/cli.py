@@ -1,74 +1,38 @@
-"""Door: a finished run against a split."""
+"""Command that evaluates a trained run on a split."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
-
-from fireseg.console import metavar, run_command, start_logging
+from fireseg.console import run_command, start_logging
 from fireseg.errors import SettingError
+from fireseg.evaluate.options import EvaluateOptions
 
 
-def evaluate(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    /,
-    *,
-    split: Literal["test", "val", "train"] = "test",
-    data: Annotated[Path | None, metavar("PATCHES")] = None,
-    against: Annotated[Path | None, metavar("RUN")] = None,
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto",
-    batch_size: Annotated[int | None, metavar("INT")] = None,
-    workers: Annotated[int | None, metavar("INT")] = None,
-    no_track: bool = False,
-) -> int:
-    """Says how good a run is, fire by fire, beside an index that costs nothing.
+def evaluate(options: EvaluateOptions) -> int:
+    """Evaluates a trained run fire by fire and compares it with the NBR baseline.
 
-    RUN is a run folder, or a checkpoint in one. Its folder gets evaluation_<split>.json and, to be looked at,
-    evaluation_<split>.html. Temperature, threshold and detection rule are chosen on val and only there; they stay in
-    calibration.json, where fireseg.predict finds them. It ends with 0 if all is well, 1 if something has to be mended,
-    and 2 for a wrong argument.
-
-    Args:
-        run: The run.
-        split: What it is judged on.
-        data: Folder of the patches, if it is not where it was in training, or others are wanted.
-        against: Another run: is the difference real? It is evaluated first if it was not yet.
-        device: Where the model computes.
-        batch_size: Patches at a time; as in training if not given.
-        workers: Processes that read patches; as in training if not given.
-        no_track: Leave the run as it is in MLflow.
+    RUN is a run folder or a checkpoint in one. The results are written to the run folder: evaluation_<split>.json and
+    the report evaluation_<split>.html. Temperature, threshold and detection rule are chosen on val and stored in
+    calibration.json, which fireseg.predict reads. Exit codes: 0 success, 1 error, 2 invalid argument.
     """
+    minimums = (("batch-size", options.batch_size, 1), ("workers", options.workers, 0))
     if faults := [
-        f"--{name}: {value}, but {wanted} is the least"
-        for name, value, wanted in (("batch-size", batch_size, 1), ("workers", workers, 0))
-        if value is not None and value < wanted
+        f"--{name}: {value}, but the minimum is {minimum}"
+        for name, value, minimum in minimums
+        if value is not None and value < minimum
     ]:
         raise SettingError(*faults)
-    # Only now: seconds that --help need not wait for.
-    from fireseg.evaluate.pipeline import EvaluateOptions
-    from fireseg.evaluate.pipeline import evaluate as judge
+    # Imported here because torch takes seconds that --help need not wait for.
+    from fireseg.evaluate import pipeline
 
     start_logging()
-    judge(
-        EvaluateOptions(
-            run=run,
-            split=split,
-            data=data,
-            against=against,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            is_tracked=not no_track,
-        )
-    )
+    pipeline.evaluate(options)
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Reads the command line, does what it says, and returns what to end with."""
+    """Runs the command and returns its exit code."""
     return run_command(
-        evaluate, arguments, program="python -m fireseg.evaluate", stopped="the same command begins again"
+        evaluate, arguments, program="python -m fireseg.evaluate", stopped="run the same command to start again"
     )

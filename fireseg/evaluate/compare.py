@@ -1,4 +1,4 @@
-"""Two runs on the same fires: is the difference real?"""
+"""Comparison of two runs on the same fires."""
 
 from __future__ import annotations
 
@@ -7,105 +7,103 @@ from collections.abc import Mapping
 from typing import Any
 
 from fireseg.errors import FiresegError
-from fireseg.evaluate.results import Content, to_dict
+from fireseg.evaluate.results import Results, to_dict
 from fireseg.metric import compare_paired
 from fireseg.runs import TrainedModel
 
+_ROOT = "training patches (data.root)"
+
 
 def check_comparable(ours: TrainedModel, theirs: TrainedModel) -> None:
-    """Refuses to compare runs that were not trained for the same thing on the same patches.
+    """Checks that two runs were trained for the same task on the same patches.
 
     Args:
-        ours: The run that is evaluated.
-        theirs: The one that it is held against.
+        ours: Run that is evaluated.
+        theirs: Run to compare with.
 
     Raises:
-        FiresegError: With everything in which they differ.
+        FiresegError: If they differ; it lists all differences.
     """
-    facts = {
-        "task": (_name_task(ours), _name_task(theirs)),
-        "patches that they were trained on (fingerprint)": (ours.fingerprint[:12], theirs.fingerprint[:12]),
-        "patches that they were trained on (data.root)": (_get_root(ours), _get_root(theirs)),
+    pairs = {
+        "task": (_format_task(ours), _format_task(theirs)),
+        "training patches (fingerprint)": (ours.fingerprint[:12], theirs.fingerprint[:12]),
+        _ROOT: tuple(str(run.settings["data"].get("root")) for run in (ours, theirs)),
     }
-    differing = {what: pair for what, pair in facts.items() if pair[0] != pair[1]}
-    # Where the same patches lie is of no consequence; where others do, it tells which is which.
-    if set(differing) <= {"patches that they were trained on (data.root)"}:
+    differences = {what: pair for what, pair in pairs.items() if pair[0] != pair[1]}
+    # The same patches may have moved; the folder is only listed to tell different patches apart.
+    if set(differences) <= {_ROOT}:
         return
     raise FiresegError(
-        f"--against {_name_run(theirs)}: not comparable with {_name_run(ours)}, because what differs is more than the "
-        "model; train both for one task and on one folder of patches",
-        *(f"  {what}: {our}, theirs {their}" for what, (our, their) in differing.items()),
+        f"--against {_get_name(theirs)}: not comparable with {_get_name(ours)}, because more than the model differs; "
+        "train both for one task and on one folder of patches",
+        *(f"  {what}: {our}, theirs {their}" for what, (our, their) in differences.items()),
     )
 
 
-def compare_runs(ours: Content, theirs: Content) -> dict[str, Any]:
-    """Pairs two evaluations fire by fire.
+def compare_runs(ours: Results, theirs: Results) -> dict[str, Any]:
+    """Compares two evaluations fire by fire.
 
     Args:
-        ours: The evaluation of our run.
-        theirs: That of the other one.
+        ours: Results of this run.
+        theirs: Results of the other run.
 
     Returns:
-        The key `against` of an evaluation.
+        Value of the key `against` of the results.
 
     Raises:
-        FiresegError: If they did not see the same labels of the same fires of one split.
+        FiresegError: If the evaluations are not of the same labels of the same fires and split.
     """
     name = theirs["run"]["name"]
     if faults := _list_differences(ours, theirs):
         raise FiresegError(
-            f"--against {name}: was not judged on the same pixels as {ours['run']['name']}; "
+            f"--against {name}: not evaluated on the same pixels as {ours['run']['name']}; "
             "evaluate both on the same patches (--data)",
             *(f"  {fault}" for fault in faults),
         )
-    labels = {fire["name"]: fire["iou"] for fire in theirs["fires"]}
-    fires = [{"name": fire["name"], "ours": fire["iou"], "theirs": labels[fire["name"]]} for fire in ours["fires"]]
-    pairs = compare_paired([_as_nan(fire["ours"]) for fire in fires], [_as_nan(fire["theirs"]) for fire in fires])
-    pooled = {key: one["methods"][0]["pixels"]["fire_iou"] for key, one in (("ours", ours), ("theirs", theirs))}
+    ious = {fire["name"]: fire["iou"] for fire in theirs["fires"]}
+    fires = [{"name": fire["name"], "ours": fire["iou"], "theirs": ious[fire["name"]]} for fire in ours["fires"]]
+    our_ious, their_ious = (
+        [math.nan if fire[key] is None else fire[key] for fire in fires] for key in ("ours", "theirs")
+    )
     return to_dict(
         {
             "name": name,
             "sha256": theirs["run"]["sha256"],
             "split": theirs["split"],
-            **pairs._asdict(),
-            "pooled": pooled,
+            **compare_paired(our_ious, their_ious)._asdict(),
+            "pooled": {
+                key: results["methods"][0]["pixels"]["fire_iou"]
+                for key, results in (("ours", ours), ("theirs", theirs))
+            },
             "fires": fires,
         }
     )
 
 
-def _list_differences(ours: Content, theirs: Content) -> list[str]:
-    facts = {
+def _list_differences(ours: Results, theirs: Results) -> list[str]:
+    pairs = {
         "split": (ours["split"], theirs["split"]),
         "task": (ours["run"]["task"], theirs["run"]["task"]),
         "classes": (ours["run"]["class_names"], theirs["run"]["class_names"]),
         "patches (fingerprint)": (ours["data"]["fingerprint"][:12], theirs["data"]["fingerprint"][:12]),
     }
-    faults = [f"{what}: {our}, theirs {their}" for what, (our, their) in facts.items() if our != their]
-    truths = [{fire["name"]: fire["truth_sha256"] for fire in one["fires"]} for one in (ours, theirs)]
-    for fire in sorted(truths[0].keys() | truths[1].keys()):
-        if truths[0].get(fire) != truths[1].get(fire):
-            faults.append(f"fire {fire}: {_word_truth(fire, *truths)}")
+    faults = [f"{what}: {our}, theirs {their}" for what, (our, their) in pairs.items() if our != their]
+    labels = [{fire["name"]: fire["truth_sha256"] for fire in results["fires"]} for results in (ours, theirs)]
+    for fire in sorted(labels[0].keys() | labels[1].keys()):
+        if labels[0].get(fire) != labels[1].get(fire):
+            faults.append(f"fire {fire}: {_describe_label_difference(fire, *labels)}")
     return faults
 
 
-def _word_truth(fire: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+def _describe_label_difference(fire: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     if fire in ours and fire in theirs:
         return "labelled differently"
-    return "ours alone" if fire in ours else "theirs alone"
+    return "only in ours" if fire in ours else "only in theirs"
 
 
-def _as_nan(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _name_task(trained: TrainedModel) -> str:
+def _format_task(trained: TrainedModel) -> str:
     return f"{trained.task.name} ({' '.join(trained.task.class_names)})"
 
 
-def _name_run(trained: TrainedModel) -> str:
+def _get_name(trained: TrainedModel) -> str:
     return (trained.folder.path if trained.folder else trained.checkpoint).name
-
-
-def _get_root(trained: TrainedModel) -> str:
-    return str(trained.settings["data"].get("root"))

@@ -1,4 +1,4 @@
-"""Which patches make up which fire: the windows of one tile, and where that tile lies."""
+"""Fires of a split: patches grouped by tile, their positions, grids and areas."""
 
 from __future__ import annotations
 
@@ -16,20 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError
+from fireseg.geo.grid import Grid, PixelAreas, Transform
 
-Transform = tuple[float, float, float, float, float, float]
-"""x = a col + b row + c, y = d col + e row + f."""
+log = logging.getLogger("fireseg")
 
-_SAME = 0.01
-"""Pixels by which boxes may miss what a grid without rotation says."""
+METADATA = "metadata.csv"
+
+_PATCH_NAME = re.compile(r"(?P<tile>.+)_r(?P<row>\d+)_c(?P<col>\d+)")
+
+_ACTIVATION = re.compile(r"EMSR\d+")
+
+_IMAGE_SUFFIX = "_S2L2A"
+
+_STRIP_ROWS = 256
+
+_M2_PER_HA = 1e4
+
+Row = Mapping[str, str]
+
+_TOLERANCE_PX = 0.01
+"""Largest difference in pixels between the boxes of patches and the grid inferred from them."""
 
 
 class PatchBox(NamedTuple):
-    """A patch on the map.
+    """Bounding box of a patch.
 
     Attributes:
-        row, col: Its first row and column, in pixels.
-        x_min, y_min, x_max, y_max: Of its four corners, in the units of the reference system.
+        row, col: First row and column of the patch, in pixels.
+        x_min, y_min, x_max, y_max: Bounds of its four corners, in units of the CRS.
     """
 
     row: int
@@ -40,98 +54,22 @@ class PatchBox(NamedTuple):
     y_max: float
 
     @classmethod
-    def read(cls, row: int, col: int, about: Mapping[str, str]) -> Self | None:
-        """The box in a row of metadata.csv; None where it has none."""
+    def from_metadata(cls, row: int, col: int, metadata: Row) -> Self | None:
+        """Reads the box from a row of metadata.csv; None if it has none."""
         try:
-            x_min, y_min, x_max, y_max = (float(about[key]) for key in ("x_min", "y_min", "x_max", "y_max"))
+            x_min, y_min, x_max, y_max = (float(metadata[key]) for key in ("x_min", "y_min", "x_max", "y_max"))
         except (KeyError, TypeError, ValueError):
             return None
-        is_one = math.isfinite(x_min + y_min + x_max + y_max) and x_min < x_max and y_min < y_max
-        return cls(row, col, x_min, y_min, x_max, y_max) if is_one else None
-
-
-class Ground(NamedTuple):
-    """A grid on the map.
-
-    Attributes:
-        crs: Its reference system, as metadata.csv has it.
-        transform: From pixels to the reference system.
-    """
-
-    crs: str
-    transform: Transform
-
-
-def infer_grid(crs: str, boxes: Sequence[PatchBox], *, size: int) -> Ground | None:
-    """The grid that the boxes of some patches lie on.
-
-    A grid that is not rotated follows from one box. Of a rotated one the boxes are wider than the patches, but
-    their places still move by the grid's own steps: three patches that are not in one line tell them all.
-
-    Args:
-        crs: The reference system; nothing is known without.
-        boxes: Of the patches of one tile, rows and columns counted from where the grid begins.
-        size: Side of a patch in pixels.
-
-    Returns:
-        None where the reference system or the boxes are unknown, or boxes contradict each other.
-    """
-    if not crs or not boxes:
-        return None
-    first = boxes[0]
-    step_x, step_y = (first.x_max - first.x_min) / size, (first.y_max - first.y_min) / size
-    upright = (
-        *(step_x, 0.0, first.x_min - first.col * step_x),
-        *(0.0, -step_y, first.y_max + first.row * step_y),
-    )
-    if _fits(upright, boxes, size):
-        return Ground(crs, upright)
-    rotated = _solve(boxes, size)
-    return Ground(crs, rotated) if rotated is not None and _fits(rotated, boxes, size) else None
-
-
-def _solve(boxes: Sequence[PatchBox], size: int) -> Transform | None:
-    """The grid by whose steps the boxes move; None where they lie in one line."""
-    places = np.array([(box.col, box.row, 1.0) for box in boxes])
-    if np.linalg.matrix_rank(places) < 3:
-        return None
-    (a, d), (b, e), (left, low) = np.linalg.lstsq(places, np.array([(box.x_min, box.y_min) for box in boxes]))[0]
-    # The smallest x and y of a patch belong to whichever of its corners lies furthest that way.
-    c, f = left - size * (min(a, 0.0) + min(b, 0.0)), low - size * (min(d, 0.0) + min(e, 0.0))
-    return (float(a), float(b), float(c), float(d), float(e), float(f))
-
-
-def _fits(transform: Transform, boxes: Sequence[PatchBox], size: int) -> bool:
-    a, b, c, d, e, f = transform
-    for box in boxes:
-        corners = [(box.row + down, box.col + right) for down in (0, size) for right in (0, size)]
-        xs, ys = zip(*((a * col + b * row + c, d * col + e * row + f) for row, col in corners), strict=True)
-        told = np.array([min(xs), min(ys), max(xs), max(ys)]) - box[2:]
-        limits = _SAME * np.array([abs(a) + abs(b), abs(d) + abs(e)] * 2)
-        if (np.abs(told) > limits).any():
-            return False
-    return True
-
-
-log = logging.getLogger("fireseg")
-
-METADATA = "metadata.csv"
-
-_PATCH = re.compile(r"(?P<tile>.+)_r(?P<row>\d+)_c(?P<col>\d+)")
-
-_ACTIVATION = re.compile(r"EMSR\d+")
-
-_IMAGE_END = "_S2L2A"
-
-Row = Mapping[str, str]
+        is_valid = math.isfinite(x_min + y_min + x_max + y_max) and x_min < x_max and y_min < y_max
+        return cls(row, col, x_min, y_min, x_max, y_max) if is_valid else None
 
 
 class PatchPosition(NamedTuple):
-    """Where a patch lies in its fire.
+    """Position of a patch in its fire.
 
     Attributes:
-        number: Which patch of the split.
-        row: First row, from the fire's own upper left corner.
+        number: Index of the patch in the split.
+        row: First row, relative to the upper left corner of the fire.
         col: First column.
     """
 
@@ -142,168 +80,211 @@ class PatchPosition(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Fire:
-    """A tile of the split, as far as patches of it are there.
+    """A tile of the split: the rectangle spanned by its patches.
 
     Attributes:
-        name: Name of the tile, or of the patch where no tile is told.
-        places: Its patches, in the order of the split.
-        height, width: Of the rectangle that the patches span, in pixels, cut where the tile ends.
-        ground: Where the rectangle lies; None where nobody wrote it down.
-        activation, country, climate, date: None where unknown.
+        name: Name of the tile, or of the patch if its tile is unknown.
+        positions: Positions of its patches, in the order of the split.
+        height, width: Size of the rectangle in pixels, clipped to the tile.
+        grid: Grid of the rectangle; None if unknown.
+        activation, country, climate, date: Metadata of the tile; None if unknown.
     """
 
     name: str
-    places: tuple[PatchPosition, ...]
+    positions: tuple[PatchPosition, ...]
     height: int
     width: int
-    ground: Ground | None = None
+    grid: Grid | None = None
     activation: str | None = None
     country: str | None = None
     climate: str | None = None
     date: str | None = None
 
 
-class _Window(NamedTuple):
+class _Patch(NamedTuple):
     number: int
     tile: str
     row: int
     col: int
-    about: Row
+    metadata: Row
 
 
 def group_by_fire(names: Sequence[str], folder: Path, *, size: int) -> tuple[Fire, ...]:
-    """Puts the patches of a split together by the tile that they were cut from.
+    """Groups the patches of a split by the tile that they were cut from.
 
-    The tile, row and column of a patch stand in metadata.csv (`source_image`, `row`, `col`, in pixels), else in its
-    name, `{tile}_r{row}_c{col}`. Where neither tells, the patch is a fire of its own, and that is said.
+    Tile, row and column of a patch are read from metadata.csv (`source_image`, `row`, `col`, in pixels), else from its
+    name, `{tile}_r{row}_c{col}`. Without either, the patch counts as a fire by itself, with a warning.
 
     Args:
-        names: The patches, in the order of the split.
-        folder: The split folder.
+        names: Names of the patches, in the order of the split.
+        folder: Folder of the split.
         size: Side of a patch in pixels.
 
     Returns:
-        The fires in the order of their first patches.
+        Fires in the order of their first patches.
     """
-    table = read_table(folder / METADATA)
-    tiles: dict[str, list[_Window]] = {}
-    strays: list[str] = []
+    metadata = read_metadata(folder / METADATA)
+    tiles: dict[str, list[_Patch]] = {}
+    ungrouped: list[str] = []
     for number, name in enumerate(names):
-        window = _find_window(number, name, table.get(name, {}))
-        if window is None:
-            strays.append(name)
-            window = _Window(number, name, 0, 0, table.get(name, {}))
-        tiles.setdefault(window.tile, []).append(window)
-    if strays:
-        _say_strays(folder, strays, "no metadata.csv and no name as {tile}_r{row}_c{col} tell of which tile it is")
+        patch = _locate_patch(number, name, metadata.get(name, {}))
+        if patch is None:
+            ungrouped.append(name)
+            patch = _Patch(number, name, 0, 0, metadata.get(name, {}))
+        tiles.setdefault(patch.tile, []).append(patch)
+    if ungrouped:
+        reason = f"tile unknown, because it is neither in {METADATA} nor in a name such as {{tile}}_r{{row}}_c{{col}}"
+        _warn_ungrouped(folder, ungrouped, reason)
     fires: list[Fire] = []
-    for tile, windows in tiles.items():
-        if _are_pixels(windows, size):
-            fires.append(_make_fire(tile, windows, size))
+    for tile, patches in tiles.items():
+        if _are_pixel_offsets(patches, size):
+            fires.append(_make_fire(tile, patches, size))
             continue
-        _say_strays(folder, [names[window.number] for window in windows], "row and col are no pixels")
-        for window in windows:
-            alone = window._replace(row=0, col=0)
-            fires.append(_make_fire(names[window.number], [alone], size))
-    return tuple(sorted(fires, key=lambda fire: fire.places[0].number))
+        _warn_ungrouped(folder, [names[patch.number] for patch in patches], "row and col are not in pixels")
+        fires += [_make_fire(names[patch.number], [patch._replace(row=0, col=0)], size) for patch in patches]
+    return tuple(sorted(fires, key=lambda fire: fire.positions[0].number))
 
 
-def read_table(path: Path) -> dict[str, Row]:
-    """The rows of a metadata.csv by patch; none where there is no such file, or it names no patches."""
+def read_metadata(path: Path) -> dict[str, Row]:
+    """Reads the rows of metadata.csv by patch; empty if there is no such file or it names no patches."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return {row["patch_id"]: row for row in csv.DictReader(file) if row.get("patch_id")}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, csv.Error) as error:
-        log.warning("%s: cannot be read (%s); fires are told by the names of patches", path, error)
+        log.warning("%s: cannot be read (%s); patches are grouped by their names", path, error)
         return {}
 
 
-def _find_window(number: int, name: str, about: Row) -> _Window | None:
-    told = _PATCH.fullmatch(name)
-    source, row, col = (about.get(key) or "" for key in ("source_image", "row", "col"))
+def _locate_patch(number: int, name: str, metadata: Row) -> _Patch | None:
+    match = _PATCH_NAME.fullmatch(name)
+    source, row, col = (metadata.get(key) or "" for key in ("source_image", "row", "col"))
     if source and row.isdecimal() and col.isdecimal():
-        tile = told["tile"] if told else Path(source).stem.removesuffix(_IMAGE_END)
-        return _Window(number, tile, int(row), int(col), about)
-    if told:
-        return _Window(number, told["tile"], int(told["row"]), int(told["col"]), about)
+        tile = match["tile"] if match else Path(source).stem.removesuffix(_IMAGE_SUFFIX)
+        return _Patch(number, tile, int(row), int(col), metadata)
+    if match:
+        return _Patch(number, match["tile"], int(match["row"]), int(match["col"]), metadata)
     return None
 
 
-def _are_pixels(windows: Sequence[_Window], size: int) -> bool:
-    """Whether rows and columns can be pixels: as running numbers of windows, they would lie a pixel apart.
+def _are_pixel_offsets(patches: Sequence[_Patch], size: int) -> bool:
+    """Returns False if rows or columns look like consecutive numbers of patches, which are 1 apart.
 
-    Only the last step to the edge of a tile may be that small.
+    Only the last step, to the edge of the tile, may be that small.
     """
-    for starts in ({window.row for window in windows}, {window.col for window in windows}):
+    for starts in ({patch.row for patch in patches}, {patch.col for patch in patches}):
         steps = [after - before for before, after in pairwise(sorted(starts))][:-1]
         if steps and max(steps) < size / 16:
             return False
     return True
 
 
-def _make_fire(tile: str, windows: Sequence[_Window], size: int) -> Fire:
-    top, left = min(window.row for window in windows), min(window.col for window in windows)
-    about = windows[0].about
-    bottom, right = max(window.row for window in windows) + size, max(window.col for window in windows) + size
-    # A window may reach beyond its tile: what is there is no ground.
-    bottom, right = (
-        min(bottom, _read_int(about, "tile_height", bottom)),
-        min(right, _read_int(about, "tile_width", right)),
-    )
-    found = _ACTIVATION.match(tile)
-    boxes = [PatchBox.read(window.row - top, window.col - left, window.about) for window in windows]
+def _make_fire(tile: str, patches: Sequence[_Patch], size: int) -> Fire:
+    top, left = min(patch.row for patch in patches), min(patch.col for patch in patches)
+    metadata = patches[0].metadata
+    bottom, right = max(patch.row for patch in patches) + size, max(patch.col for patch in patches) + size
+    # Patches at the edge of a tile are padded beyond it.
+    bottom = min(bottom, _read_int(metadata, "tile_height", bottom))
+    right = min(right, _read_int(metadata, "tile_width", right))
+    activation = _ACTIVATION.match(tile)
+    height, width = bottom - top, right - left
+    boxes = [PatchBox.from_metadata(patch.row - top, patch.col - left, patch.metadata) for patch in patches]
+    transform = infer_transform([box for box in boxes if box is not None], size=size)
+    crs = metadata.get("crs")
     return Fire(
         name=tile,
-        places=tuple(PatchPosition(window.number, window.row - top, window.col - left) for window in windows),
-        height=bottom - top,
-        width=right - left,
-        ground=infer_grid(about.get("crs") or "", [box for box in boxes if box is not None], size=size),
-        activation=about.get("activation") or (found[0] if found else None),
-        country=about.get("country") or None,
-        climate=about.get("climate") or None,
-        date=about.get("date") or None,
+        positions=tuple(PatchPosition(patch.number, patch.row - top, patch.col - left) for patch in patches),
+        height=height,
+        width=width,
+        grid=Grid(height=height, width=width, crs=crs, transform=transform) if crs and transform else None,
+        activation=metadata.get("activation") or (activation[0] if activation else None),
+        country=metadata.get("country") or None,
+        climate=metadata.get("climate") or None,
+        date=metadata.get("date") or None,
     )
 
 
-def _read_int(about: Row, key: str, otherwise: int) -> int:
-    text = about.get(key) or ""
-    return int(text) if text.isdecimal() and int(text) > 0 else otherwise
+def _read_int(metadata: Row, key: str, default: int) -> int:
+    text = metadata.get(key) or ""
+    return int(text) if text.isdecimal() and int(text) > 0 else default
 
 
-def _say_strays(folder: Path, names: Sequence[str], why: str) -> None:
-    log.warning("%s: %s (first %s): each of %d patches counts as a fire of its own", folder, why, names[0], len(names))
+def _warn_ungrouped(folder: Path, names: Sequence[str], reason: str) -> None:
+    log.warning("%s: %s (first %s); each of %d patches counts as one fire", folder, reason, names[0], len(names))
 
 
-_STRIP_ROWS = 256
+def infer_transform(boxes: Sequence[PatchBox], *, size: int) -> Transform | None:
+    """Infers the transform of a tile from the bounding boxes of its patches.
 
-_M2_A_HECTARE = 1e4
+    One box suffices for a grid without rotation. In a rotated grid, the boxes are larger than the patches, but their
+    offsets follow the steps of the grid: three patches that are not in one line determine it.
+
+    Args:
+        boxes: Boxes of the patches of a tile, rows and columns relative to the grid's origin.
+        size: Side of a patch in pixels.
+
+    Returns:
+        The transform; None if there are no boxes or they contradict each other.
+    """
+    if not boxes:
+        return None
+    first = boxes[0]
+    step_x, step_y = (first.x_max - first.x_min) / size, (first.y_max - first.y_min) / size
+    unrotated = (
+        *(step_x, 0.0, first.x_min - first.col * step_x),
+        *(0.0, -step_y, first.y_max + first.row * step_y),
+    )
+    if _fits(unrotated, boxes, size):
+        return unrotated
+    rotated = _fit_rotated(boxes, size)
+    return rotated if rotated is not None and _fits(rotated, boxes, size) else None
+
+
+def _fit_rotated(boxes: Sequence[PatchBox], size: int) -> Transform | None:
+    """Fits a rotated grid to the boxes by least squares; None if they are in one line."""
+    offsets = np.array([(box.col, box.row, 1.0) for box in boxes])
+    if np.linalg.matrix_rank(offsets) < 3:
+        return None
+    (a, d), (b, e), (left, low) = np.linalg.lstsq(offsets, np.array([(box.x_min, box.y_min) for box in boxes]))[0]
+    # The smallest x and y of a patch are those of the corner that lies furthest in that direction.
+    c, f = left - size * (min(a, 0.0) + min(b, 0.0)), low - size * (min(d, 0.0) + min(e, 0.0))
+    return (float(a), float(b), float(c), float(d), float(e), float(f))
+
+
+def _fits(transform: Transform, boxes: Sequence[PatchBox], size: int) -> bool:
+    a, b, c, d, e, f = transform
+    for box in boxes:
+        corners = [(box.row + down, box.col + right) for down in (0, size) for right in (0, size)]
+        xs, ys = zip(*((a * col + b * row + c, d * col + e * row + f) for row, col in corners), strict=True)
+        errors = np.array([min(xs), min(ys), max(xs), max(ys)]) - box[2:]
+        limits = _TOLERANCE_PX * np.array([abs(a) + abs(b), abs(d) + abs(e)] * 2)
+        if (np.abs(errors) > limits).any():
+            return False
+    return True
 
 
 def measure_areas(fire: Fire, maps: Mapping[str, NDArray[np.bool_]]) -> dict[str, float] | None:
-    """Hectares that are True in some maps of a fire.
+    """Measures the area of the True pixels of maps of a fire.
 
     Args:
-        fire: Which one.
-        maps: `(H, W)` each, by name.
+        fire: Fire with its georeference.
+        maps: Maps by name, `(H, W)` each.
 
     Returns:
-        Hectares by name; None where nobody wrote down where the fire lies.
+        Areas in hectares by name; None without a usable georeference.
     """
-    if fire.ground is None:
+    if fire.grid is None:
         return None
-    from fireseg.geo.components import PixelAreas
-
     try:
-        areas = PixelAreas(fire.ground.crs, fire.ground.transform, fire.height, fire.width)
+        areas = PixelAreas(fire.grid)
     except FiresegError as error:
-        log.warning("%s: its hectares are unknown (%s)", fire.name, error)
+        log.warning("%s: area in hectares unknown (%s)", fire.name, error)
         return None
     sums = dict.fromkeys(maps, 0.0)
     for top in range(0, fire.height, _STRIP_ROWS):
         rows = slice(top, min(top + _STRIP_ROWS, fire.height))
         strip = areas.of_rows(rows.start, rows.stop - rows.start).astype(np.float64)
-        for name, is_there in maps.items():
-            sums[name] += float(np.where(is_there[rows], strip, 0.0).sum()) / _M2_A_HECTARE
+        for name, is_counted in maps.items():
+            sums[name] += float(np.where(is_counted[rows], strip, 0.0).sum()) / _M2_PER_HA
     return sums

@@ -1,4 +1,4 @@
-"""Every patch of a split past the model and past the burn ratio."""
+"""Runs the model and the NBR baseline on every patch of a split."""
 
 from __future__ import annotations
 
@@ -10,77 +10,86 @@ import torch
 from numpy.typing import NDArray
 
 from fireseg.batch import Batch
+from fireseg.decision import argmax_classes, fire_log_odds, severity_classes
 from fireseg.engine.device import get_autocast_dtype
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.baseline import count_ratios, fixed_rule, normalised_burn_ratio
-from fireseg.evaluate.mosaic import Layers, Mosaic, PatchPrediction, PatchSummary, summarize_patch
-from fireseg.metric import decide, find_components, fire_log_odds
+from fireseg.evaluate.mosaic import Layers, Mosaic, PatchPrediction, summarize_patch
+from fireseg.metric import find_components
 from fireseg.runs import TrainedModel
 from fireseg.task import IGNORE_INDEX
 
-LOG_ODDS, ARGMAX, SEVERITY, RATIO, FIXED = "odds", "argmax", "grade", "ratio", "fixed"
-"""Layers: log-odds of fire, likeliest class, likeliest class above 0, burn ratio, the fixed rule."""
+LOG_ODDS, ARGMAX, SEVERITY, NBR, FIXED_RULE = "log_odds", "argmax", "severity", "nbr", "fixed_rule"
+"""Layers: log-odds of fire, argmax class, argmax over the classes above 0, burn ratio, burned by the fixed rule."""
 
 
-class AvailableIndices(NamedTuple):
-    """Which rules can be applied to some bands, and what those lack.
+class MissingBands(NamedTuple):
+    """Bands that the baseline rules need and a model does not have.
 
     Attributes:
-        ratio: Why there is no burn ratio; empty where there is one.
-        fixed: Why there is no fixed rule; empty where there is one.
+        nbr: Reason why there is no burn ratio; empty if there is one.
+        fixed_rule: Reason why the fixed rule cannot be applied; empty if it can.
     """
 
-    ratio: str
-    fixed: str
+    nbr: str
+    fixed_rule: str
 
-    @classmethod
-    def of(cls, bands: Sequence[str]) -> AvailableIndices:
-        """What the bands allow."""
-        pixel = np.zeros((len(bands), 1), np.float32)
-        reasons = []
-        for rule in (normalised_burn_ratio, fixed_rule):
-            try:
-                rule(pixel, bands)
-            except FiresegError as error:
-                reasons.append(str(error).partition(", but ")[2] or str(error))
-            else:
-                reasons.append("")
-        return cls(*reasons)
+
+def find_missing_bands(bands: Sequence[str]) -> MissingBands:
+    """Finds the bands that each baseline rule lacks."""
+    pixel = np.zeros((len(bands), 1), np.float32)
+    reasons = []
+    for rule in (normalised_burn_ratio, fixed_rule):
+        try:
+            rule(pixel, bands)
+        except FiresegError as error:
+            reasons.append(str(error).partition(", but ")[2] or str(error))
+        else:
+            reasons.append("")
+    return MissingBands(*reasons)
 
 
 def predict_patches(trained: TrainedModel, batches: Iterable[Batch]) -> Iterator[PatchPrediction]:
-    """What is said of every patch, in order.
+    """Predicts every patch with the model and the baseline rules, in order.
 
     Args:
-        trained: The model.
+        trained: Model to run.
         batches: All patches of a split, with the bands of the model.
 
     Raises:
-        FiresegError: If memory does not suffice.
+        FiresegError: If a batch does not fit in memory.
     """
-    indices = AvailableIndices.of(trained.bands)
+    missing = find_missing_bands(trained.bands)
     for batch in batches:
-        said = predict_batch(trained, batch)
+        predictions = predict_batch(trained, batch)
         for number in range(len(batch.names)):
             image, mask = batch.image[number].numpy(), batch.mask[number].numpy()
-            truth = _settle(mask, trained.task.ignore_index)
-            layers = {name: values[number] for name, values in said.items()}
-            if not indices.ratio:
-                layers[RATIO] = normalised_burn_ratio(image, trained.bands)
-            if not indices.fixed:
-                layers[FIXED] = fixed_rule(image, trained.bands)
-            yield PatchPrediction(image, truth, layers, _sum_up(truth, layers))
+            truth = _fill_unlabelled(mask, trained.task.ignore_index)
+            layers = {name: values[number] for name, values in predictions.items()}
+            if not missing.nbr:
+                layers[NBR] = normalised_burn_ratio(image, trained.bands)
+            if not missing.fixed_rule:
+                layers[FIXED_RULE] = fixed_rule(image, trained.bands)
+            summary = summarize_patch(
+                truth,
+                log_odds=layers[LOG_ODDS],
+                argmax=layers[ARGMAX],
+                nbr=layers.get(NBR),
+                fixed_rule=layers.get(FIXED_RULE),
+                components=find_components(layers[LOG_ODDS], truth != IGNORE_INDEX),
+            )
+            yield PatchPrediction(image, truth, layers, summary)
 
 
 @torch.inference_mode()
 def predict_batch(trained: TrainedModel, batch: Batch) -> Layers:
-    """What the model says of a batch.
+    """Predicts a batch with the model.
 
     Returns:
-        `odds` float32, `argmax` uint8 and `grade` uint8, `(B, H, W)` each.
+        `log_odds` float32, `argmax` uint8 and `severity` uint8, `(B, H, W)` each.
 
     Raises:
-        SettingError: If the batch does not fit into memory.
+        SettingError: If the batch does not fit in memory.
     """
     device = trained.device
     dtype = get_autocast_dtype(device, "auto")
@@ -92,44 +101,33 @@ def predict_batch(trained: TrainedModel, batch: Batch) -> Layers:
     except torch.OutOfMemoryError as error:
         count = len(batch.names)
         raise SettingError(f"--batch-size: {count} patches do not fit in the memory of {device}; try half") from error
-    grade = decide(logits[:, 1:]) + 1
-    layers = {LOG_ODDS: fire_log_odds(logits), ARGMAX: decide(logits), SEVERITY: grade}
+    layers = {LOG_ODDS: fire_log_odds(logits), ARGMAX: argmax_classes(logits), SEVERITY: severity_classes(logits)}
     return {name: values.cpu().numpy() for name, values in layers.items()}
 
 
-def compute_ratios(batches: Iterable[Batch], bands: Sequence[str], *, ignore_index: int) -> Iterator[PatchPrediction]:
-    """The burn ratio of every patch, in order, and nothing else.
+def compute_nbr(batches: Iterable[Batch], bands: Sequence[str], *, ignore_index: int) -> Iterator[PatchPrediction]:
+    """Computes the burn ratio of every patch, in order, without running a model.
 
     Args:
         batches: All patches of a split.
-        bands: Of the patches; those of the ratio among them.
+        bands: Bands of the patches; those of the ratio must be among them.
         ignore_index: Mask value of unlabelled pixels.
     """
     for batch in batches:
         for image, mask in zip(batch.image.numpy(), batch.mask.numpy(), strict=True):
-            yield PatchPrediction(image[:0], _settle(mask, ignore_index), {RATIO: normalised_burn_ratio(image, bands)})
+            truth = _fill_unlabelled(mask, ignore_index)
+            yield PatchPrediction(image[:0], truth, {NBR: normalised_burn_ratio(image, bands)})
 
 
-def count_fire_ratios(fires: Iterable[Mosaic]) -> NDArray[np.int64]:
-    """Burn ratios by burned or not, as `burn_index.tune_threshold` takes them; each pixel counts once.
+def count_nbr(mosaics: Iterable[Mosaic]) -> NDArray[np.int64]:
+    """Counts burned and unburned pixels by burn ratio, for `baseline.tune_threshold`; each pixel counts once.
 
     Args:
-        fires: All fires of a split, at least one.
+        mosaics: All fires of a split, at least one.
     """
-    return np.sum([count_ratios(fire.layers[RATIO], fire.truth) for fire in fires], axis=0)
+    return np.sum([count_ratios(mosaic.layers[NBR], mosaic.truth) for mosaic in mosaics], axis=0)
 
 
-def _settle(mask: NDArray[np.uint8], ignore_index: int) -> NDArray[np.uint8]:
-    """The mask with 255 where nobody labelled, whatever value a task has for that."""
+def _fill_unlabelled(mask: NDArray[np.uint8], ignore_index: int) -> NDArray[np.uint8]:
+    """Replaces the ignore value of the task by 255."""
     return np.where(mask == ignore_index, np.uint8(IGNORE_INDEX), mask)
-
-
-def _sum_up(truth: NDArray[np.uint8], layers: Layers) -> PatchSummary:
-    return summarize_patch(
-        truth,
-        odds=layers[LOG_ODDS],
-        argmax=layers[ARGMAX],
-        ratio=layers.get(RATIO),
-        fixed=layers.get(FIXED),
-        components=find_components(layers[LOG_ODDS], truth != IGNORE_INDEX),
-    )

@@ -1,4 +1,4 @@
-"""The windows of a tile put together again, with all that was said of them."""
+"""Mosaics of fires: the patches of a tile and their predictions reassembled, and detection scores over patches."""
 
 from __future__ import annotations
 
@@ -15,210 +15,199 @@ from fireseg.evaluate.fires import METADATA, Fire, PatchPosition
 from fireseg.metric import Component, DetectionRule, count_detections, detection_scores
 from fireseg.task import IGNORE_INDEX
 
+PREVIEW_PX = 320
+"""Longest side of a preview image."""
+
+Layers = dict[str, NDArray[Any]]
+"""Arrays of the same shape by name."""
+
 
 class PatchSummary(NamedTuple):
-    """One patch, as far as detection asks; of its labelled pixels alone.
+    """Values of a patch that detection needs, over its labelled pixels.
 
     Attributes:
-        is_labelled: Whether there is any.
-        burns: Whether any burned.
-        peak_odds: Their highest log-odds of fire.
-        is_argmax: Whether the likeliest class of any is above 0.
-        lowest_ratio: Their lowest burn ratio, infinite where a band is missing.
-        is_fixed: Whether any burned by the fixed rule.
-        components: The burned areas that a rule may ask for.
+        is_labelled: True if any pixel is labelled.
+        is_burned: True if any pixel burned.
+        max_log_odds: Highest log-odds of fire.
+        is_argmax_burned: True if the argmax class of any pixel is above 0.
+        min_nbr: Lowest burn ratio; infinite if a band is missing.
+        is_fixed_burned: True if any pixel is burned by the fixed rule.
+        components: Connected burned areas that a detection rule selects from.
     """
 
     is_labelled: bool
-    burns: bool
-    peak_odds: float
-    is_argmax: bool
-    lowest_ratio: float
-    is_fixed: bool
+    is_burned: bool
+    max_log_odds: float
+    is_argmax_burned: bool
+    min_nbr: float
+    is_fixed_burned: bool
     components: tuple[Component, ...]
 
 
-def summarize_patch(
-    truth: NDArray[np.uint8],
-    *,
-    odds: NDArray[np.float32],
-    argmax: NDArray[np.uint8],
-    ratio: NDArray[np.float32] | None,
-    fixed: NDArray[np.bool_] | None,
-    components: Iterable[Component],
-) -> PatchSummary:
-    """What of a patch has to be kept, `(S, S)` each.
-
-    Args:
-        truth: Classes, 255 where nobody labelled.
-        odds: Log-odds of fire.
-        argmax: Likeliest class.
-        ratio: Burn ratio, None where a band is missing.
-        fixed: What the fixed rule calls burned, None where a band is missing.
-        components: Of the burned areas in the odds.
-    """
-    is_labelled = truth != IGNORE_INDEX
-    return PatchSummary(
-        is_labelled=bool(is_labelled.any()),
-        burns=bool((is_labelled & (truth > 0)).any()),
-        peak_odds=float(odds[is_labelled].max(initial=-np.inf)),
-        is_argmax=bool((is_labelled & (argmax > 0)).any()),
-        lowest_ratio=np.inf if ratio is None else float(ratio[is_labelled].min(initial=np.inf)),
-        is_fixed=fixed is not None and bool((is_labelled & fixed).any()),
-        components=tuple(components),
-    )
-
-
-def score_argmax_detection(patches: Sequence[PatchSummary], calls: Iterable[bool]) -> Mapping[str, float]:
-    """Scores of a way of deciding by any pixel.
-
-    Args:
-        patches: Those with a labelled pixel.
-        calls: Whether each is called burning.
-    """
-    burns = np.array([patch.burns for patch in patches], np.int64)
-    cells = 2 * burns + np.fromiter(calls, np.int64, len(patches))
-    return detection_scores(torch.from_numpy(np.bincount(cells, minlength=4).reshape(2, 2)))
-
-
-def score_rule(patches: Sequence[PatchSummary], rule: DetectionRule) -> Mapping[str, float]:
-    """Scores of a rule that asks for size and certainty of a burned area.
-
-    Args:
-        patches: Those with a labelled pixel.
-        rule: As from `metric.pick_rule`.
-    """
-    counts = count_detections([patch.components for patch in patches], [patch.burns for patch in patches], rule)
-    return detection_scores(torch.from_numpy(counts))
-
-
-PREVIEW_PX = 320
-"""Longest side of what is kept of an image."""
-
-Layers = dict[str, NDArray[Any]]
-"""Maps of one shape by name."""
-
-
 class PatchPrediction(NamedTuple):
-    """One patch, and what was said of it.
+    """A patch with its predictions.
 
     Attributes:
         image: Reflectance, `(C, S, S)` float32.
-        truth: Classes, `(S, S)` uint8, 255 where nobody labelled.
-        layers: What was predicted, `(S, S)` each, by a name of the caller's.
-        facts: What detection asks of it, None where nobody will.
+        truth: Classes, `(S, S)` uint8, 255 where unlabelled.
+        layers: Predictions by name, `(S, S)` each.
+        summary: Values for detection; None if not needed.
     """
 
     image: NDArray[np.float32]
     truth: NDArray[np.uint8]
     layers: Layers
-    facts: PatchSummary | None = None
+    summary: PatchSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mosaic:
-    """A fire in one piece.
+    """A fire assembled from its patches.
 
     Attributes:
-        fire: Which one.
-        truth: Classes, `(H, W)` uint8, 255 where nobody labelled or there is no patch.
-        is_covered: Where there is a patch, `(H, W)` bool.
-        layers: What was predicted, `(H, W)` each, 0 where there is no patch.
-        thin_image: Every n-th row and column of the reflectance, `(C, h, w)` float32, 0 where there is no patch.
-        step: That n.
-        facts: What detection asks of each patch, in order.
+        fire: Fire with the positions of its patches.
+        truth: Classes, `(H, W)` uint8, 255 where unlabelled or not covered by a patch.
+        is_covered: True where there is a patch, `(H, W)` bool.
+        layers: Predictions by name, `(H, W)` each, 0 where there is no patch.
+        preview_image: Every n-th row and column of the reflectance, `(C, h, w)` float32, 0 where there is no patch.
+        preview_step: The n of `preview_image`.
+        patches: Summaries of the patches, in order.
     """
 
     fire: Fire
     truth: NDArray[np.uint8]
     is_covered: NDArray[np.bool_]
     layers: Layers
-    thin_image: NDArray[np.float32]
-    step: int
-    facts: list[PatchSummary] = field(default_factory=list)
+    preview_image: NDArray[np.float32]
+    preview_step: int
+    patches: list[PatchSummary] = field(default_factory=list)
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """Where somebody labelled."""
+        """True where a pixel is labelled."""
         return self.truth != IGNORE_INDEX
 
     @property
     def is_burned(self) -> NDArray[np.bool_]:
-        """Where that label is above 0."""
+        """True where a pixel is labelled with a class above 0."""
         return self.is_labelled & (self.truth > 0)
 
 
 def assemble_mosaics(patches: Iterable[PatchPrediction], fires: Iterable[Fire]) -> Iterator[Mosaic]:
-    """Puts patches together, and hands over each fire as soon as its last patch has come.
+    """Assembles patches into mosaics and yields each fire as soon as its last patch is there.
 
-    The patches of a tile follow one another, so that only one tile is in memory at a time. Where windows overlap,
-    the first that is labelled counts.
+    The patches of a tile follow one another, so that only one tile is in memory at a time. Where patches overlap,
+    the first labelled one counts.
 
     Args:
-        patches: All patches of the split, in its order.
-        fires: Which patch belongs where.
+        patches: All patches of the split, in order.
+        fires: All fires of the split.
 
     Raises:
-        FiresegError: If two windows label the same pixel differently: they cannot lie where they are said to.
+        FiresegError: If overlapping patches label the same pixel differently, which means wrong positions.
     """
-    home: dict[int, tuple[Fire, PatchPosition]] = {
-        place.number: (fire, place) for fire in fires for place in fire.places
+    positions: dict[int, tuple[Fire, PatchPosition]] = {
+        position.number: (fire, position) for fire in fires for position in fire.positions
     }
-    opened: dict[str, tuple[Mosaic, int]] = {}
-    for number, seen in enumerate(patches):
-        fire, place = home[number]
-        canvas, left = opened.pop(fire.name, None) or (_begin(fire, seen), len(fire.places))
-        _put(canvas, place, seen)
-        if left == 1:
-            yield canvas
+    incomplete: dict[str, tuple[Mosaic, int]] = {}
+    for number, patch in enumerate(patches):
+        fire, position = positions[number]
+        mosaic, num_left = incomplete.pop(fire.name, None) or (_make_mosaic(fire, patch), len(fire.positions))
+        _add_patch(mosaic, position, patch)
+        if num_left == 1:
+            yield mosaic
         else:
-            opened[fire.name] = canvas, left - 1
+            incomplete[fire.name] = mosaic, num_left - 1
 
 
-def _begin(fire: Fire, seen: PatchPrediction) -> Mosaic:
+def _make_mosaic(fire: Fire, patch: PatchPrediction) -> Mosaic:
     shape = fire.height, fire.width
     step = -(-max(shape) // PREVIEW_PX)
-    thin = tuple(-(-side // step) for side in shape)
+    preview_shape = tuple(-(-side // step) for side in shape)
     return Mosaic(
         fire=fire,
         truth=np.full(shape, IGNORE_INDEX, np.uint8),
         is_covered=np.zeros(shape, bool),
-        layers={name: np.zeros(shape, layer.dtype) for name, layer in seen.layers.items()},
-        thin_image=np.zeros((len(seen.image), *thin), np.float32),
-        step=step,
+        layers={name: np.zeros(shape, layer.dtype) for name, layer in patch.layers.items()},
+        preview_image=np.zeros((len(patch.image), *preview_shape), np.float32),
+        preview_step=step,
     )
 
 
-def _put(canvas: Mosaic, place: PatchPosition, seen: PatchPrediction) -> None:
-    _, row, col = place
-    height, width = (min(side, whole - start) for side, whole, start in _sides(canvas, place, seen))
-    where = slice(row, row + height), slice(col, col + width)
-    inside = slice(height), slice(width)
-    before, now = canvas.truth[where], seen.truth[inside]
-    is_labelled = before != IGNORE_INDEX
-    if (is_labelled & (now != IGNORE_INDEX) & (now != before)).any():
+def _add_patch(mosaic: Mosaic, position: PatchPosition, patch: PatchPrediction) -> None:
+    _, row, col = position
+    sides = zip(patch.truth.shape, mosaic.truth.shape, (row, col), strict=True)
+    height, width = (min(side, whole - start) for side, whole, start in sides)
+    target = slice(row, row + height), slice(col, col + width)
+    source = slice(height), slice(width)
+    before, new = mosaic.truth[target], patch.truth[source]
+    is_free = before == IGNORE_INDEX
+    if (~is_free & (new != IGNORE_INDEX) & (new != before)).any():
         raise FiresegError(
-            f"{canvas.fire.name}: windows that overlap, the one at row {row} and column {col} among them, label the "
+            f"{mosaic.fire.name}: overlapping patches, including the one at row {row} and column {col}, label the "
             f"same pixels differently; give row and col of each patch in {METADATA} in pixels of its tile"
         )
-    is_free = ~is_labelled
-    canvas.is_covered[where] = True
-    np.copyto(before, now, where=is_free)
-    for name, layer in canvas.layers.items():
-        np.copyto(layer[where], seen.layers[name][inside], where=is_free)
-    _put_thin(canvas, place, seen, height, width)
-    if seen.facts is not None:
-        canvas.facts.append(seen.facts)
+    mosaic.is_covered[target] = True
+    np.copyto(before, new, where=is_free)
+    for name, layer in mosaic.layers.items():
+        np.copyto(layer[target], patch.layers[name][source], where=is_free)
+    step = mosaic.preview_step
+    image = patch.image[:, -row % step : height : step, -col % step : width : step]
+    top, left = -(-row // step), -(-col // step)
+    mosaic.preview_image[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+    if patch.summary is not None:
+        mosaic.patches.append(patch.summary)
 
 
-def _sides(canvas: Mosaic, place: PatchPosition, seen: PatchPrediction) -> Iterator[tuple[int, int, int]]:
-    return zip(seen.truth.shape, canvas.truth.shape, place[1:], strict=True)
+def summarize_patch(
+    truth: NDArray[np.uint8],
+    *,
+    log_odds: NDArray[np.float32],
+    argmax: NDArray[np.uint8],
+    nbr: NDArray[np.float32] | None,
+    fixed_rule: NDArray[np.bool_] | None,
+    components: Iterable[Component],
+) -> PatchSummary:
+    """Summarizes the arrays of a patch, `(S, S)` each, for detection.
+
+    Args:
+        truth: Classes, 255 where unlabelled.
+        log_odds: Log-odds of fire.
+        argmax: Argmax class.
+        nbr: Burn ratio; None if a band is missing.
+        fixed_rule: Burned by the fixed rule; None if a band is missing.
+        components: Connected burned areas in the log-odds.
+    """
+    is_labelled = truth != IGNORE_INDEX
+    return PatchSummary(
+        is_labelled=bool(is_labelled.any()),
+        is_burned=bool((is_labelled & (truth > 0)).any()),
+        max_log_odds=float(log_odds[is_labelled].max(initial=-np.inf)),
+        is_argmax_burned=bool((is_labelled & (argmax > 0)).any()),
+        min_nbr=np.inf if nbr is None else float(nbr[is_labelled].min(initial=np.inf)),
+        is_fixed_burned=fixed_rule is not None and bool((is_labelled & fixed_rule).any()),
+        components=tuple(components),
+    )
 
 
-def _put_thin(canvas: Mosaic, place: PatchPosition, seen: PatchPrediction, height: int, width: int) -> None:
-    """Those rows and columns of a window that the picture of the whole keeps."""
-    step = canvas.step
-    first_row, first_col = -place.row % step, -place.col % step
-    part = seen.image[:, first_row:height:step, first_col:width:step]
-    top, left = (place.row + first_row) // step, (place.col + first_col) // step
-    canvas.thin_image[:, top : top + part.shape[1], left : left + part.shape[2]] = part
+def score_any_pixel_detection(patches: Sequence[PatchSummary], predictions: Iterable[bool]) -> Mapping[str, float]:
+    """Scores predictions of burning patches.
+
+    Args:
+        patches: Patches with a labelled pixel.
+        predictions: True for each patch predicted to burn.
+    """
+    is_burned = np.array([patch.is_burned for patch in patches], np.int64)
+    cells = 2 * is_burned + np.fromiter(predictions, np.int64, len(patches))
+    return detection_scores(torch.from_numpy(np.bincount(cells, minlength=4).reshape(2, 2)))
+
+
+def score_rule_detection(patches: Sequence[PatchSummary], rule: DetectionRule) -> Mapping[str, float]:
+    """Scores a detection rule, which asks for a minimum size and probability of a connected burned area.
+
+    Args:
+        patches: Patches with a labelled pixel.
+        rule: Rule from `metric.select_rule`.
+    """
+    counts = count_detections([patch.components for patch in patches], [patch.is_burned for patch in patches], rule)
+    return detection_scores(torch.from_numpy(counts))

@@ -1,4 +1,4 @@
-"""The data that a run is judged on: its own, or what the user names."""
+"""Patches to evaluate on: those of the run, or others given by the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fireseg.batch import Batch
 from fireseg.config import make
@@ -19,67 +19,66 @@ from fireseg.data.format import read_manifest
 from fireseg.data.loader import EpochLoader, make_loader, stop_workers
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.fires import Fire, group_by_fire
+from fireseg.evaluate.options import Split
 from fireseg.task import Task
 
 log = logging.getLogger("fireseg")
 
-Split = Literal["train", "val", "test"]
-
 
 @dataclass(frozen=True)
 class Patches:
-    """The splits under a root, each patch as it is and in order.
+    """Splits of a patch folder, read in order and without augmentation.
 
     Args:
-        module: What opens them.
+        module: Data module that reads them.
     """
 
     module: WildfireDataModule
 
     @property
     def root(self) -> Path:
-        """Where they lie."""
+        """Folder of the splits."""
         return self.module.patches_root.resolve()
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names and contents of all patches that take part."""
+        """SHA-256 of names and contents of all patches in use."""
         return self.module.fingerprint
 
     @cached_property
     def leaks(self) -> tuple[str, ...]:
-        """Pairs of tiles by which splits know of each other, as far as the patches say so."""
+        """Leaks between splits that the manifest lists."""
         manifest = read_manifest(self.root)
         return manifest.leaks if manifest else ()
 
     def get(self, split: Split) -> WildfirePatchDataset:
-        """The patches of a split.
+        """Returns the patches of a split.
 
         Raises:
-            SettingError: If there is no such split.
+            SettingError: If the split does not exist.
         """
         self.module.setup()
-        found = {name: getattr(self.module, name) for name in ("train", "val", "test")}
-        if found[split] is None:
-            there = [name for name, dataset in found.items() if dataset is not None]
+        datasets = {name: getattr(self.module, name) for name in ("train", "val", "test")}
+        if datasets[split] is None:
+            available = [name for name, dataset in datasets.items() if dataset is not None]
             raise SettingError(
-                f"--split {split}: {self.root} has no {split} patches; there is {' and '.join(there)}: "
-                f"try --split {there[-1]}"
+                f"--split {split}: {self.root} has no {split} patches; available: {' '.join(available)}; "
+                f"try --split {available[-1]}"
             )
-        return found[split]
+        return datasets[split]
 
-    def lay_fires(self, split: Split) -> tuple[Fire, ...]:
-        """The patches of a split by the tile that they were cut from."""
+    def group_by_fire(self, split: Split) -> tuple[Fire, ...]:
+        """Groups the patches of a split by the tile that they were cut from."""
         dataset = self.get(split)
         return group_by_fire(dataset.names, dataset.patches.folder, size=dataset[0].mask.shape[0])
 
     @contextmanager
     def batches(self, split: Split, label: str) -> Iterator[Iterator[Batch]]:
-        """All patches of a split, each once; processes that read them end with the block.
+        """Iterates over all patches of a split once; reader processes stop when the context is left.
 
         Args:
-            split: Which.
-            label: What the progress bar says.
+            split: Split to read.
+            label: Label of the progress bar.
         """
         dataset, module = self.get(split), self.module
         order = EpochBatchSampler(len(dataset), module.batch_size)
@@ -99,18 +98,18 @@ def open_patches(
     num_workers: int | None = None,
     pin_memory: bool = False,
 ) -> Patches:
-    """Opens patches as a run did, but never changed, never drawn twice, and never made on the way.
+    """Opens patches with the settings of a run, without augmentation, weighted sampling and sample generation.
 
     Args:
-        settings: Of the run.
+        settings: Settings of the run.
         root: Folder of the splits.
-        task: What the masks hold.
-        batch_size: Patches at a time; those of the run if not given.
-        num_workers: Processes that read; those of the run if not given.
-        pin_memory: Whether a CUDA device takes the batches.
+        task: Classes of the masks.
+        batch_size: Patches per batch; as in the run if None.
+        num_workers: Processes that read patches; as in the run if None.
+        pin_memory: True if batches go to a CUDA device.
 
     Raises:
-        FiresegError: If the patches are not all there, or none the run can be judged on.
+        FiresegError: If patches are missing, or do not fit the run.
     """
     changes: dict[str, Any] = {"root": str(root), "augment": None, "weighted_sampling": False, "maker": None}
     changes |= {} if batch_size is None else {"batch_size": batch_size}
@@ -123,28 +122,28 @@ def open_patches(
     return Patches(module)
 
 
-def find_root(settings: Mapping[str, Any], facts: Mapping[str, Any], given: Path | None) -> Path:
-    """Where the patches are: where the user says, else where they were when the run was trained.
+def find_patches_root(settings: Mapping[str, Any], provenance: Mapping[str, Any], given: Path | None) -> Path:
+    """Finds the folder of the patches: the given one, or the one that the run was trained on.
 
     Args:
-        settings: Of the run.
-        facts: What run.json says.
-        given: What the user named, or None.
+        settings: Settings of the run.
+        provenance: Contents of run.json.
+        given: Folder given by the user, or None.
 
     Raises:
-        FiresegError: If they are not there.
+        FiresegError: If the folder does not exist.
     """
     if given is not None:
         if not given.is_dir():
-            raise SettingError(f"--data {given}: no such folder; name the one that holds train, val and test")
+            raise SettingError(f"--data {given}: no such folder; give the folder that holds train, val and test")
         return given
-    # The setting may be relative to a folder that one no longer stands in; what the run noted is not.
-    places = [Path(facts["data"]["root"])] if "data" in facts else []
-    places.append(Path(settings["data"]["root"]))
-    for place in places:
-        if place.is_dir():
-            return place
+    # data.root may be relative to the working directory of the training; run.json has the absolute path.
+    roots = [Path(provenance["data"]["root"])] if "data" in provenance else []
+    roots.append(Path(settings["data"]["root"]))
+    for root in roots:
+        if root.is_dir():
+            return root
     raise FiresegError(
-        f"data.root: {places[0]}: no such folder any more, but the run was trained on the patches in it; "
-        "say where they are with --data PATCHES"
+        f"data.root: {roots[0]}: no such folder any more, but the run was trained on the patches in it; "
+        "give their folder with --data PATCHES"
     )

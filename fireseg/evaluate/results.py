@@ -1,7 +1,7 @@
-"""What an evaluation says, as the plain dict that becomes `evaluation_<split>.json`.
+"""Results of an evaluation: the plain dict that is written to `evaluation_<split>.json`.
 
-Key by key; a score that cannot be read is None (null on disk), and every `interval` is
-`{"mean", "low", "high", "num"}`: the mean over fires, its bootstrap 95 % interval, and over how many.
+Its keys are listed below. An undefined score is None (null in the file). Every `interval` is
+`{"mean", "low", "high", "num"}`: mean over fires, bootstrap 95 % interval, and number of fires.
 
 ```
 format        1
@@ -9,29 +9,29 @@ split         "train", "val" or "test"
 run           folder, name, checkpoint (file name), sha256, epoch, task, class_names, colours, arch, encoder, bands,
               version (of fireseg)
 data          root, fingerprint, trained_on (fingerprint of the run's own data), is_same, leaks, patches, fires,
-              labelled_pixels, hectares_known (whether of every fire)
-decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None where there was
-              nothing to choose on), is_optimistic (judged on what it was chosen on)
+              labelled_pixels, hectares_known (true if the area of every fire is known)
+decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None if val has no
+              burned pixel), is_optimistic (true if evaluated on the split that it was chosen on)
 methods       a list: "model" (temperature and threshold from val) first, then "model_argmax", "index_tuned",
               "index_fixed"; each
-                name, label, note, is_there (False: a band is missing, and what follows is None)
-                pixels     as `metric.segmentation_scores`; of an index the `fire_*` alone
+                name, label, note, is_there (false if a band is missing; the values below are then None)
+                pixels     as `metric.segmentation_scores`; only `fire_*` for "index_*"
                 fires      iou, dice, precision, recall: an interval each
                 edges      boundary_f1_{1,2,3}px, boundary_iou_{1,2,3}px pooled, hausdorff_95_px the median of fires
-                area       true_ha, predicted_ha, error_ha, relative_error: of the fires whose hectares are known
+                area       true_ha, predicted_ha, error_ha, relative_error: sums over fires of known area
                 detection  as `metric.detection_scores`: a patch burns if any pixel does
-gain          pooled: fire IoU of the model less that of the tuned index; per_fire: {difference (interval), wins,
-              losses, ties, p_value}; both None where the index lacks a band
-confusion     K x K pixels, rows the truth, of the method "model"
+gain          pooled: fire IoU of "model" minus that of "index_tuned"; per_fire: {difference (interval), wins,
+              losses, ties, p_value}; both None if a band of the index is missing
+confusion     K x K pixels of "model", rows the truth
 calibration   before and after: {ece, brier, nll, average_precision}; reliability {before, after}: {edges, confidence,
               frequency, pixels}; precision_recall {threshold, precision, recall} of at most 200 points;
               operating_point {threshold, precision, recall}
 detection     plain and rule: as `metric.detection_scores`
-fires         a list, one a tile, of the method "model": name, activation, country, climate, date, size, burned_share,
-              labelled_pixels, iou, dice, precision, recall, true_ha, predicted_ha, boundary_f1_2px, boundary_iou_2px,
-              hausdorff_95_px, index_tuned_iou, index_fixed_iou, truth_sha256
-groups        size, and country, climate, year where known: lists of {name, num, iou (interval), index_tuned_iou}
-against       None, or name, sha256, split, difference (interval of ours less theirs), wins, losses, ties, p_value,
+fires         a list, one entry per tile, of the method "model": name, activation, country, climate, date, size,
+              burned_share, labelled_pixels, iou, dice, precision, recall, true_ha, predicted_ha, boundary_f1_2px,
+              boundary_iou_2px, hausdorff_95_px, index_tuned_iou, index_fixed_iou, truth_sha256
+groups        size, and country, climate, year if known: lists of {name, num, iou (interval), index_tuned_iou}
+against       None, or name, sha256, split, difference (interval of ours minus theirs), wins, losses, ties, p_value,
               pooled {ours, theirs}, fires: a list of {name, ours, theirs}
 ```
 """
@@ -49,8 +49,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg import __version__
-from fireseg.evaluate.mosaic import score_argmax_detection, score_rule
-from fireseg.evaluate.patches import Patches, Split
+from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
+from fireseg.evaluate.options import Split
+from fireseg.evaluate.patches import Patches
 from fireseg.evaluate.scores import (
     INDEX_FIXED,
     INDEX_TUNED,
@@ -58,7 +59,7 @@ from fireseg.evaluate.scores import (
     MODEL,
     MODEL_ARGMAX,
     FireScores,
-    compare_to_index,
+    compare_to_baseline,
     describe_fire,
     group_fires,
     score_method,
@@ -69,18 +70,21 @@ from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
 
 FORMAT = 1
-"""Counts up whenever a reader of before could not read what is written now."""
+"""Format version; increased when earlier readers could not read the file."""
 
-Content = dict[str, Any]
+MAX_POINTS = 200
+"""Largest number of points of the precision-recall curve."""
+
+Results = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """A fire to be looked at, thinned to at most 320 pixels a side.
+    """Preview of a fire, subsampled to at most 320 pixels a side.
 
     Attributes:
         composite_image: Reflectance of the run's bands, `(C, h, w)` float32; 0 where there is no patch.
-        truth: Classes, `(h, w)` uint8, 255 where nobody labelled.
+        truth: Classes, `(h, w)` uint8, 255 where unlabelled.
         predicted: Classes, `(h, w)` uint8, 255 where there is no patch.
     """
 
@@ -91,22 +95,22 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """An evaluation, and what its page shows beside.
+    """Results of an evaluation with previews for the report.
 
     Attributes:
-        content: The dict that this module describes, plain values only.
-        looks: The best and the worst fires, by their name in `content["fires"]`.
+        results: Dict that this module describes, plain values only.
+        previews: Best and worst fires by their name in `results["fires"]`.
     """
 
-    content: Content
-    looks: Mapping[str, Preview]
+    results: Results
+    previews: Mapping[str, Preview]
 
 
 def to_dict(value: Any) -> Any:
-    """The same in values that JSON has: arrays become lists, tuples with names dicts, NaN and infinity None.
+    """Converts to JSON values: arrays become lists, named tuples dicts, NaN and infinity None.
 
     Example:
-        >>> to_plain({"iou": float("nan"), "pixels": np.array([1, 2])})
+        >>> to_dict({"iou": float("nan"), "pixels": np.array([1, 2])})
         {'iou': None, 'pixels': [1, 2]}
     """
     if isinstance(value, Mapping):
@@ -120,20 +124,20 @@ def to_dict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_content(content: Content, path: Path) -> None:
-    """Writes `evaluation_<split>.json`, whole or not at all; the same content gives the same bytes."""
+def write_results(results: Results, path: Path) -> None:
+    """Writes `evaluation_<split>.json` atomically; equal results give equal bytes."""
     with atomic_write(path) as part:
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
         part.write_text(text + "\n", encoding="utf-8")
 
 
 def name_evaluation(split: str, fingerprint: str, trained_on: str) -> str:
-    """What an evaluation is filed under: the split, and where the patches are not the run's own, which they are.
+    """Names an evaluation by its split and, if the run was trained on other patches, their fingerprint.
 
     Args:
-        split: What the run was judged on.
-        fingerprint: Of the patches.
-        trained_on: Fingerprint of those that the run was trained on.
+        split: Split of the evaluation.
+        fingerprint: Fingerprint of the patches evaluated on.
+        trained_on: Fingerprint of the patches that the run was trained on.
 
     Example:
         >>> name_evaluation("test", "3f2a11bb07", "3f2a11bb07"), name_evaluation("test", "3f2a11bb07", "99")
@@ -142,26 +146,22 @@ def name_evaluation(split: str, fingerprint: str, trained_on: str) -> str:
     return split if fingerprint == trained_on else f"{split}_{fingerprint[:8]}"
 
 
-def read_content(path: Path) -> Content | None:
-    """What `write_content` wrote; None where there is no such file, or one of another format."""
+def read_results(path: Path) -> Results | None:
+    """Reads an evaluation; None if the file does not exist or has another format."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
-
-
-MAX_POINTS = 200
-"""Of the precision-recall curve."""
+    return results if isinstance(results, dict) and results.get("format") == FORMAT else None
 
 
 class BaselineRules(NamedTuple):
-    """What burns by an index.
+    """Rules of the NBR baseline.
 
     Attributes:
-        threshold: Of the burn ratio, from train; None where there is none.
-        tuned_note: What is known of it, or why it is not there.
-        fixed_note: The same of the fixed rule.
+        threshold: Threshold of the burn ratio, tuned on train; None if not available.
+        tuned_note: Description of the threshold, or the reason why there is none.
+        fixed_note: Description of the fixed rule, or the reason why it cannot be applied.
     """
 
     threshold: float | None
@@ -175,61 +175,61 @@ def build_results(
     split: Split,
     *,
     fires: Sequence[FireScores],
-    decision: OperatingPoint,
+    point: OperatingPoint,
     rules: BaselineRules,
-) -> Content:
-    """Everything but the comparison with another run, in plain values.
+) -> Results:
+    """Builds the results without the comparison with another run.
 
     Args:
-        trained: The model.
-        patches: What it was judged on.
-        split: Of these.
-        fires: All fires of the split.
-        decision: By which the model was judged.
-        rules: By which the indices were.
+        trained: Evaluated model.
+        patches: Patches evaluated on.
+        split: Split evaluated on.
+        fires: Counts of all fires of the split.
+        point: Operating point of the model.
+        rules: Rules of the baseline.
     """
     rows = [describe_fire(fire) for fire in fires]
-    odds = np.sum([fire.odds for fire in fires], axis=0)
-    methods = [_describe_method(name, trained, fires, decision, rules) for name in METHODS]
-    listed = [patch for fire in fires for patch in fire.patches]
-    content = {
+    counts = np.sum([fire.log_odds_counts for fire in fires], axis=0)
+    methods = [_describe_method(name, trained, fires, point, rules) for name in METHODS]
+    summaries = [patch for fire in fires for patch in fire.patches]
+    results = {
         "format": FORMAT,
         "split": split,
         "run": _describe_run(trained),
         "data": _describe_data(trained, patches, split, fires),
-        "decision": _describe_decision(decision, split),
+        "decision": _describe_decision(point, split),
         "methods": methods,
-        "gain": compare_to_index(fires),
+        "gain": compare_to_baseline(fires),
         "confusion": np.sum([fire.methods[MODEL].confusion for fire in fires], axis=0),
-        "calibration": describe_calibration(odds, decision, methods[0]["pixels"]),
-        "detection": {"plain": methods[0]["detection"], "rule": score_rule(listed, decision.rule)},
+        "calibration": describe_calibration(counts, point, methods[0]["pixels"]),
+        "detection": {"plain": methods[0]["detection"], "rule": score_rule_detection(summaries, point.rule)},
         "fires": rows,
         "groups": group_fires(rows),
         "against": None,
     }
-    return to_dict(content)
+    return to_dict(results)
 
 
 def describe_calibration(
-    odds: NDArray[np.int64], decision: OperatingPoint, pixels: Mapping[str, float]
+    counts: NDArray[np.int64], point: OperatingPoint, pixels: Mapping[str, float]
 ) -> dict[str, Any]:
-    """How honest the probabilities are, before and after the temperature.
+    """Describes the calibration before and after the temperature, and the precision-recall curve.
 
     Args:
-        odds: From `metric.count_odds`, over all fires.
-        decision: From val.
+        counts: Counts of all fires from `metric.count_log_odds`.
+        point: Operating point from val.
         pixels: Scores of the model at its threshold.
     """
-    temperatures = {"before": 1.0, "after": decision.temperature}
-    curve = precision_recall(odds, temperature=decision.temperature)
+    temperatures = {"before": 1.0, "after": point.temperature}
+    curve = precision_recall(counts, temperature=point.temperature)
     num_points = len(curve.threshold)
     shown = np.unique(np.linspace(0, num_points - 1, min(num_points, MAX_POINTS)).round().astype(int))
     return {
-        **{when: score_calibration(odds, temperature=value) for when, value in temperatures.items()},
-        "reliability": {when: reliability(odds, temperature=value) for when, value in temperatures.items()},
+        **{when: score_calibration(counts, temperature=value) for when, value in temperatures.items()},
+        "reliability": {when: reliability(counts, temperature=value) for when, value in temperatures.items()},
         "precision_recall": {name: values[shown] for name, values in curve._asdict().items()},
         "operating_point": {
-            "threshold": decision.threshold,
+            "threshold": point.threshold,
             "precision": pixels["fire_precision"],
             "recall": pixels["fire_recall"],
         },
@@ -271,41 +271,41 @@ def _describe_data(
     }
 
 
-def _describe_decision(decision: OperatingPoint, split: Split) -> dict[str, Any]:
+def _describe_decision(point: OperatingPoint, split: Split) -> dict[str, Any]:
     return {
-        "temperature": decision.temperature,
-        "threshold": decision.threshold,
-        "rule": {"min_pixels": decision.rule.min_pixels, "min_probability": decision.least_peak},
-        "chosen_on": "val" if decision.is_chosen else None,
+        "temperature": point.temperature,
+        "threshold": point.threshold,
+        "rule": {"min_pixels": point.rule.min_pixels, "min_probability": point.min_probability},
+        "chosen_on": "val" if point.is_chosen else None,
         "is_optimistic": split == "val",
     }
 
 
 def _describe_method(
-    name: str, trained: TrainedModel, fires: Sequence[FireScores], decision: OperatingPoint, rules: BaselineRules
+    name: str, trained: TrainedModel, fires: Sequence[FireScores], point: OperatingPoint, rules: BaselineRules
 ) -> dict[str, Any]:
-    label, note = _word_method(name, decision, rules)
+    label, note = _label_method(name, point, rules)
     is_there = all(name in fire.methods for fire in fires)
-    about = {"name": name, "label": label, "note": note, "is_there": is_there}
+    description = {"name": name, "label": label, "note": note, "is_there": is_there}
     if not is_there:
-        return about | dict.fromkeys(("pixels", "fires", "edges", "area", "detection"))
+        return description | dict.fromkeys(("pixels", "fires", "edges", "area", "detection"))
     patches = [patch for fire in fires for patch in fire.patches]
-    calls = {
-        MODEL: [patch.peak_odds >= decision.least_odds for patch in patches],
-        MODEL_ARGMAX: [patch.is_argmax for patch in patches],
-        INDEX_TUNED: [rules.threshold is not None and patch.lowest_ratio < rules.threshold for patch in patches],
-        INDEX_FIXED: [patch.is_fixed for patch in patches],
+    predictions = {
+        MODEL: [patch.max_log_odds >= point.min_log_odds for patch in patches],
+        MODEL_ARGMAX: [patch.is_argmax_burned for patch in patches],
+        INDEX_TUNED: [rules.threshold is not None and patch.min_nbr < rules.threshold for patch in patches],
+        INDEX_FIXED: [patch.is_fixed_burned for patch in patches],
     }
     scores = score_method(name, fires, trained.task.class_names)
-    return {**about, **scores, "detection": score_argmax_detection(patches, calls[name])}
+    return {**description, **scores, "detection": score_any_pixel_detection(patches, predictions[name])}
 
 
-def _word_method(name: str, decision: OperatingPoint, rules: BaselineRules) -> tuple[str, str]:
-    where = "both chosen on val" if decision.is_chosen else "val had no fire to choose on"
-    at_least = f"burned where the probability is {decision.threshold:.3g} or more"
+def _label_method(name: str, point: OperatingPoint, rules: BaselineRules) -> tuple[str, str]:
+    origin = "both chosen on val" if point.is_chosen else "defaults, because val has no burned pixel"
+    rule = f"burned where the probability is at least {point.threshold:.3g}"
     return {
-        MODEL: ("model", f"{at_least}, temperature {decision.temperature:.3g}, {where}"),
-        MODEL_ARGMAX: ("model, likeliest class", "as training reports it: no threshold, no temperature"),
-        INDEX_TUNED: ("burn ratio, tuned", rules.tuned_note),
-        INDEX_FIXED: ("burn ratio, fixed", rules.fixed_note),
+        MODEL: ("model", f"{rule}, temperature {point.temperature:.3g}, {origin}"),
+        MODEL_ARGMAX: ("model, argmax", "as reported in training: no threshold, no temperature"),
+        INDEX_TUNED: ("NBR, tuned", rules.tuned_note),
+        INDEX_FIXED: ("NBR, fixed", rules.fixed_note),
     }[name]

@@ -1,4 +1,4 @@
-"""What each way of deciding is worth on one fire, in counts that add up over fires."""
+"""Scores of the model and the baseline: counts of each fire, and scores over fires, groups and pixels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fireseg.decision import apply_threshold
 from fireseg.evaluate.fires import Fire, measure_areas
-from fireseg.evaluate.inference import ARGMAX, FIXED, LOG_ODDS, RATIO, SEVERITY
+from fireseg.evaluate.inference import ARGMAX, FIXED_RULE, LOG_ODDS, NBR, SEVERITY
 from fireseg.evaluate.mosaic import Mosaic, PatchSummary
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.metric import (
@@ -31,164 +32,169 @@ from fireseg.metric import (
 from fireseg.task import DELINEATION_CLASSES
 
 MODEL, MODEL_ARGMAX, INDEX_TUNED, INDEX_FIXED = METHODS = ("model", "model_argmax", "index_tuned", "index_fixed")
-"""Threshold from val; likeliest class; burn ratio with its threshold from train; the rule that nobody tuned."""
+"""Model with the threshold from val; its argmax; burn ratio with the threshold from train; fixed rule."""
 
-INDICES = (INDEX_TUNED, INDEX_FIXED)
-"""Those that know no grades."""
+BASELINES = (INDEX_TUNED, INDEX_FIXED)
+"""Methods without severity classes."""
 
 Classes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
-    """One method on one fire.
+class MethodCounts:
+    """Counts of a method on a fire.
 
     Attributes:
-        confusion: `(K, K)` int64, rows the truth; `(2, 2)` of an index, which knows no grades.
-        edges: Of burned against unburned.
-        hausdorff_px: NaN where truth or prediction has no edge.
-        predicted_ha: Burned by the method; None where the ground is unknown.
+        confusion: `(K, K)` int64, rows the truth; `(2, 2)` for a baseline, which has no severity classes.
+        boundaries: Boundary counts of burned against unburned.
+        hausdorff_px: Hausdorff distance (95 %) in pixels; NaN if truth or prediction has no boundary.
+        predicted_ha: Predicted burned area in hectares; None without a georeference.
     """
 
     confusion: NDArray[np.int64]
-    edges: BoundaryCounts
+    boundaries: BoundaryCounts
     hausdorff_px: float
     predicted_ha: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FireScores:
-    """One fire.
+    """Counts of a fire.
 
     Attributes:
-        fire: Which.
-        methods: By name; without those that lack a band.
-        odds: As `metric.count_odds`.
-        patches: Those with a labelled pixel.
-        true_ha: Truly burned; None where the ground is unknown.
-        truth_sha256: Of its labels and where they lie.
+        fire: The fire.
+        methods: Counts by method; without methods that lack a band.
+        log_odds_counts: Counts from `metric.count_log_odds`.
+        patches: Summaries of the patches with a labelled pixel.
+        true_ha: True burned area in hectares; None without a georeference.
+        truth_sha256: SHA-256 of the labels and their positions.
     """
 
     fire: Fire
-    methods: Mapping[str, Measures]
-    odds: NDArray[np.int64]
+    methods: Mapping[str, MethodCounts]
+    log_odds_counts: NDArray[np.int64]
     patches: tuple[PatchSummary, ...]
     true_ha: float | None
     truth_sha256: str
 
     @property
     def labelled_pixels(self) -> int:
-        """How many pixels somebody labelled."""
-        return int(self.odds.sum())
+        """Number of labelled pixels."""
+        return int(self.log_odds_counts.sum())
 
     @property
     def burned_share(self) -> float:
-        """Share of the labelled pixels that burned, NaN where there is none."""
-        return float(self.odds[1].sum() / self.labelled_pixels) if self.labelled_pixels else float("nan")
+        """Share of the labelled pixels that burned; NaN without labelled pixels."""
+        return float(self.log_odds_counts[1].sum() / self.labelled_pixels) if self.labelled_pixels else float("nan")
 
 
-def decide_fire(fire: Mosaic, decision: OperatingPoint, ratio_threshold: float | None) -> dict[str, Classes]:
-    """The map that each method draws.
+def decide_fire(mosaic: Mosaic, point: OperatingPoint, nbr_threshold: float | None) -> dict[str, Classes]:
+    """Classifies the pixels of a fire by each method.
 
     Args:
-        fire: In one piece.
-        decision: From val.
-        ratio_threshold: From train; None where there is none.
+        mosaic: Assembled fire.
+        point: Operating point from val.
+        nbr_threshold: Threshold of the burn ratio from train, or None.
 
     Returns:
-        Classes, `(H, W)` uint8, by method; an index knows 0 and 1 alone.
+        Classes by method, `(H, W)` uint8; 0 and 1 only for the baselines.
     """
-    layers = fire.layers
-    burned = layers[LOG_ODDS] >= decision.least_odds
-    maps = {MODEL: np.where(burned, layers[SEVERITY], np.uint8(0)), MODEL_ARGMAX: layers[ARGMAX]}
-    if RATIO in layers and ratio_threshold is not None:
-        maps[INDEX_TUNED] = (layers[RATIO] < ratio_threshold).astype(np.uint8)
-    if FIXED in layers:
-        maps[INDEX_FIXED] = layers[FIXED].astype(np.uint8)
+    layers = mosaic.layers
+    classes = apply_threshold(
+        layers[LOG_ODDS], layers[SEVERITY], threshold=point.threshold, temperature=point.temperature
+    )
+    maps = {MODEL: classes, MODEL_ARGMAX: layers[ARGMAX]}
+    if NBR in layers and nbr_threshold is not None:
+        maps[INDEX_TUNED] = (layers[NBR] < nbr_threshold).astype(np.uint8)
+    if FIXED_RULE in layers:
+        maps[INDEX_FIXED] = layers[FIXED_RULE].astype(np.uint8)
     return maps
 
 
-def measure_fire(fire: Mosaic, maps: Mapping[str, Classes], *, num_classes: int) -> FireScores:
-    """Holds the maps against the truth, where there is one.
+def measure_fire(mosaic: Mosaic, maps: Mapping[str, Classes], *, num_classes: int) -> FireScores:
+    """Compares the classes of each method with the truth on labelled pixels.
 
     Args:
-        fire: In one piece.
-        maps: From `decide_fire`.
-        num_classes: K of the task.
+        mosaic: Assembled fire.
+        maps: Classes by method from `decide_fire`.
+        num_classes: Number of classes of the task.
     """
-    burned = {"": fire.is_burned} | {name: fire.is_labelled & (classes > 0) for name, classes in maps.items()}
-    hectares = measure_areas(fire.fire, burned)
+    burned = {"": mosaic.is_burned} | {name: mosaic.is_labelled & (classes > 0) for name, classes in maps.items()}
+    areas_ha = measure_areas(mosaic.fire, burned)
     methods = {}
     for name, classes in maps.items():
-        methods[name] = Measures(
-            confusion=_count(classes, fire, 2 if name in INDICES else num_classes),
-            edges=boundary_counts(fire.is_burned, burned[name], is_labelled=fire.is_labelled),
-            hausdorff_px=hausdorff_95(fire.is_burned, burned[name], is_labelled=fire.is_labelled),
-            predicted_ha=hectares[name] if hectares else None,
+        methods[name] = MethodCounts(
+            confusion=_count_classes(classes, mosaic, 2 if name in BASELINES else num_classes),
+            boundaries=boundary_counts(mosaic.is_burned, burned[name], is_labelled=mosaic.is_labelled),
+            hausdorff_px=hausdorff_95(mosaic.is_burned, burned[name], is_labelled=mosaic.is_labelled),
+            predicted_ha=areas_ha[name] if areas_ha else None,
         )
     return FireScores(
-        fire=fire.fire,
+        fire=mosaic.fire,
         methods=methods,
-        odds=count_log_odds(fire.layers[LOG_ODDS], fire.truth),
-        patches=tuple(patch for patch in fire.facts if patch.is_labelled),
-        true_ha=hectares[""] if hectares else None,
-        truth_sha256=_digest(fire),
+        log_odds_counts=count_log_odds(mosaic.layers[LOG_ODDS], mosaic.truth),
+        patches=tuple(patch for patch in mosaic.patches if patch.is_labelled),
+        true_ha=areas_ha[""] if areas_ha else None,
+        truth_sha256=_hash_truth(mosaic),
     )
 
 
-def _count(classes: Classes, fire: Mosaic, num_classes: int) -> NDArray[np.int64]:
-    truth = fire.truth if num_classes > 2 else np.where(fire.is_labelled, fire.is_burned.astype(np.uint8), fire.truth)
+def _count_classes(classes: Classes, mosaic: Mosaic, num_classes: int) -> NDArray[np.int64]:
+    truth = mosaic.truth
+    if num_classes == 2:
+        truth = np.where(mosaic.is_labelled, mosaic.is_burned.astype(np.uint8), truth)
     return image_counts(torch.from_numpy(classes)[None], torch.from_numpy(truth)[None], num_classes)[0].numpy()
 
 
-def _digest(fire: Mosaic) -> str:
-    places = [place[1:] for place in fire.fire.places]
-    digest = hashlib.sha256(repr((fire.truth.shape, places)).encode())
-    digest.update(np.ascontiguousarray(fire.truth).data)
+def _hash_truth(mosaic: Mosaic) -> str:
+    positions = [position[1:] for position in mosaic.fire.positions]
+    digest = hashlib.sha256(repr((mosaic.truth.shape, positions)).encode())
+    digest.update(np.ascontiguousarray(mosaic.truth).data)
     return digest.hexdigest()
 
 
 MEASURES = ("iou", "dice", "precision", "recall")
 
 SIZES = ("< 1 %", "1-10 %", "10-30 %", "> 30 %")
-"""Of a fire: the burned share of the labelled pixels of its tile."""
+"""Size classes of fires by the burned share of the labelled pixels of the tile."""
 
 
 def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[str]) -> dict[str, Any]:
-    """All that is said of a method over all fires, but for its words and its detections.
+    """Scores a method over all fires: pixels, fires, edges and area, as in the results.
 
     Args:
-        name: One that all fires have.
-        fires: At least one.
-        class_names: K of the task.
+        name: Method that all fires have.
+        fires: One or more fires.
+        class_names: Names of the classes of the task.
     """
-    measured = [fire.methods[name] for fire in fires]
-    confusion = np.sum([one.confusion for one in measured], axis=0)
-    of_fires = [score_fire(one) for one in measured]
-    distances = [one.hausdorff_px for one in measured if not math.isnan(one.hausdorff_px)]
-    edges = boundary_scores(sum_boundary_counts(one.edges for one in measured))
+    counts = [fire.methods[name] for fire in fires]
+    confusion = np.sum([each.confusion for each in counts], axis=0)
+    scores = [score_fire(each) for each in counts]
+    distances = [each.hausdorff_px for each in counts if not math.isnan(each.hausdorff_px)]
+    edges = boundary_scores(sum_boundary_counts(each.boundaries for each in counts))
+    is_baseline = name in BASELINES
     return {
-        "pixels": _score_fire(confusion)
-        if name in INDICES
+        "pixels": _score_burned(confusion)
+        if is_baseline
         else segmentation_scores(torch.from_numpy(confusion), class_names),
-        "fires": {measure: bootstrap_mean([scores[measure] for scores in of_fires]) for measure in MEASURES},
+        "fires": {measure: bootstrap_mean([each[measure] for each in scores]) for measure in MEASURES},
         "edges": {**edges, "hausdorff_95_px": float(np.median(distances)) if distances else math.nan},
         "area": sum_area(name, fires),
     }
 
 
-def score_fire(one: Measures) -> dict[str, float]:
-    """IoU, Dice, precision and recall of burned against unburned on one fire; NaN where there is nothing to read."""
-    return {name.removeprefix("fire_"): value for name, value in _score_fire(one.confusion).items()}
+def score_fire(counts: MethodCounts) -> dict[str, float]:
+    """Computes IoU, Dice, precision and recall of the burned pixels of a fire; NaN if undefined."""
+    return {name.removeprefix("fire_"): value for name, value in _score_burned(counts.confusion).items()}
 
 
 def list_ious(name: str, fires: Iterable[FireScores]) -> list[float]:
-    """The IoU of a method on each fire, NaN where it lacks a band."""
+    """Lists the IoU of a method on each fire; NaN if a band is missing."""
     return [score_fire(fire.methods[name])["iou"] if name in fire.methods else math.nan for fire in fires]
 
 
 def sum_area(name: str, fires: Iterable[FireScores]) -> dict[str, float]:
-    """Hectares burned over the fires whose ground is known, true and by a method."""
+    """Sums the true and predicted burned areas of the georeferenced fires."""
     known = [(fire.true_ha, fire.methods[name].predicted_ha) for fire in fires]
     pairs = [(true, predicted) for true, predicted in known if true is not None and predicted is not None]
     if not pairs:
@@ -199,12 +205,12 @@ def sum_area(name: str, fires: Iterable[FireScores]) -> dict[str, float]:
     return {"true_ha": true, "predicted_ha": predicted, "error_ha": error, "relative_error": relative}
 
 
-def compare_to_index(fires: Sequence[FireScores]) -> dict[str, Any]:
-    """What the model wins over the tuned index, on the same pixels; None twice where the index lacks a band."""
+def compare_to_baseline(fires: Sequence[FireScores]) -> dict[str, Any]:
+    """Computes the gain of the model over the tuned burn ratio; both values are None if a band is missing."""
     if not all(INDEX_TUNED in fire.methods for fire in fires):
         return {"pooled": None, "per_fire": None}
     ours, theirs = (
-        _score_fire(np.sum([fire.methods[name].confusion for fire in fires], axis=0))["fire_iou"]
+        _score_burned(np.sum([fire.methods[name].confusion for fire in fires], axis=0))["fire_iou"]
         for name in (MODEL, INDEX_TUNED)
     )
     return {
@@ -213,32 +219,32 @@ def compare_to_index(fires: Sequence[FireScores]) -> dict[str, Any]:
     }
 
 
-def describe_fire(one: FireScores) -> dict[str, Any]:
-    """A row of the table of fires."""
-    fire, model = one.fire, one.methods[MODEL]
-    edges = boundary_scores(model.edges)
+def describe_fire(scores: FireScores) -> dict[str, Any]:
+    """Makes the entry of a fire in the results."""
+    fire, model = scores.fire, scores.methods[MODEL]
+    edges = boundary_scores(model.boundaries)
     return {
         **{key: getattr(fire, key) for key in ("name", "activation", "country", "climate", "date")},
-        "size": name_size(one.burned_share),
-        "burned_share": one.burned_share,
-        "labelled_pixels": one.labelled_pixels,
+        "size": get_size_class(scores.burned_share),
+        "burned_share": scores.burned_share,
+        "labelled_pixels": scores.labelled_pixels,
         **score_fire(model),
-        "true_ha": one.true_ha,
+        "true_ha": scores.true_ha,
         "predicted_ha": model.predicted_ha,
         "boundary_f1_2px": edges["boundary_f1_2px"],
         "boundary_iou_2px": edges["boundary_iou_2px"],
         "hausdorff_95_px": model.hausdorff_px,
-        "index_tuned_iou": list_ious(INDEX_TUNED, [one])[0],
-        "index_fixed_iou": list_ious(INDEX_FIXED, [one])[0],
-        "truth_sha256": one.truth_sha256,
+        "index_tuned_iou": list_ious(INDEX_TUNED, [scores])[0],
+        "index_fixed_iou": list_ious(INDEX_FIXED, [scores])[0],
+        "truth_sha256": scores.truth_sha256,
     }
 
 
-def name_size(burned_share: float) -> str:
-    """Which of `SIZES` a fire has; a tile without labels is among the smallest.
+def get_size_class(burned_share: float) -> str:
+    """Returns the size class of a fire; the smallest one if nothing is labelled.
 
     Example:
-        >>> name_size(0.3), name_size(0.31), name_size(0.0)
+        >>> get_size_class(0.3), get_size_class(0.31), get_size_class(0.0)
         ('10-30 %', '> 30 %', '< 1 %')
     """
     if burned_share > 0.3:
@@ -247,10 +253,10 @@ def name_size(burned_share: float) -> str:
 
 
 def group_fires(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Mean IoU over fires by size, and by country, climate and year as far as these are known.
+    """Computes the mean IoU over fires by size, and by country, climate and year if known.
 
     Args:
-        rows: From `describe_fire`.
+        rows: Entries from `describe_fire`.
     """
     keys: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
         "country": lambda row: row["country"],
@@ -267,23 +273,19 @@ def group_fires(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, A
 def _group(
     rows: Sequence[Mapping[str, Any]], get: Callable[[Mapping[str, Any]], str | None], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    found = []
+    groups = []
     for name in names:
         if members := [row for row in rows if get(row) == name]:
             ious = {key: bootstrap_mean([row[key] for row in members]) for key in ("iou", "index_tuned_iou")}
-            # Only where both have an IoU: means over different fires say nothing of each other.
+            # NaN unless both have an IoU: means over different fires cannot be compared.
             gains = [row["iou"] - row["index_tuned_iou"] for row in members]
-            found.append({"name": name, "num": len(members), **ious, "difference": bootstrap_mean(gains)})
-    return found
+            groups.append({"name": name, "num": len(members), **ious, "difference": bootstrap_mean(gains)})
+    return groups
 
 
-def _score_fire(confusion: np.ndarray) -> dict[str, float]:
-    """`fire_*` of any confusion matrix, and nothing of classes."""
-    scores = segmentation_scores(torch.from_numpy(_pool(confusion)), DELINEATION_CLASSES)
+def _score_burned(confusion: np.ndarray) -> dict[str, float]:
+    """Computes the `fire_*` scores of a confusion matrix with all burned classes pooled."""
+    negatives, misses, false_alarms = confusion[0, 0], confusion[1:, 0].sum(), confusion[0, 1:].sum()
+    pooled = np.array([[negatives, false_alarms], [misses, confusion[1:, 1:].sum()]])
+    scores = segmentation_scores(torch.from_numpy(pooled), DELINEATION_CLASSES)
     return {f"fire_{measure}": scores[f"fire_{measure}"] for measure in MEASURES}
-
-
-def _pool(confusion: np.ndarray) -> np.ndarray:
-    """Burned or not, whatever the grade."""
-    unburned, missed, alarmed = confusion[0, 0], confusion[1:, 0].sum(), confusion[0, 1:].sum()
-    return np.array([[unburned, alarmed], [missed, confusion[1:, 1:].sum()]])

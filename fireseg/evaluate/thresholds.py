@@ -1,15 +1,13 @@
-"""How the answers of a model become decisions: chosen on val, and only there."""
+"""Operating point of a model: temperature, threshold and detection rule, chosen on val."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fireseg.decision import min_log_odds
 from fireseg.evaluate.inference import LOG_ODDS
 from fireseg.evaluate.mosaic import Mosaic, PatchSummary
 from fireseg.metric import DetectionRule, count_log_odds, fit_temperature, select_rule, select_threshold
@@ -18,13 +16,13 @@ log = logging.getLogger("fireseg")
 
 
 class OperatingPoint(NamedTuple):
-    """When a pixel burns, and when a patch.
+    """Temperature, threshold and detection rule of a model.
 
     Attributes:
-        temperature: What log-odds are divided by.
-        threshold: A pixel burns from this calibrated probability on.
-        rule: A patch burns if a component passes.
-        is_chosen: Whether val had fire to choose on.
+        temperature: Divisor of the log-odds.
+        threshold: Calibrated probability from which on a pixel counts as burned.
+        rule: Detection rule; a patch burns if one of its components passes.
+        is_chosen: True if val had burned pixels to choose on.
     """
 
     temperature: float = 1.0
@@ -33,44 +31,34 @@ class OperatingPoint(NamedTuple):
     is_chosen: bool = False
 
     @property
-    def least_odds(self) -> float:
-        """Log-odds, as the model gives them, from which on a pixel burns."""
-        return self.temperature * math.log(self.threshold / (1 - self.threshold))
+    def min_log_odds(self) -> float:
+        """Log-odds of the model, before the temperature, from which on a pixel counts as burned."""
+        return min_log_odds(self.threshold, self.temperature)
 
     @property
-    def least_peak(self) -> float:
+    def min_probability(self) -> float:
         """Calibrated probability that the peak of a component must reach."""
         return 1 / (1 + math.exp(-self.rule.min_odds / self.temperature))
 
 
-def select_operating_point(fires: Iterable[Mosaic]) -> OperatingPoint:
-    """Temperature, threshold and rule that are best on a validation split; each pixel counts once.
+def select_operating_point(mosaics: Iterable[Mosaic]) -> OperatingPoint:
+    """Selects the best operating point on a validation split; each pixel counts once.
 
     Args:
-        fires: All fires of the split.
+        mosaics: All fires of the split.
     """
     counts, patches = None, list[PatchSummary]()
-    for fire in fires:
-        more = count_log_odds(fire.layers[LOG_ODDS], fire.truth)
+    for mosaic in mosaics:
+        more = count_log_odds(mosaic.layers[LOG_ODDS], mosaic.truth)
         counts = more if counts is None else counts + more
-        patches += [patch for patch in fire.facts if patch.is_labelled]
+        patches += [patch for patch in mosaic.patches if patch.is_labelled]
     if counts is None or not counts[1].any():
-        log.warning("val: no burned pixel to choose a threshold on; a pixel burns from probability 0.5 on")
+        log.warning("val: no burned pixel to choose a threshold on; using probability 0.5")
         return OperatingPoint()
-    return settle(counts, patches)
-
-
-def settle(counts: NDArray[np.int64], patches: Sequence[PatchSummary]) -> OperatingPoint:
-    """The decision that counts of log-odds and patches ask for.
-
-    Args:
-        counts: From `metric.count_odds`, with burned pixels.
-        patches: Those with a labelled pixel.
-    """
     temperature = fit_temperature(counts)
     return OperatingPoint(
         temperature=temperature,
         threshold=select_threshold(counts, temperature=temperature),
-        rule=select_rule([patch.components for patch in patches], [patch.burns for patch in patches]),
+        rule=select_rule([patch.components for patch in patches], [patch.is_burned for patch in patches]),
         is_chosen=True,
     )

@@ -1,4 +1,4 @@
-"""How far a mean over fires can be trusted, and a difference between two runs."""
+"""Bootstrap confidence intervals of means over fires, and paired comparison of two runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 
 class Interval(NamedTuple):
-    """A mean over fires and where it may lie.
+    """A mean over fires with its confidence interval.
 
     Attributes:
-        mean: NaN without a value.
+        mean: Mean of the values; NaN without values.
         low: Lower end of the interval; NaN with fewer than two values.
-        high: Upper end; NaN with fewer than two values.
-        num: Values that went in.
+        high: Upper end of the interval; NaN with fewer than two values.
+        num: Number of values.
     """
 
     mean: float
@@ -27,14 +27,14 @@ class Interval(NamedTuple):
 
 
 class PairedComparison(NamedTuple):
-    """Ours against theirs, fire by fire.
+    """Comparison of our scores with theirs, fire by fire.
 
     Attributes:
-        difference: Ours less theirs, mean over fires.
-        wins: Fires on which ours is higher.
-        losses: Fires on which theirs is higher.
-        ties: Fires on which they are equal.
-        p_value: Two-sided sign test, 0 to 1; NaN without a pair.
+        difference: Mean over fires of ours minus theirs, with its interval.
+        wins: Number of fires with a higher score of ours.
+        losses: Number of fires with a higher score of theirs.
+        ties: Number of fires with equal scores.
+        p_value: Two-sided sign test, 0 to 1; NaN without pairs.
     """
 
     difference: Interval
@@ -45,16 +45,15 @@ class PairedComparison(NamedTuple):
 
 
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> Interval:
-    """Mean over fires with a percentile bootstrap interval; the same seed gives the same interval.
+    """Computes a mean over fires with its percentile bootstrap interval; deterministic for a seed.
 
-    Fires are drawn with replacement, because pixels of one fire resemble one another and the next fire is the one
-    that is asked about.
+    Fires are resampled rather than pixels, because pixels of the same fire are correlated.
 
     Args:
-        values: One a fire; NaN is left out.
-        seed: Of the draws.
-        draws: How many resampled means; memory grows with draws times values.
-        level: Share of the means inside the interval, above 0 and below 1.
+        values: One score per fire; NaN values are left out.
+        seed: Seed of the resampling.
+        draws: Number of resamples; memory grows with draws times values.
+        level: Confidence level, above 0 and below 1.
 
     Raises:
         ValueError: If `draws` or `level` is out of range.
@@ -67,58 +66,55 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, draws: int = 2000,
         Interval(mean=0.8, low=0.8, high=0.8, num=2)
     """
     if draws < 1 or not 0 < level < 1:
-        raise ValueError(f"draws {draws}, level {level}: want draws from 1 and a level between 0 and 1")
-    return _bootstrap(_drop_nan(np.asarray(values, np.float64)), seed, draws, level)
+        raise ValueError(f"draws {draws}, level {level}: expected draws of at least 1 and a level between 0 and 1")
+    return _bootstrap(np.asarray(values, np.float64), seed, draws, level)
 
 
 def compare_paired(
     ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0, draws: int = 2000
 ) -> PairedComparison:
-    """Whether a difference is real, paired over fires.
+    """Compares two runs on the same fires by the mean difference of scores and an exact sign test.
 
-    A bootstrap interval of the mean difference says how large it is; the exact sign test, ties left out, whether
-    wins and losses could be tosses of a coin: it asks nothing of how the differences are spread.
+    The bootstrap interval of the mean difference estimates its size. The sign test, ties left out, assumes nothing
+    about the distribution of the differences.
 
     Args:
-        ours: One score a fire.
-        theirs: Of the same fires in the same order; a pair with NaN on either side is left out.
-        seed: Of the draws.
-        draws: How many resampled means.
+        ours: One score per fire.
+        theirs: Scores of the same fires in the same order; pairs with a NaN are left out.
+        seed: Seed of the resampling.
+        draws: Number of resamples.
 
     Raises:
-        ValueError: If the two are not equally many.
+        ValueError: If the numbers of scores differ.
 
     References:
         Dixon and Mood, The statistical sign test, JASA 41(236), 1946.
 
     Example:
-        >>> compare_pairs([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]).p_value
+        >>> compare_paired([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]).p_value
         0.25
     """
+    from scipy.stats import binomtest
+
     if len(ours) != len(theirs):
-        raise ValueError(f"{len(ours)} scores against {len(theirs)}: want one each of the same fires")
-    difference = _drop_nan(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64))
-    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
-    p_value = _sign_test(wins, losses) if difference.size else math.nan
-    return PairedComparison(
-        _bootstrap(difference, seed, draws, 0.95), wins, losses, difference.size - wins - losses, p_value
-    )
-
-
-def _drop_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values[~np.isnan(values)]
+        raise ValueError(f"{len(ours)} scores against {len(theirs)}: expected one score of each run per fire")
+    differences = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    interval = _bootstrap(differences, seed, draws, 0.95)
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    p_value = float(binomtest(min(wins, losses), wins + losses).pvalue) if wins + losses else 1.0
+    return PairedComparison(interval, wins, losses, interval.num - wins - losses, p_value if interval.num else math.nan)
 
 
 def _bootstrap(values: NDArray[np.float64], seed: int, draws: int, level: float) -> Interval:
+    values = values[~np.isnan(values)]
     mean = float(values.mean()) if values.size else math.nan
     if values.size < 2:
         return Interval(mean, math.nan, math.nan, values.size)
-    chosen = np.random.default_rng(seed).integers(0, values.size, (draws, values.size))
-    low, high = np.quantile(values[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    from scipy.stats import bootstrap
+
+    means = bootstrap(
+        (values,), np.mean, n_resamples=draws, method="percentile", rng=np.random.default_rng(seed)
+    ).bootstrap_distribution
+    # Not scipy's own interval: it rounds the quantiles differently in the last digit from results already on disk.
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), values.size)
-
-
-def _sign_test(wins: int, losses: int) -> float:
-    """Probability that a fair coin falls at least as unevenly; whole numbers, so exact for any many fires."""
-    num = wins + losses
-    return min(2 * sum(math.comb(num, few) for few in range(min(wins, losses) + 1)) / 2**num, 1.0)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fireseg.errors import FiresegError
 from fireseg.task import IGNORE_INDEX
@@ -24,38 +21,13 @@ LOG_ODDS_EDGES = np.linspace(-LOG_ODDS_RANGE, LOG_ODDS_RANGE, NUM_LOG_ODDS_BINS 
 _BINS_PER_UNIT = NUM_LOG_ODDS_BINS / (2 * LOG_ODDS_RANGE)
 
 
-def fire_log_odds(logits: Tensor) -> Tensor:
-    """Log-odds of fire, log(p / (1 - p)) with p the sum of the softmax over the classes above 0.
-
-    d = logsumexp(logits[1:]) - logits[0]. Unlike the probability it never saturates, and dividing it by a
-    temperature T and taking sigmoid(d / T) is, for two classes, temperature scaling of the softmax.
-
-    Args:
-        logits: `(B, K, H, W)`, any floating dtype, K at least 2.
-
-    Returns:
-        `(B, H, W)` float32, above 0 where fire is the likelier; no NaN if the logits are finite.
-
-    References:
-        Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
-
-    Example:
-        >>> fire_odds(torch.tensor([[[[1.0]], [[3.0]]]])).item()
-        2.0
-    """
-    exact = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
-    unburned, *burned = exact.unbind(1)
-    # Pair by pair: for one burned class that costs nothing, and logsumexp a hundred times a subtraction.
-    return (functools.reduce(torch.logaddexp, burned) - unburned).float()
-
-
 def count_log_odds(
     odds: NDArray[np.floating], truth: NDArray[np.uint8], *, ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.int64]:
     """Counts labelled pixels by burned or not and by log-odds; counts of several images add up.
 
     Args:
-        odds: Of any shape, from `fire_log_odds`; whatever it is where nobody labelled.
+        odds: Of any shape, from `fireseg.decision.fire_log_odds`; whatever it is where nobody labelled.
         truth: Class of every pixel, of the same shape; above 0 is burned.
         ignore_index: Truth of unlabelled pixels.
 

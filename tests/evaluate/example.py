@@ -272,4 +272,4 @@ def make_evaluated(content: dict[str, Any] | None = None) -> Evaluation:
         name: Preview(composite_image=look.composite_image[:bands], truth=look.truth, predicted=look.predicted)
         for name, look in looks.items()
     }
-    return Evaluation(content=content, looks=cut)
+    return Evaluation(content=content, previews=cut)

@@ -33,7 +33,7 @@ def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 @pytest.fixture(autouse=True)
 def quick_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that nobody draws: its own tests do."""
-    monkeypatch.setattr(page, "write_page", lambda evaluated, path: path.write_text(sorted(evaluated.looks)[0]))
+    monkeypatch.setattr(page, "write_page", lambda evaluated, path: path.write_text(sorted(evaluated.previews)[0]))
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +283,7 @@ def test_others_patches_without_a_table_are_judged_by_their_names(make_patches: 
     assert [row["name"] for row in content["fires"]] == ["EMSR100_AOI01_01", "EMSR101_AOI01_01", "EMSR102_AOI01_01"]
     assert not content["data"]["hectares_known"]
     assert all(row["true_ha"] is None for row in content["fires"])
-    assert set(evaluated.looks) <= {row["name"] for row in content["fires"]}
+    assert set(evaluated.previews) <= {row["name"] for row in content["fires"]}
     assert content["methods"][0]["area"]["true_ha"] is None
 
 

@@ -17,14 +17,14 @@ def test_the_best_and_the_worst_stay():
     for number in np.random.default_rng(0).permutation(9):
         gallery.add(draw_fire([[1]], [[1.0]], name=f"fire{number}"), np.ones((1, 1), np.uint8), number / 10)
 
-    assert list(gallery.looks) == ["fire8", "fire7", "fire1", "fire0"]
+    assert list(gallery.previews) == ["fire8", "fire7", "fire1", "fire0"]
 
 
 def test_where_nothing_burned_and_nothing_was_found_there_is_nothing_to_see():
     gallery = PreviewSelection()
     gallery.add(draw_fire([[0]], [[-1.0]]), np.zeros((1, 1), np.uint8), math.nan)
 
-    assert gallery.looks == {}
+    assert gallery.previews == {}
 
 
 def test_a_look_is_small_and_shows_where_there_is_no_patch():

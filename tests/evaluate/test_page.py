@@ -94,7 +94,7 @@ def test_calibration_before_and_after(full: Page) -> None:
 def test_a_temperature_that_makes_it_worse_is_called_so(full: Page, tmp_path: Path) -> None:
     content = make_content()
     content["calibration"]["after"]["ece"] = 0.04
-    write_report(Evaluation(content=content, looks={}), tmp_path / "page.html")
+    write_report(Evaluation(content=content, previews={}), tmp_path / "page.html")
     said = "the ECE here is worse with it"
     assert said in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert said not in full.text
@@ -141,7 +141,7 @@ def test_the_other_run_is_compared_fire_by_fire_and_by_kind(full: Page, tmp_path
     ]
     won = full.tables["Who wins where, by climate"]
     assert won[1] == ["Mediterranean", "6", "0", "1", "+0.034"]
-    write_report(Evaluation(content=make_content(), looks={}), tmp_path / "page.html")
+    write_report(Evaluation(content=make_content(), previews={}), tmp_path / "page.html")
     assert "Against another run" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
+from fireseg.decision import argmax_classes
 from fireseg.errors import FiresegError
 from fireseg.metric import confusion as counts
-from fireseg.metric import confusion_counts, decide, detection_counts, image_counts
+from fireseg.metric import confusion_counts, detection_counts, image_counts
 
 INTEGER_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
@@ -31,7 +32,7 @@ def test_the_decision_is_that_of_argmax_ties_included(seed: int, num_classes: in
     logits, _ = draw(seed, num_classes)
     logits = logits.round() if is_rounded else logits
     for given_logits in (logits, logits.contiguous(memory_format=torch.channels_last), logits.bfloat16()):
-        assert torch.equal(decide(given_logits).long(), given_logits.argmax(1))
+        assert torch.equal(argmax_classes(given_logits).long(), given_logits.argmax(1))
 
 
 def test_rows_are_the_truth_and_columns_the_output() -> None:

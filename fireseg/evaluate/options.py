@@ -1,0 +1,38 @@
+"""Options of `python -m fireseg.evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from fireseg.console import metavar
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of an evaluation.
+
+    Attributes:
+        run: Run folder, or a checkpoint in one.
+        split: Split to evaluate on.
+        data: Folder of the patches, if they have moved since training or others are to be used.
+        against: Other run to compare with; evaluated first if it has no evaluation on the same patches.
+        device: Device of the model.
+        batch_size: Patches per batch; as in training if not given.
+        workers: Processes that read patches; as in training if not given.
+        no_track: Do not log the scores to the run's tracker.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    split: Literal["test", "val", "train"] = "test"
+    data: Annotated[Path | None, metavar("PATCHES")] = None
+    against: Annotated[Path | None, metavar("RUN")] = None
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    batch_size: Annotated[int | None, metavar("INT")] = None
+    workers: Annotated[int | None, metavar("INT")] = None
+    no_track: bool = False
