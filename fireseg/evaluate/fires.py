@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError
-
-Transform = tuple[float, float, float, float, float, float]
-"""x = a col + b row + c, y = d col + e row + f."""
+from fireseg.geo.grid import Grid, PixelAreas, Transform
 
 _SAME = 0.01
 """Pixels by which boxes may miss what a grid without rotation says."""
@@ -50,19 +48,7 @@ class PatchBox(NamedTuple):
         return cls(row, col, x_min, y_min, x_max, y_max) if is_one else None
 
 
-class Ground(NamedTuple):
-    """A grid on the map.
-
-    Attributes:
-        crs: Its reference system, as metadata.csv has it.
-        transform: From pixels to the reference system.
-    """
-
-    crs: str
-    transform: Transform
-
-
-def infer_grid(crs: str, boxes: Sequence[PatchBox], *, size: int) -> Ground | None:
+def infer_grid(crs: str, boxes: Sequence[PatchBox], *, size: int, height: int, width: int) -> Grid | None:
     """The grid that the boxes of some patches lie on.
 
     A grid that is not rotated follows from one box. Of a rotated one the boxes are wider than the patches, but
@@ -72,6 +58,8 @@ def infer_grid(crs: str, boxes: Sequence[PatchBox], *, size: int) -> Ground | No
         crs: The reference system; nothing is known without.
         boxes: Of the patches of one tile, rows and columns counted from where the grid begins.
         size: Side of a patch in pixels.
+        height: Rows of the grid.
+        width: Columns of the grid.
 
     Returns:
         None where the reference system or the boxes are unknown, or boxes contradict each other.
@@ -85,9 +73,11 @@ def infer_grid(crs: str, boxes: Sequence[PatchBox], *, size: int) -> Ground | No
         *(0.0, -step_y, first.y_max + first.row * step_y),
     )
     if _fits(upright, boxes, size):
-        return Ground(crs, upright)
+        return Grid(height=height, width=width, crs=crs, transform=upright)
     rotated = _solve(boxes, size)
-    return Ground(crs, rotated) if rotated is not None and _fits(rotated, boxes, size) else None
+    if rotated is None or not _fits(rotated, boxes, size):
+        return None
+    return Grid(height=height, width=width, crs=crs, transform=rotated)
 
 
 def _solve(boxes: Sequence[PatchBox], size: int) -> Transform | None:
@@ -156,7 +146,7 @@ class Fire:
     places: tuple[PatchPosition, ...]
     height: int
     width: int
-    ground: Ground | None = None
+    ground: Grid | None = None
     activation: str | None = None
     country: str | None = None
     climate: str | None = None
@@ -259,7 +249,13 @@ def _make_fire(tile: str, windows: Sequence[_Window], size: int) -> Fire:
         places=tuple(PatchPosition(window.number, window.row - top, window.col - left) for window in windows),
         height=bottom - top,
         width=right - left,
-        ground=infer_grid(about.get("crs") or "", [box for box in boxes if box is not None], size=size),
+        ground=infer_grid(
+            about.get("crs") or "",
+            [box for box in boxes if box is not None],
+            size=size,
+            height=bottom - top,
+            width=right - left,
+        ),
         activation=about.get("activation") or (found[0] if found else None),
         country=about.get("country") or None,
         climate=about.get("climate") or None,
@@ -293,10 +289,8 @@ def measure_areas(fire: Fire, maps: Mapping[str, NDArray[np.bool_]]) -> dict[str
     """
     if fire.ground is None:
         return None
-    from fireseg.geo.components import PixelAreas
-
     try:
-        areas = PixelAreas(fire.ground.crs, fire.ground.transform, fire.height, fire.width)
+        areas = PixelAreas(fire.ground)
     except FiresegError as error:
         log.warning("%s: its hectares are unknown (%s)", fire.name, error)
         return None

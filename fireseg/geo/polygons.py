@@ -17,10 +17,9 @@ from rasterio.io import DatasetReader
 
 from fireseg.errors import FiresegError
 from fireseg.files import atomic_write, disk_error
-from fireseg.geo.components import Components, PixelAreas, find_components, label_strips, rows_of
-from fireseg.geo.raster import CACHE_BYTES, GDAL_ERRORS
-
-_EARTH_M = 6_371_008.8
+from fireseg.geo.components import Components, find_components, label_strips, rows_of
+from fireseg.geo.grid import GDAL_ERRORS, Grid, PixelAreas
+from fireseg.geo.raster import CACHE_BYTES
 
 
 def polygonize_components(
@@ -118,15 +117,20 @@ def _write_ids(
 
 
 def _metres_per_unit(outlines: NDArray[np.object_], crs: CRS) -> NDArray[np.float64]:
-    """Metres that a unit of x and of y are worth at each outline, `(N, 2)`."""
+    """Measures how many metres one unit of x and of y is at the middle latitude of each outline, `(N, 2)`."""
     import shapely
+    from pyproj import Geod
 
-    factor = crs.units_factor[1]
+    factor = crs.units_factor[1]  # metres, or radians if the CRS is geographic
     if not crs.is_geographic:
         return np.full((len(outlines), 2), factor)
+    unit_deg, step_deg = np.degrees(factor), 0.01
     bounds = shapely.bounds(outlines)
-    latitude = (bounds[:, 1] + bounds[:, 3]) / 2 * factor
-    return factor * _EARTH_M * np.column_stack([np.maximum(np.cos(latitude), 1e-6), np.ones(len(outlines))])
+    latitude = np.clip((bounds[:, 1] + bounds[:, 3]) / 2 * unit_deg, -89.9, 89.9)  # a degree of a pole has no length
+    zero, geod = np.zeros(len(outlines)), Geod(ellps="WGS84")
+    east_m = geod.inv(zero, latitude, zero + step_deg, latitude)[2]
+    north_m = geod.inv(zero, latitude - step_deg / 2, zero, latitude + step_deg / 2)[2]
+    return np.column_stack([east_m, north_m]) / step_deg * unit_deg
 
 
 def _scale(outlines: NDArray[np.object_], factors: NDArray[np.float64]) -> NDArray[np.object_]:
@@ -189,7 +193,7 @@ def polygonize(
             rasterio.open(fire_path) as fire,
         ):
             _check_grids(classes, fire)
-            areas = PixelAreas(classes.crs, classes.transform, classes.height, classes.width)
+            areas = PixelAreas(Grid.of_raster(classes))
             found = find_components(classes, fire, areas, num_classes=len(class_names))
             order = np.argsort(-found.areas_m2, kind="stable")
             kept = order[found.areas_m2[order] >= min_area_ha * M2_PER_HA]

@@ -15,23 +15,17 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio import Affine
-from rasterio._err import CPLE_BaseError  # pyright: ignore[reportMissingImports]  # what GDAL says has no public name
-from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.shutil import copy
 from rasterio.windows import Window
 
 from fireseg.errors import FiresegError
 from fireseg.files import disk_error
+from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.task import IGNORE_INDEX
 
 GDAL_VERSION: str = rasterio.__gdal_version__
 
 BLOCK_PX = 512
-
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, SystemError)
-"""The last is what rasterio gives where GDAL fails twice."""
 
 CACHE_BYTES = 48 * 2**20
 """What GDAL may keep of what it read: a twentieth of the machine's memory otherwise."""
@@ -120,9 +114,7 @@ class BandDescription:
     colours: Sequence[str] = field(default=())
 
 
-def write_vrt(
-    raw: Path, band: BandDescription, *, height: int, width: int, crs: CRS, transform: Affine, tags: Mapping[str, str]
-) -> Path:
+def write_vrt(raw: Path, band: BandDescription, *, grid: Grid, tags: Mapping[str, str]) -> Path:
     """Writes a virtual raster (VRT) beside a file of bare values.
 
     Bare values go to disk without GDAL's cache, and a full disk is known at once.
@@ -130,10 +122,7 @@ def write_vrt(
     Args:
         raw: The values, row after row.
         band: What they are.
-        height: Rows of the raster.
-        width: Columns of the raster.
-        crs: CRS of the raster.
-        transform: From (column, row) to coordinates in that CRS.
+        grid: The grid of the raster.
         tags: Metadata of the raster.
 
     Returns:
@@ -143,9 +132,9 @@ def write_vrt(
         https://gdal.org/drivers/raster/vrt.html
     """
     gdal_type, pixel_bytes = _GDAL_TYPES[band.dtype]
-    root = ElementTree.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
-    _add(root, "SRS", crs.to_wkt())
-    _add(root, "GeoTransform", ", ".join(repr(float(number)) for number in transform.to_gdal()))
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+    _add(root, "SRS", grid.rasterio_crs.to_wkt())
+    _add(root, "GeoTransform", ", ".join(repr(float(number)) for number in grid.affine.to_gdal()))
     metadata = _add(root, "Metadata")
     for key, value in tags.items():
         _add(metadata, "MDI", value, key=key)
@@ -158,7 +147,7 @@ def write_vrt(
     _add_categories(values, band)
     _add(values, "SourceFilename", raw.name, relativeToVRT="1")
     _add(values, "PixelOffset", str(pixel_bytes))
-    _add(values, "LineOffset", str(pixel_bytes * width))
+    _add(values, "LineOffset", str(pixel_bytes * grid.width))
     path = raw.with_suffix(".vrt")
     path.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
     return path
@@ -199,10 +188,7 @@ class MapWriter:
 
     Args:
         folder: A scratch folder of the caller's own; the files are written there, under fixed names.
-        height: Rows of the raster.
-        width: Columns of the raster.
-        crs: CRS of the raster, or its text.
-        transform: From (column, row) to coordinates in that CRS, rotated or not; or its six numbers.
+        grid: The grid of the raster, rotated or not.
         class_names: One name a class, the first for unburned.
         colours: One `#rrggbb` a class.
         fire_dtype: `uint8` for steps of 0.004 (0 to 250, 255 unknown), `float32` for the values themselves (NaN
@@ -210,7 +196,7 @@ class MapWriter:
         tags: What else the files are to say about themselves.
 
     Example:
-        >>> with MapWriter(scratch, height=..., ...) as writer:  # doctest: +SKIP
+        >>> with MapWriter(scratch, grid, ...) as writer:  # doctest: +SKIP
         ...     for top, classes, fire in rows:
         ...         writer.write(top, classes, fire)
         ...     paths = writer.close()
@@ -219,11 +205,8 @@ class MapWriter:
     def __init__(
         self,
         folder: Path,
+        grid: Grid,
         *,
-        height: int,
-        width: int,
-        crs: CRS | str,
-        transform: Affine | Sequence[float],
         class_names: Sequence[str],
         colours: Sequence[str],
         fire_dtype: Literal["uint8", "float32"] = "uint8",
@@ -231,9 +214,7 @@ class MapWriter:
     ) -> None:
         assert len(class_names) == len(colours) >= 2, (class_names, colours)
         self._folder = folder
-        self._height, self._width = height, width
-        place = {"crs": CRS.from_user_input(crs), "transform": Affine(*transform[:6])}
-        self._grid = {"height": height, "width": width, **place}
+        self._grid = grid
         self._class_tags = {f"CLASS_{value}": name for value, name in enumerate(class_names)}
         self._tags = dict(tags or {})
         self._classes = BandDescription(
@@ -271,7 +252,7 @@ class MapWriter:
             FiresegError: If the disk is full or the folder cannot be written.
         """
         assert top == self._num_rows, f"row {top} is to be written, but row {self._num_rows} is next"
-        assert classes.shape == fire.shape == (len(classes), self._width), (classes.shape, fire.shape)
+        assert classes.shape == fire.shape == (len(classes), self._grid.width), (classes.shape, fire.shape)
         assert classes.dtype == np.uint8, classes.dtype
         for file, values in zip(self._files, (classes, self._encode(fire)), strict=True):
             try:
@@ -286,7 +267,7 @@ class MapWriter:
         Raises:
             FiresegError: If the disk is full or the folder cannot be written.
         """
-        assert self._num_rows == self._height, f"{self._num_rows} rows were written of {self._height}"
+        assert self._num_rows == self._grid.height, f"{self._num_rows} rows were written of {self._grid.height}"
         try:
             for file in self._files:
                 file.close()
@@ -312,7 +293,7 @@ class MapWriter:
         self, name: str, band: BandDescription, tags: Mapping[str, str], overviews: Literal["nearest", "average"]
     ) -> None:
         raw = self._work / f"{name}.raw"
-        virtual = write_vrt(raw, band, tags={**self._tags, **tags}, **self._grid)
+        virtual = write_vrt(raw, band, tags={**self._tags, **tags}, grid=self._grid)
         convert_to_cog(virtual, self._work / f"{name}.tif", overviews=overviews)
         raw.unlink()
 

@@ -365,11 +365,11 @@ def describe_map(
         `burned_ha`, `hectares` by class, `unknown_share`, `pixels` by class, `threshold`, `temperature`,
         `polygons`, then what was mapped and with what.
     """
-    place = reader.place
+    grid = reader.grid
     return {
         SOFTWARE_TAG[0]: SOFTWARE_TAG[1],
         "scene": str(reader.path),
-        "date": place.date,
+        "date": reader.date,
         **tally.as_dict(trained.task.class_names),
         "threshold": decision.threshold,
         "temperature": decision.temperature,
@@ -381,11 +381,11 @@ def describe_map(
         },
         "flags": list(reader.look()),
         "grid": {
-            "height": place.height,
-            "width": place.width,
-            "crs": place.crs,
-            "transform": list(place.transform),
-            "bounds_lonlat": list(place.bounds_lonlat),
+            "height": grid.height,
+            "width": grid.width,
+            "crs": grid.crs,
+            "transform": list(grid.transform),
+            "bounds_lonlat": list(grid.bounds_lonlat),
         },
         "model": _describe_model(trained),
         "options": asdict(options),

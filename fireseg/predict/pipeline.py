@@ -21,7 +21,6 @@ from fireseg.console import format_seconds
 from fireseg.engine.device import DeviceName
 from fireseg.errors import FiresegError, SettingError
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
-from fireseg.geo.grid import Grid, measure_pixel_spacing
 from fireseg.plots.maps import format_hectares, render_map
 from fireseg.plots.scores import format_share
 from fireseg.plots.style import choose_composite
@@ -118,10 +117,15 @@ def _draw_rasters(
     thumb: Thumbnail,
 ) -> None:
     """Classes and probabilities, row by row: threads read ahead, and another one writes behind."""
-    grid = _to_grid(reader.place)
-    areas = PixelAreas(**grid)
-    look = {"class_names": trained.task.class_names, "colours": trained.task.colours}
-    with MapWriter(drafts.summary.parent, fire_dtype=options.fire_dtype, **look, **grid) as writer:
+    areas = PixelAreas(reader.grid)
+    task = trained.task
+    with MapWriter(
+        drafts.summary.parent,
+        reader.grid,
+        class_names=task.class_names,
+        colours=task.colours,
+        fire_dtype=options.fire_dtype,
+    ) as writer:
 
         def write(top: int, probabilities: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
             numbers = {"threshold": decision.threshold, "temperature": decision.temperature}
@@ -194,9 +198,9 @@ def _draw_picture(
     thumb: Thumbnail,
     path: Path,
 ) -> None:
-    ground = measure_pixel_spacing(reader.place)
+    ground = reader.grid.pixel_spacing()
     recipe = choose_composite(trained.bands)
-    days = "/".join(moment[:10] for moment in (reader.place.date or "").split("/"))
+    days = "/".join(moment[:10] for moment in (reader.date or "").split("/"))
     burned = f"{format_hectares(tally.burned_ha)} burned, {format_share(tally.fraction)} of the ground that is known"
     rule = f"threshold {decision.threshold:.3g}, temperature {decision.temperature:.3g}"
     thinned = f" Of {thumb.step} x {thumb.step} pixels one is shown." if thumb.step > 1 else ""
@@ -217,11 +221,6 @@ def _draw_picture(
 
 def _choose_shown(bands: Sequence[str]) -> list[int]:
     return [list(bands).index(band) for band in choose_composite(bands).bands]
-
-
-def _to_grid(place: Grid) -> dict[str, Any]:
-    """The place as those who write rasters want it."""
-    return {"height": place.height, "width": place.width, "crs": place.crs, "transform": place.transform}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -279,26 +279,29 @@ def _agree(facts: list[TileMetadata]) -> TileMetadata:
     return TileMetadata(*(values[0] if len(set(values)) == 1 else "" for values in zip(*facts, strict=True)))
 
 
-def make_footprint(files: TileFiles, place: Grid, known: Mapping[str, TileMetadata] | None = None) -> Footprint:
+def make_footprint(
+    files: TileFiles, grid: Grid, date: str | None, known: Mapping[str, TileMetadata] | None = None
+) -> Footprint:
     """The footprint of a tile.
 
     Args:
         files: Its files, which know its split.
-        place: Where it lies.
+        grid: Its pixel grid.
+        date: Its acquisition date, None if unknown.
         known: What the data set's own table says of tiles, by name: its dates count first.
     """
-    west, south, east, north = place.bounds_lonlat
-    is_box = all(x in (west, east) and y in (south, north) for x, y in place.outline_lonlat)
+    west, south, east, north = grid.bounds_lonlat
+    is_box = all(x in (west, east) and y in (south, north) for x, y in grid.outline_lonlat)
     facts = known.get(files.name, TileMetadata()) if known else TileMetadata()
     return Footprint(
         name=files.name,
-        bounds=place.bounds_lonlat,
+        bounds=grid.bounds_lonlat,
         split=files.split,
         activation=files.activation,
-        date=facts.date or place.date,
-        height=place.height,
-        width=place.width,
-        outline=None if is_box else place.outline_lonlat,
+        date=facts.date or date,
+        height=grid.height,
+        width=grid.width,
+        outline=None if is_box else grid.outline_lonlat,
     )
 
 

@@ -18,7 +18,7 @@ from fireseg.prepare.journal import (
 )
 from fireseg.prepare.workers import run_in_order, track_tiles
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_tile, read_tile_grid, search_tiles
+from fireseg.tiles.reader import read_grid_and_date, read_tile, search_tiles
 
 log = logging.getLogger("fireseg")
 
@@ -45,7 +45,7 @@ class FingerprintTask:
             return _locate(files), error.faults
         look = fingerprint_image(tile.image, tile.unknown, tile.delineation)
         burned = int((tile.delineation == 1).sum())
-        return replace(make_footprint(files, tile.place), look=look, burned=burned), ()
+        return replace(make_footprint(files, tile.grid, tile.date), look=look, burned=burned), ()
 
     def write(self, number: int, first: int) -> None:
         """Nothing: what was seen is small."""
@@ -53,7 +53,7 @@ class FingerprintTask:
 
 def _locate(files: TileFiles) -> Footprint | None:
     try:
-        return make_footprint(files, read_tile_grid(files))
+        return make_footprint(files, *read_grid_and_date(files))
     except FiresegError:
         return None
 

@@ -16,7 +16,7 @@ from fireseg.prepare.leakage import Leak
 from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.split import assign_split
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_tile_grid, search_tiles
+from fireseg.tiles.reader import read_grid_and_date, search_tiles
 
 SplitBy = Literal["folder", "activation"]
 
@@ -116,7 +116,7 @@ def assign_splits(plan: Plan, wish: PrepareOptions) -> tuple[Plan, Audit]:
 def read_footprint(files: TileFiles, known: Mapping[str, TileMetadata] | None = None) -> Footprint | None:
     """The footprint of a tile, None where it cannot be read."""
     try:
-        return make_footprint(files, read_tile_grid(files), known)
+        return make_footprint(files, *read_grid_and_date(files), known)
     except FiresegError:
         return None
 

@@ -145,7 +145,7 @@ class TileTask:
         facts["sources"] = take_fingerprints(stamps, self.root, look.digest)
         facts["flags"] = [_below(flag, self.root) for flag in tile.flags]
         burned = int((tile.delineation == 1).sum())
-        footprint = replace(make_footprint(files, tile.place, self.known), burned=burned, look=look)
+        footprint = replace(make_footprint(files, tile.grid, tile.date, self.known), burned=burned, look=look)
         return self._cut(number, tile, {**facts, "footprint": to_dict(footprint)})
 
     def write(self, number: int, first: int) -> None:
@@ -205,7 +205,7 @@ class TileTask:
     def _describe(self, patch: Patch, files: TileFiles, tile: Tile) -> dict[str, Any]:
         """The row of the patch in metadata.csv."""
         window, facts = patch.window, patch.facts
-        x_min, y_min, x_max, y_max = get_bounds(tile.transform, window, self.recipe.size)
+        x_min, y_min, x_max, y_max = get_bounds(tile.grid.transform, window, self.recipe.size)
         known = TileMetadata() if self.known is None else self.known.get(files.name, TileMetadata())
         more = {} if self.known is None else {"country": known.country, "climate": known.climate}
         return {
@@ -221,7 +221,7 @@ class TileTask:
             "burn_fraction": round(facts.burn_fraction, 6),
             "tile_height": tile.image.shape[0],
             "tile_width": tile.image.shape[1],
-            "crs": tile.crs,
+            "crs": tile.grid.crs,
             "date": known.date or tile.date or "",
             "activation": files.activation,
             "unknown_fraction": round(facts.unknown_fraction, 6),

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import rasterio
-from rasterio._err import CPLE_BaseError  # pyright: ignore[reportMissingImports]  # the errors of GDAL have no public name
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError
+from fireseg.geo.grid import GDAL_ERRORS
 
 _FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM)\.(?P<form>tiff?|json)", re.IGNORECASE)
 
@@ -189,7 +189,7 @@ def naming(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (RasterioError, CPLE_BaseError, OSError) as error:
+    except (*GDAL_ERRORS, OSError) as error:
         if not path.exists():
             raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?") from error
         what = "empty" if path.stat().st_size == 0 else f"truncated or no raster ({error.__cause__ or error})"

@@ -13,14 +13,10 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
-from rasterio._err import CPLE_BaseError  # pyright: ignore[reportMissingImports]  # the errors of GDAL have no public name
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
-from rasterio.warp import transform as transform_points
-from rasterio.warp import transform_bounds
 
 from fireseg.errors import FiresegError, did_you_mean
-from fireseg.geo.grid import Grid, Transform
+from fireseg.geo.grid import Grid
 from fireseg.geo.windows import BlockShape, select_sample_blocks
 from fireseg.task import IGNORE_INDEX
 from fireseg.tiles.folder import (
@@ -48,7 +44,8 @@ class Tile:
         delineation: `(H, W)` uint8, 0, 1, 255; all 255 without one.
         grading: `(H, W)` uint8, 0 to 4, 255; None without one.
         cloud: `(H, W)` uint8, 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 not known; None without one.
-        place: Where and when.
+        grid: Pixel grid of the image.
+        date: Acquisition date, see `find_date`; None if unknown.
         flags: What looks strange about it, each with its file in front.
     """
 
@@ -57,74 +54,32 @@ class Tile:
     delineation: NDArray[np.uint8]
     grading: NDArray[np.uint8] | None
     cloud: NDArray[np.uint8] | None
-    place: Grid
+    grid: Grid
+    date: str | None
     flags: tuple[str, ...]
 
-    @property
-    def crs(self) -> str:
-        """See `Grid`."""
-        return self.place.crs
-
-    @property
-    def transform(self) -> Transform:
-        """See `Grid`."""
-        return self.place.transform
-
-    @property
-    def bounds_lonlat(self) -> tuple[float, float, float, float]:
-        """See `Grid`."""
-        return self.place.bounds_lonlat
-
-    @property
-    def date(self) -> str | None:
-        """See `Grid`."""
-        return self.place.date
-
-
-_LONLAT = "EPSG:4326"
 
 _MAX_SHIFT_PX = 0.1
 """How far a mask may lie beside its image: less than labels are exact to, more than rounding moves a corner."""
 
 
-def read_grid(raster: DatasetReader, metadata: dict[str, Any]) -> Grid:
-    """Where and when a raster was taken.
-
-    Args:
-        raster: An open raster.
-        metadata: What the json beside it says; may be nothing.
+def read_grid(raster: DatasetReader) -> Grid:
+    """Reads the grid of a raster and checks that it can be located on earth.
 
     Raises:
-        FiresegError: If it has no georeference, or one that is nowhere on earth.
+        FiresegError: If it has no georeference, or none that leads to longitude and latitude.
     """
-    path, crs, transform = raster.name, raster.crs, raster.transform
-    if crs is None or transform.is_identity:
+    if raster.crs is None or raster.transform.is_identity:
         raise FiresegError(
-            f"{path}: no georeference, so that nobody can tell what it overlaps; "
+            f"{raster.name}: no georeference, so overlaps with other tiles cannot be found; "
             "set it with gdal_edit.py -a_srs EPSG:… -a_ullr west north east south"
         )
-    height, width = raster.height, raster.width
-    ring = [_apply(transform, corner) for corner in ((0, 0), (width, 0), (width, height), (0, height))]
-    xs, ys = zip(*ring, strict=True)
-    box = min(xs), min(ys), max(xs), max(ys)
-    if crs.to_epsg() != 4326:  # through itself the box would lose its last digits
-        try:
-            box = transform_bounds(crs, _LONLAT, *box)
-            ring = list(zip(*transform_points(crs, _LONLAT, xs, ys)[:2], strict=True))
-        except (RasterioError, CPLE_BaseError) as error:
-            raise FiresegError(
-                f"{path}: nothing leads from its reference system to longitude and latitude ({error}); "
-                "set the one that it is in with gdal_edit.py -a_srs EPSG:…"
-            ) from error
-    return Grid(
-        height=height,
-        width=width,
-        crs=crs.to_string(),
-        transform=tuple(transform)[:6],
-        bounds_lonlat=box,
-        outline_lonlat=tuple(ring),
-        date=find_date(list_pairs(raster.tags(), metadata)),
-    )
+    grid = Grid.of_raster(raster)
+    try:
+        _ = grid.bounds_lonlat, grid.outline_lonlat
+    except FiresegError as error:
+        raise FiresegError(f"{raster.name}: {error}") from error
+    return grid
 
 
 def compare_grids(mask: DatasetReader, image: DatasetReader) -> str:
@@ -183,18 +138,18 @@ def search_tiles(root: Path) -> TileSearch:
     return TileSearch(tuple(tiles), tuple(faults))
 
 
-def read_tile_grid(files: TileFiles) -> Grid:
-    """Where and when a tile was taken, without reading a pixel.
+def read_grid_and_date(files: TileFiles) -> tuple[Grid, str | None]:
+    """Reads the grid and the acquisition date of a tile, but no pixels.
 
     Args:
-        files: Its files.
+        files: Files of the tile.
 
     Raises:
-        FiresegError: If the image or the json cannot be read, or the image lies nowhere.
+        FiresegError: If the image or the json cannot be read, or the image has no valid georeference.
     """
     metadata = read_metadata(files.metadata) if files.metadata else {}
     with opened(files.image) as raster:
-        return read_grid(raster, metadata)
+        return read_grid(raster), find_date(list_pairs(raster.tags(), metadata))
 
 
 def read_tile(files: TileFiles, bands: Sequence[str], *, offset: float | None = None) -> Tile:
@@ -221,7 +176,8 @@ def read_tile(files: TileFiles, bands: Sequence[str], *, offset: float | None = 
     parts: dict[str, Any] = {"delineation": None, "grading": None, "cloud": None}
     with gathering(faults), opened(files.image) as raster:
         with gathering(faults):
-            parts["place"] = read_grid(raster, metadata)
+            parts["grid"] = read_grid(raster)
+        parts["date"] = find_date(list_pairs(raster.tags(), metadata))
         kinds: list[tuple[str, MaskKind]] = [("delineation", "DEL"), ("grading", "GRA"), ("cloud", "CM")]
         for name, kind in kinds:
             if path := getattr(files, name):
@@ -282,7 +238,8 @@ class BandReader:
     Attributes:
         path: The raster.
         bands: The band of each channel, as asked for.
-        place: Where and when: reference system, transform, bounds, date.
+        grid: Pixel grid of the raster.
+        date: Acquisition date, see `find_date`; None if unknown.
         height: Rows.
         width: Columns.
         block_rows: Rows that are stored together: windows whose edges are multiples of it are read fastest.
@@ -293,10 +250,10 @@ class BandReader:
     """
 
     def __init__(
-        self, path: Path, bands: tuple[str, ...], *, place: Grid, channels: Channels, block: BlockShape
+        self, path: Path, bands: tuple[str, ...], *, grid: Grid, date: str | None, channels: Channels, block: BlockShape
     ) -> None:
-        self.path, self.bands, self.place = path, bands, place
-        self.height, self.width = place.height, place.width
+        self.path, self.bands, self.grid, self.date = path, bands, grid, date
+        self.height, self.width = grid.height, grid.width
         self.block_rows, self._block, self._channels = block[0], block, channels
         self._own = threading.local()
         self._opened, self._opening = ExitStack(), threading.Lock()
@@ -386,16 +343,18 @@ def open_bands(path: Path, bands: Sequence[str], *, offset: float | None = None)
         metadata = _read_metadata_beside(path)
     reader = None
     with gathering(faults), opened(path) as raster:
-        place, channels = None, None
+        grid, channels = None, None
         with gathering(faults):
-            place = read_grid(raster, metadata)
+            grid = read_grid(raster)
         with gathering(faults):
             _refuse_quick_look(raster)
             channels = choose_channels(
                 raster, bands, metadata, offset=offset, cure="take a raster that has what the model needs"
             )
-        if place and channels:
-            reader = BandReader(path, tuple(bands), place=place, channels=channels, block=raster.block_shapes[0])
+        if grid and channels:
+            date = find_date(list_pairs(raster.tags(), metadata))
+            block = raster.block_shapes[0]
+            reader = BandReader(path, tuple(bands), grid=grid, date=date, channels=channels, block=block)
     if faults or reader is None:
         raise FiresegError(*faults)
     return reader

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fireseg.evaluate.fires import Ground
 from fireseg.evaluate.scores import METHODS, decide_fire, measure_fire
 from fireseg.evaluate.thresholds import OperatingPoint
+from fireseg.geo.grid import Grid, Transform
 from tests.evaluate.drawn_fires import draw_fire
 
 TRUTH = [[0, 0, 1, 1, 1, 255]]
@@ -15,6 +15,10 @@ ODDS = [[-1.0, 1.0, -1.0, 0.5, 2.0, 2.0]]
 RATIO = [[0.5, 0.5, -0.5, -0.5, 0.5, -0.5]]
 FIXED = [[1, 0, 0, 0, 1, 1]]
 LEAST_ODDS_1 = OperatingPoint(threshold=1 / (1 + np.exp(-1)))
+
+
+def make_grid(crs: str, transform: Transform) -> Grid:
+    return Grid(height=1, width=6, crs=crs, transform=transform)
 
 
 def test_each_method_draws_its_own_map():
@@ -77,7 +81,7 @@ def test_an_index_is_held_against_burned_or_not_whatever_the_grade():
 
 
 def test_hectares_are_those_of_the_ground():
-    fire = draw_fire(TRUTH, ODDS, ground=Ground("EPSG:32633", (100.0, 0.0, 500_000.0, 0.0, -100.0, 4_649_776.0)))
+    fire = draw_fire(TRUTH, ODDS, ground=make_grid("EPSG:32633", (100.0, 0.0, 500_000.0, 0.0, -100.0, 4_649_776.0)))
 
     scores = measure_fire(fire, decide_fire(fire, LEAST_ODDS_1, None), num_classes=2)
 
@@ -86,8 +90,8 @@ def test_hectares_are_those_of_the_ground():
     assert scores.methods["model"].predicted_ha == pytest.approx(2 / 0.9996**2, rel=1e-4)
 
 
-@pytest.mark.parametrize("ground", [None, Ground("EPSG:0", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))])
-def test_hectares_are_unknown_where_nobody_knows_the_ground(ground: Ground | None):
+@pytest.mark.parametrize("ground", [None, make_grid("EPSG:0", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))])
+def test_hectares_are_unknown_where_nobody_knows_the_ground(ground: Grid | None):
     fire = draw_fire(TRUTH, ODDS, ground=ground)
 
     scores = measure_fire(fire, decide_fire(fire, OperatingPoint(), None), num_classes=2)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fireseg.evaluate.fires import Ground
 from fireseg.evaluate.scores import (
     FireScores,
     compare_to_index,
@@ -21,10 +20,11 @@ from fireseg.evaluate.scores import (
     sum_area,
 )
 from fireseg.evaluate.thresholds import OperatingPoint
+from fireseg.geo.grid import Grid
 from tests.evaluate.drawn_fires import draw_fire
 
 NAMES = ("background", "fire")
-GROUND = Ground("EPSG:32633", (100.0, 0.0, 500_000.0, 0.0, -100.0, 4_649_776.0))
+GROUND = Grid(height=1, width=4, crs="EPSG:32633", transform=(100.0, 0.0, 500_000.0, 0.0, -100.0, 4_649_776.0))
 
 
 def measure(truth: str, burned: str, index: str | None = None, **about: Any) -> FireScores:

@@ -12,7 +12,7 @@ from rasterio.shutil import copy
 from fireseg.errors import FiresegError
 from fireseg.geo import raster as cog
 from fireseg.geo.raster import convert_to_cog
-from tests.geo.maps import NORTH_UP, UTM
+from tests.geo.builders import NORTH_UP, UTM
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rasterio import Affine
 from rasterio.crs import CRS
 
-from tests.geo.maps import HIGH_UTM, LONLAT, UTM, draw_blobs, draw_map
+from tests.geo.builders import HIGH_UTM, LONLAT, UTM, draw_blobs, draw_map
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 from fireseg.errors import FiresegError
 from fireseg.geo import MapWriter
 from fireseg.geo.raster import FIRE_STEPS
-from tests.geo.maps import LONLAT, NORTH_UP, UTM, describe_classes, write_map
+from tests.geo.builders import LONLAT, NORTH_UP, UTM, describe_classes, make_grid, write_map
 
 SIZES = [(40, 50), (600, 700), (3000, 3000)]
 
@@ -101,8 +101,8 @@ def test_gdal_reads_the_names_of_the_classes_as_categories(tmp_path: Path):
 
 def test_a_name_may_hold_any_letters(tmp_path: Path):
     names = ["nicht <verbrannt> & grün", "brûlé"]
-    options = {"height": 1, "width": 2, "crs": UTM, "transform": NORTH_UP, "colours": ["#000000", "#ffffff"]}
-    with MapWriter(tmp_path, class_names=names, **options) as writer:
+    grid = make_grid(UTM, NORTH_UP, 1, 2)
+    with MapWriter(tmp_path, grid, class_names=names, colours=["#000000", "#ffffff"]) as writer:
         writer.write(0, np.zeros((1, 2), np.uint8), np.zeros((1, 2)))
         paths = writer.close()
     with rasterio.open(paths.classes) as raster:
@@ -167,7 +167,7 @@ def test_nothing_but_the_map_is_left_in_the_folder(tmp_path: Path):
 
 def start(folder: Path, height: int = 10) -> MapWriter:
     names, colours = describe_classes(2)
-    return MapWriter(folder, height=height, width=10, crs=UTM, transform=NORTH_UP, class_names=names, colours=colours)
+    return MapWriter(folder, make_grid(UTM, NORTH_UP, height, 10), class_names=names, colours=colours)
 
 
 def give_up(folder: Path) -> None:

@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 from fireseg.errors import FiresegError
 from fireseg.geo import PixelAreas, components, polygonize
 from fireseg.task import get_class_names
-from tests.geo.maps import HIGH_UTM, LONLAT, NORTH_UP, UTM, draw_blobs, draw_map, write_map
+from tests.geo.builders import HIGH_UTM, LONLAT, NORTH_UP, UTM, draw_blobs, draw_map, make_grid, write_map
 
 HIGH_LONLAT = Affine(2e-4, 0, 20, 0, -1e-4, 78)
 
@@ -176,7 +176,7 @@ def test_hectares_agree_with_pyproj_within_a_tenth_of_a_percent(tmp_path: Path, 
 def test_hectares_of_all_polygons_are_those_of_all_burned_pixels(tmp_path: Path, crs: CRS, transform: Affine):
     classes = draw_blobs(200, 190)
     polygons = draw_map(tmp_path, classes, crs=crs, transform=transform, min_area_ha=1.0)
-    burned_ha = (PixelAreas(crs, transform, 200, 190).of_rows(0, 200) * classes).sum(dtype=np.float64) / 1e4
+    burned_ha = (PixelAreas(make_grid(crs, transform, 200, 190)).of_rows(0, 200) * classes).sum(dtype=np.float64) / 1e4
     assert polygons.num_dropped > 0
     assert polygons.fields["area_ha"].sum() + polygons.dropped_ha == pytest.approx(burned_ha, rel=1e-5)
 

@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 
 from fireseg.errors import FiresegError
 from fireseg.geo import Polygons, write_polygons
-from tests.geo.maps import LONLAT, UTM
+from tests.geo.builders import LONLAT, UTM
 
 FIELDS = ["id", "area_ha", "mean_probability", "ha_moderate"]
 

@@ -99,7 +99,7 @@ def test_a_window_is_to_the_bit_that_part_of_the_tile(tmp_path: Path, write: Cal
             assert (image.dtype, unknown.dtype) == (np.uint16, np.bool_)
             np.testing.assert_array_equal(image, tile.image[place])
             np.testing.assert_array_equal(unknown, tile.unknown[place])
-    assert (reader.place, reader.look()) == (tile.place, tile.flags)
+    assert (reader.grid, reader.look()) == (tile.grid, tile.flags)
     assert tile.unknown.any() == (write not in (write_numbers_with_offset, write_scaled))
 
 
@@ -149,7 +149,7 @@ def test_a_scene_of_any_name_needs_no_masks_and_finds_its_json(tmp_path: Path) -
     with open_bands(path, ("B02",)) as reader:
         image, _ = reader.read(0, 0, 10, 10)
     np.testing.assert_array_equal(image[..., 0], make_numbers()[1, :10, :10])
-    assert (reader.place.crs, reader.place.date) == ("EPSG:32628", "2022-08-01")
+    assert (reader.grid.crs, reader.date) == ("EPSG:32628", "2022-08-01")
     assert (reader.path, reader.bands, reader.height, reader.width) == (path, ("B02",), HEIGHT, WIDTH)
 
 

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_tile, read_tile_grid, search_tiles
+from fireseg.tiles.reader import read_grid_and_date, read_tile, search_tiles
 from tests.data.look_alike_tiles import GRID, PIXEL, make_reflectance, write_raster, write_tile
 
 
@@ -91,19 +91,20 @@ def test_a_tile_without_any_mask_cannot_be_learnt_from(tmp_path: Path) -> None:
 def test_where_a_tile_lies_is_read_without_its_pixels(tmp_path: Path) -> None:
     path = write_tile(tmp_path)
     path.with_suffix(".json").write_text(json.dumps({"acquisition_date": "2019-08-28"}))
-    place = read_tile_grid(find_one(tmp_path))
+    grid, date = read_grid_and_date(find_one(tmp_path))
     west, north = -15.0, 28.0
-    assert (place.height, place.width, place.crs) == (40, 50, "EPSG:4326")
-    assert place.transform == (PIXEL, 0.0, west, 0.0, -PIXEL, north)
-    assert place.bounds_lonlat == pytest.approx((west, north - 40 * PIXEL, west + 50 * PIXEL, north))
-    assert place.date == "2019-08-28"
-    assert read_tile(find_one(tmp_path), BAND_NAMES).place == place
+    assert (grid.height, grid.width, grid.crs) == (40, 50, "EPSG:4326")
+    assert grid.transform == (PIXEL, 0.0, west, 0.0, -PIXEL, north)
+    assert grid.bounds_lonlat == pytest.approx((west, north - 40 * PIXEL, west + 50 * PIXEL, north))
+    assert date == "2019-08-28"
+    tile = read_tile(find_one(tmp_path), BAND_NAMES)
+    assert (tile.grid, tile.date) == (grid, date)
 
 
 def test_a_tile_in_metres_is_bounded_in_degrees(tmp_path: Path) -> None:
     options = {"crs": "EPSG:32628", "transform": Affine(10, 0.0, 500_000, 0.0, -10, 3_100_000)}
     write_raster(tmp_path / "a_S2L2A.tif", make_reflectance(), **options)
-    west, south, east, north = read_tile_grid(find_one(tmp_path)).bounds_lonlat
+    west, south, east, north = read_grid_and_date(find_one(tmp_path))[0].bounds_lonlat
     # Its left edge lies on the central meridian of zone 28; 500 m are some 18 seconds there.
     assert west == pytest.approx(-15.0, abs=1e-6)
     assert east - west == pytest.approx(500 / (111_320 * np.cos(np.radians(28.02))), rel=0.01)

@@ -49,7 +49,7 @@ def total(patches: list[Patch]) -> tuple[list[int], list[int]]:
 def test_a_cems_tile_is_read_whole(cems: dict[str, Tile]) -> None:
     tile = cems["EMSR382_AOI01_01"]
     assert tile.image.shape == (1380, 1129, 7)
-    assert tile.bounds_lonlat == pytest.approx((-15.763778601, 27.965664345, -15.64971128, 28.090828762))
+    assert tile.grid.bounds_lonlat == pytest.approx((-15.763778601, 27.965664345, -15.64971128, 28.090828762))
     assert tile.date == "2019-08-17T00:00:00Z/2019-10-06T00:00:00Z"
     assert np.bincount(tile.delineation.ravel()).tolist() == [1_042_625, 515_395]
     assert tile.grading is not None

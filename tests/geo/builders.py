@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from rasterio import Affine
 from rasterio.crs import CRS
 
-from fireseg.geo import MapPaths, MapWriter, Polygons, polygonize
+from fireseg.geo import Grid, MapPaths, MapWriter, Polygons, polygonize
 from fireseg.task import Task, get_class_names
 
 UTM = CRS.from_epsg(32633)
 LONLAT = CRS.from_epsg(4326)
 NORTH_UP = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 4_600_000.0)
 HIGH_UTM = Affine(10, 0, 400_000, 0, -10, 7_800_000)
+
+
+def make_grid(crs: CRS, transform: Affine, height: int, width: int) -> Grid:
+    """The grid of a raster in rasterio's terms."""
+    coefficients: Any = tuple(transform)[:6]
+    return Grid(height=height, width=width, crs=crs.to_string(), transform=coefficients)
 
 
 def write_map(
@@ -39,10 +46,7 @@ def write_map(
     height, width = classes.shape
     with MapWriter(
         folder,
-        height=height,
-        width=width,
-        crs=crs,
-        transform=transform,
+        make_grid(crs, transform, height, width),
         class_names=names,
         colours=colours,
         **options,

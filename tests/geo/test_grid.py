@@ -1,5 +1,8 @@
-"""Areas of pixels and polygons, against pyproj."""
+"""How large a pixel is, and where north is."""
 
+from __future__ import annotations
+
+import math
 import time
 
 import numpy as np
@@ -10,10 +13,41 @@ from rasterio import Affine
 from rasterio.crs import CRS
 
 from fireseg.errors import FiresegError
-from fireseg.geo import PixelAreas, polygon_area_m2
+from fireseg.geo import PixelAreas, PixelSpacing
+from tests.geo.builders import LONLAT, NORTH_UP, UTM, make_grid
 
 GEOD = Geod(ellps="WGS84")
-NORTH_UP = Affine(10, 0, 499_980, 0, -10, 7_800_000)
+SCENE = Affine(10, 0, 499_980, 0, -10, 7_800_000)
+"""Transform of a Sentinel-2 scene at 70 N."""
+
+
+def measure_spacing(transform: Affine, crs: CRS = UTM) -> PixelSpacing:
+    return make_grid(crs, transform, 60, 80).pixel_spacing()
+
+
+@pytest.mark.parametrize("latitude", [0.0, 40.0, -65.0])
+def test_degrees_are_as_long_as_geodesics_say(latitude: float) -> None:
+    ground = measure_spacing(Affine(1e-4, 0, 179.999, 0, -1e-4, latitude), LONLAT)
+    middle = latitude - 30e-4
+    assert ground.column_m == pytest.approx(GEOD.inv(10, middle, 10.001, middle)[2] / 10, rel=1e-4)
+    assert ground.row_m == pytest.approx(GEOD.inv(10, middle - 5e-4, 10, middle + 5e-4)[2] / 10, rel=1e-4)
+    assert ground.north_deg == pytest.approx(0, abs=1e-6)
+
+
+def test_metres_of_a_projection_are_those_of_the_ground() -> None:
+    # On its central meridian a metre of the ground is 0.9996 of UTM.
+    ground = measure_spacing(NORTH_UP)
+    assert (ground.column_m, ground.row_m) == pytest.approx((10 / 0.9996, 10 / 0.9996), rel=1e-4)
+    assert ground.north_deg == pytest.approx(0, abs=0.01)
+
+
+def test_north_turns_with_the_raster() -> None:
+    turn = math.radians(30)
+    steps = 10 * math.cos(turn), 10 * math.sin(turn)
+    # Columns run 30 degrees south of east: seen from the raster, north is 30 degrees to the left.
+    ground = measure_spacing(Affine(steps[0], -steps[1], 500_000, -steps[1], -steps[0], 4_600_000))
+    assert ground.column_m == pytest.approx(10, rel=1e-3)
+    assert ground.north_deg == pytest.approx(-30, abs=0.05)
 
 
 def geodesic_pixel_m2(epsg: int, transform: Affine, row: int, col: int) -> float:
@@ -30,7 +64,7 @@ def geodesic_pixel_m2(epsg: int, transform: Affine, row: int, col: int) -> float
 @pytest.mark.parametrize(
     ("epsg", "transform"),
     [
-        pytest.param(32633, NORTH_UP, id="UTM at 70 N"),
+        pytest.param(32633, SCENE, id="UTM at 70 N"),
         pytest.param(32633, Affine(1, 0, 180_000, 0, -1, 5_000_000), id="UTM beyond its zone, 1 m"),
         pytest.param(32633, Affine(8, 6, 500_000, 6, -8, 7_000_000), id="UTM rotated"),
         pytest.param(32733, Affine(20, 0, 500_000, 0, 20, 9_000_000), id="UTM south, south up"),
@@ -44,7 +78,7 @@ def geodesic_pixel_m2(epsg: int, transform: Affine, row: int, col: int) -> float
     ],
 )
 def test_a_pixel_has_its_geodesic_area_within_a_tenth_of_a_percent(epsg: int, transform: Affine):
-    areas = PixelAreas(CRS.from_epsg(epsg), transform, 3000, 2999)
+    areas = PixelAreas(make_grid(CRS.from_epsg(epsg), transform, 3000, 2999))
     for row, col in [(0, 0), (47, 2998), (1499, 1501), (1717, 313), (2999, 0), (2999, 2998)]:
         got = np.broadcast_to(areas.of_rows(row, 1), (1, 2999))[0, col]
         assert got == pytest.approx(geodesic_pixel_m2(epsg, transform, row, col), rel=1e-3), (row, col)
@@ -52,30 +86,30 @@ def test_a_pixel_has_its_geodesic_area_within_a_tenth_of_a_percent(epsg: int, tr
 
 def test_a_tiny_raster_has_the_area_of_each_of_its_pixels():
     transform = Affine(0.5, 0, 10, 0, -0.5, 80)
-    areas = PixelAreas(CRS.from_epsg(4326), transform, 3, 2).of_rows(0, 3)
+    areas = PixelAreas(make_grid(CRS.from_epsg(4326), transform, 3, 2)).of_rows(0, 3)
     for row in range(3):
         assert areas[row, 0] == pytest.approx(geodesic_pixel_m2(4326, transform, row, 0), rel=1e-3)
 
 
 def test_pixels_in_degrees_are_equal_along_a_row_and_take_one_column():
-    areas = PixelAreas(CRS.from_epsg(4326), Affine(1e-4, 0, 20, 0, -1e-4, 80), 500, 700)
+    areas = PixelAreas(make_grid(CRS.from_epsg(4326), Affine(1e-4, 0, 20, 0, -1e-4, 80), 500, 700))
     assert areas.of_rows(10, 50).shape == (50, 1)
     assert areas.of_rows(10, 1) < areas.of_rows(400, 1)
 
 
 def test_pixels_in_metres_have_an_area_each():
-    areas = PixelAreas(CRS.from_epsg(32633), NORTH_UP, 500, 10_980)
+    areas = PixelAreas(make_grid(CRS.from_epsg(32633), SCENE, 500, 10_980))
     assert areas.of_rows(480, 20).shape == (20, 10_980)
 
 
 def test_a_single_pixel_is_a_raster():
-    area = PixelAreas(CRS.from_epsg(32633), NORTH_UP, 1, 1).of_rows(0, 1)
-    assert area == pytest.approx(geodesic_pixel_m2(32633, NORTH_UP, 0, 0), rel=1e-6)
+    area = PixelAreas(make_grid(CRS.from_epsg(32633), SCENE, 1, 1)).of_rows(0, 1)
+    assert area == pytest.approx(geodesic_pixel_m2(32633, SCENE, 0, 0), rel=1e-6)
 
 
 def test_a_whole_scene_takes_a_second_or_two():
     begin = time.process_time()
-    areas = PixelAreas(CRS.from_epsg(32633), NORTH_UP, 10_980, 10_980)
+    areas = PixelAreas(make_grid(CRS.from_epsg(32633), SCENE, 10_980, 10_980))
     total = sum(
         float(areas.of_rows(top, min(512, 10_980 - top)).sum(dtype=np.float64)) for top in range(0, 10_980, 512)
     )
@@ -87,23 +121,5 @@ def test_a_whole_scene_takes_a_second_or_two():
 
 
 def test_pixels_that_lie_nowhere_are_refused():
-    with pytest.raises(FiresegError, match="lie nowhere on earth"):
-        PixelAreas(CRS.from_epsg(32633), Affine(1e9, 0, 0, 0, -1e9, 0), 100, 100)
-
-
-def test_a_polygon_loses_its_hole():
-    whole, hole = shapely.box(10, 60, 10.2, 60.2), shapely.box(10.05, 60.05, 10.1, 60.1)
-    expected = polygon_area_m2(whole) - polygon_area_m2(hole)
-    assert polygon_area_m2(shapely.Polygon(whole.exterior, [hole.exterior])) == pytest.approx(expected, rel=1e-9)
-    assert polygon_area_m2(whole) == pytest.approx(abs(GEOD.geometry_area_perimeter(whole)[0]))
-
-
-def test_polygons_add_up():
-    one, other = shapely.box(10, 60, 10.2, 60.2), shapely.box(11, 60, 11.1, 60.2)
-    together = shapely.MultiPolygon([one, other])
-    assert polygon_area_m2(together) == pytest.approx(polygon_area_m2(one) + polygon_area_m2(other))
-
-
-def test_the_direction_of_a_ring_does_not_matter():
-    box = shapely.box(10, 60, 10.2, 60.2)
-    assert polygon_area_m2(shapely.Polygon(box.exterior.coords[::-1])) == pytest.approx(polygon_area_m2(box)) != 0
+    with pytest.raises(FiresegError, match=r"EPSG:32633: .*cannot be transformed.* gdal_edit\.py"):
+        PixelAreas(make_grid(CRS.from_epsg(32633), Affine(1e9, 0, 0, 0, -1e9, 0), 100, 100))
