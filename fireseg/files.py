@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -184,3 +185,39 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT = "best_model.pt", "final_model.pt", "last.pt"
+
+CHECKPOINT_NAMES = (BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT)
+"""File names of the checkpoints of a run, in the order in which they are preferred."""
+
+CHECKPOINT_FOLDER = "checkpoints"
+
+
+def find_checkpoint(path: Path) -> Path | None:
+    """Returns the checkpoint that a path stands for: the file itself, or the preferred one of a run folder.
+
+    Args:
+        path: Checkpoint file, run folder, or the `checkpoints` folder of a run.
+
+    Returns:
+        An existing file, or None if there is none.
+    """
+    if path.is_file():
+        return path
+    folder = path if path.name == CHECKPOINT_FOLDER else path / CHECKPOINT_FOLDER
+    return next((folder / name for name in CHECKPOINT_NAMES if (folder / name).is_file()), None)
+
+
+def find_run_folder(checkpoint: Path) -> Path | None:
+    """Returns the run folder that contains a checkpoint file, or None for a file outside of any run."""
+    folder = checkpoint.parent.parent
+    is_in_run = checkpoint.parent.name == CHECKPOINT_FOLDER and (folder / "config.json").exists()
+    return folder if is_in_run else None
+
+
+def hash_file(path: Path) -> str:
+    """Returns the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

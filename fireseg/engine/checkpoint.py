@@ -8,13 +8,10 @@ from typing import Any
 import torch
 from pydantic import PositiveInt
 
+from fireseg.files import BEST_CHECKPOINT as BEST
+from fireseg.files import FINAL_CHECKPOINT as FINAL
+from fireseg.files import LAST_CHECKPOINT as LAST
 from fireseg.files import atomic_write
-
-LAST = "last.pt"
-
-BEST = "best_model.pt"
-
-FINAL = "final_model.pt"
 
 
 class Checkpoints:

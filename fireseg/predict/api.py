@@ -1,7 +1,8 @@
-"""A trained run at hand: images and scenes in, maps out."""
+"""Python interface of prediction: `fireseg.load(run)` for images in memory and scenes on disk."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fireseg.data.bands import SCALE
 from fireseg.engine.device import DeviceName
+from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
-from fireseg.predict.inference import predict_rows, prepare_model
-from fireseg.predict.options import Options
-from fireseg.predict.outputs import MapStatistics, classify, get_operating_point
-from fireseg.predict.pipeline import SceneMap, map_scene
-from fireseg.predict.quicklook import to_source
+from fireseg.predict.inference import predict_rows
+from fireseg.predict.options import PredictOptions
+from fireseg.predict.outputs import MapStatistics, classify, get_decision_threshold
+from fireseg.predict.pipeline import SceneMap, predict_scene
 from fireseg.runs import TrainedModel, load_trained_model
+
+_MAX_REFLECTANCE = 255.0
+"""Far above the brightest cloud: larger values are digital numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What burned in an image.
+    """The map of an image.
 
     Attributes:
-        classes: `(H, W)` uint8: 0 unburned, 1 to K - 1 burned, 255 unknown.
-        fire: `(H, W)` float32, calibrated probability of fire, 0 to 1; NaN where unknown.
-        has_fire: Whether any pixel burned.
-        confidence: Largest fire probability, 0 to 1; 0 where all is unknown.
-        fraction: Share of the known pixels that burned, 0 to 1.
+        classes: Classes, `(H, W)` uint8: 0 unburned, 1 to K - 1 burned, 255 unknown.
+        fire: Calibrated fire probability, `(H, W)` float32 in [0, 1]; NaN where unknown.
+        has_fire: True if any pixel burned.
+        confidence: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
+        fraction: Burned share of the known pixels, 0 to 1.
     """
 
     classes: NDArray[np.uint8]
@@ -41,10 +46,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run; `fireseg.load` opens one.
+    """A trained run that is ready for prediction, as returned by `fireseg.load`.
 
     Attributes:
-        trained: The model, and what is known of it.
+        trained: Model with its task, bands and settings.
     """
 
     trained: TrainedModel
@@ -58,76 +63,159 @@ class Run:
         tta: bool = False,
         batch_size: int | None = None,
     ) -> Prediction:
-        """Maps what burned in an image, through the same windows as a scene on disk.
+        """Maps an image in memory, with the same windows as a scene on disk.
 
         Args:
-            image: Surface reflectance of the run's bands, 0 to 1, float, `(C, H, W)` or `(H, W, C)`, of any size: told
-                apart by the axis that is as long as there are bands. Not finite where unknown.
-            threshold: Least probability that counts as burned; by default the one chosen on val, else 0.5.
-            temperature: What log-odds are divided by; by default the one chosen on val, else 1.
-            tta: Average over the eight turns and flips.
-            batch_size: Windows at a time; what suits the device if not given.
+            image: Surface reflectance of the run's bands, float, 0 to 1, `(C, H, W)` or `(H, W, C)`, of any size; the
+                channel axis is the one whose length is the number of bands. Unknown pixels are not finite.
+            threshold: Lowest fire probability that counts as burned (default: selected on val, else 0.5).
+            temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
+            tta: Average over the 8 flips and 90° rotations.
+            batch_size: Windows per batch (default: 1 on a CPU, else 8).
 
         Raises:
-            FiresegError: If the channels cannot be told or are not the run's bands.
-            SettingError: If an option cannot be.
+            FiresegError: If the image does not have the bands of the run.
+            SettingError: If an option is out of range.
         """
-        options = Options(threshold=threshold, temperature=temperature, tta=tta, batch_size=batch_size)
         trained = self.trained
-        decision = get_operating_point(trained, options.threshold, options.temperature)
-        source = to_source(image, trained.bands)
+        options = self._make_options(threshold=threshold, temperature=temperature, tta=tta, batch_size=batch_size)
+        decision = get_decision_threshold(trained, options.threshold, options.temperature)
+        source = read_image(image, trained.bands)
         classes = np.empty((source.height, source.width), np.uint8)
         fire = np.empty(classes.shape, np.float32)
-        tally = MapStatistics(trained.task.num_classes)
+        statistics = MapStatistics(trained.task.num_classes)
+        layout = plan_sliding_windows(source.height, source.width)
         for top, probabilities, unknown, _ in predict_rows(
-            prepare_model(trained.model, trained.device),
-            source,
-            plan_sliding_windows(source.height, source.width),
-            num_classes=trained.task.num_classes,
-            device=trained.device,
-            batch_size=options.batch_size,
-            tta=options.tta,
+            trained, source, layout, batch_size=options.batch_size, tta=options.tta
         ):
             rows = slice(top, top + len(unknown))
-            threshold, temperature = decision.threshold, decision.temperature
-            decided = classify(probabilities, unknown, threshold=threshold, temperature=temperature)
-            classes[rows], fire[rows] = decided
-            tally.add(decided)
+            pixels = classify(probabilities, unknown, threshold=decision.threshold, temperature=decision.temperature)
+            classes[rows], fire[rows] = pixels
+            statistics.add(pixels)
         return Prediction(
-            classes=classes, fire=fire, has_fire=tally.has_fire, confidence=tally.confidence, fraction=tally.fraction
+            classes=classes,
+            fire=fire,
+            has_fire=statistics.has_fire,
+            confidence=statistics.confidence,
+            fraction=statistics.fraction,
         )
 
     def predict_scene(self, path: Path | str, out: Path | str = "maps", **options: Any) -> SceneMap:
-        """Maps what burned in a scene on disk, as `python -m fireseg.predict` does.
+        """Maps a scene on disk, as `python -m fireseg.predict` does.
 
         Args:
-            path: A raster with the run's bands.
-            out: Folder for the map; made if it is not there.
-            **options: As `fireseg.mapping.options.Options` has them: `threshold`, `tta`, `geojson`, `overwrite`…
+            path: Raster with the bands of the run.
+            out: Output folder; created if missing.
+            **options: Fields of `fireseg.predict.options.PredictOptions`: `threshold`, `tta`, `geojson`, `overwrite`…
 
         Returns:
-            Where the files are, and the summary.
+            Paths of the files, and the summary.
 
         Raises:
-            FiresegError: If the scene cannot be read, maps are there already, or the folder cannot be written.
-            SettingError: If an option cannot be.
+            FiresegError: If the scene cannot be read, maps exist already, or the folder is not writable.
+            SettingError: If an option is out of range.
         """
-        return map_scene(self.trained, Path(path), Path(out), Options(**options))
+        return predict_scene(self.trained, Path(path), self._make_options(out=Path(out), **options))
+
+    def _make_options(self, **options: Any) -> PredictOptions:
+        return PredictOptions(run=str(self.trained.checkpoint), scenes=(), **options)
 
 
 def load(path: Path | str, *, device: DeviceName = "auto") -> Run:
-    """Opens a trained run.
+    """Loads a trained run for prediction.
 
     Args:
-        path: Run folder, checkpoint file, or MLflow address.
-        device: Where the model computes: `auto`, `cuda`, `mps` or `cpu`.
+        path: Run folder, checkpoint file, or MLflow URI.
+        device: `auto`, `cuda`, `mps` or `cpu`.
 
     Raises:
-        FiresegError: If there is no such thing, or it is no checkpoint of fireseg.
-        SettingError: If the machine has no such device.
+        FiresegError: If the path does not exist, or is not a checkpoint of fireseg.
+        SettingError: If the device is not available.
 
     Example:
         >>> run = load("outputs/del_unet_resnet34")  # doctest: +SKIP
         >>> run.predict_scene("scene.tif", out="maps/").summary["burned_ha"]  # doctest: +SKIP
     """
     return Run(load_trained_model(path, device=device))
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """An image in memory that is read by window, as a raster is.
+
+    Attributes:
+        image: Reflectance x 10000, `(H, W, C)` uint16; 0 where unknown.
+        unknown: Unknown pixels, `(H, W)`.
+        bands: Bands of the channels.
+    """
+
+    image: NDArray[np.uint16]
+    unknown: NDArray[np.bool_]
+    bands: tuple[str, ...]
+
+    block_rows = 1024
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.image.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.image.shape[1]
+
+    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """Returns a window of the image and its unknown pixels."""
+        window = slice(top, top + height), slice(left, left + width)
+        return self.image[window], self.unknown[window]
+
+
+def read_image(image: np.ndarray | Tensor, bands: Sequence[str]) -> ArraySource:
+    """Converts an image to the values that a raster with the same reflectance gives.
+
+    Args:
+        image: Reflectance, 0 to 1, `(C, H, W)` or `(H, W, C)`; the channel axis is the one whose length is the number
+            of bands. Unknown pixels are not finite. Values outside of 0 to 1 are clipped, as in training.
+        bands: Bands of the C channels, in order.
+
+    Raises:
+        FiresegError: If the channel axis is ambiguous or missing, or the values are not reflectance.
+    """
+    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if values.dtype.kind != "f":
+        raise _not_reflectance(f"data type {values.dtype}")
+    values = _put_channels_last(values, bands)
+    unknown = np.logical_not(np.isfinite(values).all(axis=2, keepdims=True))
+    known = np.where(unknown, 0, values)
+    if known.max() > _MAX_REFLECTANCE:
+        raise _not_reflectance(f"values up to {known.max():g}")
+    scaled = np.rint(np.clip(known, 0, 1) * SCALE).astype(np.uint16)
+    return ArraySource(scaled, unknown[..., 0], tuple(bands))
+
+
+def _not_reflectance(given: str) -> FiresegError:
+    return FiresegError(
+        f"image: {given}, but float reflectance from 0 to 1 is expected; divide digital numbers by {SCALE} "
+        "(after subtracting their radiometric offset)"
+    )
+
+
+def _put_channels_last(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:
+    expected = f"{len(bands)} bands ({' '.join(bands)})"
+    if image.ndim != 3:
+        raise FiresegError(f"image: shape {image.shape}, but (C, H, W) or (H, W, C) is expected with {expected}")
+    if 0 in image.shape:
+        raise FiresegError(f"image: shape {image.shape} has no pixel; give at least one")
+    is_first, is_last = image.shape[0] == len(bands), image.shape[2] == len(bands)
+    if is_first and is_last:
+        raise FiresegError(
+            f"image: shape {image.shape} has length {len(bands)} at both ends, so the channel axis is ambiguous; "
+            "crop or pad a side, so that only one axis has the length of the bands"
+        )
+    if not (is_first or is_last):
+        raise FiresegError(
+            f"image: shape {image.shape}, but the first or the last axis must be the {expected}; "
+            "give these bands, in this order"
+        )
+    return image.transpose(1, 2, 0) if is_first else image

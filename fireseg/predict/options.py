@@ -1,75 +1,83 @@
-"""What a user may choose about maps."""
+"""Options of the `predict` command and of `fireseg.load(...).predict_scene`."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import tyro
+
+from fireseg.console import metavar
 from fireseg.errors import SettingError
 
-FireType = Literal["uint8", "float32"]
+_INPUTS = ("run", "scenes", "out", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """How scenes become maps.
+class PredictOptions:
+    """Run, scenes and options of a prediction.
 
-    Args:
-        threshold: Least calibrated probability that counts as burned, above 0 and below 1; None for what the run's
-            calibration says, else 0.5.
-        temperature: What log-odds are divided by, above 0; None for what the run's calibration says, else 1.
-        tta: Average over the eight turns and flips of every window: eight times the work.
-        fire_dtype: `uint8` in steps of 0.004, or `float32`.
-        min_area_ha: Burned areas smaller than this get no polygon.
-        simplify_m: How far an outline may move to need fewer corners, in metres.
-        geojson: Write the polygons as GeoJSON, too.
-        overwrite: Replace maps that are there.
-        offset: What digital numbers have on top where no metadata say so.
-        batch_size: Windows at a time; what suits the device if not given.
-        readers: Threads that read.
+    Attributes:
+        run: Run folder, checkpoint file, or MLflow URI.
+        scenes: Rasters to map.
+        out: Output folder.
+        overwrite: Replace existing maps.
+        geojson: Also write the polygons as scene_burned.geojson in longitude and latitude.
+        min_area_ha: Smallest burned area that gets a polygon, in hectares; the rasters keep smaller ones.
+        simplify_m: Tolerance for simplifying polygon outlines, in metres.
+        fire_dtype: Data type of the fire probability: uint8 in steps of 0.004, or float32.
+        threshold: Lowest fire probability that counts as burned (default: selected on val, else 0.5).
+        temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
+        tta: Average over the 8 flips and 90° rotations: slightly better, eight times slower.
+        offset: Radiometric offset of the digital numbers (BOA_ADD_OFFSET; 1000 since processing baseline 04.00),
+            used if the metadata do not give it.
+        device: Device for inference.
+        batch_size: Windows per batch (default: 1 on a CPU, else 8); affects only speed and memory.
+        readers: Threads that read the scene; affects only speed.
 
     Raises:
-        SettingError: If a value cannot be; with all that cannot.
+        SettingError: If values are out of range; with all faults.
     """
 
-    threshold: float | None = None
-    temperature: float | None = None
-    tta: bool = False
-    fire_dtype: FireType = "uint8"
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    scenes: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCENE ...", help_behavior_hint="(required)")
+    ]
+    out: Path = Path("maps")
+    overwrite: bool = False
+    geojson: bool = False
     min_area_ha: float = 0.5
     simplify_m: float = 0.0
-    geojson: bool = False
-    overwrite: bool = False
-    offset: float | None = None
-    batch_size: int | None = None
+    fire_dtype: Literal["uint8", "float32"] = "uint8"
+    threshold: Annotated[float | None, metavar("NUMBER")] = None
+    temperature: Annotated[float | None, metavar("NUMBER")] = None
+    tta: bool = False
+    offset: Annotated[float | None, metavar("NUMBER")] = None
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    batch_size: Annotated[int | None, metavar("INT")] = None
     readers: int = 2
 
     def __post_init__(self) -> None:
-        wrong = {
-            "threshold": self.threshold is not None
-            and not 0 < self.threshold < 1
-            and "a probability above 0 and below 1",
-            "temperature": self.temperature is not None and not _is_above_0(self.temperature) and "a number above 0",
-            "fire-dtype": self.fire_dtype not in ("uint8", "float32") and "uint8 or float32",
-            "min-area-ha": not _is_0_or_more(self.min_area_ha) and "hectares, 0 or more",
-            "simplify-m": not _is_0_or_more(self.simplify_m) and "metres, 0 or more",
-            "offset": self.offset is not None and not _is_0_or_more(self.offset) and "a number such as 1000",
-            "batch-size": self.batch_size is not None and self.batch_size < 1 and "1 window or more",
-            "readers": self.readers < 1 and "1 thread or more",
+        is_valid = {
+            "threshold": (self.threshold is None or 0 < self.threshold < 1, "a probability above 0 and below 1"),
+            "temperature": (self.temperature is None or 0 < self.temperature < math.inf, "a number above 0"),
+            "fire_dtype": (self.fire_dtype in ("uint8", "float32"), "uint8 or float32"),
+            "min_area_ha": (0 <= self.min_area_ha < math.inf, "an area in hectares, 0 or more"),
+            "simplify_m": (0 <= self.simplify_m < math.inf, "a distance in metres, 0 or more"),
+            "offset": (self.offset is None or 0 <= self.offset < math.inf, "a number, 0 or more, such as 1000"),
+            "batch_size": (self.batch_size is None or self.batch_size >= 1, "1 or more"),
+            "readers": (self.readers >= 1, "1 or more"),
         }
         faults = [
-            f"--{name}: {getattr(self, name.replace('-', '_'))}, but {wanted} is wanted"
-            for name, wanted in wrong.items()
-            if wanted
+            f"--{name.replace('_', '-')}: {getattr(self, name)}, but it must be {expected}"
+            for name, (is_ok, expected) in is_valid.items()
+            if not is_ok
         ]
         if faults:
             raise SettingError(*faults)
 
-
-def _is_above_0(number: float) -> bool:
-    return math.isfinite(number) and number > 0
-
-
-def _is_0_or_more(number: float) -> bool:
-    return math.isfinite(number) and number >= 0
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the options that affect a map, for its JSON summary; run, scenes, out and device are left out."""
+        return {name: value for name, value in asdict(self).items() if name not in _INPUTS}

@@ -1,4 +1,4 @@
-"""The files of a map by name, which appear together or not at all."""
+"""Outputs of a prediction: file names, staging, classes, statistics, and the JSON summary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,27 +20,27 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from fireseg import __version__
-from fireseg.decision import apply_threshold, severity_classes
+from fireseg.decision import apply_threshold, min_log_odds, severity_classes
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import disk_error
 from fireseg.geo import GDAL_VERSION, Polygons
-from fireseg.predict.options import Options
+from fireseg.predict.options import PredictOptions
 from fireseg.runs import TrainedModel
 from fireseg.tiles import BandReader
 from fireseg.tiles.reader import SOFTWARE_TAG
 
 
 class MapFiles(NamedTuple):
-    """Where the map of a scene goes.
+    """Paths of the files of a map.
 
     Attributes:
-        classes: What burned, and how badly.
-        names: Class names beside it, for GDAL.
-        fire: How sure that is.
-        burned: Polygons.
-        geojson: The same for the web, where wished for.
-        picture: A quick look.
-        summary: In numbers.
+        classes: Class raster.
+        names: Class names of that raster for GDAL (`.aux.xml`).
+        fire: Fire probability raster.
+        burned: Burned-area polygons as GeoPackage.
+        geojson: Burned-area polygons as GeoJSON, if requested.
+        picture: Quicklook.
+        summary: Summary as JSON.
     """
 
     classes: Path
@@ -53,88 +53,88 @@ class MapFiles(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, stem: str) -> MapFiles:
-        """Those of a scene.
+        """Returns the paths for a scene.
 
         Args:
-            folder: Where maps go.
-            stem: Name of the scene's file without its ending.
+            folder: Output folder.
+            stem: File name of the scene without its extension.
         """
-        endings = ("_classes.tif", "_classes.tif.aux.xml", "_fire.tif", "_burned.gpkg", "_burned.geojson")
-        return cls(*(folder / f"{stem}{ending}" for ending in (*endings, ".png", ".json")))
+        suffixes = ("_classes.tif", "_classes.tif.aux.xml", "_fire.tif", "_burned.gpkg", "_burned.geojson")
+        return cls(*(folder / f"{stem}{suffix}" for suffix in (*suffixes, ".png", ".json")))
 
 
 def check_outputs(scenes: Sequence[Path], out: Path, *, overwrite: bool) -> None:
-    """Refuses what would be lost or mixed up, before any work.
+    """Checks that the maps overwrite neither each other nor existing files.
 
     Args:
-        scenes: The rasters to map.
-        out: Where maps go.
-        overwrite: Whether existing maps may be replaced.
+        scenes: Rasters to map.
+        out: Output folder.
+        overwrite: Allow existing maps to be replaced.
 
     Raises:
-        SettingError: If two scenes have one name, or a map would take the place of a scene.
-        FiresegError: If maps are there already, or a json that is none of ours.
+        SettingError: If two scenes have the same name, or a map would overwrite a scene.
+        FiresegError: If maps exist already, or a JSON file that is not the summary of a map.
     """
     counts = Counter(scene.stem for scene in scenes)
     faults = [
-        f"{', '.join(str(scene) for scene in scenes if scene.stem == stem)}: {count} scenes whose maps would all be "
-        f"called {stem}; map them into different folders with --out"
+        f"{', '.join(str(scene) for scene in scenes if scene.stem == stem)}: {count} scenes whose maps would have "
+        f"the same name {stem}; map them into different folders with --out"
         for stem, count in counts.items()
         if count > 1
     ]
     outputs = {path.absolute(): path for stem in counts for path in MapFiles.of(out, stem)}
     faults += [
-        f"{scene}: a map would take the place of this scene; choose another folder with --out"
+        f"{scene}: a map would overwrite this scene; choose another folder with --out"
         for scene in scenes
         if scene.absolute() in outputs
     ]
     if faults:
         raise SettingError(*faults)
     for stem in counts:
-        _refuse_strange_summary(MapFiles.of(out, stem).summary)
-    there = [path for path in outputs.values() if path.exists()]
-    if there and not overwrite:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise FiresegError(f"{there[0]}{more}: is there already; add --overwrite, or choose another folder with --out")
+        _check_summary(MapFiles.of(out, stem).summary)
+    existing = [path for path in outputs.values() if path.exists()]
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise FiresegError(f"{existing[0]}{more}: exists already; add --overwrite, or choose another folder with --out")
 
 
 @contextmanager
 def staged_outputs(files: MapFiles, stem: str) -> Iterator[MapFiles]:
-    """Yields the same names in a scratch folder beside; what was written there appears at the end.
+    """Yields paths in a hidden staging folder; at the end the files written there are moved to their places.
 
-    Killed on the way, a folder with a dot in front is all that is left, and the next call clears it.
+    A killed process leaves only the staging folder, which the next call clears.
 
     Args:
-        files: Where the files go in the end.
+        files: Final paths.
         stem: Name of the scene.
 
     Raises:
-        FiresegError: If another process writes the same map, or the folder cannot be written.
+        FiresegError: If another process writes the same map, or the folder is not writable.
     """
     folder = files.summary.parent
-    scratch = folder / f".{stem}.part"
+    staging = folder / f".{stem}.part"
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(scratch / ".lock")
+        staging.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(staging / ".lock")
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise FiresegError(f"{scratch}: another process is writing this map; wait for it or end it") from error
+        raise FiresegError(f"{staging}: another process is writing this map; wait for it or stop it") from error
     except OSError as error:
         raise disk_error(folder, error) from error
     try:
-        _clear(scratch)
-        drafts = MapFiles(*(scratch / path.name for path in files))
-        yield drafts
-        _release(drafts, files)
+        _clear(staging)
+        staged = MapFiles(*(staging / path.name for path in files))
+        yield staged
+        _publish(staged, files)
     except OSError as error:
         raise disk_error(folder, error) from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         lock.release()
 
 
-def _refuse_strange_summary(path: Path) -> None:
-    """In the folder of the scenes, a json of that name may be what tells when a scene was taken."""
+def _check_summary(path: Path) -> None:
+    """Refuses to overwrite the metadata of a scene, which have the same name in the folder of the scenes."""
     if not path.is_file():
         return
     try:
@@ -143,35 +143,35 @@ def _refuse_strange_summary(path: Path) -> None:
         content = None
     if not isinstance(content, dict) or content.get(SOFTWARE_TAG[0]) != SOFTWARE_TAG[1]:
         raise FiresegError(
-            f"{path}: is no summary of a map, and one would take its place; choose another folder with --out"
+            f"{path}: not the summary of a map, but a summary would overwrite it; choose another folder with --out"
         )
 
 
-def _release(drafts: MapFiles, files: MapFiles) -> None:
-    """Renames one file after the other, the summary last: where it is, all the others are of the same map."""
-    for draft in drafts:
-        if draft.exists():
-            with draft.open("rb+") as file:
+def _publish(staged: MapFiles, files: MapFiles) -> None:
+    """Moves one file after the other, the summary last: if it exists, all other files belong to the same map."""
+    for staged_path in staged:
+        if staged_path.exists():
+            with staged_path.open("rb+") as file:
                 os.fsync(file.fileno())
-    for old in (files.summary, files.geojson):  # the latter may not be among those that take its place
+    for old in (files.summary, files.geojson):  # the new map may have no GeoJSON to replace the old one
         old.unlink(missing_ok=True)
-    for draft, path in zip(drafts, files, strict=True):
-        if draft.exists():
-            draft.replace(path)
+    for staged_path, path in zip(staged, files, strict=True):
+        if staged_path.exists():
+            staged_path.replace(path)
 
 
-def _clear(scratch: Path) -> None:
-    for path in scratch.iterdir():
+def _clear(staging: Path) -> None:
+    for path in staging.iterdir():
         if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-class Classified(NamedTuple):
-    """What is said of every pixel.
+class PixelPrediction(NamedTuple):
+    """Classes and fire probability of some pixels.
 
     Attributes:
-        classes: `(H, W)` uint8: 0 unburned, 1 to K - 1 burned, 255 unknown.
-        fire: `(H, W)` float32, calibrated probability that the pixel burned, 0 to 1; NaN where unknown.
+        classes: Classes, `(H, W)` uint8: 0 unburned, 1 to K - 1 burned, 255 unknown.
+        fire: Calibrated fire probability, `(H, W)` float32 in [0, 1]; NaN where unknown.
     """
 
     classes: NDArray[np.uint8]
@@ -180,25 +180,27 @@ class Classified(NamedTuple):
 
 def classify(
     probabilities: NDArray[np.float32], unknown: NDArray[np.bool_], *, threshold: float = 0.5, temperature: float = 1.0
-) -> Classified:
-    """Calibrates the fire probability, holds it against the threshold, and grades what burned.
+) -> PixelPrediction:
+    """Calibrates the fire probability and applies the threshold.
 
     With p the sum of the classes above 0 and d = log(p / (1 - p)), the calibrated probability is
-    sigmoid(d / temperature). A pixel burned where that reaches the threshold; its grade is the likeliest of
-    the classes above 0. For two classes, temperature 1 and threshold 0.5 this is the argmax.
+    sigmoid(d / temperature). A pixel burned if it reaches the threshold; its class is then the likeliest one
+    above 0. For two classes, temperature 1 and threshold 0.5 this is the argmax.
+
+    The log-odds are computed in NumPy: torch's float32 log and exp differ from NumPy's in the last bit.
 
     Args:
         probabilities: Softmax, `(K, H, W)`, K at least 2.
-        unknown: `(H, W)`, True where a band has no value.
-        threshold: Above 0 and below 1.
-        temperature: Above 0; above 1 makes less sure.
+        unknown: Pixels without a value in some band, `(H, W)`.
+        threshold: Lowest calibrated fire probability that counts as burned, above 0 and below 1.
+        temperature: Divisor of the log-odds, above 0; values above 1 reduce the confidence.
 
     References:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 
     Example:
         >>> probabilities = np.array([[[0.7, 0.2]], [[0.3, 0.8]]], np.float32)
-        >>> decide(probabilities, np.zeros((1, 2), bool), threshold=0.3).classes.tolist()
+        >>> classify(probabilities, np.zeros((1, 2), bool), threshold=0.3).classes.tolist()
         [[0, 1]]
     """
     log_odds = _log_odds(probabilities)
@@ -210,7 +212,7 @@ def classify(
     fire += 1
     np.reciprocal(fire, out=fire)
     fire[unknown] = np.nan
-    return Classified(classes, fire)
+    return PixelPrediction(classes, fire)
 
 
 def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -226,16 +228,16 @@ _HA_M2 = 10_000.0
 
 @dataclass
 class MapStatistics:
-    """Pixels and hectares of each class, and how sure the surest pixel is.
+    """Running totals of a map: pixels and area by class, and the largest fire probability.
 
     Args:
-        num_classes: Unburned included.
+        num_classes: Number of classes, unburned included.
 
     Attributes:
-        pixels: Of each class, `(K,)`.
-        area_m2: Of each class, `(K,)`, on the ellipsoid.
-        num_unknown: Pixels that a band has no value for.
-        confidence: Largest fire probability of all pixels, 0 to 1; 0 where all are unknown.
+        pixels: Pixels by class, `(K,)`.
+        area_m2: Geodesic area by class in m², `(K,)`.
+        num_unknown: Pixels without a value in some band.
+        confidence: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
     """
 
     num_classes: int
@@ -248,54 +250,54 @@ class MapStatistics:
         self.pixels = np.zeros(self.num_classes, np.int64)
         self.area_m2 = np.zeros(self.num_classes)
 
-    def add(self, decided: Classified, area_m2: NDArray[np.floating] | None = None) -> None:
-        """Counts some rows.
+    def add(self, rows: PixelPrediction, area_m2: NDArray[np.floating] | None = None) -> None:
+        """Adds some rows.
 
         Args:
-            decided: Of these rows.
-            area_m2: Of their pixels, `(n, W)`, or `(n, 1)` where those of a row are alike; None: of no size.
+            rows: Prediction of the rows.
+            area_m2: Pixel areas in m², `(n, W)`, or `(n, 1)` if equal within a row; None adds no area.
         """
-        counts = np.bincount(decided.classes.ravel(), minlength=256)
+        counts = np.bincount(rows.classes.ravel(), minlength=256)
         self.pixels += counts[: self.num_classes]
-        self.num_unknown += int(decided.classes.size - counts[: self.num_classes].sum())
+        self.num_unknown += int(rows.classes.size - counts[: self.num_classes].sum())
         if counts[: self.num_classes].any():
-            self.confidence = max(self.confidence, float(np.nanmax(decided.fire)))
+            self.confidence = max(self.confidence, float(np.nanmax(rows.fire)))
         if area_m2 is None:
             return
         for number in np.flatnonzero(counts[: self.num_classes]):
-            is_it = decided.classes == number
+            is_class = rows.classes == number
             if area_m2.shape[1] == 1:
-                self.area_m2[number] += float(is_it.sum(axis=1) @ area_m2[:, 0].astype(np.float64))
+                self.area_m2[number] += float(is_class.sum(axis=1) @ area_m2[:, 0].astype(np.float64))
             else:
-                self.area_m2[number] += float(np.sum(area_m2, where=is_it, dtype=np.float64))
+                self.area_m2[number] += float(np.sum(area_m2, where=is_class, dtype=np.float64))
 
     @property
     def fraction(self) -> float:
-        """Share of the known pixels that burned, 0 to 1; 0 where none is known."""
+        """Burned share of the known pixels, 0 to 1; 0 if no pixel is known."""
         return float(self.pixels[1:].sum() / max(int(self.pixels.sum()), 1))
 
     @property
     def unknown_share(self) -> float:
-        """Share of all pixels that nothing is known of, 0 to 1."""
+        """Unknown share of all pixels, 0 to 1."""
         return self.num_unknown / max(self.num_unknown + int(self.pixels.sum()), 1)
 
     @property
     def has_fire(self) -> bool:
-        """Whether any pixel burned."""
+        """True if any pixel burned."""
         return bool(self.pixels[1:].any())
 
     @property
     def hectares(self) -> list[float]:
-        """Of each class."""
+        """Area by class in hectares."""
         return [float(area) / _HA_M2 for area in self.area_m2]
 
     @property
     def burned_ha(self) -> float:
-        """Hectares of all burned classes together."""
+        """Area of all burned classes in hectares."""
         return sum(self.hectares[1:])
 
     def as_dict(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """In plain values, for a json file."""
+        """Returns plain values for the JSON summary."""
         return {
             "has_fire": self.has_fire,
             "confidence": self.confidence,
@@ -308,13 +310,13 @@ class MapStatistics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperatingPoint:
-    """When a pixel burned.
+class DecisionThreshold:
+    """Threshold and temperature of a map.
 
     Attributes:
-        threshold: Least calibrated fire probability, above 0 and below 1.
-        temperature: What the log-odds of fire are divided by, above 0.
-        chosen_by: `user`, `calibration` or `default`: where the threshold comes from.
+        threshold: Lowest calibrated fire probability that counts as burned, above 0 and below 1.
+        temperature: Divisor of the log-odds of fire, above 0.
+        chosen_by: Origin of the threshold: `user`, `calibration` or `default`.
     """
 
     threshold: float
@@ -322,55 +324,56 @@ class OperatingPoint:
     chosen_by: str
 
 
-def get_operating_point(
+def get_decision_threshold(
     trained: TrainedModel, threshold: float | None = None, temperature: float | None = None
-) -> OperatingPoint:
-    """What the user says, else what the run's calibration says, else 0.5 and 1.
+) -> DecisionThreshold:
+    """Returns the user's values, else those of the run's calibration, else 0.5 and 1.
+
+    A temperature without a threshold does not move the map: the threshold is converted to the same log-odds.
 
     Args:
-        trained: The model.
-        threshold: The user's.
-        temperature: The user's.
+        trained: Model.
+        threshold: Threshold given by the user.
+        temperature: Temperature given by the user.
     """
-    known = trained.calibration
+    calibration = trained.calibration
     if threshold is not None:
         chosen_by = "user"
     else:
-        threshold, chosen_by = (known.threshold, "calibration") if known else (0.5, "default")
-        if known and temperature is not None:  # the same odds burn, whatever they are called now
-            odds = known.temperature * math.log(threshold / (1 - threshold))
-            threshold = 1 / (1 + math.exp(-odds / temperature))
+        threshold, chosen_by = (calibration.threshold, "calibration") if calibration else (0.5, "default")
+        if calibration and temperature is not None:
+            threshold = 1 / (1 + math.exp(-min_log_odds(threshold, calibration.temperature) / temperature))
     if temperature is None:
-        temperature = known.temperature if known else 1.0
-    return OperatingPoint(threshold=threshold, temperature=temperature, chosen_by=chosen_by)
+        temperature = calibration.temperature if calibration else 1.0
+    return DecisionThreshold(threshold=threshold, temperature=temperature, chosen_by=chosen_by)
 
 
 def get_run_name(trained: TrainedModel) -> str:
-    """What people call the run: its folder, else its checkpoint."""
+    """Returns the name of the run folder, or of the checkpoint if there is no run folder."""
     return (trained.folder.path.resolve() if trained.folder else trained.checkpoint).name
 
 
 def describe_map(
     trained: TrainedModel,
     reader: BandReader,
-    decision: OperatingPoint,
-    tally: MapStatistics,
+    decision: DecisionThreshold,
+    statistics: MapStatistics,
     polygons: Polygons,
-    options: Options,
+    options: PredictOptions,
 ) -> dict[str, Any]:
-    """The summary of a map in plain values.
+    """Returns the JSON summary of a map.
 
     Returns:
         `has_fire`, `confidence` (largest fire probability), `fraction` (burned share of the known pixels),
         `burned_ha`, `hectares` by class, `unknown_share`, `pixels` by class, `threshold`, `temperature`,
-        `polygons`, then what was mapped and with what.
+        `polygons`, then scene, grid, model, options and versions.
     """
     grid = reader.grid
     return {
         SOFTWARE_TAG[0]: SOFTWARE_TAG[1],
         "scene": str(reader.path),
         "date": reader.date,
-        **tally.as_dict(trained.task.class_names),
+        **statistics.as_dict(trained.task.class_names),
         "threshold": decision.threshold,
         "temperature": decision.temperature,
         "threshold_chosen_by": decision.chosen_by,
@@ -388,13 +391,13 @@ def describe_map(
             "bounds_lonlat": list(grid.bounds_lonlat),
         },
         "model": _describe_model(trained),
-        "options": asdict(options),
+        "options": options.as_dict(),
         "versions": _list_versions(),
     }
 
 
 def _describe_model(trained: TrainedModel) -> dict[str, Any]:
-    network = trained.settings.get("model", {})
+    settings = trained.settings.get("model", {})
     return {
         "run": get_run_name(trained),
         "folder": str(trained.folder.path.resolve()) if trained.folder else None,
@@ -404,8 +407,8 @@ def _describe_model(trained: TrainedModel) -> dict[str, Any]:
         "fingerprint": trained.fingerprint,
         "task": trained.task.name,
         "class_names": list(trained.task.class_names),
-        "arch": network.get("arch"),
-        "encoder": network.get("encoder"),
+        "arch": settings.get("arch"),
+        "encoder": settings.get("encoder"),
         "bands": list(trained.bands),
     }
 

@@ -1,146 +1,112 @@
-"""An image in memory as a raster that is read by the window."""
+"""The quicklook picture of a map, drawn from a thumbnail that is collected while the scene is predicted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fireseg.data.bands import SCALE, to_reflectance
-from fireseg.errors import FiresegError
+from fireseg.console import format_hectares, format_share
+from fireseg.data.bands import to_reflectance
+from fireseg.plots.maps import render_map
+from fireseg.plots.style import choose_composite
+from fireseg.predict.outputs import DecisionThreshold, MapStatistics, get_run_name
+from fireseg.runs import TrainedModel
+from fireseg.tiles import BandReader
 
-_MOST = 255.0
-"""Beyond the brightest cloud by far: such values are digital numbers."""
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """Reflectance of an array.
-
-    Attributes:
-        steps: Reflectance x 10000, `(H, W, C)` uint16; 0 where unknown.
-        unknown: `(H, W)`.
-        bands: Of the channels.
-    """
-
-    steps: NDArray[np.uint16]
-    unknown: NDArray[np.bool_]
-    bands: tuple[str, ...]
-
-    block_rows = 1024
-
-    @property
-    def height(self) -> int:
-        """Rows."""
-        return self.steps.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Columns."""
-        return self.steps.shape[1]
-
-    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-        """A window of it."""
-        window = slice(top, top + height), slice(left, left + width)
-        return self.steps[window], self.unknown[window]
-
-
-def to_source(image: np.ndarray | Tensor, bands: Sequence[str]) -> ImageSource:
-    """Makes of an image what a raster with the same reflectance gives.
-
-    Args:
-        image: Reflectance, 0 to 1, `(C, H, W)` or `(H, W, C)`: told apart by the axis that is as long as there are
-            bands. Not finite where unknown. Values beyond 0 and 1 are clipped, as in training.
-        bands: The C bands, in order.
-
-    Raises:
-        FiresegError: If it cannot be told which axis the channels are, or the values are no reflectance.
-    """
-    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    if values.dtype.kind != "f":
-        raise FiresegError(
-            f"image: {values.dtype}, but reflectance is wanted as float, 0 to 1; divide digital numbers by {SCALE} "
-            "(less the offset of their baseline)"
-        )
-    values = _put_channels_last(values, bands)
-    unknown = np.logical_not(np.isfinite(values).all(axis=2, keepdims=True))
-    known = np.where(unknown, 0, values)
-    if known.max() > _MOST:
-        raise FiresegError(
-            f"image: values up to {known.max():g}, but reflectance is wanted, 0 to 1; divide digital numbers by "
-            f"{SCALE} (less the offset of their baseline)"
-        )
-    steps = np.rint(np.clip(known, 0, 1) * SCALE).astype(np.uint16)
-    return ImageSource(steps, unknown[..., 0], tuple(bands))
-
-
-def _put_channels_last(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:
-    wanted = f"{len(bands)} bands ({' '.join(bands)})"
-    if image.ndim != 3:
-        raise FiresegError(f"image: shape {image.shape}, but (C, H, W) or (H, W, C) is wanted with {wanted}")
-    if 0 in image.shape:
-        raise FiresegError(f"image: shape {image.shape} has no pixel; give one at least")
-    is_first, is_last = image.shape[0] == len(bands), image.shape[2] == len(bands)
-    if is_first and is_last:
-        raise FiresegError(
-            f"image: shape {image.shape} has {len(bands)} at both ends, and nothing tells which are the channels; "
-            f"cut or pad a side, so that only one axis is as long as there are bands"
-        )
-    if not (is_first or is_last):
-        raise FiresegError(
-            f"image: shape {image.shape}, but the first or the last axis must be the {wanted}; "
-            "give these, in this order"
-        )
-    return image.transpose(1, 2, 0) if is_first else image
-
-
-_LARGEST_PX = 1000
+_MAX_SIDE_PX = 1000
 
 
 class Thumbnail:
-    """Every n-th pixel of every n-th row: what a picture can show, whatever the size of the scene.
+    """Every n-th pixel of every n-th row of a scene and its map.
 
-    Picked, not averaged, so that shares stay true and no class appears that is not there.
+    Pixels are sampled, not averaged, so that class shares are kept and no new values appear.
 
     Args:
         height: Rows of the scene.
         width: Columns of the scene.
-        channels: The channels of the scene that a picture needs.
-        largest_px: Longest side of what is kept.
+        channels: Channels of the scene to keep.
+        max_side_px: Maximum length of the longer side of the thumbnail.
 
     Attributes:
-        step: The n.
+        step: Sampling step n.
         image: Reflectance, `(C, h, w)` float32; NaN where unknown.
-        classes: `(h, w)` uint8, 255 where unknown.
+        classes: Classes, `(h, w)` uint8; 255 where unknown.
     """
 
-    def __init__(self, height: int, width: int, channels: Sequence[int], *, largest_px: int = _LARGEST_PX) -> None:
-        self.step = max(1, -(-max(height, width) // largest_px))
+    def __init__(self, height: int, width: int, channels: Sequence[int], *, max_side_px: int = _MAX_SIDE_PX) -> None:
+        self.step = max(1, -(-max(height, width) // max_side_px))
         shape = -(-height // self.step), -(-width // self.step)
         self.channels = list(channels)
         self.image = np.full((len(self.channels), *shape), np.nan, np.float32)
         self.classes = np.full(shape, 255, np.uint8)
 
+    @classmethod
+    def of_scene(cls, reader: BandReader) -> Thumbnail:
+        """Creates the thumbnail of a scene with the bands that its colour composite needs."""
+        bands = list(reader.bands)
+        return cls(reader.height, reader.width, [bands.index(band) for band in choose_composite(bands).bands])
+
     def add_image(self, top: int, image: NDArray[np.uint16], unknown: NDArray[np.bool_]) -> None:
-        """Takes from some rows of the scene.
+        """Samples rows of the scene.
 
         Args:
-            top: The first of them.
+            top: First of the rows.
             image: Reflectance x 10000, `(n, W, C)`.
-            unknown: `(n, W)`.
+            unknown: Unknown pixels, `(n, W)`.
         """
         first = -top % self.step
-        picked = to_reflectance(image[first :: self.step, :: self.step, self.channels])
-        picked[unknown[first :: self.step, :: self.step]] = np.nan
+        sampled = to_reflectance(image[first :: self.step, :: self.step, self.channels])
+        sampled[unknown[first :: self.step, :: self.step]] = np.nan
         start = (top + first) // self.step
-        self.image[:, start : start + len(picked)] = picked.transpose(2, 0, 1)
+        self.image[:, start : start + len(sampled)] = sampled.transpose(2, 0, 1)
 
     def add_classes(self, top: int, classes: NDArray[np.uint8]) -> None:
-        """Takes from the same rows of the map."""
+        """Samples rows of the map."""
         first = -top % self.step
-        picked = classes[first :: self.step, :: self.step]
+        sampled = classes[first :: self.step, :: self.step]
         start = (top + first) // self.step
-        self.classes[start : start + len(picked)] = picked
+        self.classes[start : start + len(sampled)] = sampled
+
+
+def draw_quicklook(
+    path: Path,
+    trained: TrainedModel,
+    reader: BandReader,
+    thumbnail: Thumbnail,
+    statistics: MapStatistics,
+    decision: DecisionThreshold,
+) -> None:
+    """Draws the scene beside its map, with burned areas, scale and north.
+
+    Args:
+        path: PNG file to write.
+        trained: Model.
+        reader: Scene.
+        thumbnail: Thumbnail of scene and map.
+        statistics: Areas of the map.
+        decision: Threshold and temperature of the map.
+
+    Raises:
+        FiresegError: If the file cannot be written.
+    """
+    step, spacing = thumbnail.step, reader.grid.pixel_spacing()
+    dates = "/".join(date[:10] for date in (reader.date or "").split("/"))
+    burned = f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.fraction)} of the known area."
+    run = f"Run {get_run_name(trained)}, threshold {decision.threshold:.3g}, temperature {decision.temperature:.3g}."
+    sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
+    render_map(
+        thumbnail.image,
+        thumbnail.classes,
+        bands=choose_composite(trained.bands).bands,
+        task=trained.task,
+        path=path,
+        title=f"{reader.path.stem}{', ' if dates else ''}{dates}",
+        notes=[burned, run + sampled],
+        hectares=statistics.hectares,
+        unknown_share=statistics.unknown_share,
+        pixel_m=(spacing.column_m * step, spacing.row_m * step),
+        north_deg=spacing.north_deg,
+    )

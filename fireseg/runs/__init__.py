@@ -1,12 +1,11 @@
-"""A trained model from disk: built, loaded, ready to be asked."""
+"""A training run on disk: its folder, its trained model and its calibration."""
 
 from fireseg.runs.calibration import Calibration, read_calibration, write_calibration
-from fireseg.runs.load import TrainedModel, find_checkpoint, load_trained_model
+from fireseg.runs.load import TrainedModel, load_trained_model
 
 __all__ = [
     "Calibration",
     "TrainedModel",
-    "find_checkpoint",
     "load_trained_model",
     "read_calibration",
     "write_calibration",

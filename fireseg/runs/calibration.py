@@ -1,4 +1,4 @@
-"""How the probabilities of a checkpoint become decisions, kept beside it."""
+"""Threshold and temperature of a run, stored in its `calibration.json`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ log = logging.getLogger("fireseg")
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How the probabilities of a checkpoint become decisions, chosen on a validation split.
+    """Threshold, temperature and detection rule of one checkpoint, selected on a validation split.
 
     Attributes:
-        temperature: What the log-odds of fire are divided by, above 0.
-        threshold: The least calibrated probability of fire that counts as burned, in (0, 1).
-        rule_min_pixels: A patch burns if a connected burned area has at least so many pixels, 1 or more,
-        rule_min_odds: and such a peak of the log-odds, before the temperature.
-        checkpoint_sha256: Of the checkpoint file that it was chosen for.
-        fingerprint: Of the patches on whose validation split it was chosen.
+        temperature: Divisor of the log-odds of fire, above 0.
+        threshold: Lowest calibrated fire probability that counts as burned, in (0, 1).
+        rule_min_pixels: Smallest size in pixels of the connected burned area that makes a patch a detection.
+        rule_min_odds: Lowest peak of the log-odds in that area, before the temperature.
+        checkpoint_sha256: SHA-256 of the checkpoint file that the values belong to.
+        fingerprint: Fingerprint of the patches whose validation split was used.
     """
 
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -37,48 +37,48 @@ class Calibration:
 
 
 def write_calibration(folder: RunFolder, calibration: Calibration) -> None:
-    """Writes `calibration.json` into the run, in place of the one that is there.
+    """Writes `calibration.json` of a run, replacing an existing one.
 
     Raises:
-        FiresegError: If the disk is full or the folder cannot be written.
+        FiresegError: If the disk is full or the folder is not writable.
     """
     folder.write_calibration(asdict(calibration))
 
 
 def read_calibration(folder: RunFolder) -> Calibration | None:
-    """What `calibration.json` of a run says, for whichever checkpoint; None where there is none.
+    """Reads `calibration.json` of a run, for whichever checkpoint it was made; None if there is none.
 
     Raises:
-        FiresegError: If it cannot be understood; with all faults.
+        FiresegError: If its content is not valid; with all faults.
     """
     path = folder.calibration
-    again = "take it away, and let python -m fireseg.evaluate choose anew"
+    cure = "delete it and run python -m fireseg.evaluate again"
     try:
         return TypeAdapter(Calibration).validate_python(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        faults = (f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {again}" for one in error.errors())
+        faults = (f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {cure}" for one in error.errors())
         raise FiresegError(*faults) from error
     except (OSError, ValueError) as error:
-        raise FiresegError(f"{path}: cannot be read ({error}); {again}") from error
+        raise FiresegError(f"{path}: cannot be read ({error}); {cure}") from error
 
 
 def get_calibration(folder: RunFolder, sha256: str) -> Calibration | None:
-    """What was chosen for one checkpoint of a run; one that was chosen for another is warned of, and not used.
+    """Reads the calibration of one checkpoint; one that belongs to another checkpoint is ignored with a warning.
 
     Args:
-        folder: The run.
-        sha256: Of the checkpoint file.
+        folder: Run folder.
+        sha256: SHA-256 of the checkpoint file.
 
     Raises:
-        FiresegError: If it cannot be understood; with all faults.
+        FiresegError: If its content is not valid; with all faults.
     """
     calibration = read_calibration(folder)
     if calibration is None or calibration.checkpoint_sha256 == sha256:
         return calibration
     log.warning(
-        "%s: chosen for another checkpoint (sha256 %s), so it is not used; python -m fireseg.evaluate chooses anew",
+        "%s: belongs to another checkpoint (sha256 %s) and is ignored; renew it with python -m fireseg.evaluate",
         folder.calibration,
         calibration.checkpoint_sha256[:12],
     )

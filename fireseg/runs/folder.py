@@ -1,4 +1,4 @@
-"""What a run leaves on disk, by name."""
+"""The folder of a run: its files, its lock, and how a run is resumed from it."""
 
 from __future__ import annotations
 
@@ -21,30 +21,32 @@ from filelock import FileLock, Timeout
 
 from fireseg import __version__
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write, disk_error
+from fireseg.files import CHECKPOINT_FOLDER, LAST_CHECKPOINT, atomic_write, disk_error, find_run_folder
 
 
 class RunFolder:
-    """The folder of one run.
+    """The folder of one training run.
 
     Args:
         path: An existing folder.
 
     Attributes:
-        checkpoints: `best_model.pt`, `final_model.pt`, `last.pt`, `checkpoint_epoch_{n}.pt`.
-        config: `config.json`, every setting, resolved.
-        facts: `run.json`, what the run was made of: versions, commit, data, weights, tracked where.
-        metrics: `metrics.jsonl`, one row an epoch.
+        checkpoints: Folder of `best_model.pt`, `final_model.pt`, `last.pt` and `checkpoint_epoch_{n}.pt`.
+        config: `config.json`, all settings, resolved.
+        provenance: `run.json`, versions, commit, data, initial weights and tracking of the run.
+        metrics: `metrics.jsonl`, one row per epoch.
         log: `train.log`.
-        batch, samples, curves: The pictures.
-        calibration: `calibration.json`, how probabilities become decisions.
+        batch: Picture of a training batch.
+        samples: Picture of validation samples.
+        curves: Picture of the learning curves.
+        calibration: `calibration.json`, threshold and temperature.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINT_FOLDER
         self.config = path / "config.json"
-        self.facts = path / "run.json"
+        self.provenance = path / "run.json"
         self.metrics = path / "metrics.jsonl"
         self.log = path / "train.log"
         self.batch = path / "batch.png"
@@ -54,35 +56,27 @@ class RunFolder:
 
     @classmethod
     def create(cls, parent: Path, name: str) -> Self:
-        """Makes a folder that no other run has, with a number behind the name where that is taken.
-
-        Args:
-            parent: Where run folders lie; made if it is not there.
-            name: The wished name; what does not belong in a file name becomes a hyphen.
-
-        Raises:
-            FiresegError: If the folder cannot be made.
-        """
+        """Creates the folder of a new run, see `create_folder`."""
         return cls(create_folder(parent, name))
 
     def evaluation(self, split: str, kind: Literal["json", "html"]) -> Path:
-        """Where the evaluation on a split lies: `evaluation_{split}.json`, or the page beside it."""
+        """Returns the path of the evaluation on a split: `evaluation_{split}.json` or `evaluation_{split}.html`."""
         return self.path / f"evaluation_{split}.{kind}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps the folder for one process; a killed one lets go by itself.
+        """Locks the folder for this process; the lock of a killed process is released by the system.
 
         Raises:
-            FiresegError: If another process has it.
+            FiresegError: If another process holds the lock.
         """
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise FiresegError(f"{self.path}: another process is training in it; wait for it or end it") from error
+            raise FiresegError(f"{self.path}: another process is training in it; wait for it or stop it") from error
         try:
-            for part in self.path.rglob(".*.part"):  # what a killed process was writing
+            for part in self.path.rglob(".*.part"):  # unfinished files of a killed process
                 part.unlink()
             yield
         finally:
@@ -92,21 +86,21 @@ class RunFolder:
         """Writes `config.json`."""
         _write_json(self.config, settings)
 
-    def write_provenance(self, facts: Mapping[str, Any]) -> None:
-        """Lays facts over those in `run.json`."""
-        _write_json(self.facts, {**self.read_provenance(), **facts})
+    def write_provenance(self, entries: Mapping[str, Any]) -> None:
+        """Adds entries to `run.json`, replacing those of the same key."""
+        _write_json(self.provenance, {**self.read_provenance(), **entries})
 
     def read_provenance(self) -> dict[str, Any]:
-        """What `run.json` holds, nothing where there is none yet."""
-        return json.loads(self.facts.read_text(encoding="utf-8")) if self.facts.exists() else {}
+        """Reads `run.json`; empty if there is none yet."""
+        return json.loads(self.provenance.read_text(encoding="utf-8")) if self.provenance.exists() else {}
 
     def write_calibration(self, content: Mapping[str, Any]) -> None:
         """Writes `calibration.json`."""
         _write_json(self.calibration, content)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Adds one epoch to `metrics.jsonl`; what is not a number becomes null."""
-        line = json.dumps({name: _plain(value) for name, value in row.items()})
+        """Appends one epoch to `metrics.jsonl`; NaN and infinity become null."""
+        line = json.dumps({name: _nan_to_none(value) for name, value in row.items()})
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -114,22 +108,22 @@ class RunFolder:
             raise disk_error(self.metrics, error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of `metrics.jsonl`; a last line cut short by a kill does not count."""
+        """Reads the rows of `metrics.jsonl`, without a last line truncated by a kill."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
     def cut_metrics(self, last_epoch: int) -> None:
-        """Takes away the rows after an epoch: what a checkpoint does not know has not happened."""
+        """Removes the rows after an epoch, which training repeats from the checkpoint of that epoch."""
         rows = [row for row in self.read_metrics() if row["epoch"] <= last_epoch]
         with atomic_write(self.metrics) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:
-        """Within, whatever the suite logs goes to `train.log` as well."""
-        handler = _Log(self.log, encoding="utf-8")
+        """Writes the log messages of fireseg to `train.log` as well while the context is open."""
+        handler = _QuietFileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("fireseg")
         logger.addHandler(handler)
@@ -140,8 +134,8 @@ class RunFolder:
             handler.close()
 
 
-class _Log(logging.FileHandler):
-    """A log that a full disk silences: whoever writes results says so, once and clearly."""
+class _QuietFileHandler(logging.FileHandler):
+    """Ignores write errors: on a full disk, writing the results raises one clear error."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         pass
@@ -149,12 +143,12 @@ class _Log(logging.FileHandler):
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run goes on.
+    """Folder and checkpoint from which training continues.
 
     Attributes:
-        folder: The run's own folder to go on in, or None for a new run.
-        checkpoint: The state to go on from, or None where there is none yet.
-        parent: The folder of the run that a new one descends from, or None.
+        folder: Folder of the run to continue in place; None for a new run.
+        checkpoint: Training state to continue from; None if there is none yet.
+        parent: Folder of the run that a new run starts from; None if there is none.
     """
 
     folder: RunFolder | None
@@ -163,35 +157,39 @@ class ResumePoint:
 
 
 def find_resume_point(path: Path) -> ResumePoint:
-    """What going on from a path means.
+    """Finds the folder and the checkpoint from which `resume=<path>` continues.
 
-    A run folder, or its `last.pt`, goes on in place: from its first epoch, where it was killed
-    before there was a `last.pt`. Any other checkpoint begins a new run.
+    A run folder, or its `last.pt`, continues in place; a run that was killed before its first `last.pt` starts
+    from its first epoch. Any other checkpoint starts a new run.
 
     Args:
-        path: A run folder or a checkpoint file with the state of a training.
+        path: Run folder, or checkpoint file with a training state.
 
     Raises:
-        FiresegError: If there is nothing of the kind.
+        FiresegError: If the path does not exist.
     """
     if path.is_dir():
         folder = RunFolder(path)
-        last = folder.checkpoints / "last.pt"
+        last = folder.checkpoints / LAST_CHECKPOINT
         return ResumePoint(folder, last if last.exists() else None, None)
     if not path.is_file():
-        raise FiresegError(f"resume: {path}: no such run folder or checkpoint; outputs/ and multirun/ hold the runs")
-    holder = RunFolder(path.resolve().parent.parent)
-    has_run = holder.config.exists() and path.resolve().parent == holder.checkpoints
-    if has_run and path.name == "last.pt":
-        return ResumePoint(holder, path, None)
-    return ResumePoint(None, path, holder if has_run else None)
+        raise FiresegError(f"resume: {path}: no such run folder or checkpoint; runs are in outputs/ and multirun/")
+    run = find_run_folder(path.resolve())
+    folder = RunFolder(run) if run else None
+    if folder and path.name == LAST_CHECKPOINT:
+        return ResumePoint(folder, path, None)
+    return ResumePoint(None, path, folder)
 
 
 def create_folder(parent: Path, name: str) -> Path:
-    """Makes `parent/name`, or `parent/name-2` and so on: the first that nobody else made.
+    """Creates `parent/name`, or `parent/name-2` and so on if that exists; safe with concurrent processes.
+
+    Args:
+        parent: Parent folder; created if missing.
+        name: Requested name; characters that do not belong in a file name become hyphens.
 
     Raises:
-        FiresegError: If it cannot be made.
+        FiresegError: If it cannot be created.
     """
     slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:90] or "run"
     try:
@@ -205,10 +203,10 @@ def create_folder(parent: Path, name: str) -> Path:
             return path
     except OSError as error:
         raise disk_error(parent, error) from error
-    raise FiresegError(f"{parent}: ten thousand runs are called {slug}; choose another output_dir")
+    raise FiresegError(f"{parent}: there are 10,000 folders named {slug}; choose another output_dir")
 
 
-def _plain(value: Any) -> Any:
+def _nan_to_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -222,31 +220,31 @@ _PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "albumentations", "
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what decides a result, without importing any of it."""
-    found = {"fireseg": __version__, "python": platform.python_version()}
+    """Returns the versions of fireseg, Python and the packages that affect results, without importing them."""
+    result = {"fireseg": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            result[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            result[package] = "not installed"
+    return result
 
 
 @cache
 def git_commit() -> str:
-    """Commit of the checkout that runs, with `+changes` where files differ from it; empty outside one."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    """Returns the commit of the running checkout, with `+changes` if files differ from it; empty outside of git."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
         return ""
     try:
-        commit = _git(here, "rev-parse", "HEAD")
-        return commit + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):  # no git on the machine, or a checkout without a commit
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):  # git is not installed, or there is no commit yet
         return ""
 
 
 def host() -> str:
-    """Name of the machine."""
+    """Returns the host name of the machine."""
     return socket.gethostname()
 
 

@@ -1,8 +1,7 @@
-"""A trained model, wherever it is kept."""
+"""Loads a trained model from a run folder, a checkpoint file or MLflow."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -17,232 +16,56 @@ from torch import Tensor
 
 from fireseg.config import make
 from fireseg.config.schema import find_target_fault
-from fireseg.engine.checkpoint import BEST, FINAL, LAST
-from fireseg.engine.device import DeviceName, get_device, set_threads
-from fireseg.errors import FiresegError, did_you_mean
-from fireseg.files import load_tensors
+from fireseg.engine.device import (
+    DeviceName,
+    autocast,
+    get_device,
+    get_memory_format,
+    out_of_memory_as,
+    set_threads,
+)
+from fireseg.errors import FiresegError, SettingError, did_you_mean
+from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_NAMES, find_checkpoint, find_run_folder, hash_file, load_tensors
 from fireseg.model import FireSegmentationModel
 from fireseg.runs.calibration import Calibration, get_calibration
 from fireseg.runs.folder import RunFolder
 from fireseg.task import Task
 
-CHECKPOINT_NAMES = (BEST, FINAL, LAST)
-"""What of a run folder's checkpoints is taken, the first that is there."""
-
-
-def find_checkpoint(path: Path) -> Path:
-    """The file that a path names: itself, or the best checkpoint of a run folder.
-
-    Args:
-        path: A run folder, its `checkpoints`, or a file.
-
-    Raises:
-        FiresegError: If there is no such path, or it is something else; says what it is and what would be right.
-    """
-    if path.is_dir():
-        for name in CHECKPOINT_NAMES:
-            if (found := _checkpoints_of(path) / name).is_file():
-                return found
-        raise FiresegError(f"{path}: {_describe_folder(path)}")
-    if not path.is_file():
-        siblings = [beside.name for beside in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = did_you_mean(path.name, siblings)
-        raise FiresegError(
-            f"{path}: no such run folder or checkpoint{near}; outputs/ and multirun/ hold the runs, "
-            "and what MLflow keeps is named runs:/… or models:/…"
-        )
-    return path
-
-
-def find_run(checkpoint: Path) -> RunFolder | None:
-    """The run folder around a checkpoint, unless the file lies on its own."""
-    folder = RunFolder(checkpoint.parent.parent)
-    return folder if checkpoint.parent.name == "checkpoints" and folder.config.exists() else None
-
-
-def _checkpoints_of(path: Path) -> Path:
-    return path if path.name == "checkpoints" else path / "checkpoints"
-
-
-def _describe_folder(path: Path) -> str:
-    if (path / "config.json").exists():
-        return f"a run without any checkpoint; wait for its first epoch, or go on with resume={path}"
-    runs = [
-        run.parent for run in path.glob("*/checkpoints") if any((run / name).is_file() for name in CHECKPOINT_NAMES)
-    ]
-    if runs:
-        return f"a folder of {len(runs)} runs, but one is wanted; name it, as {max(runs)}"
-    if (path / "train").is_dir() or (path / "val").is_dir():
-        return "a folder of patches or tiles, but a run is wanted; outputs/ and multirun/ hold the runs"
-    return f"no run folder: it holds none of {', '.join(CHECKPOINT_NAMES)}; outputs/ and multirun/ hold the runs"
-
-
 FORMAT = 1
-"""The newest format of checkpoints that is understood."""
+"""Newest checkpoint format that this version reads."""
 
-_CURE = f"take {BEST} of a run of this suite"
+_MLFLOW_URI = re.compile(r"(runs|models|mlflow-artifacts):/")
 
-_DEEPEST, _MOST_VALUES, _MOST_FAULTS = 16, 10_000, 8
+_CURE = f"use {BEST_CHECKPOINT} of a run of fireseg"
 
-_BEGINNINGS = {
+_MAX_DEPTH, _MAX_VALUES, _MAX_FAULTS = 16, 10_000, 8
+
+_FILE_TYPES = {
     b"II*\0": "a raster",
     b"MM\0*": "a raster",
     b"II+\0": "a raster",
     b"\x89PNG": "a picture",
     b"{": "a JSON file",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """What of a checkpoint is needed to use its model.
-
-    Attributes:
-        format: Of the file.
-        config: The settings of its run.
-        class_names: One a class.
-        bands: One a channel.
-        fingerprint: Of the patches that it was trained on.
-        epoch: After which it was kept.
-        model: Its weights by name.
-        mean: The running mean of the weights, in the state of a training that has one.
-    """
-
-    format: Annotated[int, Field(ge=1, le=FORMAT)]
-    config: dict[str, Any]
-    class_names: tuple[str, ...]
-    bands: tuple[str, ...]
-    fingerprint: str
-    epoch: Annotated[int, Field(ge=0)]
-    model: dict[str, Any]
-    mean: dict[str, Any] | None = None
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The weights that were validated: the running mean where the state of a training has one."""
-        if self.mean is None:
-            return self.model
-        return {key.removeprefix("module."): value for key, value in self.mean.items() if key.startswith("module.")}
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint of ours; whatever else a file is, nothing in it runs.
-
-    Args:
-        path: An existing file.
-
-    Raises:
-        FiresegError: If it is something else, is cut short, or lacks what it takes to use the model.
-    """
-    with path.open("rb") as file:
-        start = file.read(4)
-    # Everything that the suite wrote is a zip; what is not need not be handed to torch at all.
-    if not start.startswith(b"PK") and path.suffix != ".safetensors":
-        kinds = [kind for beginning, kind in _BEGINNINGS.items() if start.startswith(beginning)]
-        what = "empty" if not start else kinds[0] if kinds else "no checkpoint of fireseg"
-        raise FiresegError(f"{path}: {what}, but a run folder is wanted, or a checkpoint in it, as {BEST}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch's remarks on files that the suite never writes
-        content = load_tensors(path)
-    if "config" not in content or "model" not in content:
-        raise FiresegError(
-            f"{path}: weights that nobody described, but a checkpoint of fireseg holds its settings, too; "
-            f"take {BEST} of a run"
-        )
-    try:
-        return TypeAdapter(Checkpoint).validate_python(content)
-    except ValidationError as error:
-        faults = (f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {_CURE}" for one in error.errors())
-        raise FiresegError(*faults) from error
-
-
-def build_model(kept: Checkpoint, path: Path) -> tuple[Task, FireSegmentationModel]:
-    """The model of a checkpoint with its weights, and what its classes mean.
-
-    Args:
-        kept: What the checkpoint holds.
-        path: Where it was read from, for messages.
-
-    Raises:
-        FiresegError: If its settings are not those of a run of ours, or its weights are not those of its settings.
-    """
-    try:
-        if faults := list(islice(_check_settings(kept.config), _MOST_FAULTS)):
-            raise FiresegError(*faults)
-        task = make(kept.config["task"], Task)
-        # What the run began with is overwritten by what it learnt, and need not be there any more.
-        model = make({**kept.config["model"], "weights": "none"}, FireSegmentationModel)
-        if faults := list(_check_together(kept, task, model)):
-            raise FiresegError(*faults)
-    except FiresegError as error:
-        raise FiresegError(*(f"{path}: {fault}; {_CURE}" for fault in error.faults)) from error
-    try:
-        model.load_state_dict(kept.state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise FiresegError(f"{path}: not the weights of its own settings ({reason}); {_CURE}") from error
-    return task, model
-
-
-def _check_settings(settings: dict[str, Any]) -> Iterator[str]:
-    """Faults of settings that come from who knows where: a checkpoint may be made up.
-
-    Nothing but `task` and `model` is built, and these of plain values alone; but a run whose other settings
-    name what conf/ does not offer was not made by this suite.
-    """
-    yield from (
-        f"{key}: no settings of its own" for key in ("task", "model") if not isinstance(settings.get(key), dict)
-    )
-    places: list[tuple[str, Any, int]] = [("", settings, 0)]
-    for _ in range(_MOST_VALUES):
-        if not places:
-            return
-        place, value, depth = places.pop()
-        if isinstance(value, dict | list | tuple) and depth < _DEEPEST:
-            if isinstance(value, dict) and "_target_" in value and (fault := _find_target_fault(value, place)):
-                yield fault
-                continue
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            places += [(f"{place}.{key}".lstrip("."), child, depth + 1) for key, child in items]
-        elif not isinstance(value, str | int | float | None) or (isinstance(value, int) and value.bit_length() > 64):
-            yield f"{place}: a {type(value).__name__}, but settings are plain values"
-    yield "settings: far more values than any run has"
-
-
-def _find_target_fault(node: dict[str, Any], place: str) -> str | None:
-    if place.startswith(("task.", "model.")):
-        return f"{place}: builds something, but a plain value is wanted"
-    return find_target_fault(node, place)
-
-
-def _check_together(kept: Checkpoint, task: Task, model: FireSegmentationModel) -> Iterator[str]:
-    pairs = [("class_names", kept.class_names, task.class_names), ("bands", kept.bands, model.bands)]
-    for name, said, built in pairs:
-        if said != built:
-            yield f"{name}: {' '.join(said)}, but {' '.join(built)} in its settings"
-    if strange := [key for key, value in kept.state.items() if not isinstance(value, Tensor)]:
-        yield f"model.{strange[0]}: no tensor"
-
-
-_MLFLOW = re.compile(r"(runs|models|mlflow-artifacts):/")
+"""File types by their first bytes, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A trained model with what one must know of it.
+    """A trained model with its task, bands, settings and calibration.
 
     Attributes:
-        model: In eval mode, without gradients, on `device`.
-        task: What its classes mean.
-        bands: The Sentinel-2 bands of its channels, in order.
-        settings: The settings of its run, as in config.json.
-        device: Where it computes.
-        checkpoint: The file that it was read from; inside the cache where that was an MLflow URI.
-        sha256: Of that file, 64 hexadecimal digits.
-        epoch: After which epoch it was kept.
-        fingerprint: Of the patches that it was trained on.
-        folder: The run folder that holds the checkpoint; None for a file on its own or from MLflow.
-        calibration: What was chosen for this very checkpoint; None where nothing was.
+        model: Network in eval mode, without gradients, on `device`.
+        task: Classes of the model.
+        bands: Sentinel-2 bands of the channels, in order.
+        settings: Settings of the run, as in config.json.
+        device: Device of the model.
+        checkpoint: File that the model was read from; inside the cache for an MLflow URI.
+        sha256: SHA-256 of that file, 64 hexadecimal digits.
+        epoch: Epoch after which the checkpoint was saved.
+        fingerprint: Fingerprint of the training patches.
+        folder: Run folder of the checkpoint; None for a file outside of a run or from MLflow.
+        calibration: Threshold and temperature selected for this checkpoint; None if there are none.
     """
 
     model: FireSegmentationModel
@@ -257,53 +80,225 @@ class TrainedModel:
     folder: RunFolder | None
     calibration: Calibration | None
 
+    @torch.inference_mode()
+    def predict_logits(self, image: Tensor) -> Tensor:
+        """Runs the model over a batch, in mixed precision where the device supports it.
+
+        Args:
+            image: Reflectance, `(B, C, H, W)` float32, on any device.
+
+        Returns:
+            Logits, `(B, K, H, W)`, on the device of the model.
+
+        Raises:
+            SettingError: If the batch does not fit in memory.
+        """
+        size, _, height, width = image.shape
+        error = SettingError(
+            f"--batch-size: {size} images of {height} x {width} pixels do not fit in the memory of {self.device}; "
+            "use half as many, or --device cpu"
+        )
+        with out_of_memory_as(error), autocast(self.device):
+            return self.model(image.to(self.device).contiguous(memory_format=get_memory_format(self.device)))
+
 
 def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads: int | None = None) -> TrainedModel:
-    """Opens a run, a checkpoint, or a model that MLflow keeps.
+    """Loads the model of a run, a checkpoint file or MLflow.
 
-    Everything comes from the checkpoint: it does not matter where a run has been moved, or what lies at the paths
-    in its settings. A checkpoint is data, not code: nothing in it can run.
+    Everything is read from the checkpoint, so the run may have been moved and the paths in its settings need not
+    exist. A checkpoint is data: nothing in it is executed.
 
     Args:
-        path: A run folder (its `best_model.pt`, else `final_model.pt`, else `last.pt`), a checkpoint file, or an
-            address of MLflow: `runs:/<id>`, `runs:/<id>/checkpoints/best_model.pt`, `models:/name/3`,
-            `models:/name@alias`, `mlflow-artifacts:/…`.
+        path: Run folder (its `best_model.pt`, else `final_model.pt`, else `last.pt`), checkpoint file, or MLflow
+            URI: `runs:/<id>`, `runs:/<id>/checkpoints/best_model.pt`, `models:/name/3`, `models:/name@alias`,
+            `mlflow-artifacts:/…`.
         device: `auto`, `cuda`, `mps` or `cpu`.
-        threads: CPU threads for torch, for the whole process; None leaves them as they are.
+        threads: CPU threads of torch, for the whole process; None changes nothing.
 
     Raises:
-        FiresegError: If there is no such thing, or it is no checkpoint of fireseg.
-        SettingError: If the machine has no such device.
+        FiresegError: If the path does not exist, or is not a checkpoint of fireseg.
+        SettingError: If the device is not available.
 
     Example:
-        >>> trained = open_trained("outputs/del_unet_resnet34", device="cpu")  # doctest: +SKIP
+        >>> trained = load_trained_model("outputs/del_unet_resnet34", device="cpu")  # doctest: +SKIP
     """
     if threads is not None:
         set_threads(threads)
-    place = get_device(device)
-    folder, beside = None, None
-    if _MLFLOW.match(str(path)):
+    torch_device = get_device(device)
+    folder = None
+    if _MLFLOW_URI.match(str(path)):
         from fireseg.tracker import download_artifact
 
-        checkpoint = download_artifact(str(path))
-        beside = RunFolder(checkpoint.parent.parent)
+        file = download_artifact(str(path))
+        calibrated = RunFolder(file.parent.parent)
     else:
-        checkpoint = find_checkpoint(Path(path).expanduser())
-        folder = beside = find_run(checkpoint)
-    kept = read_checkpoint(checkpoint)
-    task, model = build_model(kept, checkpoint)
-    with checkpoint.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file = _find_checkpoint(Path(path).expanduser())
+        run = find_run_folder(file)
+        folder = calibrated = RunFolder(run) if run else None
+    checkpoint = read_checkpoint(file)
+    task, model = build_model(checkpoint, file)
+    sha256 = hash_file(file)
     return TrainedModel(
-        model=model.requires_grad_(False).eval().to(place),
+        model=model.requires_grad_(False).eval().to(torch_device),
         task=task,
         bands=model.bands,
-        settings=kept.config,
-        device=place,
-        checkpoint=checkpoint,
+        settings=checkpoint.config,
+        device=torch_device,
+        checkpoint=file,
         sha256=sha256,
-        epoch=kept.epoch,
-        fingerprint=kept.fingerprint,
+        epoch=checkpoint.epoch,
+        fingerprint=checkpoint.fingerprint,
         folder=folder,
-        calibration=get_calibration(beside, sha256) if beside else None,
+        calibration=get_calibration(calibrated, sha256) if calibrated else None,
     )
+
+
+def _find_checkpoint(path: Path) -> Path:
+    if file := find_checkpoint(path):
+        return file
+    if path.is_dir():
+        raise FiresegError(f"{path}: {_describe_folder(path)}")
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise FiresegError(
+        f"{path}: no such run folder or checkpoint{did_you_mean(path.name, siblings)}; runs are in outputs/ and "
+        "multirun/, and runs in MLflow are named runs:/… or models:/…"
+    )
+
+
+def _describe_folder(path: Path) -> str:
+    if (path / "config.json").exists():
+        return f"a run without a checkpoint; wait for its first epoch, or continue it with resume={path}"
+    if runs := sorted(run for run in path.iterdir() if run.is_dir() and find_checkpoint(run)):
+        return f"a folder of {len(runs)} runs, but one run is expected; name one, such as {runs[-1]}"
+    if (path / "train").is_dir() or (path / "val").is_dir():
+        return "a folder of patches or tiles, but a run is expected; runs are in outputs/ and multirun/"
+    return f"not a run folder: it contains none of {', '.join(CHECKPOINT_NAMES)}; runs are in outputs/ and multirun/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The part of a checkpoint file that is needed to use its model.
+
+    Attributes:
+        format: Format number of the file.
+        config: Settings of the run.
+        class_names: One name per class.
+        bands: One band per channel.
+        fingerprint: Fingerprint of the training patches.
+        epoch: Epoch after which the checkpoint was saved.
+        model: Weights by name.
+        mean: Running mean of the weights (EMA), if the training state has one.
+    """
+
+    format: Annotated[int, Field(ge=1, le=FORMAT)]
+    config: dict[str, Any]
+    class_names: tuple[str, ...]
+    bands: tuple[str, ...]
+    fingerprint: str
+    epoch: Annotated[int, Field(ge=0)]
+    model: dict[str, Any]
+    mean: dict[str, Any] | None = None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Weights that were validated: the running mean if there is one, else those of the model."""
+        if self.mean is None:
+            return self.model
+        return {key.removeprefix("module."): value for key, value in self.mean.items() if key.startswith("module.")}
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint file without executing anything in it.
+
+    Args:
+        path: An existing file.
+
+    Raises:
+        FiresegError: If it is another kind of file, is truncated, or lacks what is needed to use the model.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    # Every checkpoint of fireseg is a zip; other files need not be passed to torch at all.
+    if not start.startswith(b"PK") and path.suffix != ".safetensors":
+        types = [name for prefix, name in _FILE_TYPES.items() if start.startswith(prefix)]
+        kind = "empty" if not start else types[0] if types else "not a checkpoint of fireseg"
+        raise FiresegError(
+            f"{path}: {kind}, but a run folder or a checkpoint is expected; use a run folder, or its {BEST_CHECKPOINT}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's remarks on archives that fireseg never writes
+        content = load_tensors(path)
+    if "config" not in content or "model" not in content:
+        raise FiresegError(
+            f"{path}: weights without settings, but a checkpoint of fireseg has both; use {BEST_CHECKPOINT} of a run"
+        )
+    try:
+        return TypeAdapter(Checkpoint).validate_python(content)
+    except ValidationError as error:
+        faults = (f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {_CURE}" for one in error.errors())
+        raise FiresegError(*faults) from error
+
+
+def build_model(checkpoint: Checkpoint, path: Path) -> tuple[Task, FireSegmentationModel]:
+    """Builds the model of a checkpoint with its weights, and its task.
+
+    Args:
+        checkpoint: Content of the checkpoint.
+        path: File that it was read from, for messages.
+
+    Raises:
+        FiresegError: If the settings of task or model are not valid, or the weights do not match them.
+    """
+    try:
+        if faults := list(islice(_check_settings(checkpoint.config), _MAX_FAULTS)):
+            raise FiresegError(*faults)
+        task = make(checkpoint.config["task"], Task)
+        # The initial weights of the run are replaced below and need not exist any more.
+        model = make({**checkpoint.config["model"], "weights": "none"}, FireSegmentationModel)
+        if faults := list(_check_consistency(checkpoint, task, model)):
+            raise FiresegError(*faults)
+    except FiresegError as error:
+        raise FiresegError(*(f"{path}: {fault}; {_CURE}" for fault in error.faults)) from error
+    try:
+        model.load_state_dict(checkpoint.state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise FiresegError(f"{path}: weights that do not match its settings ({reason}); {_CURE}") from error
+    return task, model
+
+
+def _check_settings(settings: dict[str, Any]) -> Iterator[str]:
+    """Yields the faults of settings from an untrusted checkpoint.
+
+    Only `task` and `model` are built, so only their `_target_`s are checked: runs of other versions may name other
+    datasets or trackers. All settings must be plain values of bounded number and depth.
+    """
+    built = {key: settings.get(key) for key in ("task", "model")}
+    yield from (f"{key}: missing from the settings" for key, node in built.items() if not isinstance(node, dict))
+    for key, node in built.items():
+        if isinstance(node, dict) and (fault := find_target_fault(node, key)):
+            yield fault
+            return
+    nodes: list[tuple[str, Any, int]] = [("", settings, 0)]
+    for _ in range(_MAX_VALUES):
+        if not nodes:
+            return
+        name, value, depth = nodes.pop()
+        if isinstance(value, dict | list | tuple) and depth < _MAX_DEPTH:
+            if isinstance(value, dict) and "_target_" in value and name.startswith(("task.", "model.")):
+                yield f"{name}: builds something, but a plain value is expected"
+                continue
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            nodes += [(f"{name}.{key}".lstrip("."), child, depth + 1) for key, child in items]
+        elif not isinstance(value, str | int | float | None) or (isinstance(value, int) and value.bit_length() > 64):
+            yield f"{name}: a {type(value).__name__}, but settings are plain values"
+    yield f"settings: more than {_MAX_VALUES} values"
+
+
+def _check_consistency(checkpoint: Checkpoint, task: Task, model: FireSegmentationModel) -> Iterator[str]:
+    pairs = [("class_names", checkpoint.class_names, task.class_names), ("bands", checkpoint.bands, model.bands)]
+    for name, saved, built in pairs:
+        if saved != built:
+            yield f"{name}: {' '.join(saved)}, but {' '.join(built)} in its settings"
+    if names := [key for key, value in checkpoint.state.items() if not isinstance(value, Tensor)]:
+        yield f"model.{names[0]}: not a tensor"

@@ -114,7 +114,7 @@ def finish(training: Training) -> None:
         log.info("best: epoch %d, val/fire_iou %.4f", t.stopping.best_epoch, t.stopping.best_score)
     draw_results(t)
     pictures = (t.folder.samples, t.folder.curves)
-    for path in (t.folder.config, t.folder.facts, t.folder.metrics, *pictures):
+    for path in (t.folder.config, t.folder.provenance, t.folder.metrics, *pictures):
         t.tracker.artifact(path)
     t.tracker.artifact(t.folder.checkpoints / BEST, "checkpoints")
     log.info("pictures: %s", ", ".join(str(path) for path in (t.folder.batch, *pictures)))

@@ -1,4 +1,4 @@
-"""What a run leaves on disk."""
+"""The folder of a run."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def test_two_runs_of_one_name_get_two_folders(tmp_path: Path):
     assert len(set(made)) == 8
 
 
-def test_a_name_becomes_fit_for_a_folder(tmp_path: Path):
+def test_a_name_is_made_a_valid_folder_name(tmp_path: Path):
     assert create_folder(tmp_path, "gra_unet_tu-a/b c=" + "x" * 200).name.startswith("gra_unet_tu-a-b-c-xxx")
     assert all(len(path.name) <= 90 for path in tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(FiresegError, match=r"file.*cannot be written"):
+    with pytest.raises(FiresegError, match="file"):
         create_folder(tmp_path / "file" / "sub", "run")
 
 
-def test_what_is_no_number_is_null_and_a_row_cut_short_does_not_count(tmp_path: Path):
+def test_nan_becomes_null_and_a_truncated_row_is_ignored(tmp_path: Path):
     folder = RunFolder(tmp_path)
     folder.append_metrics({"epoch": 1, "val/fire_iou": math.nan})
     with folder.metrics.open("a") as file:
@@ -55,7 +55,7 @@ def test_rows_after_an_epoch_can_be_cut(tmp_path: Path):
     assert folder.read_metrics() == [{"epoch": 1}, {"epoch": 2}]
 
 
-def test_facts_are_laid_over_those_that_are_there(tmp_path: Path):
+def test_provenance_entries_are_added_and_replaced(tmp_path: Path):
     folder = RunFolder(tmp_path)
     folder.write_provenance({"host": "a", "weights": {"source": "none"}})
     folder.write_provenance({"host": "b"})
@@ -63,18 +63,18 @@ def test_facts_are_laid_over_those_that_are_there(tmp_path: Path):
     assert folder.read_provenance() == {"host": "b", "weights": {"source": "none"}}
 
 
-def test_a_folder_belongs_to_one_process_and_is_swept_of_broken_off_files(tmp_path: Path):
+def test_a_folder_is_locked_by_one_process_and_cleared_of_unfinished_files(tmp_path: Path):
     folder = RunFolder(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / ".last.pt.123.part").write_bytes(b"x")
 
     with folder.locked():
         assert list((tmp_path / "checkpoints").iterdir()) == []
-        with pytest.raises(FiresegError, match="another process is training in it"), RunFolder(tmp_path).locked():
+        with pytest.raises(FiresegError, match="another process"), RunFolder(tmp_path).locked():
             pass
 
 
-def test_a_folder_and_its_last_checkpoint_go_on_in_place(tmp_path: Path):
+def test_a_run_folder_and_its_last_checkpoint_continue_in_place(tmp_path: Path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text("{}")
     assert find_resume_point(tmp_path).checkpoint is None
@@ -87,7 +87,7 @@ def test_a_folder_and_its_last_checkpoint_go_on_in_place(tmp_path: Path):
         assert (point.folder.path, point.checkpoint, point.parent) == (tmp_path, last, None)
 
 
-def test_another_checkpoint_begins_a_new_run_of_that_parent(tmp_path: Path):
+def test_another_checkpoint_starts_a_new_run_with_that_parent(tmp_path: Path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text("{}")
     older = tmp_path / "checkpoints" / "checkpoint_epoch_5.pt"
@@ -100,25 +100,25 @@ def test_another_checkpoint_begins_a_new_run_of_that_parent(tmp_path: Path):
     assert point.parent.path == tmp_path
 
 
-def test_a_checkpoint_that_stands_alone_begins_a_new_run(tmp_path: Path):
+def test_a_checkpoint_outside_of_a_run_starts_a_new_run(tmp_path: Path):
     (tmp_path / "copied.pt").write_bytes(b"")
 
     assert find_resume_point(tmp_path / "copied.pt") == ResumePoint(None, tmp_path / "copied.pt", None)
 
 
-def test_nothing_to_resume_is_said(tmp_path: Path):
+def test_a_missing_path_to_resume_is_reported(tmp_path: Path):
     with pytest.raises(FiresegError, match="no such run folder or checkpoint"):
         find_resume_point(tmp_path / "none")
 
 
-def test_an_evaluation_lies_in_the_run_by_split_and_kind(tmp_path: Path):
+def test_an_evaluation_is_named_by_split_and_kind(tmp_path: Path):
     folder = RunFolder(tmp_path)
 
     assert folder.evaluation("test", "json") == tmp_path / "evaluation_test.json"
     assert folder.evaluation("val", "html") == tmp_path / "evaluation_val.html"
 
 
-def test_a_calibration_is_written_whole_in_place_of_the_one_before(tmp_path: Path):
+def test_a_calibration_replaces_the_previous_one(tmp_path: Path):
     folder = RunFolder(tmp_path)
     folder.write_calibration({"threshold": 0.4})
     folder.write_calibration({"threshold": 0.5})
