@@ -17,6 +17,7 @@ from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs import folder as provenance
 from fireseg.runs.folder import ResumePoint, RunFolder
+from fireseg.runs.sync import finish_tracking, list_files, note_run_ids, start_tracking
 from fireseg.train.build import Settings, Training, build_training
 
 log = logging.getLogger("fireseg")
@@ -50,7 +51,9 @@ def train(
     folder.write_config(settings)
     log.info("run folder: %s", folder.path)
     training = build_training(settings, folder, point)
-    _start_tracker(training, run_name or folder.path.name, tags or {})
+    name = run_name or folder.path.name
+    start_tracking(training.tracker, folder, name=name, tags=tags or {}, num_epochs_done=training.state.epoch)
+    training.tracker.artifact(folder.config)
     status = "FAILED"
     try:
         if training.state.epoch == 0:
@@ -64,7 +67,7 @@ def train(
         log.warning("stopped; go on with resume=%s", folder.path)
         raise
     finally:
-        training.tracker.finish(status)
+        finish_tracking(training.tracker, folder, status)
 
 
 def run_epochs(training: Training, interrupts: Interrupts) -> None:
@@ -92,9 +95,8 @@ def run_epochs(training: Training, interrupts: Interrupts) -> None:
         row = {"epoch": epoch.number, **epoch.row(), "best": is_best}
         log.info(format_epoch(row, total=total, seconds_left=pace * (total - epoch.number)))
         t.folder.append_metrics(row)
-        # The charts show a run's last values; which run is best is read off the best so far.
-        t.tracker.log({**epoch.row(), "val/best_fire_iou": t.stopping.best_score}, epoch.number)
-        _note_tracked(t)
+        t.tracker.sync()
+        note_run_ids(t.tracker, t.folder)
         if is_best:
             t.checkpoints.save_best(_kept(t, epoch.number, epoch.val["fire_iou"]))
         t.checkpoints.save_state(epoch.number, _whole(t))
@@ -113,11 +115,9 @@ def finish(training: Training) -> None:
     else:
         log.info("best: epoch %d, val/fire_iou %.4f", t.stopping.best_epoch, t.stopping.best_score)
     draw_results(t)
-    pictures = (t.folder.samples, t.folder.curves)
-    for path in (t.folder.config, t.folder.facts, t.folder.metrics, *pictures):
-        t.tracker.artifact(path)
-    t.tracker.artifact(t.folder.checkpoints / BEST, "checkpoints")
-    log.info("pictures: %s", ", ".join(str(path) for path in (t.folder.batch, *pictures)))
+    for path, subfolder in list_files(t.folder):
+        t.tracker.artifact(path, subfolder)
+    log.info("pictures: %s", ", ".join(str(path) for path in (t.folder.batch, t.folder.samples, t.folder.curves)))
 
 
 def draw_results(training: Training) -> None:
@@ -147,35 +147,6 @@ def _draw_batch(t: Training) -> None:
     batch: Batch = next(iter(t.data.train_dataloader(1)))
     render_batch(batch, bands=t.data.bands, task=t.task, path=t.folder.batch)
     t.tracker.artifact(t.folder.batch)
-
-
-def _start_tracker(t: Training, run_name: str, tags: dict[str, str]) -> None:
-    facts = t.folder.read_provenance()
-    own = {
-        "task": t.task.name,
-        "git_commit": provenance.git_commit() or "unknown",
-        "host": provenance.host(),
-        "run_folder": str(t.folder.path.resolve()),
-        **({"parent": facts["parent"]} if "parent" in facts else {}),
-    }
-    dataset = {
-        "name": t.data.patches_root.name,
-        "digest": t.data.fingerprint[:32],
-        "source": str(t.data.patches_root.resolve()),
-        "profile": f"class counts {list(t.data.class_counts)}",
-    }
-    params = {**t.settings, "weights_sha256": facts.get("weights", {}).get("sha256", "")}
-    t.tracker.start(
-        run_name=run_name, params=params, tags={**own, **tags}, dataset=dataset, run_ids=facts.get("tracking")
-    )
-    _note_tracked(t)
-    t.tracker.artifact(t.folder.config)
-
-
-def _note_tracked(t: Training) -> None:
-    """Keeps under which ids the run is tracked: a server that was down gives them later."""
-    if t.folder.read_provenance().get("tracking") != t.tracker.run_ids:
-        t.folder.write_provenance({"tracking": t.tracker.run_ids})
 
 
 def _kept(t: Training, epoch: int, score: float | None) -> dict[str, Any]:
