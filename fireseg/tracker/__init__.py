@@ -1,20 +1,22 @@
-"""Reports a run to MLflow, W&B, both or neither."""
+"""Reports runs to MLflow, W&B, both or neither, and downloads checkpoints from MLflow."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from fireseg.tracker.artifacts import download_artifact
 from fireseg.tracker.mlflow import create_mlflow_tracker, log_to_existing_run
-from fireseg.tracker.protocol import Status, Tracker
+from fireseg.tracker.protocol import EpochMetrics, Status, TrackedRun, Tracker
 from fireseg.tracker.wandb import WandbMode, create_wandb_tracker
 
 __all__ = [
+    "EpochMetrics",
     "Status",
+    "TrackedRun",
     "Tracker",
     "create_mlflow_tracker",
     "create_mlflow_wandb_tracker",
@@ -26,8 +28,8 @@ __all__ = [
 
 
 def create_no_tracker() -> Tracker:
-    """A tracker that tells nobody; the run folder has every number all the same."""
-    return SeveralTrackers([])
+    """Creates a tracker that reports nothing; the run folder holds every result all the same."""
+    return MultiTracker([])
 
 
 def create_mlflow_wandb_tracker(
@@ -39,23 +41,23 @@ def create_mlflow_wandb_tracker(
     mode: WandbMode | None = None,
     run_name: str | None = None,
 ) -> Tracker:
-    """A tracker that tells MLflow and W&B the same.
+    """Creates a tracker that reports to MLflow and to W&B.
 
     Args:
-        uri: MLflow's tracking address; None for MLFLOW_TRACKING_URI, or `mlflow.db` in the working folder.
+        uri: MLflow tracking URI; None for MLFLOW_TRACKING_URI, or `mlflow.db` in the working folder.
         experiment: The experiment in MLflow.
         project: The project in W&B.
-        entity: The user or team in W&B; None for one's own.
-        mode: Whether W&B is told now (`online`) or keeps everything in `wandb/` (`offline`); None for WANDB_MODE.
-        run_name: What the run is called, in place of the name that it would get.
+        entity: The user or team in W&B; None for the default one of the account.
+        mode: `online`, `offline` (W&B keeps everything in `wandb/`) or `disabled`; None for WANDB_MODE.
+        run_name: Display name of the run, in place of the default one.
 
     Returns:
         A tracker for one run.
 
     Raises:
-        FiresegError: If the address is of no kind that MLflow knows, or W&B is not installed.
+        FiresegError: If MLflow does not support the URI, or W&B is not installed.
     """
-    return SeveralTrackers(
+    return MultiTracker(
         [
             create_mlflow_tracker(uri=uri, experiment=experiment, run_name=run_name),
             create_wandb_tracker(project=project, entity=entity, mode=mode, run_name=run_name),
@@ -63,11 +65,11 @@ def create_mlflow_wandb_tracker(
     )
 
 
-class SeveralTrackers:
-    """Tells every tracker the same, in order.
+class MultiTracker:
+    """Forwards every call to several trackers, in order.
 
     Args:
-        trackers: Each for the same one run; none at all is allowed.
+        trackers: Trackers of the same run; may be empty.
     """
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
@@ -75,33 +77,30 @@ class SeveralTrackers:
 
     @property
     def run_ids(self) -> dict[str, str]:
-        """The ids of all of them."""
+        """The ids of all trackers."""
         return {service: run_id for tracker in self._trackers for service, run_id in tracker.run_ids.items()}
 
-    def start(
-        self,
-        *,
-        run_name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        dataset: Mapping[str, str],
-        run_ids: Mapping[str, str] | None = None,
-    ) -> None:
-        """Begins the run with each."""
-        for tracker in self._trackers:
-            tracker.start(run_name=run_name, params=params, tags=tags, dataset=dataset, run_ids=run_ids)
+    @property
+    def is_complete(self) -> bool:
+        """True if all trackers are complete."""
+        return all(tracker.is_complete for tracker in self._trackers)
 
-    def log(self, metrics: Mapping[str, float | None], step: int) -> None:
-        """Records an epoch with each."""
+    def start(self, run: TrackedRun, run_ids: Mapping[str, str] | None = None) -> None:
+        """Starts the run in every service."""
         for tracker in self._trackers:
-            tracker.log(metrics, step)
+            tracker.start(run, run_ids)
+
+    def sync(self) -> None:
+        """Sends to every service what it has not received."""
+        for tracker in self._trackers:
+            tracker.sync()
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keeps a file with each."""
+        """Sends a file to every service."""
         for tracker in self._trackers:
             tracker.artifact(path, folder)
 
     def finish(self, status: Status) -> None:
-        """Closes the run with each."""
+        """Ends the run in every service."""
         for tracker in self._trackers:
             tracker.finish(status)

@@ -1,204 +1,48 @@
-"""A tracker that tells MLflow, whether it listens or not."""
+"""Reports runs to MLflow, and repeats what a server that was down did not receive."""
 
 from __future__ import annotations
 
 import getpass
 import json
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from fireseg.errors import FiresegError
 from fireseg.tracker.mlflow_store import (
-    Lane,
-    Outbox,
-    failures,
-    find_reason,
-    get_address,
+    format_reason,
     get_experiment_id,
-    is_refusal,
-    log,
-    open_existing,
+    get_store_errors,
+    is_permanent,
     open_store,
     prepare_environment,
+    redact_uri,
     resolve_uri,
 )
-from fireseg.tracker.protocol import Status, Tracker, as_key, finite, flatten, shorten
+from fireseg.tracker.protocol import EpochMetrics, Status, TrackedRun, as_key, finite, flatten, now_ms, shorten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 
-_ENTRIES_A_CALL = 100
+log = logging.getLogger("fireseg")
+
+_ENTRIES_PER_CALL = 100
 
 _MAX_TAG, _MAX_DIGEST = 5000, 36
 
+_TRIES, _QUICK_SECONDS = 3, 1.0
 
-class MlflowRun:
-    """One run in one store.
-
-    Args:
-        uri: From `resolve_uri`.
-        experiment: The experiment that the run belongs to.
-        run_id: A run to take up; None for a new one.
-
-    Attributes:
-        run_id: The run's id, None until the store has given one.
-    """
-
-    def __init__(self, uri: str, experiment: str, run_id: str | None) -> None:
-        self.run_id = run_id
-        self._uri, self._experiment = uri, experiment
-        self._opened: MlflowClient | None = None
-        self._params: Mapping[str, str] = {}
-        self._told: dict[str, dict[int, float]] = {}
-        self._creating = False
-
-    def begin(self, name: str, started: int, tags: Mapping[str, str]) -> None:
-        """Creates the run, or takes it up.
-
-        Args:
-            name: What a person calls it.
-            started: When it began, in milliseconds.
-            tags: What to find it by.
-
-        Raises:
-            FiresegError: If the store cannot be opened, or takes no run.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._opened = self._opened or open_store(self._uri)
-            run = self._find(self.run_id) if self.run_id else None
-            if run is not None:
-                self._take_up(run, tags)
-                return
-            experiment_id = get_experiment_id(self._client, self._experiment, self._uri)
-            self.run_id = self._create(experiment_id, name, started, {**_source_tags(tags), **tags})
-        except MlflowException as error:
-            if is_refusal(error):
-                raise FiresegError(f"tracker.uri: {get_address(self._uri)} takes no run ({error})") from error
-            raise
-
-    def tell_params(self, params: Mapping[str, str]) -> None:
-        """Adds settings. One that was told with another value stays; the new value becomes a tag."""
-        from mlflow.entities import Param
-
-        new = [Param(key, value) for key, value in params.items() if key not in self._params]
-        for first in range(0, len(new), _ENTRIES_A_CALL):
-            self._client.log_batch(self._id, params=new[first : first + _ENTRIES_A_CALL])
-        changed = {key: value for key, value in params.items() if self._params.get(key, value) != value}
-        self._tell_tags({f"resumed.{key}": value for key, value in changed.items()})
-
-    def tell_dataset(self, dataset: Mapping[str, str]) -> None:
-        """Names the data set as an input."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        entry = Dataset(
-            name=dataset["name"],
-            digest=dataset["digest"][:_MAX_DIGEST],
-            source_type="local",
-            source=json.dumps({"uri": dataset.get("source", "")}),
-            profile=dataset.get("profile"),
-        )
-        context = InputTag(key="mlflow.data.context", value="training")
-        self._client.log_inputs(self._id, [DatasetInput(entry, [context])])
-
-    def tell_metrics(self, metrics: Mapping[str, float], step: int, timestamp: int) -> None:
-        """Adds an epoch.
-
-        Args:
-            metrics: Finite readings, the one to compare by first.
-            step: The epoch.
-            timestamp: When it was read, in milliseconds: told twice, the same row is the same row.
-        """
-        from mlflow.entities import Metric
-
-        rows = {as_key(name): value for name, value in metrics.items()}
-        told = {key: self._told[key][step] for key in rows if step in self._told.get(key, {})}
-        # An epoch done again after a kill has the same score but other seconds: it is one epoch, not
-        # two. With another score both rows stand, for MLflow cannot take one back.
-        if told and rows[score := next(iter(told))] == told[score]:
-            rows = {key: value for key, value in rows.items() if key not in told}
-        if rows:
-            self._client.log_batch(self._id, [Metric(key, value, timestamp, step) for key, value in rows.items()])
-
-    def tell_file(self, path: Path, folder: str) -> None:
-        """Keeps a file, if it is still there: a checkpoint may have made room while it waited."""
-        if path.exists():
-            self._client.log_artifact(self._id, str(path), folder or None)
-
-    def end(self, status: Status, ended: int) -> None:
-        """Closes the run, at `ended` milliseconds."""
-        self._client.set_terminated(self._id, status, end_time=ended)
-
-    @property
-    def _client(self) -> MlflowClient:
-        assert self._opened is not None, "nothing is told before begin"
-        return self._opened
-
-    @property
-    def _id(self) -> str:
-        assert self.run_id is not None, "nothing is told before begin"
-        return self.run_id
-
-    def _find(self, run_id: str) -> Run | None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            run = None
-        if run is None or run.info.lifecycle_stage == "deleted":
-            log.warning("MLflow at %s: run %s is not there any more; a new one begins", get_address(self._uri), run_id)
-            self.run_id = None
-            return None
-        return run
-
-    def _take_up(self, run: Run, tags: Mapping[str, str]) -> None:
-        self._client.update_run(self._id, status="RUNNING")
-        self._params = run.data.params
-        self._tell_tags(tags)
-        for key in run.data.metrics:
-            self._told[key] = {metric.step: metric.value for metric in self._client.get_metric_history(self._id, key)}
-
-    def _create(self, experiment_id: str, name: str, started: int, tags: Mapping[str, str]) -> str:
-        if self._creating:  # an earlier try may have got through with its answer lost
-            for run in self._client.search_runs([experiment_id], f"attributes.start_time = {started}"):
-                if run.info.run_name == name:
-                    return run.info.run_id
-        self._creating = True
-        run = self._client.create_run(experiment_id, start_time=started, tags=_as_tags(tags), run_name=name)
-        return run.info.run_id
-
-    def _tell_tags(self, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        entries = [RunTag(key, value) for key, value in _as_tags(tags).items()]
-        for first in range(0, len(entries), _ENTRIES_A_CALL):
-            self._client.log_batch(self._id, tags=entries[first : first + _ENTRIES_A_CALL])
-
-
-def _as_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {as_key(key): shorten(str(value), _MAX_TAG) for key, value in tags.items()}
-
-
-def _source_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """What the columns User, Source and Version of the run table show."""
-    found = {"mlflow.source.name": "fireseg.train", "mlflow.source.type": "LOCAL"}
-    if "git_commit" in tags:
-        found["mlflow.source.git.commit"] = tags["git_commit"]
-    with suppress(OSError, KeyError, ImportError):  # a container may run under a user that has no name
-        found["mlflow.user"] = getpass.getuser()
-    return found
+# A server that does not answer may block one call for the whole timeout (10 s). Waiting ten times as long
+# before the next one keeps this below a tenth of the training time.
+_WAIT_FACTOR = 10.0
 
 
 def create_mlflow_tracker(
@@ -206,16 +50,16 @@ def create_mlflow_tracker(
     uri: str | None = None,
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = "fireseg",
     run_name: str | None = None,
-) -> Tracker:
-    """A tracker that tells MLflow.
+) -> MlflowTracker:
+    """Creates a tracker that reports to MLflow.
 
-    A server that is down or dies does not cost the training: what it was not told is kept and told
-    when it answers again, at the latest at the end.
+    A server that is down does not stop the training: what is missing is sent when it answers again, at
+    the end of the run, or by `python -m fireseg.runs sync`.
 
     Args:
-        uri: The tracking address; None for MLFLOW_TRACKING_URI, or an SQLite file `mlflow.db` in the working folder.
-        experiment: The experiment that the run belongs to.
-        run_name: What the run is called, in place of the name that it would get.
+        uri: The tracking URI; None for MLFLOW_TRACKING_URI, or an SQLite file `mlflow.db` in the working folder.
+        experiment: The experiment of the run.
+        run_name: Display name of the run, in place of the default one.
 
     Returns:
         A tracker for one run.
@@ -230,80 +74,234 @@ def create_mlflow_tracker(
 
 
 class MlflowTracker:
-    """One run in MLflow. See `create_mlflow_tracker`."""
+    """Sends one run to MLflow; see `create_mlflow_tracker`.
+
+    Each call sends what the service has not received yet: the run with its settings, then the recorded
+    epochs in order, files, and the end. Every step can be repeated, so that one whose response was lost
+    is not recorded twice.
+    """
 
     def __init__(self, uri: str, experiment: str, run_name: str | None) -> None:
         self._uri, self._experiment, self._run_name = uri, experiment, run_name
-        self._service = f"MLflow at {get_address(uri)}"
-        self._outbox = Outbox(self._service, failures=failures, is_refusal=is_refusal)
-        self._run: MlflowRun | None = None
+        self._service = f"MLflow at {redact_uri(uri)}"
+        self._run: _MlflowRun | None = None
+        self._first_steps: list[Callable[[], None]] = []
+        self._last_epoch = 0
+        self._times_ms: dict[int, int] = {}
+        self._files: dict[tuple[str, str], Path] = {}
+        self._status: Status | None = None
+        self._retry_at = 0.0
+        self._warned: set[str] = set()
+        self._is_complete = True
 
     @property
     def run_ids(self) -> dict[str, str]:
-        """`{"mlflow": id}`, or nothing until the store has given one."""
+        """`{"mlflow": id}`, empty until the store has created the run."""
         return {"mlflow": self._run.run_id} if self._run and self._run.run_id else {}
 
-    def start(
-        self,
-        *,
-        run_name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        dataset: Mapping[str, str],
-        run_ids: Mapping[str, str] | None = None,
-    ) -> None:
-        """Begins a run, or takes up an earlier one.
+    @property
+    def is_complete(self) -> bool:
+        """True if everything so far was received, and nothing was refused."""
+        return self._run is not None and self._is_complete and "refused" not in self._warned
 
-        MLflow never lets go of a parameter: on resume new ones are added, and one that has changed
-        becomes a tag, `resumed.engine.epochs`.
+    @property
+    def num_sent(self) -> tuple[int, int]:
+        """Number of epochs and of files sent so far, without those that the service had received before."""
+        return (self._run.num_epochs, self._run.num_files) if self._run else (0, 0)
 
-        Raises:
-            FiresegError: If the local store cannot be opened, or the experiment takes no runs.
+    def start(self, run: TrackedRun, run_ids: Mapping[str, str] | None = None) -> None:
+        """Creates the run, or continues the one of `run_ids`.
+
+        MLflow parameters cannot be changed: a setting that has another value on resume becomes a tag,
+        `resumed.engine.epochs`.
         """
         prepare_environment()
-        run = self._run = MlflowRun(self._uri, self._experiment, (run_ids or {}).get("mlflow"))
-        self._outbox.put(partial(run.begin, self._run_name or run_name, _now(), dict(tags)))
-        self._outbox.put(partial(run.tell_params, flatten(params)))
-        if dataset:
-            self._outbox.put(partial(run.tell_dataset, dict(dataset)))
-        self._outbox.deliver()
+        run_id = (run_ids or {}).get("mlflow", "")
+        self._run = _MlflowRun(self._uri, self._experiment, self._run_name or run.name, run, run_id)
+        self._first_steps = [self._run.open, self._run.log_params, self._run.log_dataset]
+        self._send(self._run)
 
-    def log(self, metrics: Mapping[str, float | None], step: int) -> None:
-        """Records an epoch, the first metric first: MLflow's compare page opens on it."""
-        if self._run is not None:
-            self._outbox.put(partial(self._run.tell_metrics, finite(metrics), step, _now()))
-            self._deliver()
-
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """Keeps a file; one that still waits under the same name is told only once."""
-        if self._run is not None:
-            path = path.absolute()
-            tell = partial(self._run.tell_file, path, folder)
-            self._outbox.put(tell, lane=Lane.FILES, key=(folder, path.name))
-            self._deliver()
-
-    def finish(self, status: Status) -> None:
-        """Closes the run, with one last try to deliver what was kept back."""
+    def sync(self) -> None:
+        """Sends the epochs and files that were not received before."""
         if self._run is None:
             return
-        self._outbox.put(partial(self._run.end, status, _now()), lane=Lane.CLOSING)
-        self._deliver(last=True)
-        if len(self._outbox):
-            log.info("%s: %d entries were never delivered", self._service, len(self._outbox))
-            self._outbox.clear()
-
-    def _deliver(self, *, last: bool = False) -> None:
         try:
-            self._outbox.deliver(last=last)
+            self._send(self._run)
         except FiresegError as error:
-            # At the start this ends the program; hours later it may cost the tracking, not the training.
-            log.warning("%s; training goes on untracked, every number stays in the run folder (metrics.jsonl)", error)
-            self._outbox.clear()
+            # At the start this ends the program; hours later only the tracking ends.
+            log.warning("%s; training continues untracked, all results are in the run folder (metrics.jsonl)", error)
             self._run = None
 
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Sends a file; of several with the same name that are waiting only the newest is sent."""
+        self._files[folder, path.name] = path.absolute()
+        self.sync()
 
-def _now() -> int:
-    return int(time.time() * 1000)
+    def finish(self, status: Status) -> None:
+        """Ends the run, after a last attempt to send what is missing."""
+        self._status, self._retry_at = status, 0.0
+        self.sync()
+        if self._run is not None and not self.is_complete:
+            log.info("%s did not receive everything; `python -m fireseg.runs sync` sends it", self._service)
+
+    def _send(self, run: _MlflowRun) -> None:
+        unsent = self._list_unsent(run.record)
+        if (began := time.monotonic()) < self._retry_at:
+            return
+        was_complete, self._is_complete = self._is_complete, self._send_all(run, unsent)
+        if not self._is_complete:
+            self._retry_at = time.monotonic() + _WAIT_FACTOR * (time.monotonic() - began)
+        elif not was_complete:
+            log.info("%s: answers again, everything is sent", self._service)
+
+    def _send_all(self, run: _MlflowRun, unsent: Sequence[EpochMetrics]) -> bool:
+        while self._first_steps:
+            if not self._try(self._first_steps[0]):
+                return False
+            self._first_steps.pop(0)
+        for epoch, metrics in unsent:
+            if not self._try(partial(run.log_epoch, epoch, metrics, self._times_ms[epoch])):
+                return False
+            self._last_epoch = epoch
+        # A file storage that is down delays neither epochs nor the end.
+        are_files_sent = self._send_files(run)
+        is_ended = self._status is None or self._try(partial(run.end, self._status))
+        return are_files_sent and is_ended
+
+    def _send_files(self, run: _MlflowRun) -> bool:
+        for (folder, name), path in list(self._files.items()):
+            if not self._try(partial(run.log_file, path, folder)):
+                return False
+            del self._files[folder, name]
+        return True
+
+    def _list_unsent(self, record: TrackedRun) -> list[EpochMetrics]:
+        unsent = [(epoch, metrics) for epoch, metrics in record.read_epochs() if epoch > self._last_epoch]
+        # The time of an epoch never changes, because MLflow stores an equal row with an equal time only once.
+        # Of several new epochs the earlier ones are dated back by the duration of the later ones.
+        time_ms = record.ended_ms or now_ms()
+        for epoch, metrics in reversed(unsent):
+            time_ms = self._times_ms.setdefault(epoch, time_ms) - int(1000 * (metrics.get("seconds") or 0))
+        return unsent
+
+    def _try(self, send: Callable[[], None]) -> bool:
+        """Returns True if the call was accepted or refused for good, False if it has to be repeated later."""
+        # Repeating at once is enough after a dropped connection, or if two processes wrote the same row.
+        began = time.monotonic()
+        for number in range(1, _TRIES + 1):
+            try:
+                send()
+                break
+            except get_store_errors() as error:
+                if number < _TRIES and time.monotonic() - began < _QUICK_SECONDS:
+                    continue
+                if not is_permanent(error):
+                    self._warn("away", f"{format_reason(error)}; training continues, and this is sent later")
+                    return False
+                self._warn("refused", f"refused an entry ({format_reason(error)}); training continues without it")
+                break
+        return True
+
+    def _warn(self, kind: str, message: str) -> None:
+        level = logging.INFO if kind in self._warned else logging.WARNING
+        self._warned.add(kind)
+        log.log(level, "%s: %s; all results are in the run folder (metrics.jsonl)", self._service, message)
+
+
+class _MlflowRun:
+    """A run in an MLflow store. Every method can be repeated without recording anything twice."""
+
+    _client: MlflowClient
+
+    def __init__(self, uri: str, experiment: str, name: str, record: TrackedRun, run_id: str) -> None:
+        self.record, self.run_id = record, run_id
+        self.num_epochs = self.num_files = 0
+        self._uri, self._experiment, self._name = uri, experiment, name
+        self._params: Mapping[str, str] = {}
+        self._history: dict[str, dict[int, float]] = {}
+
+    def open(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client = open_store(self._uri)
+            run = self._find() or self._create()
+        except MlflowException as error:
+            if is_permanent(error):
+                raise FiresegError(f"tracker.uri: {redact_uri(self._uri)} refuses the run ({error})") from error
+            raise
+        self.run_id, self._params = run.info.run_id, run.data.params
+        for key in run.data.metrics:
+            history = self._client.get_metric_history(self.run_id, key)
+            self._history[key] = {metric.step: metric.value for metric in history}
+
+    def _find(self) -> Run | None:
+        from mlflow.exceptions import MlflowException
+
+        if not self.run_id:
+            return None
+        run = None
+        try:
+            run = self._client.get_run(self.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        if run is None or run.info.lifecycle_stage == "deleted":
+            log.warning("MLflow at %s: run %s does not exist; creating a new one", redact_uri(self._uri), self.run_id)
+            self.run_id = ""
+            return None
+        self._client.update_run(self.run_id, status="RUNNING")
+        _log_batches(self._client, self.run_id, tags=self.record.tags)
+        return run
+
+    def _create(self) -> Run:
+        experiment_id = get_experiment_id(self._client, self._experiment, self._uri)
+        started_ms = self.record.started_ms
+        # An earlier call may have created the run although its response was lost.
+        for run in self._client.search_runs([experiment_id], f"attributes.start_time = {started_ms}"):
+            if run.info.run_name == self._name:
+                return run
+        tags = _as_tags({**_describe_source(self.record.tags), **self.record.tags})
+        return self._client.create_run(experiment_id, start_time=started_ms, tags=tags, run_name=self._name)
+
+    def log_params(self) -> None:
+        params = flatten(self.record.params)
+        new = {key: value for key, value in params.items() if key not in self._params}
+        changed = {f"resumed.{key}": value for key, value in params.items() if self._params.get(key, value) != value}
+        _log_batches(self._client, self.run_id, params=new, tags=changed)
+
+    def log_dataset(self) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if not (dataset := self.record.dataset):
+            return
+        entry = Dataset(
+            name=dataset["name"],
+            digest=dataset["digest"][:_MAX_DIGEST],
+            source_type="local",
+            source=json.dumps({"uri": dataset.get("source", "")}),
+            profile=dataset.get("profile"),
+        )
+        context = InputTag(key="mlflow.data.context", value="training")
+        self._client.log_inputs(self.run_id, [DatasetInput(entry, [context])])
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float | None], time_ms: int) -> None:
+        values = {as_key(name): value for name, value in finite(metrics).items()}
+        known = {key: self._history[key][epoch] for key in values if epoch in self._history.get(key, {})}
+        # An epoch that was repeated after a kill has the same score but another duration: it is one epoch, not
+        # two. With another score both rows remain, because MLflow cannot delete one.
+        if known and values[score := next(iter(known))] == known[score]:
+            values = {key: value for key, value in values.items() if key not in known}
+        _log_batches(self._client, self.run_id, metrics=values, step=epoch, time_ms=time_ms)
+        self.num_epochs += bool(values)
+
+    def log_file(self, path: Path, folder: str) -> None:
+        if path.exists():  # a checkpoint may have been deleted in the meantime to limit their number
+            self._client.log_artifact(self.run_id, str(path), folder or None)
+            self.num_files += 1
+
+    def end(self, status: Status) -> None:
+        self._client.set_terminated(self.run_id, status, end_time=self.record.ended_ms or now_ms())
 
 
 def log_to_existing_run(
@@ -315,50 +313,77 @@ def log_to_existing_run(
     artifacts: Sequence[Path] = (),
     folder: str = "",
 ) -> None:
-    """Adds readings and files to a run that was tracked before; its status and its end stay what they were.
+    """Adds metrics and files to a run that was tracked before; its status and end time stay as they are.
 
-    Nothing here is worth failing for: what cannot be told is warned of in one line.
+    Failures are logged as a one-line warning and never raised.
 
     Args:
-        tracker_uri: MLflow's address, as `tracker.uri` of the run's settings; None for MLFLOW_TRACKING_URI, or
+        tracker_uri: MLflow tracking URI, as `tracker.uri` of the run's settings; None for MLFLOW_TRACKING_URI, or
             `mlflow.db` in the working folder.
-        run_ids: The run's name with each service, as `run.json` has it under `tracking`. W&B is told nothing.
-        metrics: Readings; what is not a finite number is left out. One that is there already, with the same value
-            at the same step, is not told again.
-        step: The epoch that was looked at.
-        artifacts: Files to keep; a newer one of the same name takes the place of an older.
-        folder: Where in the run they are kept; its root where empty.
+        run_ids: Id of the run by service, as in `run.json` under `tracking`. Nothing is sent to W&B.
+        metrics: Metrics to add; NaN and None are left out, and so is a value that exists at the same step.
+        step: Epoch of the checkpoint that was evaluated.
+        artifacts: Files to add; a newer file of the same name replaces an older one.
+        folder: Folder in the run; its root if empty.
     """
     if "wandb" in run_ids:
-        log.info("W&B: run %s is left as it is; the results stay in the run folder", run_ids["wandb"])
+        log.info("W&B: run %s is not changed; the results are in the run folder", run_ids["wandb"])
     if not (run_id := run_ids.get("mlflow")):
         return
     prepare_environment()
-    address = "MLflow"
+    service = "MLflow"
     try:
         uri = resolve_uri(tracker_uri)
-        address = f"MLflow at {get_address(uri)}"
-        client = open_existing(uri)
+        service = f"MLflow at {redact_uri(uri)}"
+        client = open_store(uri, create=False)
         if client.get_run(run_id).info.lifecycle_stage == "deleted":
             raise FiresegError("it was deleted there")
-        _tell_metrics(client, run_id, finite(metrics), step)
+        new = {}
+        for name, value in finite(metrics).items():
+            history = client.get_metric_history(run_id, key := as_key(name))
+            if (step, value) not in ((metric.step, metric.value) for metric in history):
+                new[key] = value
+        _log_batches(client, run_id, metrics=new, step=step, time_ms=now_ms())
         for path in artifacts:
             client.log_artifact(run_id, str(path), folder or None)
-    except (FiresegError, *failures()) as error:
-        reason = " ".join(error.faults) if isinstance(error, FiresegError) else find_reason(error)
+    except (FiresegError, *get_store_errors()) as error:
+        reason = " ".join(error.faults) if isinstance(error, FiresegError) else format_reason(error)
         log.warning(
-            "%s: nothing could be added to run %s (%s); the results stay in the run folder", address, run_id, reason
+            "%s: nothing could be added to run %s (%s); the results are in the run folder", service, run_id, reason
         )
 
 
-def _tell_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-    from mlflow.entities import Metric
+def _log_batches(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    step: int = 0,
+    time_ms: int = 0,
+) -> None:
+    from mlflow.entities import Metric, Param, RunTag
 
-    now = int(time.time() * 1000)
-    rows = []
-    for name, value in metrics.items():
-        history = client.get_metric_history(run_id, key := as_key(name))
-        if not any(metric.step == step and metric.value == value for metric in history):
-            rows.append(Metric(key, value, now, step))
-    for first in range(0, len(rows), _ENTRIES_A_CALL):
-        client.log_batch(run_id, metrics=rows[first : first + _ENTRIES_A_CALL])
+    entries = {
+        "params": [Param(key, value) for key, value in (params or {}).items()],
+        "tags": [RunTag(key, value) for key, value in _as_tags(tags or {}).items()],
+        "metrics": [Metric(key, value, time_ms, step) for key, value in (metrics or {}).items()],
+    }
+    for kind, values in entries.items():
+        for first in range(0, len(values), _ENTRIES_PER_CALL):
+            client.log_batch(run_id, **{kind: values[first : first + _ENTRIES_PER_CALL]})
+
+
+def _as_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {as_key(key): shorten(value, _MAX_TAG) for key, value in tags.items()}
+
+
+def _describe_source(tags: Mapping[str, str]) -> dict[str, str]:
+    """Returns the tags behind the columns User, Source and Version of MLflow's run table."""
+    source = {"mlflow.source.name": "fireseg.train", "mlflow.source.type": "LOCAL"}
+    if "git_commit" in tags:
+        source["mlflow.source.git.commit"] = tags["git_commit"]
+    with suppress(OSError, KeyError, ImportError):  # the user of a container may have no name
+        source["mlflow.user"] = getpass.getuser()
+    return source

@@ -1,4 +1,4 @@
-"""What every tracker can do."""
+"""The interface of trackers, the description of a run, and the text form of settings."""
 
 from __future__ import annotations
 
@@ -6,102 +6,123 @@ import json
 import math
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal, Protocol
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-"""How a run ended: as planned, by an error, by a signal."""
+"""Outcome of a run: as planned, by an error, by a signal."""
+
+EpochMetrics = tuple[int, Mapping[str, float | None]]
+"""Epoch number and its metrics in the order in which charts list them; NaN and None are not sent."""
+
+
+def now_ms() -> int:
+    """Returns the time in milliseconds since 1970, the unit of MLflow."""
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """Description of a run, and access to its recorded epochs.
+
+    Attributes:
+        name: Display name; `run_name` of the tracker takes precedence.
+        params: Settings, nested as in config.json.
+        tags: Search tags: task, git_commit, host, sweep.
+        dataset: `name`, `digest` (at most 36 characters), `source` (path or URI), `profile` (JSON), or nothing.
+        read_epochs: Returns the epochs recorded so far, in order.
+        started_ms: Start time in milliseconds since 1970.
+        ended_ms: End time in milliseconds since 1970; None for the time at which `finish` is called.
+    """
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    dataset: Mapping[str, str] = field(default_factory=dict)
+    read_epochs: Callable[[], Sequence[EpochMetrics]] = tuple
+    started_ms: int = field(default_factory=now_ms)
+    ended_ms: int | None = None
 
 
 class Tracker(Protocol):
-    """Records one run, from `start` to `finish`.
+    """Reports one run to a tracking service, from `start` to `finish`.
 
-    Attributes:
-        run_ids: The run's name with each service, `{"mlflow": "ab12…"}`. Empty while a service has
-            not answered yet, so whoever keeps it looks again after every epoch.
+    The run folder is the record. A service that cannot be reached costs one warning: whatever it has not
+    received is sent at the next call.
     """
 
     @property
     def run_ids(self) -> dict[str, str]:
-        """The run's name with each service."""
+        """Id of the run by service, `{"mlflow": "ab12…"}`; a service adds its id with its first response."""
         ...
 
-    def start(
-        self,
-        *,
-        run_name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        dataset: Mapping[str, str],
-        run_ids: Mapping[str, str] | None = None,
-    ) -> None:
-        """Begins a run, or takes up the one that `run_ids` names.
+    @property
+    def is_complete(self) -> bool:
+        """True if the services have received every epoch, every file and the end of the run."""
+        ...
+
+    def start(self, run: TrackedRun, run_ids: Mapping[str, str] | None = None) -> None:
+        """Creates a run, or continues an earlier one.
 
         Args:
-            run_name: What a person calls the run; the tracker's own `run_name` goes before it.
-            params: The settings, nested as in config.json.
-            tags: What to find the run by: task, git_commit, host, sweep.
-            dataset: `name`, `digest` (at most 36 characters), `source` (a path or address), `profile` (JSON).
-            run_ids: What `run_ids` gave when the run that goes on here was tracked before.
+            run: The run to report.
+            run_ids: Former value of the property `run_ids` if the run was tracked before.
 
         Raises:
-            FiresegError: If a setting of the tracker cannot be.
+            FiresegError: If a setting of the tracker is invalid, or the service refuses the run.
         """
         ...
 
-    def log(self, metrics: Mapping[str, float | None], step: int) -> None:
-        """Records an epoch.
-
-        Args:
-            metrics: Readings in the order in which a chart shall offer them; what is not a finite number is left out.
-            step: The epoch. One told twice with the same score is recorded once, so a resumed run may tell all again.
-        """
+    def sync(self) -> None:
+        """Sends every recorded epoch and every file that was not sent before."""
         ...
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keeps a file, in `folder` of the run; a newer one of the same name takes its place."""
+        """Sends a file into a folder of the run; a newer file of the same name replaces it."""
         ...
 
     def finish(self, status: Status) -> None:
-        """Closes the run. Nothing can be told after it."""
+        """Ends the run, after a last attempt to send what is missing."""
         ...
 
 
-# What is another one in every run hides the settings that matter from a page that shows the differences.
+# These differ in every run and would hide the relevant settings from a page of differences.
 _NAMES_OF_THE_RUN = frozenset({"tracker.run_name", "output_dir", "resume"})
 
 _MAX_KEY, _MAX_VALUE = 250, 6000
 
 
 def strip(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings without what only builds objects (`_target_` and its like) or names the run.
+    """Removes the keys that only build objects (`_target_`, `_partial_`) or name the run.
 
     Args:
         params: Settings, nested.
-        prefix: Where in the tree they stand, with a dot behind it.
+        prefix: Position of `params` in the tree, ending in a dot.
 
     Returns:
-        The rest, nested as before.
+        The remaining settings, nested as before.
     """
-    kept = {}
+    stripped = {}
     for key, value in params.items():
         name = f"{prefix}{key}"
         if name in _NAMES_OF_THE_RUN or re.fullmatch(r"_[a-z]+_", str(key)):
             continue
-        kept[str(key)] = strip(value, f"{name}.") if isinstance(value, Mapping) else value
-    return kept
+        stripped[str(key)] = strip(value, f"{name}.") if isinstance(value, Mapping) else value
+    return stripped
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, str]:
-    """The settings as MLflow takes them.
+    """Converts settings to MLflow parameters.
 
     Args:
         params: Settings, nested; `_target_` and names of the run are left out.
 
     Returns:
-        One text of at most 6000 characters a setting, in the order of the tree. What is not a text is
-        written as JSON, so `None` reads `null` and `True` reads `true`, as one types them.
+        One text of at most 6000 characters per setting, in the order of the tree. Values other than
+        strings are written as JSON, so `None` becomes `null` and `True` becomes `true`, as in YAML.
 
     Example:
         >>> flatten({"model": {"_target_": "f", "arch": "unet"}, "data": {"bands": ["B02"], "root": None}})
@@ -111,21 +132,21 @@ def flatten(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def finite(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """The readings that are numbers: a chart has no place for the others."""
+    """Returns the metrics that are finite numbers, which are all that a chart can show."""
     return {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
 
 
 def as_key(name: str) -> str:
-    """A name that MLflow takes: letters, digits and `_ - . : /`, and no path that leads elsewhere."""
+    """Returns the name as a valid MLflow key: letters, digits and `_ - . : /`, and no `..` in a path."""
     key = re.sub(r"[^/\w.\-: ]", "_", name)[:_MAX_KEY]
     if key.startswith("/") or posixpath.normpath(key) != key or key.startswith(".."):
         key = key.replace("/", "_").replace("..", "_")
     return key if key.strip(". ") else "_"
 
 
-def shorten(text: str, most: int = _MAX_VALUE) -> str:
-    """The text, cut with an ellipsis where it is too long to store."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+def shorten(text: str, max_length: int = _MAX_VALUE) -> str:
+    """Cuts a text to a maximum length, with an ellipsis at the end if it was longer."""
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 
 def _leaves(params: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""A run in W&B: the same content as in MLflow."""
+"""Reports runs to W&B, with the same content as in MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 from pydantic import Field
 
 from fireseg.errors import FiresegError, SettingError, did_you_mean
-from fireseg.tracker.protocol import Status, Tracker, finite, shorten, strip
+from fireseg.tracker.protocol import Status, TrackedRun, finite, shorten, strip
 
 if TYPE_CHECKING:
     from wandb import Run, Settings
@@ -39,70 +39,69 @@ def create_wandb_tracker(
     entity: str | None = None,
     mode: WandbMode | None = None,
     run_name: str | None = None,
-) -> Tracker:
-    """A tracker that tells W&B, or with `mode=offline` the folder `wandb/`, for `wandb sync` to send.
+) -> WandbTracker:
+    """Creates a tracker that reports to W&B, or with `mode=offline` to the folder `wandb/`, for `wandb sync`.
 
-    A server that cannot be reached does not cost the training: the run is kept offline. One that goes
-    away later is W&B's own affair, which writes everything to `wandb/` first.
+    A server that cannot be reached does not stop the training: the run is recorded offline. W&B itself
+    handles a server that fails later, because it writes everything to `wandb/` first.
 
     Args:
-        project: The project that the run belongs to.
-        entity: The user or team; None for one's own.
-        mode: `online`, `offline` (no network at all) or `disabled`; None for WANDB_MODE, online where that is not set.
-        run_name: What the run is called, in place of the name that it would get.
+        project: The project of the run.
+        entity: The user or team; None for the default one of the account.
+        mode: `online`, `offline` (no network at all) or `disabled`; None for WANDB_MODE, or online if that is not set.
+        run_name: Display name of the run, in place of the default one.
 
     Returns:
         A tracker for one run.
 
     Raises:
-        FiresegError: If W&B is not installed, or WANDB_MODE is of no mode.
+        FiresegError: If W&B is not installed, or WANDB_MODE is invalid.
 
     Example:
         >>> tracker = create_wandb_tracker(project="burned-area", mode="offline")
     """
     if importlib.util.find_spec("wandb") is None:
         raise FiresegError(
-            f"tracker.project: {project} is to be a project in W&B, which is not installed; "
-            "pip install 'fireseg[wandb]', or choose tracker=mlflow"
+            f"tracker.project: {project}: W&B is not installed; pip install 'fireseg[wandb]', or choose tracker=mlflow"
         )
     return WandbTracker(project, entity, mode or _mode_from_environment(), run_name)
 
 
 class WandbTracker:
-    """One run in W&B. See `create_wandb_tracker`."""
+    """Sends one run to W&B; see `create_wandb_tracker`."""
 
     def __init__(self, project: str, entity: str | None, mode: WandbMode, run_name: str | None) -> None:
         self._project, self._entity, self._mode, self._run_name = project, entity, mode, run_name
         self._run: Run | None = None
+        self._record: TrackedRun | None = None
         self._run_id = ""
-        self._last_step = -1
+        self._last_epoch = 0
+        self._has_failed = False
 
     @property
     def run_ids(self) -> dict[str, str]:
-        """`{"wandb": id}` once the run has begun."""
+        """`{"wandb": id}` once the run has started."""
         return {"wandb": self._run_id} if self._run_id else {}
 
-    def start(
-        self,
-        *,
-        run_name: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        dataset: Mapping[str, str],
-        run_ids: Mapping[str, str] | None = None,
-    ) -> None:
-        """Begins a run, or takes up an earlier one. Offline that is a second folder with the same id.
+    @property
+    def is_complete(self) -> bool:
+        """True unless W&B's process has died; everything before that is at least in `wandb/`."""
+        return not self._has_failed
+
+    def start(self, run: TrackedRun, run_ids: Mapping[str, str] | None = None) -> None:
+        """Starts a run, or continues an earlier one; offline, that makes a second folder with the same id.
 
         Raises:
-            FiresegError: If W&B does not know who is asking, or refuses a setting.
+            FiresegError: If W&B accepts neither the account nor a setting.
         """
         run_id = (run_ids or {}).get("wandb")
+        self._record = run
         self._run = self._init(
             id=run_id or uuid.uuid4().hex[:12],
-            name=self._run_name or run_name,
-            config={**strip(params), "dataset": dict(dataset)},
-            tags=[shorten(f"{key}={value}", _MAX_TAG) for key, value in tags.items()],
-            group=tags.get("sweep"),
+            name=self._run_name or run.name,
+            config={**strip(run.params), "dataset": dict(run.dataset)},
+            tags=[shorten(f"{key}={value}", _MAX_TAG) for key, value in run.tags.items()],
+            group=run.tags.get("sweep"),
             allow_val_change=True,
         )
         if self._run.disabled:
@@ -110,40 +109,46 @@ class WandbTracker:
             return
         log.info("W&B: the run is at %s", self._run.url or self._run.dir)
         self._run_id = self._run.id
-        # A score is plotted over epochs, not over W&B's own count of calls, which a resumed run shifts.
+        # Charts use the epoch as their axis, because W&B's own count of calls shifts when a run is resumed.
         self._run.define_metric("epoch")
         self._run.define_metric("*", step_metric="epoch")
         if run_id and self._run.resumed:
-            self._last_step = int(self._run.summary.get("epoch", -1))
+            self._last_epoch = int(self._run.summary.get("epoch", 0))
+        elif run_id:  # offline, every earlier epoch is in the folder of the earlier process
+            self._last_epoch = max((epoch for epoch, _ in run.read_epochs()), default=0)
 
-    def log(self, metrics: Mapping[str, float | None], step: int) -> None:
-        """Records an epoch, unless the run that was resumed has told it before."""
-        if step > self._last_step:
-            self._last_step = step
-            self._tell(lambda run: run.log({"epoch": step, **finite(metrics)}))
+    def sync(self) -> None:
+        """Sends the epochs that were not sent before."""
+        if self._run is None or self._record is None:
+            return
+        for epoch, metrics in self._record.read_epochs():
+            if epoch > self._last_epoch:
+                self._last_epoch = epoch
+                row = {"epoch": epoch, **finite(metrics)}
+                self._call(lambda run, row=row: run.log(row))
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Keeps a file: linked into W&B's folder, uploaded from there."""
+        """Sends a file: linked into W&B's folder, uploaded from there."""
         if path.exists():
-            self._tell(lambda run: _link(run, path.absolute(), folder))
+            self._call(lambda run: _link(run, path.absolute(), folder))
 
     def finish(self, status: Status) -> None:
-        """Closes the run; W&B sends what it still has for up to two minutes, the rest stays for `wandb sync`."""
-        self._tell(lambda run: run.finish(exit_code=_EXIT_CODES[status]))
+        """Ends the run; W&B sends for up to two minutes, and `wandb sync` sends the rest later."""
+        self._call(lambda run: run.finish(exit_code=_EXIT_CODES[status]))
         self._run = None
 
-    def _tell(self, tell: Callable[[Run], object]) -> None:
-        """Tells the run something; should W&B's own process have died, that is all that is lost."""
+    def _call(self, function: Callable[[Run], object]) -> None:
+        """Calls a function on the run; if W&B's process has died, only the tracking by W&B ends."""
         if self._run is None:
             return
         wandb = _import_wandb()
         try:
-            tell(self._run)
+            function(self._run)
         except (wandb.Error, OSError) as error:
             log.warning(
-                "W&B: %s; training goes on untracked there, every number stays in the run folder (metrics.jsonl)", error
+                "W&B: %s; training continues without W&B, all results are in the run folder (metrics.jsonl)", error
             )
-            self._run = None
+            self._run, self._has_failed = None, True
 
     def _init(self, **run: Any) -> Run:
         wandb = _import_wandb()
@@ -151,14 +156,17 @@ class WandbTracker:
         try:
             resume = {"resume": "allow"} if self._mode == "online" else {}
             return wandb.init(mode=self._mode, **project, **run, **resume)
-        except (wandb.errors.UsageError, wandb.errors.AuthenticationError) as error:  # no key, a wrong one, a bad name
+        except (
+            wandb.errors.UsageError,
+            wandb.errors.AuthenticationError,
+        ) as error:  # no API key, a wrong one, an invalid name
             raise FiresegError(
-                f"tracker.project: W&B does not take {self._project} ({error}); wandb login, or WANDB_MODE=offline"
+                f"tracker.project: W&B refuses {self._project} ({error}); run `wandb login`, or set WANDB_MODE=offline"
             ) from error
         except (wandb.errors.CommError, OSError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            log.warning("W&B: %s; training goes on, the run is kept in wandb/ for `wandb sync`", first)
-            wandb.teardown()  # its service still holds the id of the run that did not begin
+            log.warning("W&B: %s; training continues, the run is recorded in wandb/ for `wandb sync`", first)
+            wandb.teardown()  # its process still holds the id of the run that did not start
             return wandb.init(mode="offline", **project, **run)
 
 
@@ -180,15 +188,15 @@ def _link(run: Run, path: Path, folder: str) -> None:
 
 
 def _mode_from_environment() -> WandbMode:
-    wished = os.environ.get("WANDB_MODE") or "online"
+    mode = os.environ.get("WANDB_MODE") or "online"
     modes = get_args(WandbMode)
-    if wished not in modes:
-        raise SettingError(f"WANDB_MODE: '{wished}', but it is {', '.join(modes)}{did_you_mean(wished, modes)}")
-    return cast(WandbMode, wished)
+    if mode not in modes:
+        raise SettingError(f"WANDB_MODE: '{mode}', but it must be {', '.join(modes)}{did_you_mean(mode, modes)}")
+    return cast(WandbMode, mode)
 
 
 def _settings() -> Settings:
     from wandb import Settings
 
-    wished = {"console": "off", "init_timeout": _INIT_SECONDS, "finish_timeout": _FINISH_SECONDS}
-    return Settings(**{name: value for name, value in wished.items() if name in Settings.model_fields})
+    values = {"console": "off", "init_timeout": _INIT_SECONDS, "finish_timeout": _FINISH_SECONDS}
+    return Settings(**{name: value for name, value in values.items() if name in Settings.model_fields})

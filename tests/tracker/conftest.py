@@ -1,4 +1,4 @@
-"""Stores made once."""
+"""Stores and servers that are created once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from fireseg.tracker.mlflow_store import open_store
-from tests.tracker.service import Server, find_free_port
+from tests.tracker.builders import Server, find_free_port
 
 
 @pytest.fixture(scope="session")
-def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of ours: making one takes seconds, so it is made once, where making it is hardest."""
+def created_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store created by `open_store`, which takes seconds, in a folder with a difficult name."""
     folder = tmp_path_factory.mktemp("store") / "fires of 50% in März"
     folder.mkdir()
     (folder / "mlflow.db").touch()
@@ -24,18 +24,18 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(made_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a copy."""
+def store(created_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tracking URI of a copy of the store."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(made_store, tmp_path / "mlflow.db")
+    shutil.copy(created_store, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="session")
-def server(made_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(created_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running server; a test that kills it starts it again."""
     folder = tmp_path_factory.mktemp("server")
-    shutil.copy(made_store, folder / "mlflow.db")
+    shutil.copy(created_store, folder / "mlflow.db")
     server = Server(folder, find_free_port())
     server.start()
     yield server

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from fireseg.errors import FiresegError
 from fireseg.tracker import Tracker, create_mlflow_tracker, download_artifact
 from fireseg.tracker.mlflow_store import open_store
-from tests.tracker.service import Server, begin, find_free_port
+from tests.tracker.builders import Server, find_free_port, start
 
 MakeRun = Callable[..., Tracker]
 
@@ -28,7 +28,7 @@ def make_run(tmp_path: Path) -> MakeRun:
     """A finished run with a best checkpoint that holds a text."""
 
     def make(uri: str, text: str = "weights", name: str = "best_model.pt", folder: str = "checkpoints") -> Tracker:
-        tracker = begin(create_mlflow_tracker(uri=uri))
+        tracker = start(create_mlflow_tracker(uri=uri))
         keep(tracker, tmp_path / name, text, folder)
         tracker.finish("FINISHED")
         return tracker
@@ -90,7 +90,7 @@ def test_a_run_that_went_on_gives_its_new_checkpoint(store: str, make_run: MakeR
     first = make_run(store)
     uri = f"runs:/{first.run_ids['mlflow']}"
     download_artifact(uri, tracking_uri=store)
-    second = begin(create_mlflow_tracker(uri=store), run_ids=first.run_ids)
+    second = start(create_mlflow_tracker(uri=store), run_ids=first.run_ids)
     keep(second, tmp_path / "best_model.pt", "better", "checkpoints")
     assert download_artifact(uri, tracking_uri=store).read_text() == "better"
     keep(second, tmp_path / "best_model.pt", "the best", "checkpoints")
@@ -123,7 +123,7 @@ def test_a_registered_model_is_found_by_version_alias_and_as_the_latest(store: s
 
 
 def test_a_run_without_a_checkpoint_is_said(store: str) -> None:
-    tracker = begin(create_mlflow_tracker(uri=store))
+    tracker = start(create_mlflow_tracker(uri=store))
     with pytest.raises(FiresegError, match=r"runs:/\w+: no best_model.pt in it; name a run"):
         download_artifact(f"runs:/{tracker.run_ids['mlflow']}", tracking_uri=store)
 

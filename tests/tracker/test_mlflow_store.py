@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fireseg.errors import FiresegError, SettingError
-from fireseg.tracker.mlflow_store import get_address, get_experiment_id, open_store, resolve_uri
+from fireseg.tracker.mlflow_store import get_experiment_id, open_store, redact_uri, resolve_uri
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +59,8 @@ def test_a_wrong_address_from_the_environment_is_named_as_such(monkeypatch: pyte
 
 
 def test_a_password_does_not_reach_a_message() -> None:
-    assert get_address("postgresql://me:secret@db:5432/mlflow") == "postgresql://db:5432/mlflow"
-    assert get_address("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
+    assert redact_uri("postgresql://me:secret@db:5432/mlflow") == "postgresql://db:5432/mlflow"
+    assert redact_uri("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
 
 
 def test_a_store_is_made_whole_in_place_of_what_a_killed_process_left(made_store: Path) -> None:

@@ -24,11 +24,11 @@ BEGIN = """
 import logging, os, signal, sys
 from pathlib import Path
 from fireseg.tracker import create_mlflow_wandb_tracker, create_wandb_tracker
-from tests.tracker.service import begin
+from tests.tracker.builders import start
 logging.basicConfig(level=logging.WARNING)
 """
 ONE_RUN = """
-tracker = begin(create_wandb_tracker(project="fires"))
+tracker = start(create_wandb_tracker(project="fires"))
 for epoch in (1, 2):
     tracker.log({"val/fire_iou": epoch / 10, "iou_fire": None}, epoch)
 Path("best_model.pt").write_text("weights")
@@ -37,13 +37,13 @@ tracker.finish("FINISHED")
 print(tracker.run_ids["wandb"])
 """
 RESUMED_WITH_MLFLOW = """
-tracker = begin(create_mlflow_wandb_tracker(uri=sys.argv[1]), run_ids={"wandb": "0a1b2c3d4e5f"})
+tracker = start(create_mlflow_wandb_tracker(uri=sys.argv[1]), run_ids={"wandb": "0a1b2c3d4e5f"})
 tracker.log({"val/fire_iou": 0.5}, 1)
 tracker.finish("KILLED")
 print(" ".join(sorted(tracker.run_ids)))
 """
 SERVICE_DIES = """
-tracker = begin(create_wandb_tracker())
+tracker = start(create_wandb_tracker())
 for path in Path("/proc").glob("[0-9]*/cmdline"):
     words = path.read_bytes().split(b"\\0") if path.exists() else [b""]
     if words[0].endswith(b"wandb-core") and str(os.getpid()).encode() in words:

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from fireseg.tracker import create_no_tracker
-from tests.tracker.service import begin
+from tests.tracker.builders import start
 
 
 def test_nobody_is_told_and_nothing_is_written(tmp_path: Path) -> None:
-    tracker = begin(create_no_tracker())
+    tracker = start(create_no_tracker())
     tracker.log({"val/fire_iou": 0.5}, 1)
     tracker.artifact(tmp_path / "not there")
     tracker.finish("FINISHED")

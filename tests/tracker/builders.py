@@ -1,7 +1,8 @@
-"""A run to track, and a real MLflow server to be killed."""
+"""Builders of tracked runs, and an MLflow server that can be killed."""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -12,16 +13,52 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from fireseg.tracker import Tracker
+import pytest
+
+from fireseg.tracker import EpochMetrics, Status, TrackedRun, Tracker
 
 PARAMS = {"model": {"_target_": "fireseg.model.x", "encoder": "resnet34"}, "optimizer": {"lr": 1e-4}}
 TAGS = {"task": "del", "git_commit": "0123abc", "sweep": "2026-11-22"}
 DATASET = {"name": "patches", "digest": "f00d", "source": "/data/patches", "profile": '{"train": 8}'}
 
 
-def begin(tracker: Tracker, run_ids: dict[str, str] | None = None, **params: Any) -> Tracker:
-    tracker.start(run_name="resnet34", params={**PARAMS, **params}, tags=TAGS, dataset=DATASET, run_ids=run_ids)
-    return tracker
+class Session:
+    """A process that trains: it records epochs and lets a tracker send them."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self.epochs: list[EpochMetrics] = []
+
+    @property
+    def run_ids(self) -> dict[str, str]:
+        return self.tracker.run_ids
+
+    def log(self, metrics: dict[str, float | None], epoch: int) -> None:
+        self.epochs.append((epoch, metrics))
+        self.tracker.sync()
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        self.tracker.artifact(path, folder)
+
+    def finish(self, status: Status) -> None:
+        self.tracker.finish(status)
+
+
+def start(tracker: Tracker, run_ids: dict[str, str] | None = None, **params: Any) -> Session:
+    session = Session(tracker)
+    run = TrackedRun(
+        name="resnet34",
+        params={**PARAMS, **params},
+        tags=TAGS,
+        dataset=DATASET,
+        read_epochs=lambda: session.epochs,
+    )
+    tracker.start(run, run_ids)
+    return session
+
+
+def list_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def find_free_port() -> int:
@@ -31,7 +68,7 @@ def find_free_port() -> int:
 
 
 class Server:
-    """An MLflow server in a process group of its own."""
+    """An MLflow server in its own process group."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.port = folder, port

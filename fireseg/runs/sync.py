@@ -1,0 +1,191 @@
+"""Describes a run folder to trackers, and sends MLflow what it has not received."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fireseg.console import format_count
+from fireseg.errors import FiresegError
+from fireseg.runs.folder import RunFolder
+from fireseg.tracker import EpochMetrics, Status, TrackedRun, Tracker
+from fireseg.tracker.mlflow import MlflowTracker, create_mlflow_tracker
+from fireseg.tracker.mlflow_store import redact_uri, resolve_uri
+from fireseg.tracker.protocol import now_ms
+
+_MAX_DIGEST = 32
+
+
+def start_tracking(
+    tracker: Tracker, folder: RunFolder, *, name: str, tags: Mapping[str, str], num_epochs_done: int
+) -> None:
+    """Starts or continues the tracking of a run, and notes in `run.json` what a later `sync` needs.
+
+    Args:
+        tracker: The tracker of the run.
+        folder: The run folder, with its settings and provenance.
+        name: Display name of the run.
+        tags: Further search tags, such as the sweep.
+        num_epochs_done: Epochs before this start; those inherited from a parent run are not reported.
+
+    Raises:
+        FiresegError: If a setting of the tracker is invalid, or the service refuses the run.
+    """
+    earlier = folder.read_provenance().get("tracked", {})
+    note = {
+        "name": name,
+        "tags": dict(tags),
+        "first_epoch": min(num_epochs_done + 1, earlier.get("first_epoch", num_epochs_done + 1)),
+        "started_ms": earlier.get("started_ms", now_ms()),
+    }
+    folder.write_provenance({"tracked": note})
+    tracker.start(describe_run(folder), folder.read_provenance().get("tracking"))
+    note_run_ids(tracker, folder)
+
+
+def note_run_ids(tracker: Tracker, folder: RunFolder) -> None:
+    """Writes the ids of the run to `run.json`; a server that was down assigns them later."""
+    if folder.read_provenance().get("tracking") != tracker.run_ids:
+        folder.write_provenance({"tracking": tracker.run_ids})
+
+
+def finish_tracking(tracker: Tracker, folder: RunFolder, status: Status) -> None:
+    """Ends the tracking of a run, and notes in `run.json` whether everything was received.
+
+    Args:
+        tracker: The tracker of the run.
+        folder: The run folder.
+        status: Outcome of the run.
+    """
+    note: dict[str, Any] = {**folder.read_provenance().get("tracked", {}), "ended_ms": now_ms(), "status": status}
+    tracker.finish(status)
+    with suppress(FiresegError):  # a full disk: the error that ended the run is the one to report
+        note_run_ids(tracker, folder)
+        if tracker.is_complete and "mlflow" in tracker.run_ids:
+            note["sent_to"] = _get_address(_read_settings(folder)["tracker"])
+        folder.write_provenance({"tracked": note})
+
+
+def describe_run(folder: RunFolder) -> TrackedRun:
+    """Describes a run to trackers, from `config.json`, `run.json` and `metrics.jsonl`."""
+    settings, facts = _read_settings(folder), folder.read_provenance()
+    note, data = facts.get("tracked", {}), facts.get("data", {})
+    tags = {
+        "task": settings["task"]["name"],
+        "git_commit": facts.get("git_commit") or "unknown",
+        "host": facts.get("host", ""),
+        "run_folder": str(folder.path.resolve()),
+        **({"parent": facts["parent"]} if "parent" in facts else {}),
+    }
+    dataset = {
+        "name": Path(settings["data"].get("root") or data["root"]).name,
+        "digest": data["fingerprint"][:_MAX_DIGEST],
+        "source": data["root"],
+        "profile": f"class counts {data['class_counts']}",
+    }
+    return TrackedRun(
+        name=note.get("name", folder.path.name),
+        params={**settings, "weights_sha256": facts.get("weights", {}).get("sha256", "")},
+        tags={**tags, **note.get("tags", {})},
+        dataset=dataset,
+        read_epochs=lambda: list_epochs(folder, note.get("first_epoch", 1)),
+        started_ms=note.get("started_ms") or int(1000 * folder.config.stat().st_mtime),
+        ended_ms=note.get("ended_ms"),
+    )
+
+
+def list_epochs(folder: RunFolder, first_epoch: int = 1) -> list[EpochMetrics]:
+    """Lists the metrics of each epoch as charts show them, `val/fire_iou` first.
+
+    Args:
+        folder: The run folder.
+        first_epoch: First epoch to list.
+
+    Returns:
+        The rows of `metrics.jsonl`, with `val/best_fire_iou`: a chart shows the last value of a run, and runs are
+        compared by their best.
+    """
+    epochs: list[EpochMetrics] = []
+    best: float | None = None
+    for row in folder.read_metrics():
+        best = row["val/fire_iou"] if row["best"] else best
+        metrics = {name: value for name, value in row.items() if name not in ("epoch", "best")}
+        epochs.append((row["epoch"], {**metrics, "val/best_fire_iou": best}))
+    return [(epoch, metrics) for epoch, metrics in epochs if epoch >= first_epoch]
+
+
+def list_files(folder: RunFolder) -> list[tuple[Path, str]]:
+    """Lists the files that trackers store, each with its folder in the tracked run."""
+    files = (folder.config, folder.facts, folder.metrics, folder.batch, folder.samples, folder.curves)
+    checkpoint = folder.checkpoints / "best_model.pt"
+    return [(path, "") for path in files if path.exists()] + [(checkpoint, "checkpoints")] * checkpoint.exists()
+
+
+def sync_run(path: Path) -> str:
+    """Sends MLflow the epochs and files of a run that it has not received.
+
+    Args:
+        path: A run folder.
+
+    Returns:
+        One line that says what was sent.
+
+    Raises:
+        FiresegError: If the folder holds no run or a running one, or MLflow did not receive everything.
+        SettingError: If the tracking URI is invalid.
+    """
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        raise FiresegError(f"{path}: no run folder: config.json not found; outputs/ and multirun/ contain the runs")
+    node = _read_settings(folder)["tracker"]
+    if "mlflow" not in node["_target_"]:
+        cure = "; `wandb sync` sends the folders in wandb/" if "wandb" in node["_target_"] else ""
+        return f"{path}: not tracked by MLflow, nothing sent{cure}"
+    with folder.locked():
+        address = _get_address(node)
+        facts = folder.read_provenance()
+        note = facts.get("tracked", {})
+        if note.get("sent_to") == address:
+            return f"{path}: MLflow at {address} is up to date"
+        folder.write_provenance({"tracked": {**_describe_end(folder), **note}})
+        tracker = create_mlflow_tracker(**{key: node[key] for key in ("uri", "experiment", "run_name") if key in node})
+        return f"{path}: {_send(tracker, folder)} sent to MLflow at {address}"
+
+
+def _send(tracker: MlflowTracker, folder: RunFolder) -> str:
+    facts = folder.read_provenance()
+    ids = facts.get("tracking", {})
+    tracker.start(describe_run(folder), ids)
+    for file, subfolder in list_files(folder):
+        tracker.artifact(file, subfolder)
+    tracker.finish(facts["tracked"]["status"])
+    num_epochs, num_files = tracker.num_sent
+    sent = f"{format_count(num_epochs, 'epoch')} and {format_count(num_files, 'file')}"
+    folder.write_provenance({"tracking": {**ids, **tracker.run_ids}})
+    if not tracker.is_complete:
+        raise FiresegError(f"{folder.path}: {sent} sent, but MLflow did not receive everything; try again later")
+    address = _get_address(_read_settings(folder)["tracker"])
+    folder.write_provenance({"tracked": {**facts["tracked"], "sent_to": address}})
+    return sent
+
+
+def _get_address(node: Mapping[str, Any]) -> str:
+    return redact_uri(resolve_uri(node.get("uri")))
+
+
+def _describe_end(folder: RunFolder) -> dict[str, Any]:
+    """Returns end time and status of a process that was killed or is older than these notes, from its files."""
+    state, final = (_get_time(folder.checkpoints / name) for name in ("last.pt", "final_model.pt"))
+    ended = max(_get_time(folder.config), _get_time(folder.metrics), final)
+    return {"ended_ms": int(1000 * ended), "status": "FINISHED" if 0 < state <= final else "KILLED"}
+
+
+def _get_time(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _read_settings(folder: RunFolder) -> dict[str, Any]:
+    return json.loads(folder.config.read_text(encoding="utf-8"))
