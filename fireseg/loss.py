@@ -255,7 +255,7 @@ def create_loss(
         class_counts: Labelled pixels of each class in the training split. A class that does not
             occur there gets weight 1.
         class_weights: Whether rare classes weigh more in the cross-entropy, by
-            `fireseg.metric.inverse_frequency_weights`.
+            `fireseg.task.inverse_frequency_weights`.
         weight_cap: Largest ratio of two class weights, from 1.
         ce_weight, dice_weight, gamma, absent, ignore_index: As in `CombinedLoss`.
 

@@ -1,4 +1,4 @@
-"""How far a mean over fires can be trusted, and a difference between two runs."""
+"""Bootstrap confidence intervals of means over fires and paired comparisons of two runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 
 class Interval(NamedTuple):
-    """A mean over fires and where it may lie.
+    """A mean over fires with its confidence interval.
 
     Attributes:
-        mean: NaN without a value.
+        mean: Mean; NaN without values.
         low: Lower end of the interval; NaN with fewer than two values.
-        high: Upper end; NaN with fewer than two values.
-        num: Values that went in.
+        high: Upper end of the interval; NaN with fewer than two values.
+        num: Number of values.
     """
 
     mean: float
@@ -27,14 +27,14 @@ class Interval(NamedTuple):
 
 
 class PairedComparison(NamedTuple):
-    """Ours against theirs, fire by fire.
+    """Comparison of two runs, paired by fire.
 
     Attributes:
-        difference: Ours less theirs, mean over fires.
-        wins: Fires on which ours is higher.
-        losses: Fires on which theirs is higher.
-        ties: Fires on which they are equal.
-        p_value: Two-sided sign test, 0 to 1; NaN without a pair.
+        difference: Mean over fires of ours minus theirs.
+        wins: Number of fires on which ours is higher.
+        losses: Number of fires on which theirs is higher.
+        ties: Number of fires on which both are equal.
+        p_value: p-value of the two-sided sign test, 0 to 1; NaN without pairs.
     """
 
     difference: Interval
@@ -45,16 +45,16 @@ class PairedComparison(NamedTuple):
 
 
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0, draws: int = 2000, level: float = 0.95) -> Interval:
-    """Mean over fires with a percentile bootstrap interval; the same seed gives the same interval.
+    """Computes a mean over fires with a percentile bootstrap interval.
 
-    Fires are drawn with replacement, because pixels of one fire resemble one another and the next fire is the one
-    that is asked about.
+    Fires are resampled, not pixels: pixels of one fire are correlated, and the score of an unseen fire is of
+    interest.
 
     Args:
-        values: One a fire; NaN is left out.
-        seed: Of the draws.
-        draws: How many resampled means; memory grows with draws times values.
-        level: Share of the means inside the interval, above 0 and below 1.
+        values: One value for each fire; NaN is left out.
+        seed: Random seed; the same seed gives the same interval.
+        draws: Number of resampled means; memory grows with draws times values.
+        level: Confidence level, above 0 and below 1.
 
     Raises:
         ValueError: If `draws` or `level` is out of range.
@@ -67,36 +67,36 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, draws: int = 2000,
         Interval(mean=0.8, low=0.8, high=0.8, num=2)
     """
     if draws < 1 or not 0 < level < 1:
-        raise ValueError(f"draws {draws}, level {level}: want draws from 1 and a level between 0 and 1")
+        raise ValueError(f"draws {draws}, level {level}: draws must be at least 1 and level between 0 and 1")
     return _bootstrap(_drop_nan(np.asarray(values, np.float64)), seed, draws, level)
 
 
 def compare_paired(
     ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0, draws: int = 2000
 ) -> PairedComparison:
-    """Whether a difference is real, paired over fires.
+    """Compares two runs on the same fires by a bootstrap interval and a sign test.
 
-    A bootstrap interval of the mean difference says how large it is; the exact sign test, ties left out, whether
-    wins and losses could be tosses of a coin: it asks nothing of how the differences are spread.
+    The bootstrap interval of the mean difference measures its size. The exact sign test, without ties, tests
+    whether wins and losses are equally likely; it makes no assumption on the distribution of the differences.
 
     Args:
-        ours: One score a fire.
-        theirs: Of the same fires in the same order; a pair with NaN on either side is left out.
-        seed: Of the draws.
-        draws: How many resampled means.
+        ours: One score for each fire.
+        theirs: Scores of the same fires in the same order; a pair with NaN on either side is left out.
+        seed: Random seed of the bootstrap.
+        draws: Number of resampled means.
 
     Raises:
-        ValueError: If the two are not equally many.
+        ValueError: If the numbers of scores differ.
 
     References:
         Dixon and Mood, The statistical sign test, JASA 41(236), 1946.
 
     Example:
-        >>> compare_pairs([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]).p_value
+        >>> compare_paired([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]).p_value
         0.25
     """
     if len(ours) != len(theirs):
-        raise ValueError(f"{len(ours)} scores against {len(theirs)}: want one each of the same fires")
+        raise ValueError(f"{len(ours)} and {len(theirs)} scores: both runs need one score for each fire")
     difference = _drop_nan(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64))
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
     p_value = _sign_test(wins, losses) if difference.size else math.nan
