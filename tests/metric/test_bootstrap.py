@@ -58,7 +58,7 @@ def test_a_lower_level_gives_a_narrower_interval():
 
 @pytest.mark.parametrize("options", [{"draws": 0}, {"level": 1.0}, {"level": 0.0}])
 def test_invalid_draws_and_levels_are_an_error(options: dict):
-    with pytest.raises(ValueError, match=r"draws .*level"):
+    with pytest.raises(ValueError, match="draws"):
         bootstrap_mean([0.1, 0.2], **options)
 
 
@@ -110,5 +110,5 @@ def test_pairing_detects_a_small_constant_gain():
 
 
 def test_different_numbers_of_scores_are_an_error():
-    with pytest.raises(ValueError, match="2 and 1 scores"):
+    with pytest.raises(ValueError, match="2 scores"):
         compare_paired([0.1, 0.2], [0.1])
