@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from fireseg.batch import Batch
+from fireseg.decision import argmax_classes, fire_log_odds, severity_classes
 from fireseg.engine.device import get_autocast_dtype
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.baseline import count_ratios, fixed_rule, normalised_burn_ratio
 from fireseg.evaluate.mosaic import Layers, Mosaic, PatchPrediction, PatchSummary, summarize_patch
-from fireseg.metric import decide, find_components, fire_log_odds
+from fireseg.metric import find_components
 from fireseg.runs import TrainedModel
 from fireseg.task import IGNORE_INDEX
 
@@ -92,8 +93,7 @@ def predict_batch(trained: TrainedModel, batch: Batch) -> Layers:
     except torch.OutOfMemoryError as error:
         count = len(batch.names)
         raise SettingError(f"--batch-size: {count} patches do not fit in the memory of {device}; try half") from error
-    grade = decide(logits[:, 1:]) + 1
-    layers = {LOG_ODDS: fire_log_odds(logits), ARGMAX: decide(logits), SEVERITY: grade}
+    layers = {LOG_ODDS: fire_log_odds(logits), ARGMAX: argmax_classes(logits), SEVERITY: severity_classes(logits)}
     return {name: values.cpu().numpy() for name, values in layers.items()}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fireseg.decision import apply_threshold
 from fireseg.evaluate.fires import Fire, measure_areas
 from fireseg.evaluate.inference import ARGMAX, FIXED, LOG_ODDS, RATIO, SEVERITY
 from fireseg.evaluate.mosaic import Mosaic, PatchSummary
@@ -99,8 +100,9 @@ def decide_fire(fire: Mosaic, decision: OperatingPoint, ratio_threshold: float |
         Classes, `(H, W)` uint8, by method; an index knows 0 and 1 alone.
     """
     layers = fire.layers
-    burned = layers[LOG_ODDS] >= decision.least_odds
-    maps = {MODEL: np.where(burned, layers[SEVERITY], np.uint8(0)), MODEL_ARGMAX: layers[ARGMAX]}
+    threshold, temperature = decision.threshold, decision.temperature
+    burned = apply_threshold(layers[LOG_ODDS], layers[SEVERITY], threshold=threshold, temperature=temperature)
+    maps = {MODEL: burned, MODEL_ARGMAX: layers[ARGMAX]}
     if RATIO in layers and ratio_threshold is not None:
         maps[INDEX_TUNED] = (layers[RATIO] < ratio_threshold).astype(np.uint8)
     if FIXED in layers:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fireseg.decision import min_log_odds
 from fireseg.evaluate.inference import LOG_ODDS
 from fireseg.evaluate.mosaic import Mosaic, PatchSummary
 from fireseg.metric import DetectionRule, count_log_odds, fit_temperature, select_rule, select_threshold
@@ -35,7 +36,7 @@ class OperatingPoint(NamedTuple):
     @property
     def least_odds(self) -> float:
         """Log-odds, as the model gives them, from which on a pixel burns."""
-        return self.temperature * math.log(self.threshold / (1 - self.threshold))
+        return min_log_odds(self.threshold, self.temperature)
 
     @property
     def least_peak(self) -> float:

@@ -11,7 +11,6 @@ from fireseg.metric.calibration import (
     PrecisionRecall,
     Reliability,
     count_log_odds,
-    fire_log_odds,
     fit_temperature,
     precision_recall,
     reliability,
@@ -20,7 +19,6 @@ from fireseg.metric.calibration import (
 )
 from fireseg.metric.confusion import (
     confusion_counts,
-    decide,
     detection_counts,
     detection_scores,
     image_counts,
@@ -51,11 +49,9 @@ __all__ = [
     "confusion_counts",
     "count_detections",
     "count_log_odds",
-    "decide",
     "detection_counts",
     "detection_scores",
     "find_components",
-    "fire_log_odds",
     "fit_temperature",
     "hausdorff_95",
     "image_counts",

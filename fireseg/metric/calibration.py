@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fireseg.errors import FiresegError
 from fireseg.task import IGNORE_INDEX
@@ -32,38 +29,13 @@ _CENTRES = (LOG_ODDS_EDGES[1:] + LOG_ODDS_EDGES[:-1]) / 2
 _NUM_BISECTIONS = 60
 
 
-def fire_log_odds(logits: Tensor) -> Tensor:
-    """Computes the log-odds of fire, log(p / (1 - p)) with p the softmax sum of the classes above 0.
-
-    d = logsumexp(logits[1:]) - logits[0]. Unlike the probability it does not saturate, and for two classes
-    sigmoid(d / T) equals temperature scaling of the softmax.
-
-    Args:
-        logits: `(B, K, H, W)`, any floating dtype, K at least 2.
-
-    Returns:
-        `(B, H, W)` float32, above 0 where fire is more likely than not; no NaN if the logits are finite.
-
-    References:
-        Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
-
-    Example:
-        >>> fire_log_odds(torch.tensor([[[[1.0]], [[3.0]]]])).item()
-        2.0
-    """
-    exact = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
-    unburned, *burned = exact.unbind(1)
-    # Pairwise: free for one burned class, while logsumexp costs a hundred times a subtraction.
-    return (functools.reduce(torch.logaddexp, burned) - unburned).float()
-
-
 def count_log_odds(
     odds: NDArray[np.floating], truth: NDArray[np.uint8], *, ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.int64]:
     """Computes the histograms of log-odds over unburned and burned pixels; those of several images can be added.
 
     Args:
-        odds: Log-odds from `fire_log_odds`, of any shape; values of unlabelled pixels are ignored.
+        odds: Log-odds from `fireseg.decision.fire_log_odds`, of any shape; values of unlabelled pixels are ignored.
         truth: Class of every pixel, of the same shape; above 0 is burned.
         ignore_index: Truth of unlabelled pixels.
 

@@ -9,33 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fireseg.decision import argmax_classes
 from fireseg.task import IGNORE_INDEX, check_classes
-
-
-def decide(logits: Tensor) -> Tensor:
-    """The class of every pixel: the first of the highest logits, as argmax has it.
-
-    The channels are compared one after the other, because argmax over the class axis of contiguous
-    logits is up to a hundred times slower on a CPU.
-
-    Args:
-        logits: `(B, K, H, W)`, any floating dtype, K at most 255.
-
-    Returns:
-        `(B, H, W)` uint8, 0 to K - 1.
-
-    Example:
-        >>> decide(torch.tensor([[[[0.1, 2.0]], [[0.3, -1.0]]]])).tolist()
-        [[[1, 0]]]
-    """
-    best = logits.detach()[:, 0]
-    decision = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-    for number in range(1, logits.shape[1]):
-        channel = logits.detach()[:, number]
-        # A later class has the larger number, so the maximum of the numbers is the latest winner.
-        decision = torch.maximum(decision, (channel > best).to(torch.uint8) * number)
-        best = torch.maximum(best, channel)
-    return decision
 
 
 def image_counts(output: Tensor, targets: Tensor, num_classes: int, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
@@ -65,7 +40,7 @@ def image_counts(output: Tensor, targets: Tensor, num_classes: int, *, ignore_in
         raise ValueError(f"{given}: must be (B, {num_classes}, H, W) or (B, H, W), and (B, H, W) of integers")
     truth = targets.to(torch.int32)
     ignored = truth == ignore_index
-    classes = decide(output) if is_logits else output.to(torch.int32).masked_fill(ignored, 0)
+    classes = argmax_classes(output) if is_logits else output.to(torch.int32).masked_fill(ignored, 0)
     check_classes("targets", truth.masked_fill(ignored, 0), num_classes)
     check_classes("output", classes, num_classes)
     # Unlabelled pixels get an extra last bin: boolean indexing would need a synchronisation for the size.

@@ -42,7 +42,7 @@ def find_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) 
     has at least its area and its peak, because it passes no rule that the other one fails.
 
     Args:
-        odds: Log-odds from `fire_log_odds`, `(H, W)`; values of unlabelled pixels are ignored.
+        odds: Log-odds from `fireseg.decision.fire_log_odds`, `(H, W)`; values of unlabelled pixels are ignored.
         is_labelled: Mask of labelled pixels, `(H, W)` bool.
 
     Returns:

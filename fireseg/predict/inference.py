@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fireseg.data.bands import to_reflectance
+from fireseg.decision import class_probabilities
 from fireseg.engine.device import get_autocast_dtype
 from fireseg.errors import FiresegError, SettingError
 from fireseg.geo.windows import Blend, Layout
 from fireseg.model import FireSegmentationModel
-from fireseg.model.network import get_probabilities
 
 _CPU_BATCH, _DEVICE_BATCH = 1, 8
 
@@ -80,7 +80,7 @@ _VIEWS = [(quarters, is_flipped) for quarters in range(4) for is_flipped in (Fal
 def _infer(model: FireSegmentationModel, image: Tensor) -> Tensor:
     dtype = get_autocast_dtype(image.device, "auto")
     with torch.autocast(image.device.type, dtype=dtype, enabled=dtype is not None):
-        return get_probabilities(model(image))
+        return class_probabilities(model(image))
 
 
 def _turn(image: Tensor, quarters: int, is_flipped: bool) -> Tensor:

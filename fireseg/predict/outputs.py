@@ -20,12 +20,12 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from fireseg import __version__
+from fireseg.decision import apply_threshold, severity_classes
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import disk_error
 from fireseg.geo import GDAL_VERSION, Polygons
 from fireseg.predict.options import Options
 from fireseg.runs import TrainedModel
-from fireseg.task import IGNORE_INDEX
 from fireseg.tiles import BandReader
 from fireseg.tiles.reader import SOFTWARE_TAG
 
@@ -201,27 +201,22 @@ def classify(
         >>> decide(probabilities, np.zeros((1, 2), bool), threshold=0.3).classes.tolist()
         [[0, 1]]
     """
-    odds = _log_odds(probabilities)
-    grade, best = np.ones(odds.shape, np.uint8), probabilities[1]
-    for number, rival in enumerate(probabilities[2:], 2):
-        grade[rival > best] = number
-        best = np.maximum(best, rival)
-    # Compared as odds: a probability in float32 rounds to the threshold from below.
-    grade[odds < temperature * math.log(threshold / (1 - threshold))] = 0
-    grade[unknown] = IGNORE_INDEX
-    odds /= -temperature
-    with np.errstate(over="ignore"):  # exp(inf) is inf, and 1 / inf is the 0 that is meant
-        fire = np.exp(odds, out=odds)
+    log_odds = _log_odds(probabilities)
+    severity = severity_classes(torch.from_numpy(probabilities)[None])[0].numpy()  # shares memory, no copy
+    classes = apply_threshold(log_odds, severity, threshold=threshold, temperature=temperature, unknown=unknown)
+    log_odds /= -temperature
+    with np.errstate(over="ignore"):  # exp(inf) is inf, and 1 / inf is the correct 0
+        fire = np.exp(log_odds, out=log_odds)
     fire += 1
     np.reciprocal(fire, out=fire)
     fire[unknown] = np.nan
-    return Classified(grade, fire)
+    return Classified(classes, fire)
 
 
 def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     # The log of the ratio, not a difference of logs: its sign is then exactly that of p - (1 - p).
     fire = probabilities[1].copy() if len(probabilities) == 2 else probabilities[1:].sum(axis=0)
-    with np.errstate(divide="ignore", over="ignore"):  # a probability of 0 or 1 is infinite odds
+    with np.errstate(divide="ignore", over="ignore"):  # a probability of 0 or 1 gives infinite log-odds
         fire /= probabilities[0]
         return np.log(fire, out=fire)
 

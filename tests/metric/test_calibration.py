@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
+from fireseg.decision import argmax_classes, fire_log_odds
 from fireseg.errors import FiresegError
 from fireseg.metric import (
     LOG_ODDS_EDGES,
     NUM_LOG_ODDS_BINS,
     count_log_odds,
-    decide,
-    fire_log_odds,
     fit_temperature,
     precision_recall,
     reliability,
@@ -53,7 +52,7 @@ def test_the_sigmoid_of_the_log_odds_is_the_softmax_sum_of_the_burned_classes(se
 @given(seed=st.integers(0, 10**6))
 def test_log_odds_above_0_equal_the_decision_for_fire_of_two_classes(seed: int):
     logits = draw_logits(seed, 2)
-    assert torch.equal(fire_log_odds(logits) > 0, decide(logits) > 0)
+    assert torch.equal(fire_log_odds(logits) > 0, argmax_classes(logits) > 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

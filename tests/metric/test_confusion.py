@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
+from fireseg.decision import argmax_classes
 from fireseg.errors import FiresegError
 from fireseg.metric import (
     confusion,
     confusion_counts,
-    decide,
     detection_counts,
     detection_scores,
     image_counts,
@@ -44,11 +44,11 @@ def draw_batch(seed: int, num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 7), has_ties=st.booleans())
-def test_decide_equals_argmax_also_for_ties(seed: int, num_classes: int, has_ties: bool) -> None:
+def test_argmax_classes_equals_argmax_also_for_ties(seed: int, num_classes: int, has_ties: bool) -> None:
     logits, _ = draw_batch(seed, num_classes)
     logits = logits.round() if has_ties else logits
     for each in (logits, logits.contiguous(memory_format=torch.channels_last), logits.bfloat16()):
-        assert torch.equal(decide(each).long(), each.argmax(1))
+        assert torch.equal(argmax_classes(each).long(), each.argmax(1))
 
 
 def test_rows_are_truth_and_columns_output() -> None:

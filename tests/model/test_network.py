@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,7 +98,7 @@ def test_other_bands_than_the_models_are_refused_by_name(model: FireSegmentation
 
 @pytest.mark.parametrize(("height", "width"), [(31, 64), (64, 31), (1, 1)])
 def test_less_than_32_px_is_refused(model: FireSegmentationModel, height: int, width: int) -> None:
-    with pytest.raises(FiresegError, match=f"image: {height} x {width} px, but the model takes 32 px and more"):
+    with pytest.raises(FiresegError, match=f"image: {height} x {width} px, .*larger window"):
         model(torch.rand(1, 2, height, width))
 
 
@@ -115,6 +117,32 @@ def test_the_six_methods_on_a_patch_that_burns_in_a_quarter_and_one_that_does_no
     assert model.predict_fire_detection(image).tolist() == [True, False]
     assert model.predict_fire_confidence(image).tolist() == pytest.approx([0.880797, 0.268941], abs=1e-6)
     assert model.predict_fire_fraction(image).tolist() == [0.25, 0.0]
+
+
+class FixedLogits(nn.Module):
+    """Returns the same logits for any image."""
+
+    def __init__(self, logits: list) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits
+
+
+def test_confidence_can_be_high_where_no_single_fire_class_is_the_likeliest() -> None:
+    logits = [[[[0.1]], [[0.0]], [[0.0]], [[0.0]], [[0.0]]]]
+    model = FireSegmentationModel(FixedLogits(logits), bands=BANDS)
+    image = torch.zeros(1, 2, 32, 32)
+    assert not model.predict_fire_detection(image)
+    assert model.predict_fire_confidence(image).item() == pytest.approx(4 / (math.exp(0.1) + 4))
+
+
+def test_a_tie_with_class_0_is_unburned() -> None:
+    model = FireSegmentationModel(FixedLogits([[[[5.0, 0.0]], [[5.0, 1.0]], [[0.0, 3.0]]]]), bands=BANDS)
+    image = torch.zeros(1, 2, 32, 32)
+    assert model.predict_segmentation(image).tolist() == [[[0, 2]]]
+    assert model.predict_fire_fraction(image).tolist() == [0.5]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""Turns logits and probabilities into classes: argmax, log-odds of fire, and the thresholded decision."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fireseg.task import IGNORE_INDEX
+
+
+def argmax_classes(scores: Tensor) -> Tensor:
+    """Returns the class with the largest logit or probability of every pixel; of equal ones the first.
+
+    Compares one channel after the other: `argmax` over the class axis of contiguous scores is up to a hundred
+    times slower on a CPU.
+
+    Args:
+        scores: `(B, K, H, W)`, any floating dtype, K at most 255.
+
+    Returns:
+        `(B, H, W)` uint8, 0 to K - 1.
+
+    Example:
+        >>> argmax_classes(torch.tensor([[[[0.1, 2.0]], [[0.3, -1.0]]]])).tolist()
+        [[[1, 0]]]
+    """
+    scores = scores.detach()
+    best = scores[:, 0]
+    classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for number in range(1, scores.shape[1]):
+        channel = scores[:, number]
+        # A later class has the larger number, so the maximum of the numbers is the latest winner.
+        classes = torch.maximum(classes, (channel > best).to(torch.uint8) * number)
+        best = torch.maximum(best, channel)
+    return classes
+
+
+def severity_classes(scores: Tensor) -> Tensor:
+    """Returns the likeliest class above 0 of every pixel, burned or not; of equal ones the first.
+
+    Args:
+        scores: Logits or probabilities, `(B, K, H, W)`, K at least 2.
+
+    Returns:
+        `(B, H, W)` uint8, 1 to K - 1.
+    """
+    return argmax_classes(scores[:, 1:]) + 1
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Returns the softmax over the classes, in float32 even under autocast.
+
+    Args:
+        logits: `(B, K, H, W)`.
+
+    Returns:
+        `(B, K, H, W)` float32 in [0, 1], summing to 1 over K.
+    """
+    return logits.float().softmax(1)
+
+
+def fire_probability(logits: Tensor) -> Tensor:
+    """Returns the probability that a pixel burned: the sum over the classes above 0.
+
+    Summed rather than subtracted from 1, so that small probabilities keep their digits.
+
+    Args:
+        logits: `(B, K, H, W)`.
+
+    Returns:
+        `(B, H, W)` float32 in [0, 1].
+    """
+    return class_probabilities(logits)[:, 1:].sum(1).clamp(max=1.0)
+
+
+def fire_log_odds(logits: Tensor) -> Tensor:
+    """Returns the log-odds of fire, log(p / (1 - p)) with p the sum of the softmax over the classes above 0.
+
+    d = logsumexp(logits[1:]) - logits[0]. Unlike the probability it never saturates. With a temperature T,
+    sigmoid(d / T) is, for two classes, temperature scaling of the softmax.
+
+    Args:
+        logits: `(B, K, H, W)`, any floating dtype, K at least 2.
+
+    Returns:
+        `(B, H, W)` float32, above 0 where fire is likelier than not; no NaN if the logits are finite.
+
+    References:
+        Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+
+    Example:
+        >>> fire_log_odds(torch.tensor([[[[1.0]], [[3.0]]]])).item()
+        2.0
+    """
+    exact = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
+    unburned, *burned = exact.unbind(1)
+    # Pair by pair: free for one burned class, where logsumexp costs a hundred times a subtraction.
+    return (functools.reduce(torch.logaddexp, burned) - unburned).float()
+
+
+def min_log_odds(threshold: float, temperature: float = 1.0) -> float:
+    """Returns the lowest log-odds, as the model gives them, that count as burned.
+
+    Decisions compare log-odds, because a probability in float32 can round up to the threshold from below.
+
+    Args:
+        threshold: Lowest calibrated fire probability that counts as burned, above 0 and below 1.
+        temperature: Divisor of the log-odds in the calibrated probability, above 0.
+
+    Returns:
+        temperature * log(threshold / (1 - threshold)).
+    """
+    return temperature * math.log(threshold / (1 - threshold))
+
+
+def apply_threshold(
+    log_odds: NDArray[np.floating],
+    severity: NDArray[np.uint8],
+    *,
+    threshold: float,
+    temperature: float = 1.0,
+    unknown: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
+    """Returns the class of every pixel: its severity class if the fire probability reaches the threshold, else 0.
+
+    Works on NumPy arrays, because whole scenes and mosaics are assembled in them.
+
+    Args:
+        log_odds: Log-odds of fire, any shape.
+        severity: Likeliest class above 0, same shape.
+        threshold: Lowest calibrated fire probability that counts as burned, above 0 and below 1.
+        temperature: Divisor of the log-odds in the calibrated probability, above 0.
+        unknown: Pixels that become 255, same shape.
+
+    Example:
+        >>> apply_threshold(np.array([-0.5, 0.5]), np.array([3, 3], np.uint8), threshold=0.5).tolist()
+        [0, 3]
+    """
+    classes = np.where(log_odds >= min_log_odds(threshold, temperature), severity, np.uint8(0))
+    if unknown is not None:
+        classes[unknown] = IGNORE_INDEX
+    return classes

@@ -1,0 +1,78 @@
+"""Decisions from logits and probabilities, checked by hand and against torch's argmax and softmax."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fireseg.decision import (
+    apply_threshold,
+    argmax_classes,
+    class_probabilities,
+    fire_log_odds,
+    fire_probability,
+    min_log_odds,
+    severity_classes,
+)
+
+# Two patches of two pixels, three classes: the first patch burns in its second pixel, the second nowhere.
+LOGITS = torch.tensor(
+    [
+        [[[2.0, 0.0]], [[0.0, 1.0]], [[0.0, 3.0]]],
+        [[[5.0, 1.0]], [[5.0, 0.0]], [[0.0, 0.0]]],
+    ]
+)
+
+
+def test_argmax_takes_the_largest_logit_and_the_lower_of_two_equal_classes() -> None:
+    assert argmax_classes(LOGITS).tolist() == [[[0, 2]], [[0, 0]]]
+
+
+def test_severity_is_the_likeliest_class_above_0_even_where_unburned_is_likelier() -> None:
+    assert severity_classes(LOGITS).tolist() == [[[1, 2]], [[1, 1]]]
+
+
+def test_fire_probability_is_the_sum_of_the_fire_classes() -> None:
+    first = (math.e + math.e**3) / (1 + math.e + math.e**3)
+    assert fire_probability(LOGITS)[0, 0, 1].item() == pytest.approx(first, abs=1e-6)
+
+
+@given(num_classes=st.integers(2, 6), seed=st.integers(0, 1000), scale=st.sampled_from([0.1, 1.0, 100.0]))
+def test_decisions_agree_with_argmax_and_softmax(num_classes: int, seed: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3, num_classes, 4, 5, generator=generator).mul(scale).round(decimals=1)
+    assert torch.equal(argmax_classes(logits).long(), logits.argmax(1))
+    assert torch.equal(severity_classes(logits).long(), logits[:, 1:].argmax(1) + 1)
+    assert torch.equal(class_probabilities(logits), logits.softmax(1))
+    fire = fire_probability(logits)
+    assert ((fire >= 0) & (fire <= 1)).all()
+
+
+def test_half_precision_logits_give_float32_probabilities() -> None:
+    probabilities = class_probabilities(LOGITS.half())
+    assert probabilities.dtype == torch.float32
+    assert probabilities.sum(1) == pytest.approx(torch.ones(2, 1, 2), abs=1e-6)
+
+
+def test_the_threshold_is_compared_with_the_calibrated_probability() -> None:
+    # 2 log(0.8 / 0.2) = log 16.
+    assert min_log_odds(0.8, 2.0) == pytest.approx(math.log(16))
+    log_odds, severity = np.log(np.array([15.9, 16.1])), np.array([3, 3], np.uint8)
+    assert apply_threshold(log_odds, severity, threshold=0.8, temperature=2.0).tolist() == [0, 3]
+
+
+def test_unknown_pixels_become_255() -> None:
+    log_odds, severity = np.array([5.0, -5.0, np.nan]), np.array([2, 2, 2], np.uint8)
+    unknown = np.array([True, False, False])
+    assert apply_threshold(log_odds, severity, threshold=0.5, unknown=unknown).tolist() == [255, 0, 0]
+
+
+def test_numpy_and_torch_agree_at_one_half_for_two_classes() -> None:
+    logits = torch.randn(1, 2, 40, 50, generator=torch.Generator().manual_seed(0))
+    log_odds, severity = fire_log_odds(logits).numpy(), severity_classes(logits).numpy()
+    np.testing.assert_array_equal(apply_threshold(log_odds, severity, threshold=0.5), argmax_classes(logits).numpy())
