@@ -1,4 +1,4 @@
-"""Counts first, scores second: what a prediction is worth."""
+"""Metrics: confusion counts and their scores, detection, calibration, boundaries, bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from fireseg.metric.confusion import (
 )
 from fireseg.metric.detection import Component, DetectionRule, count_detections, find_components, select_rule
 from fireseg.metric.running import CombinedMetrics, DetectionMetrics, SegmentationMetrics
-from fireseg.task import check_classes, inverse_frequency_weights
 
 __all__ = [
     "LOG_ODDS_EDGES",
@@ -46,7 +45,6 @@ __all__ = [
     "bootstrap_mean",
     "boundary_counts",
     "boundary_scores",
-    "check_classes",
     "compare_paired",
     "confusion_counts",
     "count_detections",
@@ -57,7 +55,6 @@ __all__ = [
     "fit_temperature",
     "hausdorff_95",
     "image_counts",
-    "inverse_frequency_weights",
     "precision_recall",
     "reliability",
     "score_calibration",

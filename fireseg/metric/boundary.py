@@ -1,4 +1,4 @@
-"""How far the drawn edge of a fire lies from the true one."""
+"""Boundary metrics of burned-area masks: boundary F1, boundary IoU and the 95 % Hausdorff distance."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 BOUNDARY_DISTANCES = (1, 2, 3)
-"""Pixels; Euclidean, from centre to centre."""
+"""Distance tolerances in pixels, Euclidean between pixel centres."""
 
-Map = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 
 class BoundaryCounts(NamedTuple):
-    """Pixels at the edges of one map or, added by `sum_boundary_counts`, of many.
+    """Boundary pixel counts of one mask pair or, added by `sum_boundary_counts`, of many.
 
     Attributes:
-        truth_pixels: Boundary pixels of the truth.
-        predicted_pixels: Boundary pixels of the prediction.
-        truth_near: Those of the truth within 1, 2 and 3 px of one of the prediction, `(3,)`.
-        predicted_near: Those of the prediction within 1, 2 and 3 px of one of the truth, `(3,)`.
-        band_intersection: Pixels in the bands of both, for bands of 1, 2 and 3 px, `(3,)`.
-        band_union: Pixels in the band of either, `(3,)`.
+        truth_pixels: Number of boundary pixels of the truth.
+        predicted_pixels: Number of boundary pixels of the prediction.
+        truth_near: Number of true boundary pixels within 1, 2 and 3 px of a predicted one, `(3,)`.
+        predicted_near: Number of predicted boundary pixels within 1, 2 and 3 px of a true one, `(3,)`.
+        band_intersection: Number of pixels in both boundary bands of 1, 2 and 3 px, `(3,)`.
+        band_union: Number of pixels in at least one of the bands, `(3,)`.
     """
 
     truth_pixels: int
@@ -35,24 +35,24 @@ class BoundaryCounts(NamedTuple):
     band_union: NDArray[np.int64]
 
 
-def boundary_counts(truth: Map, predicted: Map, *, is_labelled: Map) -> BoundaryCounts:
-    """Counts what boundary F1 and boundary IoU are read off.
+def boundary_counts(truth: Mask, predicted: Mask, *, is_labelled: Mask) -> BoundaryCounts:
+    """Counts the boundary pixels from which boundary F1 and boundary IoU are computed.
 
-    A boundary pixel of a region is one of its labelled pixels with a 4-neighbour that is labelled and outside of
-    the region. So neither the map's rim nor the rim of an unlabelled area is a boundary. The band of a region at
-    d is d pixels deep: its labelled pixels within d - 1 of its boundary, at 1 the boundary itself.
+    A boundary pixel of a region is a labelled pixel of it with a labelled 4-neighbour outside the region, so that
+    neither the edge of the mask nor that of an unlabelled area is a boundary. The band of width d contains the
+    labelled pixels of the region within d - 1 of its boundary; for d = 1 it is the boundary itself.
 
     Args:
-        truth: Burned or not, `(H, W)` bool.
-        predicted: Burned or not, `(H, W)` bool.
-        is_labelled: Where the truth is known, `(H, W)` bool; elsewhere nothing is counted.
+        truth: True burned mask, `(H, W)` bool.
+        predicted: Predicted burned mask, `(H, W)` bool.
+        is_labelled: Mask of labelled pixels, `(H, W)` bool; other pixels are not counted.
 
     Raises:
-        ValueError: If the three are not boolean maps of one shape.
+        ValueError: If the three are not boolean masks of one shape.
     """
     regions, boundaries = _crop_and_outline(truth, predicted, is_labelled)
-    near = [[_is_within(boundary, distance) for distance in (0, *BOUNDARY_DISTANCES)] for boundary in boundaries]
-    bands = [[region & close for close in kind[:-1]] for region, kind in zip(regions, near, strict=True)]
+    near = [[_dilate(boundary, distance) for distance in (0, *BOUNDARY_DISTANCES)] for boundary in boundaries]
+    bands = [[region & close for close in closes[:-1]] for region, closes in zip(regions, near, strict=True)]
     return BoundaryCounts(
         int(boundaries[0].sum()),
         int(boundaries[1].sum()),
@@ -64,18 +64,18 @@ def boundary_counts(truth: Map, predicted: Map, *, is_labelled: Map) -> Boundary
 
 
 def sum_boundary_counts(counts: Iterable[BoundaryCounts]) -> BoundaryCounts:
-    """Adds the counts of many maps (`+` would only string two tuples together)."""
+    """Adds the counts of many masks (`+` would concatenate the tuples)."""
     none = np.zeros(len(BOUNDARY_DISTANCES), np.int64)
     columns = zip(BoundaryCounts(0, 0, none, none, none, none), *counts, strict=True)
     return BoundaryCounts._make(sum(column) for column in columns)
 
 
 def boundary_scores(counts: BoundaryCounts) -> dict[str, float]:
-    """Boundary F1 and boundary IoU at 1, 2 and 3 pixels; NaN where neither map has a boundary.
+    """Computes boundary F1 and boundary IoU at 1, 2 and 3 pixels; NaN if neither mask has a boundary.
 
     F1 at d is the harmonic mean of precision, the share of predicted boundary pixels within d of a true one, and
-    recall, the share of true ones within d of a predicted one; 0 if one of the two maps has none. IoU at d is that of
-    the bands of the two regions.
+    recall, the share of true ones within d of a predicted one; 0 if only one mask has a boundary. IoU at d is
+    that of the two boundary bands of width d.
 
     Args:
         counts: From `boundary_counts` or `sum_boundary_counts`.
@@ -88,8 +88,8 @@ def boundary_scores(counts: BoundaryCounts) -> dict[str, float]:
         Cheng et al., Boundary IoU: Improving Object-Centric Image Segmentation Evaluation, CVPR 2021 (IoU).
     """
     f1 = [
-        _f1(int(hits), counts.predicted_pixels, int(found), counts.truth_pixels)
-        for hits, found in zip(counts.predicted_near, counts.truth_near, strict=True)
+        _f1(int(predicted_near), counts.predicted_pixels, int(truth_near), counts.truth_pixels)
+        for predicted_near, truth_near in zip(counts.predicted_near, counts.truth_near, strict=True)
     ]
     bands = zip(counts.band_intersection.tolist(), counts.band_union.tolist(), strict=True)
     iou = [both / either if either else math.nan for both, either in bands]
@@ -98,22 +98,22 @@ def boundary_scores(counts: BoundaryCounts) -> dict[str, float]:
     }
 
 
-def hausdorff_95(truth: Map, predicted: Map, *, is_labelled: Map) -> float:
-    """Distance that 95 % of the boundary pixels of either map do not exceed, to the other's boundary.
+def hausdorff_95(truth: Mask, predicted: Mask, *, is_labelled: Mask) -> float:
+    """Computes the 95 % Hausdorff distance between the boundaries of two masks.
 
-    The larger of the two directed 95th percentiles, linear between ranks; the full Hausdorff distance would hang on one
-    stray pixel.
+    It is the larger of the two directed 95th percentiles, interpolated linearly between ranks; the full Hausdorff
+    distance would depend on a single stray pixel.
 
     Args:
-        truth: Burned or not, `(H, W)` bool.
-        predicted: Burned or not, `(H, W)` bool.
-        is_labelled: Where the truth is known, `(H, W)` bool; boundaries are as in `boundary_counts`.
+        truth: True burned mask, `(H, W)` bool.
+        predicted: Predicted burned mask, `(H, W)` bool.
+        is_labelled: Mask of labelled pixels, `(H, W)` bool; boundaries are those of `boundary_counts`.
 
     Returns:
-        Pixels, from 0; NaN where one of the two has no boundary.
+        Distance in pixels, from 0; NaN if one of the masks has no boundary.
 
     Raises:
-        ValueError: If the three are not boolean maps of one shape.
+        ValueError: If the three are not boolean masks of one shape.
 
     References:
         Huttenlocher et al., Comparing Images Using the Hausdorff Distance, IEEE PAMI 15(9), 1993 (ranked distances).
@@ -124,63 +124,62 @@ def hausdorff_95(truth: Map, predicted: Map, *, is_labelled: Map) -> float:
     if not all(boundary.any() for boundary in boundaries):
         return math.nan
     directed = []
-    for here, there in (boundaries, boundaries[::-1]):
-        distance = np.asarray(ndimage.distance_transform_edt(~there))
-        directed.append(float(np.percentile(distance[here], 95)))
+    for boundary, other in (boundaries, boundaries[::-1]):
+        distance = np.asarray(ndimage.distance_transform_edt(~other))
+        directed.append(float(np.percentile(distance[boundary], 95)))
     return max(directed)
 
 
-def _crop_and_outline(truth: Map, predicted: Map, is_labelled: Map) -> tuple[tuple[Map, Map], tuple[Map, Map]]:
-    """The two regions and their boundaries, cut to where something is."""
-    maps = (truth, predicted, is_labelled)
-    if truth.ndim != 2 or {(each.shape, each.dtype) for each in maps} != {(truth.shape, np.dtype(bool))}:
-        given = ", ".join(f"{each.shape} {each.dtype}" for each in maps)
-        raise ValueError(f"truth, predicted, is_labelled: {given}; want three (H, W) of bool")
-    box = _box_around((truth | predicted) & is_labelled)
+def _crop_and_outline(truth: Mask, predicted: Mask, is_labelled: Mask) -> tuple[tuple[Mask, Mask], tuple[Mask, Mask]]:
+    """Returns the two regions and their boundaries, cropped to their bounding box."""
+    masks = (truth, predicted, is_labelled)
+    if truth.ndim != 2 or {(each.shape, each.dtype) for each in masks} != {(truth.shape, np.dtype(bool))}:
+        given = ", ".join(f"{each.shape} {each.dtype}" for each in masks)
+        raise ValueError(f"truth, predicted, is_labelled: {given}; all three must be (H, W) bool")
+    box = _bounding_box((truth | predicted) & is_labelled)
     labelled = is_labelled[box]
-    ours, theirs = truth[box] & labelled, predicted[box] & labelled
-    return (ours, theirs), (_outline(ours, labelled), _outline(theirs, labelled))
+    regions = truth[box] & labelled, predicted[box] & labelled
+    return regions, (_outline(regions[0], labelled), _outline(regions[1], labelled))
 
 
-def _box_around(is_there: Map) -> tuple[slice, slice]:
-    """Where something is, and one pixel more to see its neighbours."""
-    spans = [np.flatnonzero(is_there.any(axis=axis)) for axis in (1, 0)]
+def _bounding_box(mask: Mask) -> tuple[slice, slice]:
+    """Bounding box of the set pixels, one pixel wider so that it contains their neighbours."""
+    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
     if not len(spans[0]):
         return slice(0), slice(0)
     rows, cols = (slice(max(int(span[0]) - 1, 0), int(span[-1]) + 2) for span in spans)
     return rows, cols
 
 
-def _outline(region: Map, labelled: Map) -> Map:
-    return region & _is_within(labelled & ~region, 1)
+def _outline(region: Mask, labelled: Mask) -> Mask:
+    return region & _dilate(labelled & ~region, 1)
 
 
-def _is_within(pixels: Map, distance: int) -> Map:
-    """Where a pixel is at most so far away."""
-    is_near = np.zeros_like(pixels)
-    reach = range(-distance, distance + 1)
-    for step in ((down, right) for down in reach for right in reach if math.hypot(down, right) <= distance):
-        _spread(pixels, step, is_near)
-    return is_near
+def _dilate(pixels: Mask, distance: int) -> Mask:
+    """Dilates a mask by a disc with a radius of `distance` pixels."""
+    dilated = np.zeros_like(pixels)
+    offsets = range(-distance, distance + 1)
+    for offset in ((down, right) for down in offsets for right in offsets if math.hypot(down, right) <= distance):
+        _add_shifted(pixels, offset, dilated)
+    return dilated
 
 
-def _spread(pixels: Map, step: tuple[int, int], onto: Map) -> None:
-    """Marks in `onto` what the pixels are after a step down and right; what leaves the map is gone."""
-    to = tuple(slice(max(move, 0), max(size + min(move, 0), 0)) for move, size in zip(step, pixels.shape, strict=True))
-    came = tuple(
-        slice(max(-move, 0), max(size - max(move, 0), 0)) for move, size in zip(step, pixels.shape, strict=True)
-    )
-    onto[to] |= pixels[came]
+def _add_shifted(pixels: Mask, offset: tuple[int, int], target: Mask) -> None:
+    """Sets in `target` the pixels shifted by (down, right); pixels beyond the edge are dropped."""
+    pairs = list(zip(offset, pixels.shape, strict=True))
+    to = tuple(slice(max(shift, 0), max(size + min(shift, 0), 0)) for shift, size in pairs)
+    source = tuple(slice(max(-shift, 0), max(size - max(shift, 0), 0)) for shift, size in pairs)
+    target[to] |= pixels[source]
 
 
-def _count(maps: Iterable[Map]) -> NDArray[np.int64]:
-    return np.array([np.count_nonzero(each) for each in maps], np.int64)
+def _count(masks: Iterable[Mask]) -> NDArray[np.int64]:
+    return np.array([np.count_nonzero(each) for each in masks], np.int64)
 
 
-def _f1(hits: int, predicted: int, found: int, true: int) -> float:
-    if not predicted + true:
+def _f1(predicted_near: int, predicted: int, truth_near: int, truth: int) -> float:
+    if not predicted + truth:
         return math.nan
-    if not hits * found:
+    if not predicted_near * truth_near:
         return 0.0
-    precision, recall = hits / predicted, found / true
+    precision, recall = predicted_near / predicted, truth_near / truth
     return 2 * precision * recall / (precision + recall)

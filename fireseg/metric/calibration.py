@@ -1,4 +1,4 @@
-"""What counts of log-odds say about the probability of fire: is it honest, and where to cut it."""
+"""Calibration of the fire probability from log-odds histograms: temperature, threshold, reliability, scores."""
 
 from __future__ import annotations
 
@@ -16,36 +16,46 @@ NUM_LOG_ODDS_BINS = 3200
 LOG_ODDS_RANGE = 16.0
 
 LOG_ODDS_EDGES = np.linspace(-LOG_ODDS_RANGE, LOG_ODDS_RANGE, NUM_LOG_ODDS_BINS + 1)
-"""Bins of 0.01, one edge at even odds; the outermost take what is beyond: probabilities within 2e-7 of 0 or 1."""
+"""Edges of bins of width 0.01, one at 0; the outermost bins also hold values beyond (p within 2e-7 of 0 or 1)."""
+
+TEMPERATURE_RANGE = (0.05, 20.0)
+
+NUM_RELIABILITY_BINS = 15
 
 _BINS_PER_UNIT = NUM_LOG_ODDS_BINS / (2 * LOG_ODDS_RANGE)
+
+_CENTRES = (LOG_ODDS_EDGES[1:] + LOG_ODDS_EDGES[:-1]) / 2
+
+_NUM_BISECTIONS = 60
 
 
 def count_log_odds(
     odds: NDArray[np.floating], truth: NDArray[np.uint8], *, ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.int64]:
-    """Counts labelled pixels by burned or not and by log-odds; counts of several images add up.
+    """Computes the histograms of log-odds over unburned and burned pixels; those of several images can be added.
 
     Args:
-        odds: Of any shape, from `fireseg.decision.fire_log_odds`; whatever it is where nobody labelled.
+        odds: Log-odds from `fireseg.decision.fire_log_odds`, of any shape; values of unlabelled pixels are ignored.
         truth: Class of every pixel, of the same shape; above 0 is burned.
         ignore_index: Truth of unlabelled pixels.
 
     Returns:
-        `(2, NUM_ODDS_BINS)`: unburned and burned pixels in each bin of `LOG_ODDS_EDGES`.
+        `(2, NUM_LOG_ODDS_BINS)`: numbers of unburned and burned pixels in each bin of `LOG_ODDS_EDGES`.
 
     Raises:
         FiresegError: If the odds of a labelled pixel are NaN.
         ValueError: If the shapes differ.
     """
     if odds.shape != truth.shape:
-        raise ValueError(f"odds {odds.shape}, truth {truth.shape}: want the same shape")
+        raise ValueError(f"odds {odds.shape}, truth {truth.shape}: the shapes must be equal")
     is_labelled = truth != ignore_index
     labelled = odds[is_labelled]
-    if num_unreadable := int(np.isnan(labelled).sum()):
-        given = f"odds: {num_unreadable} of {labelled.size} labelled pixels are NaN"
-        raise FiresegError(f"{given}, but want finite logits; take a checkpoint from before the training diverged")
-    # Floor after scaling keeps the sign: odds a hair below even stay below.
+    if num_nan := int(np.isnan(labelled).sum()):
+        raise FiresegError(
+            f"odds: {num_nan} of {labelled.size} labelled pixels are NaN, because the logits are not finite; "
+            "use a checkpoint from before the training diverged"
+        )
+    # Floor after scaling keeps the sign of values just below 0.
     bins = (
         np.floor(np.clip(labelled, -LOG_ODDS_RANGE, LOG_ODDS_RANGE) * _BINS_PER_UNIT).astype(np.int64)
         + NUM_LOG_ODDS_BINS // 2
@@ -54,23 +64,14 @@ def count_log_odds(
     return np.bincount(flat, minlength=2 * NUM_LOG_ODDS_BINS).reshape(2, NUM_LOG_ODDS_BINS)
 
 
-TEMPERATURE_RANGE = (0.05, 20.0)
-
-NUM_RELIABILITY_BINS = 15
-
-_CENTRES = (LOG_ODDS_EDGES[1:] + LOG_ODDS_EDGES[:-1]) / 2
-
-_NUM_HALVINGS = 60
-
-
 class Reliability(NamedTuple):
-    """How often it burned where the model said so, by what it said.
+    """Reliability diagram: observed frequency of fire by predicted probability.
 
     Attributes:
-        edges: Of the bins of fire probability, `(n + 1,)`, 0 to 1.
-        confidence: Mean probability in each bin, `(n,)`; NaN in an empty one.
-        frequency: Share of truly burned pixels in each bin, `(n,)`; NaN in an empty one.
-        pixels: In each bin, `(n,)` int64.
+        edges: Edges of the bins of fire probability, `(n + 1,)`, 0 to 1.
+        confidence: Mean probability in each bin, `(n,)`; NaN in an empty bin.
+        frequency: Share of truly burned pixels in each bin, `(n,)`; NaN in an empty bin.
+        pixels: Number of pixels in each bin, `(n,)` int64.
     """
 
     edges: NDArray[np.float64]
@@ -80,12 +81,12 @@ class Reliability(NamedTuple):
 
 
 class PrecisionRecall(NamedTuple):
-    """Precision and recall of the rule "burned where the probability is at least this".
+    """Precision-recall curve over thresholds on the fire probability.
 
     Attributes:
-        threshold: Probability, `(n,)`, descending.
-        precision: `(n,)`, 0 to 1.
-        recall: `(n,)`, 0 to 1, rising; NaN if nothing truly burns.
+        threshold: Probability from which on a pixel is burned, `(n,)`, descending.
+        precision: Precision at each threshold, `(n,)`, 0 to 1.
+        recall: Recall at each threshold, `(n,)`, 0 to 1, ascending; NaN if no pixel is truly burned.
     """
 
     threshold: NDArray[np.float64]
@@ -94,16 +95,16 @@ class PrecisionRecall(NamedTuple):
 
 
 def fit_temperature(counts: NDArray[np.int64]) -> float:
-    """The temperature T that makes sigmoid(odds / T) the most honest probability of fire.
+    """Fits the temperature T with which sigmoid(odds / T) is the best calibrated probability of fire.
 
-    It minimises the mean negative log-likelihood, which is convex in 1 / T: halving the interval finds the
-    one minimum. Odds beyond `LOG_ODDS_RANGE` count as the outermost bin.
+    It minimises the mean negative log-likelihood, which is convex in 1 / T, by bisection. Odds beyond
+    `LOG_ODDS_RANGE` count as the outermost bin.
 
     Args:
-        counts: From `count_log_odds`, over a validation split.
+        counts: Histograms of a validation split, from `count_log_odds`.
 
     Returns:
-        0.05 to 20; above 1 tones an overconfident model down. 1.0 where burned or unburned pixels are missing.
+        Temperature, 0.05 to 20; above 1 for an overconfident model. 1.0 without burned or without unburned pixels.
 
     References:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
@@ -111,25 +112,26 @@ def fit_temperature(counts: NDArray[np.int64]) -> float:
     if not counts.any(axis=1).all():
         return 1.0
     low, high = TEMPERATURE_RANGE
-    for _ in range(_NUM_HALVINGS):
+    for _ in range(_NUM_BISECTIONS):
         middle = math.sqrt(low * high)
-        surplus = (counts.sum(axis=0) * _probability(_CENTRES, middle) - counts[1]) * _CENTRES
-        # The slope of the loss along 1 / T: above 0 where smaller odds, so a higher temperature, fit better.
-        low, high = (middle, high) if surplus.sum() > 0 else (low, middle)
+        gradient = (counts.sum(axis=0) * _probability(_CENTRES, middle) - counts[1]) * _CENTRES
+        # Derivative of the loss with respect to 1 / T: above 0 where a higher temperature fits better.
+        low, high = (middle, high) if gradient.sum() > 0 else (low, middle)
     return float(np.clip(math.sqrt(low * high), *TEMPERATURE_RANGE))
 
 
 def select_threshold(counts: NDArray[np.int64], *, temperature: float) -> float:
-    """The probability from which on calling a pixel burned gives the best fire IoU.
+    """Selects the threshold on the calibrated fire probability with the best fire IoU.
 
-    Of equally good thresholds the middle one, furthest from the pixels on either side.
+    Of equally good thresholds the middle one is taken, the furthest from the pixels on either side.
 
     Args:
-        counts: From `count_log_odds`, over a validation split.
-        temperature: As from `fit_temperature`.
+        counts: Histograms of a validation split, from `count_log_odds`.
+        temperature: Temperature, as from `fit_temperature`.
 
     Returns:
-        Above 0, below 1: burned where the calibrated probability is at least this. 0.5 where nothing burns.
+        Threshold, above 0 and below 1; a pixel is burned if its probability is at least this. 0.5 if no pixel is
+        truly burned.
     """
     if not counts[1].any():
         return 0.5
@@ -141,18 +143,19 @@ def select_threshold(counts: NDArray[np.int64], *, temperature: float) -> float:
 
 
 def score_calibration(counts: NDArray[np.int64], *, temperature: float) -> dict[str, float]:
-    """How honest the calibrated probability of fire is; NaN where there is nothing to read.
+    """Computes calibration scores of the fire probability; undefined scores are NaN.
 
     Args:
-        counts: From `count_log_odds`.
-        temperature: As from `fit_temperature`; 1 for the model as it is.
+        counts: Histograms from `count_log_odds`.
+        temperature: Temperature, as from `fit_temperature`; 1 for the uncalibrated model.
 
     Returns:
         `ece`: expected calibration error, |burned share - mean probability| over 15 equal bins of fire
         probability, weighted by their pixels, 0 to 1.
         `brier`: mean squared difference of probability and truth, 0 to 1.
         `nll`: mean negative log-likelihood, nats, from 0.
-        `average_precision`: sum of precision times gain in recall down the thresholds, 0 to 1; NaN if nothing burns.
+        `average_precision`: sum over descending thresholds of precision times gain in recall, 0 to 1; NaN if no
+        pixel is truly burned.
 
     References:
         Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
@@ -174,42 +177,42 @@ def score_calibration(counts: NDArray[np.int64], *, temperature: float) -> dict[
 
 
 def reliability(counts: NDArray[np.int64], *, temperature: float, num_bins: int = NUM_RELIABILITY_BINS) -> Reliability:
-    """Share of truly burned pixels by the probability of fire, in bins of equal width.
+    """Computes the share of truly burned pixels in bins of fire probability of equal width.
 
     Args:
-        counts: From `count_log_odds`.
-        temperature: As from `fit_temperature`; 1 for the model as it is.
-        num_bins: n, at least 1.
+        counts: Histograms from `count_log_odds`.
+        temperature: Temperature, as from `fit_temperature`; 1 for the uncalibrated model.
+        num_bins: Number of bins n, at least 1.
     """
     fire, pixels = _probability(_CENTRES, temperature), counts.sum(axis=0)
     number = np.minimum((fire * num_bins).astype(np.int64), num_bins - 1)
-    total, promised, burned = (
+    total, expected, burned = (
         np.bincount(number, weights=weights, minlength=num_bins) for weights in (pixels, pixels * fire, counts[1])
     )
-    shares = [np.divide(part, total, out=np.full(num_bins, np.nan), where=total > 0) for part in (promised, burned)]
+    shares = [np.divide(part, total, out=np.full(num_bins, np.nan), where=total > 0) for part in (expected, burned)]
     return Reliability(np.linspace(0.0, 1.0, num_bins + 1), shares[0], shares[1], total.astype(np.int64))
 
 
 def precision_recall(counts: NDArray[np.int64], *, temperature: float) -> PrecisionRecall:
-    """Precision and recall at every threshold at which they change.
+    """Computes precision and recall at every threshold at which they change.
 
     Args:
-        counts: From `count_log_odds`.
-        temperature: As from `fit_temperature`; it moves the thresholds, not the curve.
+        counts: Histograms from `count_log_odds`.
+        temperature: Temperature, as from `fit_temperature`; it changes the thresholds, not the curve.
 
     Returns:
-        One point for each bin of odds that holds a pixel, at its lower edge; empty without pixels.
+        One point for each non-empty bin of log-odds, at its lower edge; empty without pixels.
     """
-    taken = np.flatnonzero(counts.any(axis=0))[::-1]
-    unburned, burned = counts[:, taken].cumsum(axis=1)
+    occupied = np.flatnonzero(counts.any(axis=0))[::-1]
+    unburned, burned = counts[:, occupied].cumsum(axis=1)
     truly_burned = counts[1].sum()
-    recall = burned / truly_burned if truly_burned else np.full(len(taken), np.nan)
-    return PrecisionRecall(_probability(LOG_ODDS_EDGES[taken], temperature), burned / (burned + unburned), recall)
+    recall = burned / truly_burned if truly_burned else np.full(len(occupied), np.nan)
+    return PrecisionRecall(_probability(LOG_ODDS_EDGES[occupied], temperature), burned / (burned + unburned), recall)
 
 
 def _log_probability(odds: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     if not temperature > 0:
-        raise ValueError(f"temperature {temperature}: want a number above 0")
+        raise ValueError(f"temperature {temperature}: must be above 0")
     return -np.logaddexp(0.0, -odds / temperature)
 
 

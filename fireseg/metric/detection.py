@@ -1,4 +1,4 @@
-"""Whether a patch burns, by how large and how certain its burned areas are."""
+"""Detection of burned patches by the size and peak probability of their connected burned areas."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Component(NamedTuple):
     """A connected burned area.
 
     Attributes:
-        pixels: Its size.
-        peak_odds: The highest log-odds of fire in it, above 0.
+        pixels: Area in pixels.
+        peak_odds: Largest log-odds of fire in the area, above 0.
     """
 
     pixels: int
@@ -24,11 +24,11 @@ class Component(NamedTuple):
 
 
 class DetectionRule(NamedTuple):
-    """A patch burns if one component has at least so many pixels and at least such a peak.
+    """Detects fire in a patch if one component reaches both a minimum area and a minimum peak.
 
     Attributes:
-        min_pixels: From 1.
-        min_odds: Log-odds, from 0.
+        min_pixels: Minimum area of the component in pixels, from 1.
+        min_odds: Minimum peak log-odds of the component, from 0.
     """
 
     min_pixels: int
@@ -36,17 +36,17 @@ class DetectionRule(NamedTuple):
 
 
 def find_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) -> list[Component]:
-    """The burned areas of a patch that can matter to a rule.
+    """Finds the connected burned areas of a patch that can affect a detection rule.
 
-    Pixels with log-odds above 0 are connected with their eight neighbours. A component is left out if another is at
-    least as large and as certain: it can pass no rule that the other fails.
+    Pixels with log-odds above 0 are connected with their eight neighbours. A component is left out if another one
+    has at least its area and its peak, because it passes no rule that the other one fails.
 
     Args:
-        odds: `(H, W)`, from `fire_odds`; whatever it is where nobody labelled.
-        is_labelled: `(H, W)` bool.
+        odds: Log-odds from `fireseg.decision.fire_log_odds`, `(H, W)`; values of unlabelled pixels are ignored.
+        is_labelled: Mask of labelled pixels, `(H, W)` bool.
 
     Returns:
-        Biggest first, and so with rising peaks; empty where nothing burns.
+        Components by descending area, and therefore by ascending peak; empty if no pixel is burned.
     """
     from scipy import ndimage
 
@@ -59,65 +59,66 @@ def find_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) 
     np.maximum.at(peaks, number, odds[is_fire])
     order = np.lexsort((-peaks, -sizes))
     highest_before = np.maximum.accumulate(np.concatenate([[0.0], peaks[order]]))[:-1]
-    kept = order[peaks[order] > highest_before]
-    return [Component(int(sizes[each]), float(peaks[each])) for each in kept]
+    relevant = order[peaks[order] > highest_before]
+    return [Component(int(sizes[index]), float(peaks[index])) for index in relevant]
 
 
 def select_rule(patches: Sequence[Sequence[Component]], burns: Sequence[bool]) -> DetectionRule:
-    """The rule with the best F1 of detection, among the sizes and peaks that occur.
+    """Selects the detection rule with the best F1 among the areas and peaks that occur.
 
-    Of equally good ones that with the smallest `min_pixels`, then the smallest `min_odds`; so it is the plain rule, any
-    pixel, unless another is better.
+    Ties are broken by the smallest `min_pixels`, then the smallest `min_odds`, so that the default rule, any burned
+    pixel, is returned unless another one is better.
 
     Args:
-        patches: From `find_components`, of a validation split.
-        burns: Whether each truly burns.
+        patches: Components of each patch of a validation split, from `find_components`.
+        burns: True for each patch that truly burned.
 
     Returns:
-        `DetectionRule(1, 0.0)` where nothing burns.
+        The selected rule; `DetectionRule(1, 0.0)` if no patch burned.
 
     Raises:
-        ValueError: If the two are not equally many.
+        ValueError: If the numbers of patches and truths differ.
     """
-    is_burning = _to_truths(patches, burns)
-    if not is_burning.any():
+    is_burned = _to_truths(patches, burns)
+    if not is_burned.any():
         return DetectionRule(1, 0.0)
-    found = [(each.pixels, each.peak_odds, number) for number, patch in enumerate(patches) for each in patch]
-    smallest = min((pixels for pixels, _, _ in found), default=1)
-    bars = np.unique([0.0, *(peak for _, peak, _ in found)])
-    # From the largest size down, each component lifts its patch over some more bars: one sweep sees every rule.
-    num_detected = np.zeros((2, len(bars)), np.int64)
+    components = [(each.pixels, each.peak_odds, number) for number, patch in enumerate(patches) for each in patch]
+    smallest = min((pixels for pixels, _, _ in components), default=1)
+    thresholds = np.unique([0.0, *(peak for _, peak, _ in components)])
+    # In order of descending area, each component lets its patch pass further thresholds, so that one sweep
+    # evaluates every rule.
+    num_detected = np.zeros((2, len(thresholds)), np.int64)
     num_passed = np.zeros(len(patches), np.int64)
     best_f1, rule = 0.0, DetectionRule(1, 0.0)
-    for pixels, group in groupby(sorted(found, reverse=True), key=itemgetter(0)):
+    for pixels, group in groupby(sorted(components, reverse=True), key=itemgetter(0)):
         for _, peak, number in group:
-            reached = int(np.searchsorted(bars, peak, side="right"))
-            num_detected[int(is_burning[number]), num_passed[number] : reached] += 1
+            reached = int(np.searchsorted(thresholds, peak, side="right"))
+            num_detected[int(is_burned[number]), num_passed[number] : reached] += 1
             num_passed[number] = max(num_passed[number], reached)
-        f1 = 2 * num_detected[1] / (num_detected.sum(axis=0) + is_burning.sum())
+        f1 = 2 * num_detected[1] / (num_detected.sum(axis=0) + is_burned.sum())
         if f1.max() >= best_f1:
             best_f1 = float(f1.max())
-            rule = DetectionRule(pixels if pixels > smallest else 1, float(bars[f1.argmax()]))
+            rule = DetectionRule(pixels if pixels > smallest else 1, float(thresholds[f1.argmax()]))
     return rule
 
 
 def count_detections(
     patches: Sequence[Sequence[Component]], burns: Sequence[bool], rule: DetectionRule
 ) -> NDArray[np.int64]:
-    """Counts patches by truth and by what a rule says.
+    """Counts patches by truth and by the outcome of a detection rule.
 
     Args:
-        patches: From `find_components`.
-        burns: Whether each truly burns.
-        rule: As from `select_rule`; `DetectionRule(1, 0.0)` is any burned pixel.
+        patches: Components of each patch, from `find_components`.
+        burns: True for each patch that truly burned.
+        rule: Detection rule, as from `select_rule`; `DetectionRule(1, 0.0)` is any burned pixel.
 
     Returns:
-        `(2, 2)` `[[tn, fp], [fn, tp]]`, as `detection_scores` reads it from a tensor.
+        `(2, 2)` `[[tn, fp], [fn, tp]]`, the input of `detection_scores` as a tensor.
 
     Raises:
-        ValueError: If the two are not equally many.
+        ValueError: If the numbers of patches and truths differ.
     """
-    is_burning = _to_truths(patches, burns)
+    is_burned = _to_truths(patches, burns)
     is_detected = np.array(
         [
             any(each.pixels >= rule.min_pixels and each.peak_odds >= rule.min_odds for each in patch)
@@ -125,10 +126,10 @@ def count_detections(
         ],
         bool,
     )
-    return np.bincount(2 * is_burning + is_detected, minlength=4).reshape(2, 2)
+    return np.bincount(2 * is_burned + is_detected, minlength=4).reshape(2, 2)
 
 
 def _to_truths(patches: Sequence[Sequence[Component]], burns: Sequence[bool]) -> NDArray[np.bool_]:
     if len(patches) != len(burns):
-        raise ValueError(f"{len(patches)} patches, {len(burns)} truths: want one truth a patch")
+        raise ValueError(f"{len(patches)} patches, {len(burns)} truths: each patch needs one truth")
     return np.array(burns, bool)

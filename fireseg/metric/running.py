@@ -1,4 +1,4 @@
-"""Scores over as many batches as one likes."""
+"""Metrics that accumulate counts over batches."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fireseg.task import IGNORE_INDEX, get_class_names
 
 
 class SegmentationMetrics:
-    """Pixel scores over as many batches as one likes.
+    """Accumulates pixel scores over batches.
 
     Args:
-        num_classes: K, unburned included.
-        class_names: K names for the keys; those of CEMS masks if not given.
-        ignore_index: True value of unlabelled pixels.
+        num_classes: K, including unburned.
+        class_names: K class names for the keys; those of CEMS masks if not given.
+        ignore_index: Target value of unlabelled pixels.
 
     Attributes:
-        counts: `(K, K)` int64, rows the truth, columns the output, on the device of the batches.
-            To merge two, add them.
+        counts: `(K, K)` int64, rows the truth, columns the output, on the device of the batches. Counts of
+            several processes can be added.
 
     Example:
         >>> metrics = SegmentationMetrics(2)
@@ -35,7 +35,7 @@ class SegmentationMetrics:
     ) -> None:
         self.class_names = tuple(class_names) if class_names is not None else get_class_names(num_classes)
         if len(self.class_names) != num_classes:
-            raise ValueError(f"class_names: {len(self.class_names)} names for {num_classes} classes")
+            raise ValueError(f"class_names: {len(self.class_names)} names for {num_classes} classes; give one for each")
         self.ignore_index = ignore_index
         self.reset()
 
@@ -44,23 +44,23 @@ class SegmentationMetrics:
         self.add(image_counts(logits, targets, len(self.class_names), ignore_index=self.ignore_index))
 
     def add(self, images: Tensor) -> None:
-        """Adds what `image_counts` gave."""
+        """Adds counts from `image_counts`."""
         self.counts = self.counts.to(images.device) + images.sum(0)
 
     def compute(self) -> dict[str, float]:
-        """The scores so far, as `segmentation_scores` names them."""
+        """Computes the scores of all batches so far, with the keys of `segmentation_scores`."""
         return segmentation_scores(self.counts, self.class_names)
 
     def reset(self) -> None:
-        """Forgets all counts."""
+        """Sets all counts to 0."""
         self.counts = torch.zeros(len(self.class_names), len(self.class_names), dtype=torch.int64)
 
 
 class DetectionMetrics:
-    """Patch scores: does it burn anywhere, and was that seen?
+    """Accumulates patch scores over batches: whether a patch with fire is detected as one.
 
     Args:
-        ignore_index: True value of unlabelled pixels: what is predicted there alarms nobody.
+        ignore_index: Target value of unlabelled pixels; fire predicted there does not count.
 
     Attributes:
         counts: `(2, 2)` int64 `[[tn, fp], [fn, tp]]`, on the device of the batches.
@@ -75,25 +75,25 @@ class DetectionMetrics:
         self.add(image_counts(logits, targets, logits.shape[1], ignore_index=self.ignore_index))
 
     def add(self, images: Tensor) -> None:
-        """Adds what `image_counts` gave."""
+        """Adds counts from `image_counts`."""
         self.counts = self.counts.to(images.device) + detection_counts(images)
 
     def compute(self) -> dict[str, float]:
-        """The scores so far, as `detection_scores` names them."""
+        """Computes the scores of all batches so far, with the keys of `detection_scores`."""
         return detection_scores(self.counts)
 
     def reset(self) -> None:
-        """Forgets all counts."""
+        """Sets all counts to 0."""
         self.counts = torch.zeros(2, 2, dtype=torch.int64)
 
 
 class CombinedMetrics:
-    """Pixel and patch scores in one dict, from one look at the logits.
+    """Accumulates pixel and patch scores together from one pass over the logits.
 
     Args:
-        num_classes: K, unburned included.
-        class_names: K names for the keys; those of CEMS masks if not given.
-        ignore_index: True value of unlabelled pixels.
+        num_classes: K, including unburned.
+        class_names: K class names for the keys; those of CEMS masks if not given.
+        ignore_index: Target value of unlabelled pixels.
     """
 
     def __init__(
@@ -110,10 +110,10 @@ class CombinedMetrics:
         self.detection.add(images)
 
     def compute(self) -> dict[str, float]:
-        """The scores so far: those of the pixels, then those of the patches."""
+        """Computes the pixel scores, then the patch scores, of all batches so far."""
         return self.segmentation.compute() | self.detection.compute()
 
     def reset(self) -> None:
-        """Forgets all counts."""
+        """Sets all counts to 0."""
         self.segmentation.reset()
         self.detection.reset()

@@ -1,4 +1,4 @@
-"""A small data set that looks like the real one, made on the spot and the same everywhere."""
+"""Synthetic scenes with known truth: sample patches, sample tiles and sample scenes, reproducible to the byte."""
 
 from fireseg.synthetic.patches import make_sample
 from fireseg.synthetic.scene import Scene, get_footprint, get_tile_name, make_scene

@@ -1,4 +1,4 @@
-"""A scene cut into patches on disk."""
+"""Synthetic patches: a small data set with known truth, written in the patch layout."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from fireseg.synthetic.scene import CLOUD, LIGHT_CLOUD, Scene, get_footprint, ge
 from fireseg.task import IGNORE_INDEX
 
 MAX_CLOUD = 0.5
-"""Patches with more cloud than this are left out."""
+"""Largest cloud cover of a patch; patches with more are left out."""
 
 _CHANNELS = [CEMS_BANDS.index(band) for band in BAND_NAMES]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneJob:
-    """One scene to make, and where its patches go."""
+    """A scene to make and the folder of its patches."""
 
     folder: Path
     seed: int
@@ -41,7 +41,7 @@ class SceneJob:
 
 
 class PatchRow(TypedDict):
-    """A line of metadata.csv: where the patch lies in its scene and on the map, and what is in it."""
+    """A row of metadata.csv: position of a patch in its scene and on the map, cloud cover and burned share."""
 
     patch_id: str
     source_image: str
@@ -56,10 +56,10 @@ class PatchRow(TypedDict):
 
 
 def write_patches(job: SceneJob) -> list[PatchRow]:
-    """Makes a scene and writes its patches side by side, none overlapping another.
+    """Makes a scene and writes it as adjacent patches without overlap.
 
     Returns:
-        What was written, row by row and column by column; patches under cloud are left out.
+        Metadata of the written patches in row-major order; patches under cloud are left out.
     """
     side = job.patch_px * job.patches_across
     scene = make_scene(job.seed, job.number, height=side, width=side)
@@ -77,8 +77,8 @@ def _write_patch(job: SceneJob, scene: Scene, *, row: int, col: int) -> PatchRow
     tile = get_tile_name(job.number)
     name = f"{tile}_r{row}_c{col}"
     mask = (scene.delineation if job.task_name == "del" else scene.grading)[window]
-    is_seen = scene.cloud[window] != CLOUD
-    mask = np.where(is_seen, mask, IGNORE_INDEX).astype(np.uint8)
+    is_labelled = scene.cloud[window] != CLOUD
+    mask = np.where(is_labelled, mask, IGNORE_INDEX).astype(np.uint8)
     _save(job.folder / f"{name}_image.npy", np.clip(scene.reflectance[window][..., _CHANNELS], 0.0, 1.0))
     _save(job.folder / f"{name}_mask.npy", mask)
     x_min, y_min, x_max, y_max = get_footprint(job.number, top=row, left=col, height=size, width=size)
@@ -92,7 +92,7 @@ def _write_patch(job: SceneJob, scene: Scene, *, row: int, col: int) -> PatchRow
         x_max=x_max,
         y_max=y_max,
         cloud_cover=round(cloud_cover, 6),
-        burn_fraction=round(float((mask[is_seen] > 0).mean()), 6),
+        burn_fraction=round(float((mask[is_labelled] > 0).mean()), 6),
     )
 
 
@@ -107,76 +107,76 @@ Result = TypeVar("Result")
 
 
 def run_jobs(work: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int) -> Iterator[Result]:
-    """Yields what the jobs give, in whatever order they are done.
+    """Runs jobs in worker processes and yields their results in order of completion.
 
     Args:
-        work: A function of a module, so that another process can find it.
-        jobs: What it is called with.
-        workers: Processes; with 1 the calling process does the work itself.
+        work: Function of one job, defined at module level so that it can be pickled.
+        jobs: Arguments of the function, one call each.
+        workers: Number of processes; with 1 the jobs run in the calling process.
     """
     if workers == 1:
         yield from map(work, jobs)
         return
-    # Spawned, because the process that asks has threads by now, and a fork would copy their locks.
+    # Spawned, because the calling process has threads by now and a fork would copy their locks.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=end_with_parent) as pool:
         try:
-            for done in as_completed([pool.submit(work, job) for job in jobs]):
-                yield done.result()
+            for future in as_completed([pool.submit(work, job) for job in jobs]):
+                yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-RECIPE = 3
-"""Counts up whenever the same settings give other bytes."""
+SAMPLE_VERSION = 3
+"""Version of the generator; increased whenever the same settings give different bytes."""
 
 SPLITS = ("train", "val", "test")
 
 TASKS = ("del", "gra")
 
-SCENES_A_SPLIT = 1000
-"""Numbers set aside for each split: more training scenes leave those of validation as they were."""
+MAX_SCENES_PER_SPLIT = 1000
+"""Scene numbers reserved for each split, so that more training scenes do not change the validation scenes."""
 
 
 def make_sample(
     patches_root: Path,
     *,
     task_name: Literal["del", "gra"] = "del",
-    train_scenes: Annotated[int, Field(ge=1, le=SCENES_A_SPLIT)] = 60,
-    val_scenes: Annotated[int, Field(ge=1, le=SCENES_A_SPLIT)] = 20,
-    test_scenes: Annotated[int, Field(ge=0, le=SCENES_A_SPLIT)] = 20,
+    train_scenes: Annotated[int, Field(ge=1, le=MAX_SCENES_PER_SPLIT)] = 60,
+    val_scenes: Annotated[int, Field(ge=1, le=MAX_SCENES_PER_SPLIT)] = 20,
+    test_scenes: Annotated[int, Field(ge=0, le=MAX_SCENES_PER_SPLIT)] = 20,
     patch_px: Annotated[int, Field(ge=32, le=1024)] = 128,
     patches_across: Annotated[int, Field(ge=1, le=16)] = 2,
     seed: Annotated[int, Field(ge=0)] = 0,
     workers: Annotated[int, Field(ge=1)] = 1,
 ) -> None:
-    """Makes a data set of synthetic scenes in the patch layout, or finds it made.
+    """Makes a data set of synthetic scenes in the patch layout, unless the folder holds it already.
 
     Each scene is a square of `patches_across` x `patches_across` patches and belongs to one split.
-    The folder appears with all its files at once; killed on the way, there is none. Processes that
-    want the same folder together wait for the first. The bytes depend on everything but `workers`.
+    The folder is renamed into place when it is complete, so an interrupted call leaves none. Concurrent calls
+    for the same folder wait for the first. The bytes depend on all settings but `workers`.
 
     Args:
-        patches_root: Where `train`, `val` and `test` go: `{tile}_r{row}_c{col}_image.npy` float32 (S, S, 7)
-            reflectance 0 to 1, `…_mask.npy` uint8 (S, S), and in each split a `metadata.csv`. Its boxes lie in
-            the open Atlantic, in EPSG:4326: the places are as invented as the fires.
-        task_name: Whose masks: `del` 0 and 1, `gra` 0 to 4; both 255 under thick cloud, where nobody can see.
-        train_scenes: Scenes to train on.
-        val_scenes: Scenes to choose the best epoch by.
-        test_scenes: Scenes to report.
-        patch_px: Side of a patch.
-        patches_across: Patches along the side of a scene.
-        seed: Another one gives other scenes.
-        workers: Processes that draw. Each takes some seconds to start.
+        patches_root: Folder of `train`, `val` and `test`. Each holds `{tile}_r{row}_c{col}_image.npy`, float32
+            (S, S, 7) reflectance 0 to 1, `…_mask.npy`, uint8 (S, S), and a `metadata.csv` with invented bounds in
+            the open Atlantic in EPSG:4326.
+        task_name: Task of the masks: `del` has classes 0 and 1, `gra` 0 to 4; both are 255 under thick cloud.
+        train_scenes: Number of training scenes.
+        val_scenes: Number of validation scenes.
+        test_scenes: Number of test scenes.
+        patch_px: Patch size in pixels.
+        patches_across: Number of patches along the side of a scene.
+        seed: Random seed of the scenes.
+        workers: Number of processes; each takes some seconds to start.
 
     Raises:
-        FiresegError: If the folder holds something else, or cannot be written.
-        SettingError: If there is no such task.
+        FiresegError: If the folder holds other files or another sample, or cannot be written.
+        SettingError: If the task is unknown.
     """
     if task_name not in TASKS:
-        raise SettingError(f"task.name: '{task_name}', but the sample has masks of {' and '.join(TASKS)} only")
+        raise SettingError(f"task.name: '{task_name}' has no masks in the sample; choose {' or '.join(TASKS)}")
     settings: dict[str, Any] = {
-        "recipe": RECIPE,
+        "recipe": SAMPLE_VERSION,
         "task_name": task_name,
         "bands": list(BAND_NAMES),
         "train_scenes": train_scenes,
@@ -186,10 +186,10 @@ def make_sample(
         "patches_across": patches_across,
         "seed": seed,
     }
-    build_once(Path(patches_root), settings, partial(_write_all, settings, workers))
+    build_once(Path(patches_root), settings, partial(_write_sample, settings, workers))
 
 
-def _write_all(settings: Settings, workers: int, root: Path) -> None:
+def _write_sample(settings: Settings, workers: int, root: Path) -> None:
     jobs = []
     rows: dict[str, list[PatchRow]] = {}
     for index, split in enumerate(SPLITS):
@@ -197,7 +197,7 @@ def _write_all(settings: Settings, workers: int, root: Path) -> None:
             continue
         rows[split] = []
         (root / split).mkdir(parents=True)
-        first = index * SCENES_A_SPLIT
+        first = index * MAX_SCENES_PER_SPLIT
         jobs += [
             SceneJob(
                 folder=root / split,
@@ -209,12 +209,12 @@ def _write_all(settings: Settings, workers: int, root: Path) -> None:
             )
             for number in range(first, first + settings[f"{split}_scenes"])
         ]
-    with tqdm(total=len(jobs), desc="making the sample", unit="scene", disable=None, leave=False) as bar:
-        for split, found in run_jobs(_write_scene, jobs, workers=workers):
-            rows[split] += found
+    with tqdm(total=len(jobs), desc="making sample patches", unit="scene", disable=None, leave=False) as bar:
+        for split, scene_rows in run_jobs(_write_scene, jobs, workers=workers):
+            rows[split] += scene_rows
             bar.update()
-    for split, found in rows.items():
-        _write_table(root / split / "metadata.csv", found)
+    for split, split_rows in rows.items():
+        _write_table(root / split / "metadata.csv", split_rows)
 
 
 def _write_scene(job: SceneJob) -> tuple[str, list[PatchRow]]:
@@ -222,7 +222,7 @@ def _write_scene(job: SceneJob) -> tuple[str, list[PatchRow]]:
 
 
 def _write_table(path: Path, rows: list[PatchRow]) -> None:
-    # Scenes come in the order in which the workers were done.
+    # Scenes arrive in order of completion.
     rows = sorted(rows, key=lambda row: (row["source_image"], row["row"], row["col"]))
     with atomic_write(path) as part, part.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""One synthetic Sentinel-2 scene of a wildfire, with its masks."""
+"""Synthetic Sentinel-2 scenes of wildfires with their masks: atmosphere, spectra and sensor."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 
 from fireseg.data.bands import CEMS_BANDS
 from fireseg.synthetic.burn import apply_burn, make_burn
-from fireseg.synthetic.landscape import PIXEL_M, Sun, make_land, make_sun
-from fireseg.synthetic.noise import Plane, RandomFields, blur, coarsen, ramp, refine
+from fireseg.synthetic.landscape import PIXEL_M, SunDirection, draw_sun, make_landscape
+from fireseg.synthetic.noise import NoiseGenerator, Plane, blur, coarsen, ramp, refine
 
 CLEAR, CLOUD, LIGHT_CLOUD, SHADOW = range(4)
 """Values of a CEMS cloud mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sky:
-    """The air over a scene.
+class Atmosphere:
+    """Clouds, cloud shadows and haze over a scene.
 
     Attributes:
-        cloud: Share of the light that comes from cloud, 0 to 1.
-        shadow: Share of the sunlight that a cloud keeps from the ground, 0 to 1.
-        haze: Light scattered by clear air at 492 nm, as reflectance.
-        mask: uint8, 0 clear, 1 cloud, 2 light cloud, 3 shadow, as an analyst draws it.
+        cloud: Cloud opacity, 0 to 1.
+        shadow: Share of the direct sunlight that clouds block, 0 to 1.
+        haze: Path reflectance of clear air at 492 nm.
+        mask: Cloud mask, uint8, 0 clear, 1 cloud, 2 light cloud, 3 shadow.
     """
 
     cloud: Plane
@@ -35,52 +35,51 @@ class Sky:
     mask: NDArray[np.uint8]
 
 
-def make_sky(fields: RandomFields, sun: Sun, *, cloudy: bool) -> Sky:
-    """Clear air, or clouds with their shadows away from the sun.
+def make_atmosphere(noise: NoiseGenerator, sun: SunDirection, *, cloudy: bool) -> Atmosphere:
+    """Makes haze and, if cloudy, clouds with their shadows on the side away from the sun.
 
     Args:
-        fields: Draws of this part of the scene.
-        sun: Throws the shadows.
-        cloudy: Whether there are clouds at all.
+        noise: Random stream of this part of the scene.
+        sun: Direction of the sun, which gives the offset of the shadows.
+        cloudy: True for a scene with clouds.
     """
-    haze = fields.uniform(0.002, 0.030) * (1 + 0.15 * np.clip(fields(90, 3.8), -3.0, 3.0))
-    empty = np.zeros((fields.height, fields.width))
+    haze = noise.uniform(0.002, 0.030) * (1 + 0.15 * np.clip(noise.field(90, 3.8), -3.0, 3.0))
+    empty = np.zeros((noise.height, noise.width))
     if not cloudy:
-        return Sky(cloud=empty, shadow=empty, haze=haze, mask=empty.astype(np.uint8))
-    height_m = fields.uniform(400, 1500)
-    # Far enough beyond the edge that a cloud outside the scene can shade it.
+        return Atmosphere(cloud=empty, shadow=empty, haze=haze, mask=empty.astype(np.uint8))
+    height_m = noise.uniform(400, 1500)
+    # The cloud field extends beyond the scene, so that clouds outside it can cast shadows into it.
     lift = height_m / PIXEL_M / sun.z
     down, right = round(-sun.y * lift), round(-sun.x * lift)
-    wide = RandomFields((int(fields.rng.integers(2**31)),), fields.height + abs(down), fields.width + abs(right))
-    length = fields.uniform(12, 40)
-    # Heaps: a smooth core frayed by ever smaller curls, thin at the rim.
-    heaps = wide(length, 3.6) + 0.30 * wide(7, 3.0)
-    depth = np.clip((heaps - fields.uniform(1.2, 2.2)) / 1.5, 0.0, 1.0)
-    veil = 0.28 * ramp(wide(60, 3.6), 0.8, 2.2) if fields.chance(0.25) else 0.0
+    wide = NoiseGenerator((int(noise.rng.integers(2**31)),), noise.height + abs(down), noise.width + abs(right))
+    length = noise.uniform(12, 40)
+    # Cumulus: a smooth core with smaller curls, thin at the rim.
+    cumulus = wide.field(length, 3.6) + 0.30 * wide.field(7, 3.0)
+    depth = np.clip((cumulus - noise.uniform(1.2, 2.2)) / 1.5, 0.0, 1.0)
+    veil = 0.28 * ramp(wide.field(60, 3.6), 0.8, 2.2) if noise.chance(0.25) else 0.0
     thick = blur(1 - (1 - ramp(depth, 0.0, 0.8) * 0.97) * (1 - veil), 1.0)
-    # The sun lies towards (x, y); a cloud at (row, col) shades the ground on the far side of it.
+    # The shadow of a cloud lies on the side away from the sun.
     top, left = max(down, 0), max(right, 0)
-    rows, cols = slice(top, top + fields.height), slice(left, left + fields.width)
+    rows, cols = slice(top, top + noise.height), slice(left, left + noise.width)
     cloud = thick[rows, cols]
-    shaded = slice(top - down, top - down + fields.height), slice(left - right, left - right + fields.width)
-    # Light crosses a cloud at an angle and so more of it than the satellite's line of sight does.
+    shaded = slice(top - down, top - down + noise.height), slice(left - right, left - right + noise.width)
+    # Sunlight crosses a cloud at an angle, so its path through the cloud is longer than the line of sight.
     shadow = 0.85 * blur(1 - (1 - thick[shaded]) ** 2, 1.2)
-    return Sky(cloud=cloud, shadow=shadow, haze=haze, mask=_map_clouds(cloud, shadow))
+    return Atmosphere(cloud=cloud, shadow=shadow, haze=haze, mask=_cloud_mask(cloud, shadow))
 
 
-def _map_clouds(cloud: Plane, shadow: Plane) -> NDArray[np.uint8]:
-    """A cloud mask with the smooth outlines of one that was filtered."""
-    seen, dark = blur(cloud, 1.5), blur(shadow, 1.5)
-    mask = np.where(dark > 0.30, SHADOW, CLEAR)
-    mask = np.where(seen > 0.15, LIGHT_CLOUD, mask)
-    return np.where(seen > 0.45, CLOUD, mask).astype(np.uint8)
+def _cloud_mask(cloud: Plane, shadow: Plane) -> NDArray[np.uint8]:
+    cloud, shadow = blur(cloud, 1.5), blur(shadow, 1.5)
+    mask = np.where(shadow > 0.30, SHADOW, CLEAR)
+    mask = np.where(cloud > 0.15, LIGHT_CLOUD, mask)
+    return np.where(cloud > 0.45, CLOUD, mask).astype(np.uint8)
 
 
 # Land: earthlib 1.1.0 (MIT), field, laboratory and PROSAIL spectra averaged over the pass bands of
-# Sentinel-2A. B02 B03 B04 B08 B8A B11 B12 are medians of a class or of a part of it; B01 B05 B06 B07
-# B09 are the straight line through these seven by wavelength, times what the five library spectra
-# nearest to them have over their own straight line (a leaf's red edge is no straight line).
-# Water and cloud: after the literature, between the seven by wavelength.
+# Sentinel-2A. B02 B03 B04 B08 B8A B11 B12 are medians of a class or of a part of it. B01 B05 B06 B07 B09 are
+# interpolated linearly by wavelength between these seven, times the mean ratio of the five nearest library
+# spectra to their own linear interpolation (which keeps the red edge of leaves).
+# Water and cloud: from the literature, interpolated by wavelength between the seven.
 _TABLE = """
               B01  B02  B03  B04  B05  B06  B07  B08  B8A  B09  B11  B12
 canopy_dense .019 .022 .040 .018 .085 .352 .441 .442 .449 .428 .144 .041
@@ -107,56 +106,56 @@ shade        .000 .000 .000 .000 .000 .000 .000 .000 .000 .000 .000 .000
 WAVELENGTH_NM = dict(
     zip(CEMS_BANDS, (443, 492, 560, 665, 704, 740, 783, 833, 865, 945, 1614, 2202), strict=True),
 )
-"""Centre of every level-2A band of Sentinel-2A, in nanometres."""
+"""Centre wavelengths of the level-2A bands of Sentinel-2A, in nanometres."""
 
 
 def read_spectra() -> dict[str, NDArray[np.float64]]:
-    """Reflectance of every material in the twelve level-2A bands, in the order of `CEMS_BANDS`."""
+    """Reads the reflectance of every material in the twelve level-2A bands, in the order of `CEMS_BANDS`."""
     header, *rows = (line.split() for line in _TABLE.strip().splitlines())
     assert tuple(header) == CEMS_BANDS
     return {name: np.array([float(value) for value in values]) for name, *values in rows}
 
 
 def vary_spectra(rng: np.random.Generator, *, brightness: float = 0.14) -> dict[str, NDArray[np.float64]]:
-    """The spectra of one scene: each material a little brighter or darker, redder or bluer than its kind.
+    """Draws the spectra of one scene, each slightly different from the library spectrum.
 
     Args:
-        rng: Where the draws come from: three a material.
-        brightness: Standard deviation of the logarithm of the factor on all bands; the tilt from B01 to
-            B12 and the bend at the near infrared have half of it.
+        rng: Random generator; three numbers are drawn for each material.
+        brightness: Standard deviation of the logarithm of the common factor of all bands; that of the tilt from
+            B01 to B12 and of the curvature is half as large.
 
     Returns:
-        As `read_spectra`, values 0 to 1.
+        Reflectance by material as from `read_spectra`, 0 to 1.
     """
-    span = np.log(np.array([WAVELENGTH_NM[band] for band in CEMS_BANDS], np.float64))
-    tilt = 2 * (span - span[0]) / (span[-1] - span[0]) - 1
-    bend = 1 - 2 * tilt**2
+    log_wavelength = np.log(np.array([WAVELENGTH_NM[band] for band in CEMS_BANDS], np.float64))
+    tilt = 2 * (log_wavelength - log_wavelength[0]) / (log_wavelength[-1] - log_wavelength[0]) - 1
+    curvature = 1 - 2 * tilt**2
     varied = {}
     for name, spectrum in read_spectra().items():
-        level, slope, bow = rng.normal(0.0, brightness, 3)
-        varied[name] = np.clip(spectrum * np.exp(level + 0.5 * slope * tilt + 0.5 * bow * bend), 0.0, 1.0)
+        level, slope, bend = rng.normal(0.0, brightness, 3)
+        varied[name] = np.clip(spectrum * np.exp(level + 0.5 * slope * tilt + 0.5 * bend * curvature), 0.0, 1.0)
     return varied
 
 
 _DETECTOR_PX = {"B01": 6, "B09": 6} | dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 2)
-"""Bands that are measured at 60 m or 20 m, in pixels of 10 m."""
+"""Native pixel size of the 60 m and 20 m bands, in pixels of 10 m."""
 
 PIXEL_DEGREES = 9e-5
-"""Side of a pixel: 10 m of a meridian."""
+"""Pixel size in degrees: 10 m along a meridian."""
 
-_KIND, _SUN, _LAND, _BURN, _REMAINS, _SKY, _SPECTRA, _DETECTOR = range(8)
-"""Streams of random numbers: a part that draws more leaves the others as they are."""
+_LAYOUT, _SUN, _LANDSCAPE, _BURN, _REMAINS, _ATMOSPHERE, _SPECTRA, _SENSOR = range(8)
+"""Random streams of the parts of a scene; more draws in one do not change the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a CEMS tile holds.
+    """A synthetic scene with the content of a CEMS tile.
 
     Attributes:
         reflectance: `(H, W, 12)` float32 in the order of `CEMS_BANDS`, in steps of 0.0001, 0 to about 1.
         delineation: `(H, W)` uint8, 1 burned, 0 not.
-        grading: `(H, W)` uint8, 0 no damage to 4 destroyed; like the real ones it does not agree with the
-            delineation to the pixel.
+        grading: `(H, W)` uint8, 0 no damage to 4 destroyed; as in real tiles, its outline deviates slightly from
+            the delineation.
         cloud: `(H, W)` uint8, 0 clear, 1 cloud, 2 light cloud or haze, 3 shadow of a cloud.
     """
 
@@ -167,42 +166,42 @@ class Scene:
 
 
 def make_scene(seed: int, number: int, *, height: int = 256, width: int = 256, fire_share: float = 0.85) -> Scene:
-    """Makes one scene: ground, fire, air and instrument, each from its own stream of random numbers.
+    """Makes one scene: landscape, fire, atmosphere and sensor, each from its own random stream.
 
-    Everything is float64 and free of matrix products until the last rounding to 0.0001, so that the
-    bytes are the same on every processor.
+    All computations are float64 without matrix products up to the final rounding to 0.0001, so that the
+    result is the same to the byte on every processor.
 
     Args:
         seed: Seed of the data set.
-        number: Number of the scene in it.
-        height: Rows of 10 m.
-        width: Columns of 10 m.
-        fire_share: Probability that anything burned.
+        number: Number of the scene in the data set.
+        height: Height in pixels of 10 m.
+        width: Width in pixels of 10 m.
+        fire_share: Probability that the scene has a fire.
 
     Example:
         >>> make_scene(0, 0, height=32, width=40).reflectance.shape
         (32, 40, 12)
     """
 
-    def draws(part: int) -> RandomFields:
-        return RandomFields((seed, number, part), height, width)
+    def stream(part: int) -> NoiseGenerator:
+        return NoiseGenerator((seed, number, part), height, width)
 
-    kind = draws(_KIND)
-    # One fire in the smallest scenes, up to eight in those of the size of a CEMS tile.
-    most = 1 + int(math.sqrt(height * width) / 300)
-    num_fires = int(kind.rng.integers(1, most + 1)) if kind.chance(fire_share) else 0
-    sun = make_sun(draws(_SUN))
-    land = make_land(draws(_LAND), sun)
-    burn = make_burn(draws(_BURN), land, num_fires=num_fires)
-    sky = make_sky(draws(_SKY), sun, cloudy=kind.chance(0.35))
-    shares = apply_burn(draws(_REMAINS), land, burn)
-    spectra = vary_spectra(draws(_SPECTRA).rng)
-    reflectance = _expose(draws(_DETECTOR), shares, spectra, land.light, sky)
-    return Scene(reflectance=reflectance, delineation=burn.delineation, grading=burn.grading, cloud=sky.mask)
+    layout = stream(_LAYOUT)
+    # One fire in the smallest scenes, up to eight at the size of a CEMS tile.
+    max_fires = 1 + int(math.sqrt(height * width) / 300)
+    num_fires = int(layout.rng.integers(1, max_fires + 1)) if layout.chance(fire_share) else 0
+    sun = draw_sun(stream(_SUN))
+    landscape = make_landscape(stream(_LANDSCAPE), sun)
+    burn = make_burn(stream(_BURN), landscape, num_fires=num_fires)
+    atmosphere = make_atmosphere(stream(_ATMOSPHERE), sun, cloudy=layout.chance(0.35))
+    fractions = apply_burn(stream(_REMAINS), landscape, burn)
+    spectra = vary_spectra(stream(_SPECTRA).rng)
+    reflectance = _simulate_sensor(stream(_SENSOR), fractions, spectra, landscape.light, atmosphere)
+    return Scene(reflectance=reflectance, delineation=burn.delineation, grading=burn.grading, cloud=atmosphere.mask)
 
 
 def get_tile_name(number: int) -> str:
-    """Like that of a CEMS tile, but unmistakable.
+    """Formats the name of a synthetic tile, like that of a CEMS tile but with the prefix SAMPLE.
 
     Example:
         >>> get_tile_name(12)
@@ -214,17 +213,19 @@ def get_tile_name(number: int) -> str:
 def get_footprint(
     number: int, *, top: int = 0, left: int = 0, height: int, width: int
 ) -> tuple[float, float, float, float]:
-    """Where a scene, or a window of it, pretends to be: west, south, east, north in EPSG:4326.
+    """Returns the invented bounds of a scene or of a window in it.
 
-    The scenes lie 0.25 degrees apart in the open Atlantic, so none overlaps another and none is taken
-    for a real fire.
+    Scenes are 0.25 degrees apart in the open Atlantic, so that they neither overlap nor resemble a real fire.
 
     Args:
         number: Number of the scene, 0 to 2999.
         top: First row of the window.
         left: First column of the window.
-        height: Rows of the window.
-        width: Columns of the window.
+        height: Height of the window in pixels.
+        width: Width of the window in pixels.
+
+    Returns:
+        West, south, east, north in EPSG:4326.
     """
     west = -45.0 + 0.25 * (number % 100) + left * PIXEL_DEGREES
     north = 20.0 + 0.25 * (number // 100) - top * PIXEL_DEGREES
@@ -232,32 +233,37 @@ def get_footprint(
     return round(west, 6), round(south, 6), round(east, 6), round(north, 6)
 
 
-def _expose(
-    detector: RandomFields, shares: Mapping[str, Plane], spectra: Mapping[str, Plane], light: Plane, sky: Sky
+def _simulate_sensor(
+    noise: NoiseGenerator,
+    fractions: Mapping[str, Plane],
+    spectra: Mapping[str, Plane],
+    light: Plane,
+    atmosphere: Atmosphere,
 ) -> NDArray[np.float32]:
-    """What the instrument measures, `(H, W, 12)`."""
+    """Simulates the measured reflectance, `(H, W, 12)`."""
     height, width = light.shape
-    # Roughness below a pixel: its own small shadows, the same in every band.
-    light = light * np.exp(0.10 * detector(1.2, 2.4) + 0.05 * detector(3.0, 2.6))
+    # Roughness below the pixel size casts small shadows, equal in all bands.
+    light = light * np.exp(0.10 * noise.field(1.2, 2.4) + 0.05 * noise.field(3.0, 2.6))
     image = np.empty((height, width, len(CEMS_BANDS)), np.float32)
     for channel, band in enumerate(CEMS_BANDS):
         blue = (492 / WAVELENGTH_NM[band]) ** 2.5
-        ground = sum((share * spectra[name][channel] for name, share in shares.items()), np.zeros_like(light))
-        # In shadow only skylight is left, and skylight is blue.
-        ground = ground * light * (1 - sky.shadow * (1 - 0.22 * min(blue, 1.3)))
-        seen = ground * (1 - 0.6 * sky.haze * blue) + sky.haze * blue
-        seen = seen * (1 - sky.cloud) + spectra["cloud"][channel] * sky.cloud
-        image[..., channel] = _measure(detector, seen, _DETECTOR_PX.get(band, 1))
+        ground = sum((fraction * spectra[name][channel] for name, fraction in fractions.items()), np.zeros_like(light))
+        # Shadows are lit by skylight only, which is blue.
+        ground = ground * light * (1 - atmosphere.shadow * (1 - 0.22 * min(blue, 1.3)))
+        plane = ground * (1 - 0.6 * atmosphere.haze * blue) + atmosphere.haze * blue
+        plane = plane * (1 - atmosphere.cloud) + spectra["cloud"][channel] * atmosphere.cloud
+        image[..., channel] = _measure(noise, plane, _DETECTOR_PX.get(band, 1))
     return image
 
 
-def _measure(detector: RandomFields, seen: Plane, pixels: int) -> NDArray[np.float32]:
-    """Noise at the size of the detector, then the 10 m grid, in steps of 0.0001."""
-    height, width = seen.shape
-    cell = coarsen(seen, pixels) if pixels > 1 else seen
-    cell = cell + (0.0025 + 0.012 * cell) * detector.rng.standard_normal(cell.shape)
-    if pixels > 1:
-        cell = refine(cell, pixels, height, width)
-    steps = np.clip(np.rint(cell * 10_000), 1, 20_000)
-    # Divided in float32, as readers of the packed form do: the same bits either way.
+def _measure(noise: NoiseGenerator, plane: Plane, detector_px: int) -> NDArray[np.float32]:
+    """Adds noise at the resolution of the detector, resamples to 10 m and rounds to steps of 0.0001."""
+    height, width = plane.shape
+    if detector_px > 1:
+        plane = coarsen(plane, detector_px)
+    plane = plane + (0.0025 + 0.012 * plane) * noise.rng.standard_normal(plane.shape)
+    if detector_px > 1:
+        plane = refine(plane, detector_px, height, width)
+    steps = np.clip(np.rint(plane * 10_000), 1, 20_000)
+    # Divided in float32 like readers of packed patches do, so that both give the same bits.
     return steps.astype(np.float32) / np.float32(10_000)

@@ -1,4 +1,4 @@
-"""Class weights: mean 1 over the classes that occur, never further apart than the cap."""
+"""Inverse-frequency class weights: mean 1 over the occurring classes, ratio at most the cap."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 from fireseg.task import inverse_frequency_weights
 
 
-def test_a_class_three_times_as_rare_weighs_three_times_as_much() -> None:
+def test_weights_are_inversely_proportional_to_the_counts() -> None:
     assert inverse_frequency_weights([90, 30]) == (0.5, 1.5)
 
 
-def test_the_cap_holds_the_rarest_class_back() -> None:
+def test_the_cap_limits_the_weight_of_the_rarest_class() -> None:
     # Inverse frequency gives 1 : 10 : 1000, the cap 1 : 10 : 19, and the mean of these is 10.
     assert inverse_frequency_weights([1000, 100, 1], cap=19) == pytest.approx((0.1, 1.0, 1.9))
 
 
-def test_an_absent_class_weighs_1_and_leaves_the_others_as_they_are() -> None:
+def test_an_absent_class_has_weight_1_and_does_not_affect_the_others() -> None:
     assert inverse_frequency_weights([90, 0, 30]) == (0.5, 1.0, 1.5)
 
 
-def test_without_any_class_all_weigh_1() -> None:
+def test_without_pixels_all_weights_are_1() -> None:
     assert inverse_frequency_weights([0, 0, 0]) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(("counts", "cap"), [([1, -1], 20.0), ([1, 1], 0.5), ([1, 1], float("nan"))])
-def test_negative_counts_and_a_cap_below_1_are_refused(counts: list[int], cap: float) -> None:
-    with pytest.raises(ValueError, match="want counts from 0 and a cap from 1"):
+def test_negative_counts_and_a_cap_below_1_are_an_error(counts: list[int], cap: float) -> None:
+    with pytest.raises(ValueError, match="cap"):
         inverse_frequency_weights(counts, cap)
 
 
@@ -45,7 +45,7 @@ def test_the_mean_is_1_and_the_ratio_at_most_the_cap(counts: list[int], cap: flo
 
 
 @given(counts=st.lists(st.integers(1, 10**6), min_size=2, max_size=6))
-def test_a_rarer_class_never_weighs_less(counts: list[int]) -> None:
+def test_a_rarer_class_never_has_a_smaller_weight(counts: list[int]) -> None:
     weights = inverse_frequency_weights(counts)
     pairs = sorted(zip(counts, weights, strict=True))
     assert all(rare[1] >= common[1] for rare, common in pairwise(pairs))
