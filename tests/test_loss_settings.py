@@ -1,4 +1,4 @@
-"""Settings of the losses: what is refused, and how a configured loss comes by its class weights."""
+"""Settings of the losses: checks, and class weights from class counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fireseg.errors import SettingError
 from fireseg.loss import CombinedLoss, create_loss
 
 
-def test_class_weights_are_a_buffer_that_the_caller_no_longer_holds() -> None:
+def test_class_weights_are_copied_into_a_buffer() -> None:
     weights = torch.tensor([1.0, 2.0])
     loss = CombinedLoss(class_weights=weights)
     weights.zero_()
@@ -33,12 +33,12 @@ def test_class_weights_are_a_buffer_that_the_caller_no_longer_holds() -> None:
         ({"class_weights": [1.0, math.inf]}, "class_weights"),
     ],
 )
-def test_settings_out_of_range_are_refused(arguments: dict[str, Any], fault: str) -> None:
+def test_settings_out_of_range_are_rejected(arguments: dict[str, Any], fault: str) -> None:
     with pytest.raises(SettingError, match=fault):
         CombinedLoss(**arguments)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(SettingError) as caught:
         CombinedLoss(ce_weight=-1.0, gamma=-2.0)
     assert len(caught.value.faults) == 2
@@ -57,7 +57,7 @@ def test_a_configured_loss_caps_the_ratio_of_the_weights() -> None:
     assert loss.class_weights.tolist() == [0.5, 1.5]
 
 
-def test_a_configured_loss_can_do_without_class_weights() -> None:
+def test_class_weights_can_be_turned_off() -> None:
     assert create_loss(class_counts=(90, 30), class_weights=False).class_weights is None
 
 
@@ -65,7 +65,7 @@ def test_a_configured_loss_can_do_without_class_weights() -> None:
     ("name", "value"),
     [("ce_weight", -0.1), ("dice_weight", math.inf), ("weight_cap", 0.9), ("gamma", math.nan), ("absent", "skip")],
 )
-def test_annotations_alone_tell_what_is_out_of_range(name: str, value: Any) -> None:
+def test_annotations_reject_values_out_of_range(name: str, value: Any) -> None:
     hints = get_type_hints(create_loss, include_extras=True)
     with pytest.raises(ValidationError):
         TypeAdapter(hints[name]).validate_python(value)
