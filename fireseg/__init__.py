@@ -1,4 +1,4 @@
-"""Train, compare and map: burned-area segmentation on Sentinel-2."""
+"""Trains burned-area segmentation models on Sentinel-2 patches, compares them, and maps burned areas."""
 
 from importlib import import_module as _import_module
 from typing import Any as _Any
@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> _Any:
-    # By name, and only when asked for: importing stays light, and rooms that want the version know nothing of maps.
+    # Imported on access and by name: `import fireseg` stays fast, and no package below imports the commands.
     if name == "load":
         return _import_module("fireseg.predict.api").load
     raise AttributeError(f"module 'fireseg' has no attribute '{name}'")

@@ -17,7 +17,7 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Runs `fireseg COMMAND ...`, which is `python -m fireseg.COMMAND ...`.
+    """Runs `fireseg COMMAND ...`, which equals `python -m fireseg.COMMAND ...`.
 
     Returns:
         The exit code: that of the command; 0 for `--help` and `--version`; 2 for an unknown command.
@@ -45,7 +45,7 @@ def _list_commands() -> str:
         [
             "usage: fireseg COMMAND ...      (or python -m fireseg.COMMAND ...)",
             "",
-            "Trains burned-area segmentation models on Sentinel-2 patches, compares them, and draws the map.",
+            "Trains burned-area segmentation models on Sentinel-2 patches, compares them, and maps burned areas.",
             "",
             *lines,
             "",

@@ -1,4 +1,4 @@
-"""The one thing that flows: some patches, their masks and their names."""
+"""The batch of patches that data loaders yield and that training, evaluation and plots take."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Some patches side by side.
+    """A batch of patches.
 
     Attributes:
         image: Surface reflectance, `(B, C, H, W)` float32, mostly 0 to 1.
-        mask: Class of every pixel, `(B, H, W)` uint8, 255 where nobody labelled.
+        mask: Class of each pixel, `(B, H, W)` uint8; 255 for unlabelled pixels.
         names: Patch names, B of them.
     """
 
@@ -22,12 +22,12 @@ class Batch(NamedTuple):
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; from pinned memory to CUDA the copy does not hold up the host."""
-        # Elsewhere the host must wait: a loader may fill the same memory with its next batch.
-        is_free = device.type == "cuda"
-        image, mask = (part.to(device, non_blocking=is_free) for part in (self.image, self.mask))
+        """Copies the batch to a device; from pinned memory to CUDA without blocking the host."""
+        # For other devices the host must wait: a loader may reuse the same memory for its next batch.
+        is_cuda = device.type == "cuda"
+        image, mask = (tensor.to(device, non_blocking=is_cuda) for tensor in (self.image, self.mask))
         return Batch(image, mask, self.names)
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, as a data loader asks for it."""
+        """Copies the batch to page-locked memory; called by torch's DataLoader."""
         return Batch(self.image.pin_memory(), self.mask.pin_memory(), self.names)

@@ -1,4 +1,4 @@
-"""What a user can mend, and the nearest right name."""
+"""Errors that a user can fix, and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterable
 
 
 class FiresegError(Exception):
-    """One fault or several, each worded *place: what came, what is wanted, what to do*.
+    """One or more faults that a user can fix, each worded *place: what came, what is wanted, what to do*.
 
     Args:
-        *faults: One sentence a fault. All that were found, not just the first.
+        *faults: One sentence for each fault found, not only the first.
 
     Attributes:
-        exit_code: What a door ends with when this error reaches it.
+        exit_code: Exit code of a command that ends with this error.
 
     Example:
-        >>> str(FiresegError("patches: no such folder; python -m fireseg.prepare makes it"))
-        'patches: no such folder; python -m fireseg.prepare makes it'
+        >>> str(FiresegError("patches: no such folder; python -m fireseg.prepare creates it"))
+        'patches: no such folder; python -m fireseg.prepare creates it'
     """
 
     exit_code = 1
@@ -28,13 +28,13 @@ class FiresegError(Exception):
 
 
 class SettingError(FiresegError):
-    """A setting that cannot be: found before anything is built."""
+    """An invalid setting or option, found before anything is built."""
 
     exit_code = 2
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns ` (did you mean 'encoder'?)`, or nothing where no known name is near.
+    """Returns ` (did you mean 'encoder'?)`, or an empty text if no known name is close.
 
     Example:
         >>> did_you_mean("encodr", ["arch", "encoder"])

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, then renamed."""
+"""Writes files and folders atomically, reads checkpoints, and ends orphaned worker processes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from filelock import FileLock
 
 from fireseg.errors import FiresegError
 
-# What torch's reader of damaged or made-up files was seen to raise, besides saying that they hold more than data.
-_BROKEN = (
+# Exceptions that torch.load was seen to raise for damaged or made-up files, besides UnpicklingError.
+_BROKEN_FILE_ERRORS = (
     *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError),
     *(AssertionError, ArithmeticError, MemoryError, struct.error),
 )
@@ -29,10 +29,10 @@ _BROKEN = (
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there takes its place at the end.
+    """Yields a temporary path beside `path` and renames it to `path` at the end.
 
-    A process killed at any moment leaves the old file, or the new one. The content is forced to
-    disk before the rename, so that a power cut cannot leave a name without content.
+    A process killed at any moment leaves the old file or the new one. The content is flushed to disk
+    before the rename, so a power cut cannot leave an empty file.
 
     Args:
         path: The file to write. Its folder must exist.
@@ -41,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         FiresegError: If the disk is full or the folder cannot be written.
 
     Example:
-        >>> with replacing(Path("run/config.json")) as part:  # doctest: +SKIP
+        >>> with atomic_write(Path("run/config.json")) as part:  # doctest: +SKIP
         ...     part.write_text("{}")
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -53,21 +53,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
-        with suppress(OSError):  # what went wrong before is what counts
+        with suppress(OSError):  # must not hide the first error
             part.unlink(missing_ok=True)
 
 
 def disk_error(path: Path, error: OSError) -> FiresegError:
-    """The one clear line for a write that failed."""
+    """Converts a failed write to an error with its cause and cure."""
     if error.errno == errno.ENOSPC:
-        return FiresegError(f"{path}: the disk is full; make room and start again: what was finished is kept")
+        return FiresegError(f"{path}: the disk is full; make room and start again; finished files are kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FiresegError(f"{path}: cannot be written ({error.strerror}); choose a folder that is yours")
     return FiresegError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Reads a file of tensors and plain values. Nothing in it can run: it is data, not code.
+    """Reads a file of tensors and plain values without running any code from it.
 
     Args:
         path: A file that `torch.save` wrote from a dict.
@@ -76,11 +76,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
         The dict, with tensors on the CPU.
 
     Raises:
-        FiresegError: If there is no such file, it is cut short, or holds anything but plain data.
+        FiresegError: If the file does not exist, is cut short, or contains anything but plain data.
     """
     if path.suffix == ".safetensors":
-        raise FiresegError(f"{path}: bare weights, but a checkpoint is wanted; give them as model.weights={path}")
-    import torch  # seconds that those who only write need not wait
+        raise FiresegError(f"{path}: only weights, but a checkpoint is needed; use it as model.weights={path}")
+    import torch  # takes seconds, and most users of this module only write
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -88,72 +88,84 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise FiresegError(f"{path}: no such file") from error
     except UnpicklingError as error:
         raise FiresegError(
-            f"{path}: not a readable checkpoint: more than tensors and plain values, or no such file at all; "
-            "take another one"
+            f"{path}: not a readable checkpoint: contains more than tensors and plain values, or is another kind of "
+            "file; use another one"
         ) from error
-    except _BROKEN as error:
-        raise FiresegError(f"{path}: not a readable checkpoint: broken or cut short; take another one") from error
+    except _BROKEN_FILE_ERRORS as error:
+        raise FiresegError(f"{path}: not a readable checkpoint: damaged or cut short; use another one") from error
     if not isinstance(content, dict):
-        raise FiresegError(f"{path}: holds a {type(content).__name__}, but a checkpoint is a dict; take another one")
+        raise FiresegError(f"{path}: contains a {type(content).__name__}, but a checkpoint is a dict; use another one")
+    _copy_expanded_tensors(content)
     return content
 
 
+def _copy_expanded_tensors(content: dict[Any, Any] | list[Any]) -> None:
+    """Copies tensors whose elements share memory: torch's fused optimizers crash on them instead of raising."""
+    import torch
+
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+        if isinstance(value, dict | list):
+            _copy_expanded_tensors(value)
+        elif isinstance(value, torch.Tensor) and value.layout == torch.strided and 0 in value.stride():
+            content[key] = value.contiguous()
+
+
 MANIFEST = "sample.json"
-"""Says in the folder what it was made with; the last file written."""
+"""File in the folder that records the settings it was made with; written last."""
 
 Settings = Mapping[str, Any]
 
 
 def build_once(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:
-    """Makes a folder, or finds it made.
+    """Makes a folder of files unless it exists already.
 
-    It appears with all its files at once; killed on the way, there is none. Processes that want the
-    same folder together wait for the first.
+    The folder appears with all its files at once; a killed process leaves none. Of several processes
+    that need the same folder, the first makes it and the others wait.
 
     Args:
-        root: The folder, which holds other folders.
-        settings: What it is made with, in plain values: other settings are another folder.
-        write: Writes all of it into the folder it is given, which is there and empty.
+        root: The folder, whose files lie in subfolders.
+        settings: Settings it is made with, as plain values. An existing folder must have the same.
+        write: Writes all files into an existing empty folder.
 
     Raises:
-        FiresegError: If the folder holds something else, has lost a file, or cannot be written.
+        FiresegError: If the folder has other contents, lacks a file, or cannot be written.
     """
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.parent / f".{root.name}.lock"):
-            if not _is_made(root, settings):
-                _make_whole(root, settings, write)
+            if not _is_complete(root, settings):
+                _make(root, settings, write)
     except OSError as error:
         raise disk_error(root, error) from error
 
 
-def _is_made(root: Path, settings: Settings) -> bool:
-    """Whether the folder is the one wanted; False where nothing is in the way of making it."""
+def _is_complete(root: Path, settings: Settings) -> bool:
+    """Returns True if the folder is complete, False if it can be made; raises if something else is in its place."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     if not (root / MANIFEST).is_file():
-        raise FiresegError(f"{root}: holds something that is no sample; choose another folder for the sample")
+        raise FiresegError(f"{root}: contains other files; choose another folder for the sample")
     manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     made = manifest["settings"]
-    # Never replaced in passing: another process may be reading it.
-    cure = "delete the folder to have it made again, or choose another"
+    # Not replaced automatically: another process may be reading it.
+    cure = "delete the folder to make it again, or choose another"
     if differences := [
         f"{name}={made.get(name, 'nothing')} where {name}={settings.get(name, 'nothing')} is wanted"
         for name in sorted({*made, *settings})
         if made.get(name) != settings.get(name)
     ]:
         raise FiresegError(f"{root}: a sample made with {', '.join(differences)}; {cure}")
-    found = _count_files(root)
+    present = _count_files(root)
     for folder, num_files in manifest["files"].items():
-        if found.get(folder, 0) != num_files:
-            raise FiresegError(f"{root / folder}: {found.get(folder, 0)} files, but {num_files} were made; {cure}")
+        if present.get(folder, 0) != num_files:
+            raise FiresegError(f"{root / folder}: {present.get(folder, 0)} files, but {num_files} were made; {cure}")
     return True
 
 
-def _make_whole(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:
-    """Writes into a folder beside, which then takes the name. The caller holds the lock."""
-    for left_behind in root.parent.glob(f".{root.name}.*.part"):
-        shutil.rmtree(left_behind, ignore_errors=True)
+def _make(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:
+    """Writes into a temporary folder and renames it. The caller holds the lock."""
+    for leftover in root.parent.glob(f".{root.name}.*.part"):
+        shutil.rmtree(leftover, ignore_errors=True)
     part = root.parent / f".{root.name}.{os.getpid()}.part"
     try:
         part.mkdir()
@@ -167,7 +179,7 @@ def _make_whole(root: Path, settings: Settings, write: Callable[[Path], None]) -
 
 
 def _count_files(root: Path) -> dict[str, int]:
-    """Files in each folder, however deep; not those that somebody else keeps there under a dot."""
+    """Counts the files of each subfolder recursively, without hidden ones."""
     return {
         folder.name: sum(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))
         for folder in sorted(root.iterdir())
@@ -176,7 +188,7 @@ def _count_files(root: Path) -> dict[str, int]:
 
 
 def end_with_parent() -> None:
-    """Called first in a worker: one whose parent was killed would else go on, or wait for work forever."""
+    """Makes a worker process exit when its parent has died; otherwise it would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

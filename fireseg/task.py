@@ -1,4 +1,4 @@
-"""What a mask means: its classes, their colours, and the value that counts for nothing."""
+"""Classes of a mask: names, colours, the ignored value, and weights by frequency."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE_INDEX = 255
-"""Mask value of a pixel that nobody labelled: it weighs nothing in losses, metrics and statistics."""
+"""Mask value of unlabelled pixels, which losses, metrics and statistics ignore."""
 
 DELINEATION_CLASSES = ("background", "fire")
 
 GRADING_CLASSES = ("no_damage", "negligible", "moderate", "high", "destroyed")
 
-# Unburned ground stays grey so that the burned classes carry the picture; the ramp is readable
-# without colour vision because it darkens steadily.
+# Unburned ground is grey so that burned classes stand out; the ramp darkens steadily, so it is readable
+# without colour vision.
 _COLOURS = {
     2: ("#d9d9d9", "#c1272d"),
     5: ("#d9d9d9", "#fed976", "#fd8d3c", "#e31a1c", "#67000d"),
@@ -30,13 +30,13 @@ _COLOURS = {
 
 
 def get_class_names(num_classes: int) -> tuple[str, ...]:
-    """Names of the classes of a CEMS mask, as metric keys and legends use them.
+    """Returns the class names of a CEMS mask, as used in metric keys and legends.
 
     Args:
         num_classes: 2 for a delineation (DEL), 5 for a grading (GRA).
 
     Returns:
-        One name a class, in the order of the mask's values.
+        One name for each class, in the order of the mask values.
 
     Raises:
         FiresegError: If no CEMS product has that many classes.
@@ -50,21 +50,21 @@ def get_class_names(num_classes: int) -> tuple[str, ...]:
             return names
     raise FiresegError(
         f"num_classes: {num_classes}, but a CEMS mask has 2 classes (task=del) or 5 (task=gra); "
-        "a task of your own names its classes in task.class_names"
+        "for other tasks, name the classes in task.class_names"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A labelling: which values a mask may hold, and what they are called.
+    """A labelling task: the values of a mask and their names.
 
     Class 0 is unburned; every class above it is fire.
 
     Args:
-        name: Short name, `del` or `gra`, or one of your own.
-        num_classes: How many classes, unburned included, at least 2.
-        class_names: One name a class.
-        ignore_index: The value of unlabelled pixels, outside the classes.
+        name: Short name: `del`, `gra`, or another.
+        num_classes: Number of classes including unburned, at least 2.
+        class_names: One name for each class.
+        ignore_index: Mask value of unlabelled pixels, outside the classes.
     """
 
     name: str
@@ -76,35 +76,35 @@ class Task:
         if len(self.class_names) != self.num_classes:
             raise FiresegError(
                 f"task.class_names: {len(self.class_names)} names for task.num_classes={self.num_classes}; "
-                "give one name a class"
+                "give one name for each class"
             )
         if self.ignore_index < self.num_classes:
             raise FiresegError(
                 f"task.ignore_index: {self.ignore_index} is one of the classes 0 to {self.num_classes - 1}; "
-                "take a value that no class has, as 255"
+                "choose a value that no class has, such as 255"
             )
 
     @property
     def colours(self) -> tuple[str, ...]:
-        """One `#rrggbb` a class: grey ground, then from pale to dark with severity."""
+        """One `#rrggbb` for each class: grey for unburned, then pale to dark with severity."""
         if self.num_classes in _COLOURS:
             return _COLOURS[self.num_classes]
-        ramp = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in _COLOURS[5][1:]]
-        places = np.linspace(0, len(ramp) - 1, self.num_classes - 1)
-        mixed = np.stack([np.interp(places, range(len(ramp)), channel) for channel in zip(*ramp, strict=True)], axis=1)
+        ramp = [[int(colour[start : start + 2], 16) for start in (1, 3, 5)] for colour in _COLOURS[5][1:]]
+        steps = np.linspace(0, len(ramp) - 1, self.num_classes - 1)
+        mixed = np.stack([np.interp(steps, range(len(ramp)), channel) for channel in zip(*ramp, strict=True)], axis=1)
         return (_COLOURS[5][0], *("#" + "".join(f"{round(part):02x}" for part in colour) for colour in mixed))
 
 
 def check_classes(place: str, classes: Tensor, num_classes: int) -> None:
-    """Refuses classes that do not exist, where asking does not hold up the host: on the CPU.
+    """Checks that class values exist, for tensors on the CPU; elsewhere the check would block the host.
 
     Args:
-        place: What the fault is found in, for the message.
-        classes: Any shape, any integer dtype, without the ignored value.
-        num_classes: K.
+        place: Location for the error message.
+        classes: Integer tensor of any shape, without the ignored value.
+        num_classes: Number of classes K.
 
     Raises:
-        FiresegError: If a value on the CPU is outside 0 to K - 1.
+        FiresegError: If a value of a CPU tensor is outside 0 to K - 1.
     """
     if classes.device.type != "cpu" or not classes.numel():
         return
@@ -117,17 +117,17 @@ def check_classes(place: str, classes: Tensor, num_classes: int) -> None:
 
 
 def inverse_frequency_weights(counts: Sequence[int], cap: float = 20.0) -> tuple[float, ...]:
-    """Class weights that lift rare classes: inverse frequency, capped, of mean 1.
+    """Computes class weights by inverse frequency, capped, with mean 1.
 
-    w = min(n_max / n, cap), divided by its mean over the classes that occur. Capping before the
-    division keeps both promises: mean 1, and largest over smallest at most `cap`.
+    w = min(n_max / n, cap), divided by its mean over the classes that occur. Since the cap is applied before
+    the division, the mean is 1 and the largest weight is at most `cap` times the smallest.
 
     Args:
         counts: Labelled pixels of each class.
         cap: Largest ratio of two weights, at least 1.
 
     Returns:
-        One weight a class. A class that does not occur gets 1.
+        One weight for each class; 1 for a class that does not occur.
 
     Raises:
         ValueError: If a count is negative, or `cap` is below 1.

@@ -53,7 +53,7 @@ def write_patches(root: Path, *, train: int = 12, val: int = 4, size: int = 32) 
 
 def start(arguments: Sequence[str], cwd: Path, before: str = "") -> subprocess.Popen[str]:
     """Starts a training in a process of its own, after the lines of Python in `before`."""
-    program = f"{before}\nfrom fireseg.train.cli import main\nmain()"
+    program = f"{before}\nimport sys\nfrom fireseg.train.cli import main\nsys.exit(main())"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],

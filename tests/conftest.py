@@ -1,10 +1,10 @@
-"""What every test stands on: one thread, no network, and look-alike patches."""
+"""Environment of all tests (one thread, no network) and a fixture that writes simulated patches."""
 
 from __future__ import annotations
 
 import os
 
-# Before torch is imported: two threads beside a busy neighbour make tiny tensors many times slower.
+# Set before torch is imported: on a busy machine, two threads make small tensors many times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -24,7 +24,7 @@ MakePatches = Callable[..., Path]
 
 
 def draw_patch(rng: np.random.Generator, size: int, channels: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A patch whose burned pixels are dark in the near infrared: learnable in a few steps."""
+    """Draws a patch whose burned pixels are dark in the near infrared, so a model learns it in a few steps."""
     mask = np.zeros((size, size), np.uint8)
     rows, cols = np.mgrid[:size, :size]
     centre, radius = rng.integers(0, size, 2), rng.integers(size // 6, size // 2)
@@ -37,7 +37,7 @@ def draw_patch(rng: np.random.Generator, size: int, channels: int, num_classes: 
 
 @pytest.fixture
 def make_patches(tmp_path: Path) -> MakePatches:
-    """Writes look-alike patches under `root/{train,val,test}` and returns the root."""
+    """Returns a function that writes simulated patches under `root/{train,val,test}` and returns the root."""
 
     def make(
         root: Path | None = None,

@@ -1,19 +1,19 @@
-"""Errors that a user can mend."""
+"""Errors keep all faults and exit codes; misspelt names are matched."""
 
 from fireseg.errors import FiresegError, SettingError, did_you_mean
 
 
-def test_an_error_says_all_its_faults_and_keeps_them_apart():
+def test_an_error_keeps_all_faults():
     error = FiresegError("a: wrong", "b: wrong")
 
     assert str(error) == "a: wrong\nb: wrong"
     assert error.faults == ("a: wrong", "b: wrong")
 
 
-def test_a_setting_error_ends_a_door_with_two_and_others_with_one():
+def test_exit_codes_are_two_for_settings_and_one_otherwise():
     assert (FiresegError("x").exit_code, SettingError("x").exit_code) == (1, 2)
 
 
-def test_the_nearest_name_is_offered_and_a_far_one_is_not():
+def test_only_a_close_name_is_suggested():
     assert did_you_mean("encodr", ["arch", "encoder"]) == " (did you mean 'encoder'?)"
     assert did_you_mean("zzz", ["arch", "encoder"]) == ""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files are written completely or not at all, and checkpoints are read without running code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fireseg.errors import FiresegError
 from fireseg.files import atomic_write, disk_error, load_tensors
 
 
-def test_a_file_takes_its_place_only_when_it_is_whole(tmp_path: Path):
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -40,7 +40,7 @@ def test_a_finished_file_replaces_the_old_one(tmp_path: Path):
     assert path.read_text() == "new"
 
 
-def test_a_full_disk_is_one_clear_line_and_the_old_file_stays(tmp_path: Path):
+def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -50,11 +50,11 @@ def test_a_full_disk_is_one_clear_line_and_the_old_file_stays(tmp_path: Path):
     assert path.read_text() == "old"
 
 
-def test_a_folder_of_others_is_named():
+def test_a_missing_permission_is_reported():
     assert "cannot be written" in str(disk_error(Path("x"), PermissionError(errno.EACCES, "Permission denied")))
 
 
-def test_tensors_come_back_as_they_were(tmp_path: Path):
+def test_tensors_are_read_back_unchanged(tmp_path: Path):
     with atomic_write(tmp_path / "a.pt") as part:
         torch.save({"x": torch.arange(3), "n": [1, "two"]}, part)
 
@@ -64,28 +64,36 @@ def test_tensors_come_back_as_they_were(tmp_path: Path):
     assert torch.equal(content["x"], torch.arange(3))
 
 
-class Crafted:
-    """Makes a file when it is unpickled."""
+def test_expanded_tensors_are_copied(tmp_path: Path):
+    torch.save({"state": [{"x": torch.zeros(1).expand(3)}]}, tmp_path / "a.pt")
 
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
+    (state,) = load_tensors(tmp_path / "a.pt")["state"]
+
+    assert state["x"].stride() == (1,)
+
+
+class Crafted:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, created: Path) -> None:
+        self.created = created
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (self.victim,)  # pyright: ignore[reportReturnType]
+        return Path.touch, (self.created,)  # pyright: ignore[reportReturnType]
 
 
-def test_a_file_that_would_run_something_is_refused_and_runs_nothing(tmp_path: Path):
-    victim = tmp_path / "victim"
-    torch.save({"model": Crafted(victim)}, tmp_path / "a.pt", pickle_module=pickle)
+def test_a_file_with_code_is_rejected_without_running_it(tmp_path: Path):
+    created = tmp_path / "created"
+    torch.save({"model": Crafted(created)}, tmp_path / "a.pt", pickle_module=pickle)
 
     with pytest.raises(FiresegError, match="not a readable checkpoint"):
         load_tensors(tmp_path / "a.pt")
 
-    assert not victim.exists()
+    assert not created.exists()
 
 
 @pytest.mark.parametrize("length", [0, 10, 200])
-def test_a_file_cut_short_is_refused(tmp_path: Path, length: int):
+def test_a_truncated_file_is_rejected(tmp_path: Path, length: int):
     torch.save({"x": torch.arange(1000)}, tmp_path / "a.pt")
     content = (tmp_path / "a.pt").read_bytes()
     (tmp_path / "b.pt").write_bytes(content[:length])
@@ -94,6 +102,6 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, length: int):
         load_tensors(tmp_path / "b.pt")
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path):
+def test_a_missing_file_is_reported(tmp_path: Path):
     with pytest.raises(FiresegError, match="no such file"):
         load_tensors(tmp_path / "none.pt")

@@ -1,4 +1,4 @@
-"""Real fires through prepare into training, with real weights: what the suite is for."""
+"""Real fires are prepared and trained on, with real ImageNet weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from fireseg import config
 from fireseg.engine import Interrupts
@@ -20,7 +19,7 @@ from fireseg.train.run import run_epochs
 BANDS = ("B02", "B03", "B04", "B08", "B12")
 
 NBR_IOU = 0.758
-"""Validation fire IoU of the burn ratio on these fires, its threshold tuned on the training ones."""
+"""Validation fire IoU of the burn ratio on these fires, with the threshold tuned on the training fires."""
 
 pytestmark = [
     pytest.mark.timeout(1200),
@@ -40,10 +39,10 @@ def patches(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cut(real: Path, patches: Path, *, size: int, stride: int) -> Path:
-    """Cuts the Californian fires as a user does."""
+    """Cuts the Californian fires by the `prepare` command."""
     options = ["--bands", *BANDS, "--size", str(size), "--stride", str(stride)]
-    door = [sys.executable, "-m", "fireseg.prepare", str(real / "california"), str(patches)]
-    subprocess.run([*door, *options], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "fireseg.prepare", str(real / "california"), str(patches)]
+    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
     return patches
 
 
@@ -59,10 +58,8 @@ def train(patches: Path, folder: Path, *overrides: str) -> list[dict[str, float]
         "tracker=none",
         *overrides,
     ]
-    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        settled = config.finalize(compose("train", settings), settings)
     run = RunFolder.create(folder, "run")
-    run_epochs(build_training(settled, run, ResumePoint(None, None, None)), Interrupts())
+    run_epochs(build_training(config.compose_settings(settings), run, ResumePoint(None, None, None)), Interrupts())
     return run.read_metrics()
 
 
@@ -83,9 +80,9 @@ def test_on_real_fires_a_small_network_beats_the_burn_ratio(real: Path, patches:
     assert best > NBR_IOU
 
 
-def test_real_imagenet_weights_begin_better_than_random_ones(real: Path, tmp_path: Path):
-    # Small windows, close together: an epoch of two hundred steps. Random weights win the first
-    # twenty, while the pretrained encoder is led to bands that it never saw.
+def test_imagenet_weights_start_better_than_random_ones(real: Path, tmp_path: Path):
+    # Small overlapping windows give an epoch of two hundred steps. Random weights are better in the first
+    # twenty, until the pretrained encoder has adapted to bands it was not trained on.
     patches = cut(real, tmp_path / "patches", size=64, stride=16)
     losses: dict[str, list[float]] = {}
     for weights in ("none", str(real / "weights" / "mobilenet_v2.imagenet.safetensors")):

@@ -1,4 +1,4 @@
-"""Classes, their names and colours."""
+"""Tasks: class names, colours and checks."""
 
 import pytest
 
@@ -6,29 +6,29 @@ from fireseg.errors import FiresegError
 from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, Task, get_class_names
 
 
-def test_class_names_are_those_of_the_products():
+def test_class_names_are_those_of_cems_products():
     assert get_class_names(2) == ("background", "fire")
     assert get_class_names(5) == ("no_damage", "negligible", "moderate", "high", "destroyed")
 
 
-def test_other_class_counts_are_refused_with_the_way_out():
+def test_other_numbers_of_classes_are_rejected_with_the_cure():
     with pytest.raises(FiresegError, match=r"num_classes: 3.*task\.class_names"):
         get_class_names(3)
 
 
-def test_every_class_needs_a_name():
-    with pytest.raises(FiresegError, match=r"2 names for task\.num_classes=5"):
+def test_each_class_needs_a_name():
+    with pytest.raises(FiresegError, match=r"task\.class_names: 2 .*task\.num_classes=5"):
         Task(name="gra", num_classes=5, class_names=DELINEATION_CLASSES)
 
 
 def test_the_ignored_value_must_not_be_a_class():
-    with pytest.raises(FiresegError, match="4 is one of the classes 0 to 4"):
+    with pytest.raises(FiresegError, match=r"task\.ignore_index: 4"):
         Task(name="gra", num_classes=5, class_names=GRADING_CLASSES, ignore_index=4)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 7])
-def test_there_is_a_colour_for_every_class(num_classes: int):
-    task = Task(name="own", num_classes=num_classes, class_names=tuple(f"c{n}" for n in range(num_classes)))
+def test_each_class_has_its_own_colour(num_classes: int):
+    task = Task(name="other", num_classes=num_classes, class_names=tuple(f"c{n}" for n in range(num_classes)))
 
     assert len(set(task.colours)) == num_classes
     assert all(len(colour) == 7 for colour in task.colours)

@@ -1,4 +1,4 @@
-"""An installed wheel brings its choices along."""
+"""An installed wheel contains conf/ and the commands work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing but the installed wheel; what it needs comes from the environment."""
+    """Installs the wheel into an empty folder; its dependencies come from the environment."""
     built = tmp_path_factory.mktemp("wheel")
     made = run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(built), str(CHECKOUT), cwd=built)
     assert made.returncode == 0, made.stdout + made.stderr
@@ -38,19 +38,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return installed
 
 
-def test_an_installed_wheel_finds_its_own_choices(site: Path, tmp_path: Path) -> None:
+def test_an_installed_wheel_uses_its_own_conf(site: Path, tmp_path: Path) -> None:
     program = "from fireseg.config import CONF_DIR; print(CONF_DIR)"
     assert run("-c", program, cwd=tmp_path, PYTHONPATH=str(site)).stdout.strip() == str(site / "fireseg/conf")
 
 
-def test_an_installed_wheel_shows_its_settings(site: Path, tmp_path: Path) -> None:
+def test_an_installed_wheel_shows_settings(site: Path, tmp_path: Path) -> None:
     done = run("-m", "fireseg.train", "--cfg", "job", "task=gra", cwd=tmp_path, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert "name: gra" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_installed_wheel_refuses_a_typing_error(site: Path, tmp_path: Path) -> None:
+def test_an_installed_wheel_rejects_a_misspelt_setting(site: Path, tmp_path: Path) -> None:
     done = run("-m", "fireseg.train", "model.encodr=x", cwd=tmp_path, PYTHONPATH=str(site))
-    assert (done.returncode, done.stderr) == (2, "fireseg: model.encodr: no such setting (did you mean 'encoder'?)\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith("fireseg: model.encodr: ")
     assert list(tmp_path.iterdir()) == []

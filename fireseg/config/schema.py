@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
-from fireseg.config.targets import RECIPES, find_target_fault, get_targets, is_allowed, locate
+from fireseg.config.targets import RECIPES, find_target_fault, get_targets, is_allowed, locate, update_targets
 from fireseg.errors import FiresegError, SettingError, did_you_mean
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def make(node: Mapping[str, Any], kind: type[T], **given: Any) -> T:
     """Builds one part of a run from its settings.
 
     Args:
-        node: Settings of the part, from checked settings or a config.json.
+        node: Settings of the part, from checked settings or the config.json of this or an earlier version.
         kind: Expected type of the result.
         **given: Arguments that only the run knows. Those that the part does not take are left out.
 
@@ -97,11 +97,12 @@ def make(node: Mapping[str, Any], kind: type[T], **given: Any) -> T:
         >>> make({"_target_": "fireseg.task.Task", "name": "del", "num_classes": 2, "class_names": names}, Task).name
         'del'
     """
-    places = (key for key, targets in get_targets().items() if node.get("_target_") in targets)
+    settings: dict[str, Any] = update_targets(dict(node))
+    places = (key for key, targets in get_targets().items() if settings.get("_target_") in targets)
     place = next(places, "settings")
-    if faults := _check_node(dict(node), place, given):
+    if faults := _check_node(settings, place, given):
         raise SettingError(*faults)
-    built = _build_node(dict(node), **given)
+    built = _build_node(settings, **given)
     # isinstance does not work for a protocol that is only for type checkers.
     is_checkable = not getattr(kind, "_is_protocol", False) or getattr(kind, "_is_runtime_protocol", False)
     if is_checkable and not isinstance(built, kind):

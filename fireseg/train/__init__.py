@@ -1,1 +1,1 @@
-"""The `train` command: one training run, or a sweep of them."""
+"""The `train` command: trains one model, or several in a sweep."""

@@ -1,4 +1,4 @@
-"""Settings in, a training with all its parts in place out."""
+"""Builds all parts of a training run from its settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Everything that a run is made of, built and in place."""
+    """All parts of a training run."""
 
     settings: Settings
     folder: RunFolder
@@ -50,33 +50,33 @@ class Training:
 
 
 def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) -> Training:
-    """Builds every part of a run: the model first, so that a wrong one costs no reading of data.
+    """Builds all parts of a run. The model comes first: if it fails, no time was spent on reading the data.
 
     Args:
-        settings: The checked settings.
-        folder: The run's own folder.
-        point: Where to go on from.
+        settings: Checked settings.
+        folder: Folder of the run.
+        point: Checkpoint to resume from, if any.
 
     Raises:
         FiresegError: If a part cannot be built.
     """
-    content = read_state(point)
+    saved = read_state(point)
     task = make(settings["task"], Task)
     engine = make(settings["engine"], Engine)
-    model = _make_model(settings, is_resumed=content is not None)
-    data = _open_data(settings, task, pin_memory=engine.device.type == "cuda")
+    model = _make_model(settings, is_resumed=saved is not None)
+    data = _make_data(settings, task, pin_memory=engine.device.type == "cuda")
     if not model.is_normalised:
         model.set_normalisation(data.mean, data.std)
-    state = _begin(settings, engine, model)
+    state = _make_state(settings, engine, model)
     stopping = make(settings["stopping"], EarlyStopping)
-    if content is not None:
-        _check_same_data(data, content, point)
-        state.load_state_dict(content)
-        stopping.load_state_dict(content["stopping"])
-        _inherit(folder, point, stopping, state.epoch)
-    else:
+    if saved is None:
         folder.cut_metrics(0)
-    _record(folder, model, data, point)
+    else:
+        _check_same_data(data, saved, point)
+        state.load_state_dict(saved)
+        stopping.load_state_dict(saved["stopping"])
+        _restore_folder(folder, point, stopping, state.epoch)
+    _write_provenance(folder, model, data, point)
     return Training(
         settings=settings,
         folder=folder,
@@ -93,30 +93,30 @@ def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) ->
 
 
 def read_state(point: ResumePoint) -> dict[str, Any] | None:
-    """The state of a training to go on from, or None for a fresh start.
+    """Reads the state of the training to resume, or returns None for a new run.
 
     Raises:
-        FiresegError: If the file cannot be read, or holds weights alone.
+        FiresegError: If the file cannot be read, or contains only weights.
     """
     if point.checkpoint is None:
         return None
     content = load_tensors(point.checkpoint)
     if "optimizer" not in content:
         raise SettingError(
-            f"resume: {point.checkpoint} holds weights alone, not the state of a training; resume from last.pt, "
-            f"or begin a new run with these weights: model.weights={point.checkpoint}"
+            f"resume: {point.checkpoint} contains only weights, not the state of a training; resume from last.pt, "
+            f"or start a new run from these weights: model.weights={point.checkpoint}"
         )
     return content
 
 
 def _make_model(settings: Settings, *, is_resumed: bool) -> FireSegmentationModel:
     torch.manual_seed(derive_seed(settings["seed"], 0))
-    # What a resumed run began with is overwritten by its state, and need not be there any more.
+    # A resumed run overwrites its initial weights; the file they came from need not exist any more.
     node = settings["model"] | ({"weights": "none"} if is_resumed else {})
     return make(node, FireSegmentationModel)
 
 
-def _open_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireDataModule:
+def _make_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireDataModule:
     data = make(settings["data"], WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
     data.setup()
     for note in data.notes:
@@ -124,19 +124,19 @@ def _open_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireD
     return data
 
 
-def _begin(settings: Settings, engine: Engine, model: FireSegmentationModel) -> TrainingState:
-    engine.to_device(model)
+def _make_state(settings: Settings, engine: Engine, model: FireSegmentationModel) -> TrainingState:
+    engine.place(model)
     optimizer = make(settings["optimizer"], Optimizer, parameters=model.parameters())
     scheduler = None
     if settings["scheduler"] is not None:
         scheduler = make(settings["scheduler"], LRScheduler, optimizer=optimizer, epochs=engine.epochs)
-    return engine.create_state(model, optimizer, scheduler)
+    return engine.begin(model, optimizer, scheduler)
 
 
 def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> CombinedLoss:
     counts = data.class_counts
     if absent := [name for name, count in zip(task.class_names, counts, strict=True) if count == 0]:
-        log.warning("the training split has no pixel of %s; it weighs 1 in the loss", ", ".join(absent))
+        log.warning("the training split has no pixel of %s; the loss weight is 1", ", ".join(absent))
     loss = make(settings["loss"], CombinedLoss, class_counts=counts, ignore_index=task.ignore_index)
     if loss.class_weights is not None:
         weights = zip(task.class_names, loss.class_weights.tolist(), strict=True)
@@ -144,21 +144,20 @@ def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> Comb
     return loss
 
 
-def _check_same_data(data: WildfireDataModule, content: dict[str, Any], point: ResumePoint) -> None:
-    if data.fingerprint != content["fingerprint"]:
+def _check_same_data(data: WildfireDataModule, saved: dict[str, Any], point: ResumePoint) -> None:
+    if data.fingerprint != saved["fingerprint"]:
         raise FiresegError(
-            f"data.root: {data.patches_root} holds other patches than {point.checkpoint} was trained on "
-            f"(fingerprint {data.fingerprint[:12]}, then {content['fingerprint'][:12]}); bring the old ones back, "
-            f"or begin a new run with model.weights={point.checkpoint}"
+            f"data.root: {data.patches_root} holds other patches than those {point.checkpoint} was trained on "
+            f"(fingerprint {data.fingerprint[:12]}, not {saved['fingerprint'][:12]}); restore the old ones, "
+            f"or start a new run with model.weights={point.checkpoint}"
         )
 
 
-def _inherit(folder: RunFolder, point: ResumePoint, stopping: EarlyStopping, epoch: int) -> None:
-    """Brings a folder to the state of the checkpoint: no later rows, and the best model so far."""
+def _restore_folder(folder: RunFolder, point: ResumePoint, stopping: EarlyStopping, epoch: int) -> None:
+    """Restores the metrics and the best model of the folder to the epoch of the checkpoint."""
     parent = point.parent
     if parent is not None:
-        rows = [row for row in parent.read_metrics() if row["epoch"] <= epoch]
-        for row in rows:
+        for row in parent.read_metrics():
             folder.append_metrics(row)
     folder.cut_metrics(epoch)
     if point.folder is None and stopping.best_epoch:
@@ -167,12 +166,15 @@ def _inherit(folder: RunFolder, point: ResumePoint, stopping: EarlyStopping, epo
             folder.checkpoints.mkdir(exist_ok=True)
             shutil.copyfile(best, folder.checkpoints / BEST)
         else:
-            log.info("the best model up to epoch %d is not at hand: the best one is sought anew", epoch)
+            log.info("the best model up to epoch %d is not available; the search for the best starts again", epoch)
             stopping.best_score, stopping.best_epoch = math.nan, 0
 
 
-def _record(folder: RunFolder, model: FireSegmentationModel, data: WildfireDataModule, point: ResumePoint) -> None:
+def _write_provenance(
+    folder: RunFolder, model: FireSegmentationModel, data: WildfireDataModule, point: ResumePoint
+) -> None:
     weights = {} if point.checkpoint else {"weights": model.provenance}
+    is_new_from_checkpoint = point.folder is None and point.checkpoint is not None
     folder.write_provenance(
         {
             "versions": provenance.versions(),
@@ -187,12 +189,10 @@ def _record(folder: RunFolder, model: FireSegmentationModel, data: WildfireDataM
                 "class_counts": list(data.class_counts),
             },
             **weights,
-            **({"parent": str(point.checkpoint)} if point.folder is None and point.checkpoint else {}),
+            **({"parent": str(point.checkpoint)} if is_new_from_checkpoint else {}),
         }
     )
     if weights:
-        known = (
-            f"sha256 {model.provenance['sha256'][:12]}" if model.provenance["sha256"] else "",
-            model.provenance["note"],
-        )
-        log.info("weights: %s", ", ".join(part for part in (model.provenance["source"], *known) if part))
+        source, sha256, note = (model.provenance[key] for key in ("source", "sha256", "note"))
+        parts = (source, f"sha256 {sha256[:12]}" if sha256 else "", note)
+        log.info("weights: %s", ", ".join(part for part in parts if part))

@@ -1,4 +1,4 @@
-"""Door: one training run, or a sweep of them."""
+"""Command line of `python -m fireseg.train`: one training run, or a sweep."""
 
 from __future__ import annotations
 
@@ -6,71 +6,82 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-from fireseg import config
-from fireseg.errors import FiresegError
-from fireseg.runs.folder import create_folder
+    from fireseg.config import Preflight
 
-_failed: list[str] = []
+_failed_jobs: list[str] = []
 
 
-def main() -> None:
-    """Checks the command line, then trains what it asks for.
+def main() -> int:
+    """Checks the command line and trains.
 
-    Ends with 2 for a setting that cannot be, 1 for another fault, 130 or 143 where a signal ended it.
+    Returns:
+        The exit code: 0 on success, 2 for an invalid setting, 1 for another error. After Ctrl-C or SIGTERM
+        the process exits with 130 or 143.
     """
-    # Faults of our own making come with their whole trace; those of the user are one line each.
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        sys.stdout.write(_read_help())
+        return 0
+    import hydra
+
+    from fireseg.config import CONF_DIR, preflight
+    from fireseg.console import print_error
+    from fireseg.errors import FiresegError
+
+    # Errors of users are printed in one line each; a programming error should show its whole traceback.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        plan = config.preflight(sys.argv[1:])
+        plan = preflight(sys.argv[1:])
         if plan.is_multirun:
             sys.argv += _sweep_overrides(plan)
-        job()
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(run_job)()
     except FiresegError as error:
-        _say(error)
-        sys.exit(error.exit_code)
-    if _failed:
-        print(f"fireseg: {len(_failed)} of {len(plan.jobs)} jobs failed: {', '.join(_failed)}", file=sys.stderr)
-        sys.exit(1)
+        return print_error(error)
+    if _failed_jobs:
+        names = ", ".join(_failed_jobs)
+        print(f"fireseg: {len(_failed_jobs)} of {len(plan.jobs)} jobs failed: {names}", file=sys.stderr)
+    return int(bool(_failed_jobs))
 
 
-@hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="train")
-def job(cfg: DictConfig) -> None:
-    """One run; of a sweep, one of its jobs."""
+def run_job(cfg: DictConfig) -> None:
+    """Trains one run, or one job of a sweep; called by Hydra and its launchers."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from fireseg import config
+    from fireseg.console import print_error
+    from fireseg.errors import FiresegError
+
     hydra_config = HydraConfig.get()
+    job_name = hydra_config.job.override_dirname
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
         settings = config.finalize(cfg, hydra_config.overrides.task)
-        run_job(
-            settings, Path(hydra_config.runtime.output_dir) if is_sweep else None, hydra_config.job.override_dirname
-        )
+        train_in_folder(settings, Path(hydra_config.runtime.output_dir) if is_sweep else None, job_name)
     except FiresegError as error:
-        # Hydra's own launcher goes on with the next job if this one returns; other launchers run
-        # jobs in processes of their own and are told by the exception.
+        # Hydra prints a line of its own about exceptions, and its launcher starts the next job only if this
+        # one returns. Launchers that run jobs in other processes learn of a failure by the exception.
         if not is_sweep:
-            _say(error)
-            sys.exit(error.exit_code)
+            sys.exit(print_error(error))
         if not hydra_config.launcher._target_.endswith("BasicLauncher"):
             raise
-        _say(error)
-        _failed.append(hydra_config.job.override_dirname)
+        print_error(error)
+        _failed_jobs.append(job_name)
 
 
-def run_job(settings: dict[str, Any], sweep_folder: Path | None, swept: str) -> None:
-    """Finds the run its folder, and trains in it.
+def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_name: str) -> None:
+    """Creates or finds the folder of a run and trains in it.
 
     Args:
-        settings: The checked settings.
-        sweep_folder: The job's folder in a sweep, None for a run of its own.
-        swept: What sets the job apart from the others of its sweep.
+        settings: Checked settings.
+        sweep_folder: Folder of the job in a sweep; None for a single run.
+        job_name: The overrides that differ between the jobs of a sweep.
     """
-    # Only now: a second or ten that --help need not wait for.
+    # Imported here: torch and mlflow take seconds.
     from fireseg.console import start_logging
     from fireseg.engine import Interrupted, Interrupts
     from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
@@ -78,14 +89,10 @@ def run_job(settings: dict[str, Any], sweep_folder: Path | None, swept: str) -> 
 
     start_logging()
     point = find_resume_point(Path(settings["resume"])) if settings["resume"] else ResumePoint(None, None, None)
-    tags: dict[str, str] = {}
-    run_name = ""
     if sweep_folder is not None:
-        folder, tags, run_name = RunFolder(sweep_folder), {"sweep": sweep_folder.parent.name}, swept
-    elif point.folder is not None:
-        folder = point.folder
+        folder = RunFolder(sweep_folder)
     else:
-        folder = RunFolder.create(Path(settings["output_dir"]), _folder_name(settings))
+        folder = point.folder or RunFolder.create(Path(settings["output_dir"]), _name_folder(settings))
     try:
         with Interrupts() as interrupts, folder.locked(), folder.logging_to_file():
             train(
@@ -93,29 +100,33 @@ def run_job(settings: dict[str, Any], sweep_folder: Path | None, swept: str) -> 
                 folder,
                 point=point,
                 interrupts=interrupts,
-                run_name=settings["tracker"].get("run_name") or run_name,
-                tags=tags,
+                run_name=settings["tracker"].get("run_name") or job_name,
+                tags={} if sweep_folder is None else {"sweep": sweep_folder.parent.name},
             )
     except Interrupted as request:
         sys.exit(request.exit_code)
 
 
-def _folder_name(settings: dict[str, Any]) -> str:
+def _read_help() -> str:
+    """Reads the help text that Hydra would print, without the second that importing and composing takes."""
+    from fireseg.config.targets import CONF_DIR, read_yaml
+
+    return read_yaml(CONF_DIR / "hydra/help/fireseg.yaml")["template"] + "\n"
+
+
+def _name_folder(settings: dict[str, Any]) -> str:
     model = settings["model"]
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{settings['task']['name']}_{model['arch']}_{model['encoder']}"
 
 
-def _sweep_overrides(plan: config.Preflight) -> list[str]:
-    """Gives a sweep a folder of its own, and its jobs names that say only what differs between them."""
+def _sweep_overrides(plan: Preflight) -> list[str]:
+    """Returns overrides that give a sweep its own folder and name its jobs only by what differs between them."""
+    from fireseg.runs.folder import create_folder
+
     extra = []
     if not any(argument.startswith("hydra.sweep.dir=") for argument in sys.argv):
         folder = create_folder(Path("multirun"), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
         extra.append(f"hydra.sweep.dir={folder}")
-    typed = {override.partition("=")[0] for job in plan.jobs for override in job}
-    fixed = sorted(typed - set(plan.swept)) if len(plan.jobs) > 1 else []
+    keys = {override.partition("=")[0] for job in plan.jobs for override in job}
+    fixed = sorted(keys - set(plan.swept)) if len(plan.jobs) > 1 else []
     return [*extra, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"]
-
-
-def _say(error: FiresegError) -> None:
-    for fault in error.faults:
-        print(f"fireseg: {fault}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""One training run, from its settings to its finished folder."""
+"""One training run: trains epoch by epoch and writes the run folder."""
 
 from __future__ import annotations
 
@@ -33,167 +33,165 @@ def train(
     run_name: str = "",
     tags: dict[str, str] | None = None,
 ) -> None:
-    """Trains a model and leaves the run's folder complete.
+    """Trains a model and writes all files of its run folder.
 
     Args:
-        settings: The checked settings.
-        folder: The run's own folder.
-        point: Where to go on from.
-        interrupts: What Ctrl-C and SIGTERM reach.
-        run_name: What the tracker shows; the folder's name where empty.
-        tags: Further tags for the tracker, as the sweep that the run belongs to.
+        settings: Checked settings.
+        folder: Folder of the run.
+        point: Checkpoint to resume from, if any.
+        interrupts: Handler of Ctrl-C and SIGTERM.
+        run_name: Name in the tracker; the name of the folder if empty.
+        tags: Further tags for the tracker, such as the sweep that the run belongs to.
 
     Raises:
-        FiresegError: If something is wrong that the user can mend.
-        Interrupted: If a signal came.
+        FiresegError: If something fails that the user can fix.
+        Interrupted: If a signal was received.
     """
     folder.write_config(settings)
     log.info("run folder: %s", folder.path)
-    training = build_training(settings, folder, point)
-    _start_tracker(training, run_name or folder.path.name, tags or {})
+    run = build_training(settings, folder, point)
+    _start_tracker(run, run_name or folder.path.name, tags or {})
     status = "FAILED"
     try:
-        if training.state.epoch == 0:
-            _draw_batch(training)
+        if run.state.epoch == 0:
+            _plot_first_batch(run)
         with interrupts.deferred():
-            run_epochs(training, interrupts)
-        finish(training)
+            run_epochs(run, interrupts)
+        _save_results(run)
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
-        log.warning("stopped; go on with resume=%s", folder.path)
+        log.warning("stopped; continue with resume=%s", folder.path)
         raise
     finally:
-        training.tracker.finish(status)
+        run.tracker.finish(status)
 
 
-def run_epochs(training: Training, interrupts: Interrupts) -> None:
-    """Trains until the epochs or the patience are used up, writing down each epoch as it comes.
+def run_epochs(run: Training, interrupts: Interrupts) -> None:
+    """Trains until the last epoch or early stopping, and records each epoch as it ends.
 
-    The order matters: `last.pt` is written after all else, so that whatever a killed process left
-    of a later epoch is done again, to the bit.
+    `last.pt` is written after all other files of an epoch. If the process is killed before, the epoch
+    is trained again when the run is resumed, and its files are overwritten with the same content.
     """
-    t = training
-    first, total, begin = t.state.epoch, t.engine.epochs, time.perf_counter()
-    if first >= total or t.stopping.should_stop:
-        log.info("nothing is left to do after epoch %d; raise engine.epochs or stopping.patience to go on", first)
+    first, total, start = run.state.epoch, run.engine.epochs, time.perf_counter()
+    if first >= total or run.stopping.is_over:
+        log.info("already finished after epoch %d; raise engine.epochs or stopping.patience to continue", first)
         return
-    for epoch in t.engine.run(
-        t.state,
-        t.data,
-        loss=t.loss,
-        metrics=t.metrics,
-        seed=t.settings["seed"],
+    for epoch in run.engine.run(
+        run.state,
+        run.data,
+        loss=run.loss,
+        metrics=run.metrics,
+        seed=run.settings["seed"],
         interrupts=interrupts,
-        progress_bar=progress_bar,
+        watch=progress_bar,
     ):
-        is_best = t.stopping.update(epoch.number, epoch.val["fire_iou"])
-        pace = (time.perf_counter() - begin) / (epoch.number - first)
+        fire_iou = epoch.val["fire_iou"]
+        is_best = run.stopping.update(epoch.number, fire_iou)
         row = {"epoch": epoch.number, **epoch.row(), "best": is_best}
-        log.info(format_epoch(row, total=total, seconds_left=pace * (total - epoch.number)))
-        t.folder.append_metrics(row)
-        # The charts show a run's last values; which run is best is read off the best so far.
-        t.tracker.log({**epoch.row(), "val/best_fire_iou": t.stopping.best_score}, epoch.number)
-        _note_tracked(t)
+        seconds_per_epoch = (time.perf_counter() - start) / (epoch.number - first)
+        log.info(format_epoch(row, total=total, seconds_left=seconds_per_epoch * (total - epoch.number)))
+        run.folder.append_metrics(row)
+        # Trackers show the last value of a metric, so the best one so far is logged too.
+        run.tracker.log({**epoch.row(), "val/best_fire_iou": run.stopping.best_score}, epoch.number)
+        _write_tracker_ids(run)
         if is_best:
-            t.checkpoints.save_best(_kept(t, epoch.number, epoch.val["fire_iou"]))
-        t.checkpoints.save_state(epoch.number, _whole(t))
-        if t.stopping.should_stop:
-            log.info("no better fire_iou for %d epochs: stopped early", t.stopping.waited)
+            run.checkpoints.save_best(_model_checkpoint(run, epoch.number, fire_iou))
+        run.checkpoints.save_state(epoch.number, _state_checkpoint(run))
+        if run.stopping.is_over:
+            log.info("no better fire_iou for %d epochs: stopped early", run.stopping.waited)
             break
 
 
-def finish(training: Training) -> None:
-    """Writes the final model and the pictures, and hands over what is worth keeping."""
-    t = training
-    t.checkpoints.save_final(_kept(t, t.state.epoch, None))
-    if t.stopping.best_epoch == 0:
-        t.checkpoints.save_best(_kept(t, t.state.epoch, None))
-        log.warning("val/fire_iou was never a number: %s is the last model, not a chosen one", BEST)
+def _save_results(run: Training) -> None:
+    """Writes the final model and the plots, and passes the files of the run to the tracker."""
+    run.checkpoints.save_final(_model_checkpoint(run, run.state.epoch, None))
+    if run.stopping.best_epoch == 0:
+        run.checkpoints.save_best(_model_checkpoint(run, run.state.epoch, None))
+        log.warning("val/fire_iou was never a number: %s is the last model, not the best", BEST)
     else:
-        log.info("best: epoch %d, val/fire_iou %.4f", t.stopping.best_epoch, t.stopping.best_score)
-    draw_results(t)
-    pictures = (t.folder.samples, t.folder.curves)
-    for path in (t.folder.config, t.folder.provenance, t.folder.metrics, *pictures):
-        t.tracker.artifact(path)
-    t.tracker.artifact(t.folder.checkpoints / BEST, "checkpoints")
-    log.info("pictures: %s", ", ".join(str(path) for path in (t.folder.batch, *pictures)))
+        log.info("best: epoch %d, val/fire_iou %.4f", run.stopping.best_epoch, run.stopping.best_score)
+    _plot_results(run)
+    folder, plots = run.folder, (run.folder.samples, run.folder.curves)
+    for path in (folder.config, folder.facts, folder.metrics, *plots):
+        run.tracker.artifact(path)
+    run.tracker.artifact(folder.checkpoints / BEST, "checkpoints")
+    log.info("plots: %s", ", ".join(str(path) for path in (folder.batch, *plots)))
 
 
-def draw_results(training: Training) -> None:
-    """Draws the curves, and what the best model makes of some validation patches."""
-    t = training
-    render_curves(t.folder.read_metrics(), t.folder.curves)
-    model, best = t.state.eval_model, load_tensors(t.folder.checkpoints / BEST)
+def _plot_results(run: Training) -> None:
+    """Plots the metrics by epoch, and the prediction of the best model for some validation patches."""
+    render_curves(run.folder.read_metrics(), run.folder.curves)
+    model, best = run.state.eval_model, load_tensors(run.folder.checkpoints / BEST)
     assert isinstance(model, FireSegmentationModel)
     model.load_state_dict(best["model"])
-    batch = t.data.sample_validation(NUM_SAMPLES)
+    batch = run.data.sample_validation(NUM_SAMPLES)
     with torch.inference_mode():
-        prediction = model.predict_segmentation(batch.image.to(t.engine.device)).cpu()
+        prediction = model.predict_segmentation(batch.image.to(run.engine.device)).cpu()
     render_samples(
         batch.image,
         batch.mask,
         prediction,
         batch.names,
-        bands=t.data.bands,
-        task=t.task,
-        path=t.folder.samples,
+        bands=run.data.bands,
+        task=run.task,
+        path=run.folder.samples,
         epoch=best["epoch"],
         scores={"fire_iou": best["val/fire_iou"]} if best["val/fire_iou"] is not None else None,
     )
 
 
-def _draw_batch(t: Training) -> None:
-    batch: Batch = next(iter(t.data.train_dataloader(1)))
-    render_batch(batch, bands=t.data.bands, task=t.task, path=t.folder.batch)
-    t.tracker.artifact(t.folder.batch)
+def _plot_first_batch(run: Training) -> None:
+    batch: Batch = next(iter(run.data.train_dataloader(1)))
+    render_batch(batch, bands=run.data.bands, task=run.task, path=run.folder.batch)
+    run.tracker.artifact(run.folder.batch)
 
 
-def _start_tracker(t: Training, run_name: str, tags: dict[str, str]) -> None:
-    facts = t.folder.read_provenance()
-    own = {
-        "task": t.task.name,
+def _start_tracker(run: Training, run_name: str, tags: dict[str, str]) -> None:
+    facts = run.folder.read_provenance()
+    run_tags = {
+        "task": run.task.name,
         "git_commit": provenance.git_commit() or "unknown",
         "host": provenance.host(),
-        "run_folder": str(t.folder.path.resolve()),
+        "run_folder": str(run.folder.path.resolve()),
         **({"parent": facts["parent"]} if "parent" in facts else {}),
     }
     dataset = {
-        "name": t.data.patches_root.name,
-        "digest": t.data.fingerprint[:32],
-        "source": str(t.data.patches_root.resolve()),
-        "profile": f"class counts {list(t.data.class_counts)}",
+        "name": run.data.patches_root.name,
+        "digest": run.data.fingerprint[:32],
+        "source": str(run.data.patches_root.resolve()),
+        "profile": f"class counts {list(run.data.class_counts)}",
     }
-    params = {**t.settings, "weights_sha256": facts.get("weights", {}).get("sha256", "")}
-    t.tracker.start(
-        run_name=run_name, params=params, tags={**own, **tags}, dataset=dataset, run_ids=facts.get("tracking")
+    params = {**run.settings, "weights_sha256": facts.get("weights", {}).get("sha256", "")}
+    run.tracker.start(
+        run_name=run_name, params=params, tags={**run_tags, **tags}, dataset=dataset, run_ids=facts.get("tracking")
     )
-    _note_tracked(t)
-    t.tracker.artifact(t.folder.config)
+    _write_tracker_ids(run)
+    run.tracker.artifact(run.folder.config)
 
 
-def _note_tracked(t: Training) -> None:
-    """Keeps under which ids the run is tracked: a server that was down gives them later."""
-    if t.folder.read_provenance().get("tracking") != t.tracker.run_ids:
-        t.folder.write_provenance({"tracking": t.tracker.run_ids})
+def _write_tracker_ids(run: Training) -> None:
+    """Writes the ids of the tracked run to run.json; a server that was down assigns them later."""
+    if run.folder.read_provenance().get("tracking") != run.tracker.run_ids:
+        run.folder.write_provenance({"tracking": run.tracker.run_ids})
 
 
-def _kept(t: Training, epoch: int, score: float | None) -> dict[str, Any]:
-    """Weights, and what is needed to use them alone."""
-    return {**_identity(t), "model": t.state.eval_model.state_dict(), "epoch": epoch, "val/fire_iou": score}
+def _model_checkpoint(run: Training, epoch: int, score: float | None) -> dict[str, Any]:
+    """Returns the weights for inference, with all that is needed to use them."""
+    return {**_describe_run(run), "model": run.state.eval_model.state_dict(), "epoch": epoch, "val/fire_iou": score}
 
 
-def _whole(t: Training) -> dict[str, Any]:
-    """The whole state of the training, enough to go on to the bit."""
-    return {**_identity(t), **t.state.state_dict(), "stopping": t.stopping.state_dict()}
+def _state_checkpoint(run: Training) -> dict[str, Any]:
+    """Returns the state of the training, which is enough to resume it bit by bit."""
+    return {**_describe_run(run), **run.state.state_dict(), "stopping": run.stopping.state_dict()}
 
 
-def _identity(t: Training) -> dict[str, Any]:
+def _describe_run(run: Training) -> dict[str, Any]:
     return {
         "format": 1,
-        "config": t.settings,
-        "class_names": list(t.task.class_names),
-        "bands": list(t.data.bands),
-        "fingerprint": t.data.fingerprint,
+        "config": run.settings,
+        "class_names": list(run.task.class_names),
+        "bands": list(run.data.bands),
+        "fingerprint": run.data.fingerprint,
         "versions": provenance.versions(),
     }

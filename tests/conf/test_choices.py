@@ -1,4 +1,4 @@
-"""Every file of conf/ is composed, and each setting in it is one that what it builds takes."""
+"""All files of conf/ compose to valid settings, and name each parameter of what they build."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fireseg.config import CONF_DIR, preflight
+from fireseg.config import CONF_DIR, compose_settings, preflight
 from fireseg.config.schema import PARTS, read_signature
 from fireseg.model.encoders import ENCODERS
 
@@ -17,29 +17,27 @@ CHOICES = [path for path in FILES if len(path.parts) > 1 and path.parts[0] not i
 ONE_KEY = [path for path in CHOICES if path.parent.as_posix() in ("model/arch", "model/encoder")]
 
 
-def spell(path: Path) -> str:
+def override_of(path: Path) -> str:
     return f"{path.parent.as_posix()}={path.name}"
 
 
-def settle(*words: str) -> dict[str, Any]:
-    settings = preflight(words).settings
-    assert settings is not None
-    return settings
+def settings_of(*overrides: str) -> dict[str, Any]:
+    return compose_settings(overrides)
 
 
-@pytest.mark.parametrize("path", CHOICES, ids=spell)
-def test_every_choice_makes_settings_without_a_fault(path: Path) -> None:
-    assert settle(spell(path))
+@pytest.mark.parametrize("path", CHOICES, ids=override_of)
+def test_each_choice_gives_valid_settings(path: Path) -> None:
+    assert settings_of(override_of(path))
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "sweep"], ids=spell)
-def test_every_sweep_has_jobs_without_a_fault(path: Path) -> None:
-    assert len(preflight([spell(path)]).jobs) > 1
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "sweep"], ids=override_of)
+def test_each_sweep_has_valid_jobs(path: Path) -> None:
+    assert len(preflight([override_of(path)]).jobs) > 1
 
 
-@pytest.mark.parametrize("path", CHOICES, ids=spell)
-def test_every_parameter_can_be_set_without_a_plus(path: Path) -> None:
-    settings = settle(spell(path))
+@pytest.mark.parametrize("path", CHOICES, ids=override_of)
+def test_each_parameter_can_be_set_without_a_plus(path: Path) -> None:
+    settings = settings_of(override_of(path))
     for key, part in PARTS.items():
         if settings[key] is not None:
             signature = read_signature(settings[key]["_target_"])
@@ -47,57 +45,61 @@ def test_every_parameter_can_be_set_without_a_plus(path: Path) -> None:
             assert set(settings[key]) - {"_target_"} == settable
 
 
-@pytest.mark.parametrize("path", ONE_KEY, ids=spell)
-def test_files_of_arch_and_encoder_are_one_key_named_as_the_folder(path: Path) -> None:
+@pytest.mark.parametrize("path", ONE_KEY, ids=override_of)
+def test_files_of_arch_and_encoder_have_one_key_named_like_the_folder(path: Path) -> None:
     text = (CONF_DIR / f"{path}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# @package model\n")
     assert yaml.safe_load(text) == {path.parent.name: path.name}
 
 
-@pytest.mark.parametrize("path", ONE_KEY, ids=spell)
-def test_both_spellings_give_the_same_settings(path: Path) -> None:
-    assert settle(spell(path)) == settle(f"model.{path.parent.name}={path.name}")
+@pytest.mark.parametrize("path", ONE_KEY, ids=override_of)
+def test_choice_and_value_give_the_same_settings(path: Path) -> None:
+    assert settings_of(override_of(path)) == settings_of(f"model.{path.parent.name}={path.name}")
 
 
-def test_the_encoder_files_are_the_seven() -> None:
+def test_there_is_a_file_for_each_known_encoder() -> None:
     assert {path.name for path in ONE_KEY if path.parent.name == "encoder"} == set(ENCODERS)
 
 
-def test_what_is_taken_where_nothing_is_said() -> None:
-    found = settle()
-    model, data, loss, engine = found["model"], found["data"], found["loss"], found["engine"]
-    assert (found["task"]["name"], model["arch"], model["encoder"], model["weights"]) == (
+def test_default_settings() -> None:
+    settings = settings_of()
+    model, data, loss, engine = settings["model"], settings["data"], settings["loss"], settings["engine"]
+    assert (settings["task"]["name"], model["arch"], model["encoder"], model["weights"]) == (
         "del",
         "unet",
         "resnet34",
         "imagenet",
     )
     assert (loss["ce_weight"], loss["dice_weight"], loss["class_weights"], loss["weight_cap"]) == (0.5, 0.5, True, 20)
-    assert (found["optimizer"]["lr"], found["optimizer"]["weight_decay"]) == (1e-4, 1e-4)
-    assert (found["scheduler"]["factor"], found["scheduler"]["patience"]) == (0.5, 5)
+    assert (settings["optimizer"]["lr"], settings["optimizer"]["weight_decay"]) == (1e-4, 1e-4)
+    assert (settings["scheduler"]["factor"], settings["scheduler"]["patience"]) == (0.5, 5)
     assert (engine["epochs"], engine["device"], engine["clip_norm"]) == (50, "auto", 1.0)
     assert (data["batch_size"], data["weighted_sampling"], data["fire_weight"]) == (16, False, 5.0)
     assert data["augment"]["_target_"].endswith("FireAwareAugmentation")
-    assert (found["stopping"]["patience"], found["checkpoint"]["every"], found["checkpoint"]["keep"]) == (10, 5, 2)
+    assert (settings["stopping"]["patience"], settings["checkpoint"]["every"], settings["checkpoint"]["keep"]) == (
+        10,
+        5,
+        2,
+    )
     assert (model["in_channels"], model["num_classes"], model["bands"]) == (7, 2, data["bands"])
 
 
-def test_the_model_follows_bands_and_classes() -> None:
-    model = settle("task=gra", "data.bands=[B04,B08]")["model"]
+def test_the_model_has_the_bands_and_classes_of_data_and_task() -> None:
+    model = settings_of("task=gra", "data.bands=[B04,B08]")["model"]
     assert (model["in_channels"], model["num_classes"], model["bands"]) == (2, 5, ["B04", "B08"])
 
 
-def test_the_sample_is_made_for_the_task() -> None:
-    data = settle("data=sample", "task=gra")["data"]
+def test_the_sample_has_the_masks_of_the_task() -> None:
+    data = settings_of("data=sample", "task=gra")["data"]
     assert (data["root"], data["maker"]["task_name"]) == ("data/sample/gra", "gra")
 
 
-def test_help_names_every_choice_with_the_default_first() -> None:
+def test_help_lists_all_choices_with_the_default_first() -> None:
     template = yaml.safe_load((CONF_DIR / "hydra/help/fireseg.yaml").read_text(encoding="utf-8"))["template"]
     lines = template[template.index("CHOICES") : template.index("SEE ALSO")].splitlines()
-    named = [path for path in FILES if len(path.parts) > 1 and path.parent.name != "help"]
+    listed = [path for path in FILES if len(path.parts) > 1 and path.parent.name != "help"]
     words = {word.strip(",;") for line in lines for word in line.split()}
-    assert {part for path in named for part in (path.parent.as_posix(), path.name)} <= words
+    assert {part for path in listed for part in (path.parent.as_posix(), path.name)} <= words
     first = {line.split()[0]: line.split()[1].strip(",;") for line in lines if len(line.split()) > 1}
     defaults = {"task": "del", "data": "patches", "data/augment": "fire_aware", "model/arch": "unet"}
     defaults |= {"model/encoder": "resnet34", "loss": "ce_dice", "optimizer": "adamw", "scheduler": "plateau"}

@@ -1,4 +1,4 @@
-"""The door, as a shell knows it."""
+"""The command line of `python -m fireseg.train`: exit codes, output and folders."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ QUICK = [*(setting for setting in SETTINGS if setting != "tracker=none"), "engin
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_patches(tmp_path_factory.mktemp("door") / "patches")
+    return write_patches(tmp_path_factory.mktemp("cli") / "patches")
 
 
-def test_a_typo_ends_with_two_and_one_line(tmp_path: Path):
+def test_a_misspelt_setting_has_exit_code_two_and_one_line(tmp_path: Path):
     process = start(["model.encodr=resnet18"], tmp_path)
     output, _ = process.communicate(timeout=120)
 
     assert process.returncode == 2
-    assert output == "fireseg: model.encodr: no such setting (did you mean 'encoder'?)\n"
+    assert output.startswith("fireseg: model.encodr: ")
+    assert output.count("\n") == 1
+    assert "did you mean 'encoder'?" in output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_patches_end_with_one_and_what_to_do(tmp_path: Path):
+def test_missing_patches_have_exit_code_one_and_no_traceback(tmp_path: Path):
     process = start(["model.weights=none", "model.encoder=mobilenet_v2", "tracker=none"], tmp_path)
     output, _ = process.communicate(timeout=120)
 
@@ -38,11 +40,11 @@ def test_missing_patches_end_with_one_and_what_to_do(tmp_path: Path):
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]], ids=["help", "cfg_job"])
-def test_questions_are_answered_without_heavy_imports(flags: list[str], tmp_path: Path):
+def test_help_and_settings_are_shown_without_heavy_imports(flags: list[str], tmp_path: Path):
     program = (
         "import sys; from fireseg.train.cli import main\n"
-        "try: main()\n"
-        "finally: print([n for n in ('torch', 'segmentation_models_pytorch', 'albumentations', 'mlflow')"
+        "main()\n"
+        "print([n for n in ('torch', 'segmentation_models_pytorch', 'albumentations', 'mlflow')"
         " if n in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
@@ -53,14 +55,14 @@ def test_questions_are_answered_without_heavy_imports(flags: list[str], tmp_path
     assert "model" in done.stdout
 
 
-def test_a_sweep_gives_flat_runs_named_by_what_was_swept_under_one_tag(patches: Path, tmp_path: Path):
+def test_jobs_of_a_sweep_are_tracked_as_flat_runs_named_by_their_overrides(patches: Path, tmp_path: Path):
     from mlflow import MlflowClient
 
-    swept = "optimizer.lr=0.001,0.002"
-    finish(start(["-m", f"data.root={patches}", *(s for s in QUICK if "lr" not in s), swept], tmp_path))
+    settings = [setting for setting in QUICK if "lr" not in setting]
+    finish(start(["-m", f"data.root={patches}", *settings, "optimizer.lr=0.001,0.002"], tmp_path))
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    runs = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert {run.info.run_name for run in runs} == {"optimizer.lr=0.001", "optimizer.lr=0.002"}
     (sweep,) = {run.data.tags["sweep"] for run in runs}
     assert all("mlflow.parentRunId" not in run.data.tags for run in runs)
@@ -68,7 +70,7 @@ def test_a_sweep_gives_flat_runs_named_by_what_was_swept_under_one_tag(patches: 
     assert folders == ["0_optimizer.lr-0.001", "1_optimizer.lr-0.002"]
 
 
-def test_a_job_that_fails_does_not_stop_the_others_and_is_named_at_the_end(patches: Path, tmp_path: Path):
+def test_a_failed_job_does_not_stop_the_others_and_is_named_at_the_end(patches: Path, tmp_path: Path):
     arguments = ["-m", f"data.root={tmp_path / 'nowhere'},{patches}", *QUICK, "tracker=none"]
     process = start(arguments, tmp_path)
     output, _ = process.communicate(timeout=300)
@@ -80,7 +82,7 @@ def test_a_job_that_fails_does_not_stop_the_others_and_is_named_at_the_end(patch
     assert len(read_rows(metrics.parent)) == 1
 
 
-def test_a_sweep_with_a_job_that_cannot_be_runs_no_job(patches: Path, tmp_path: Path):
+def test_a_sweep_with_an_invalid_job_starts_none(patches: Path, tmp_path: Path):
     process = start(["-m", f"data.root={patches}", "model.encoder=resnet18,resnet81"], tmp_path)
     output, _ = process.communicate(timeout=120)
 

@@ -1,0 +1,80 @@
+"""A run folder written by version 0.1.0 is loaded, resumed, evaluated and mapped.
+
+Its config.json names `fireseg.data.sample.make_sample`, which has moved since. To keep the files small, all
+values of each weight tensor are equal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+
+import fireseg
+
+EARLIER = Path(__file__).parent / "run_of_0_1_0"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_command(name: str, *arguments: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", f"fireseg.{name}", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies the run to `run` in a temporary folder and resumes it for a third epoch."""
+    folder = tmp_path_factory.mktemp("earlier")
+    shutil.copytree(EARLIER, folder / "run")
+    run_command("train", "resume=run", "engine.epochs=3", "data.root=sample", folder=folder)
+    return folder
+
+
+def test_an_earlier_run_is_loaded(tmp_path: Path) -> None:
+    shutil.copytree(EARLIER, tmp_path / "run")
+    model = fireseg.load(tmp_path / "run")
+    assert model.bands == ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
+
+
+def test_an_earlier_run_is_resumed_on_the_same_sample(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    # A checkpoint is only resumed on patches with the same fingerprint.
+    fingerprint = json.loads((EARLIER / "run.json").read_text())["data"]["fingerprint"]
+    assert json.loads((folder / "run/run.json").read_text())["data"]["fingerprint"] == fingerprint
+
+
+def test_an_earlier_run_is_evaluated(folder: Path) -> None:
+    run_command("evaluate", "run", "--split", "val", "--data", "sample", "--no-track", folder=folder)
+    assert json.loads((folder / "run/evaluation_val.json").read_text())["split"] == "val"
+
+
+def test_an_earlier_run_maps_a_scene(tmp_path: Path) -> None:
+    shutil.copytree(EARLIER, tmp_path / "run")
+    bands = np.random.default_rng(0).uniform(0.02, 0.4, (7, 64, 96)).astype(np.float32)
+    profile = {"driver": "GTiff", "count": 7, "height": 64, "width": 96, "dtype": "float32", "crs": "EPSG:32633"}
+    with rasterio.open(
+        tmp_path / "scene.tif", "w", transform=Affine(10, 0, 500_000, 0, -10, 5_000_000), **profile
+    ) as file:
+        file.write(bands)
+        file.descriptions = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
+    run_command("predict", "run", "scene.tif", folder=tmp_path)
+    with rasterio.open(tmp_path / "maps/scene_classes.tif") as file:
+        assert file.shape == (64, 96)
