@@ -67,7 +67,7 @@ class FiniteLossCheck:
             names = self._patch_names[step]
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise FiresegError(
-                f"epoch {self._epoch}, step {step}: the loss is not finite; patches: {shown}; "
+                f"epoch {self._epoch}, step {step}: the loss is not a finite number; patches: {shown}; "
                 "lower optimizer.lr, set engine.clip_norm, or use engine.precision=fp32; "
                 "last.pt holds the previous epoch"
             )

@@ -131,7 +131,7 @@ def test_threads_are_set_only_where_asked_for(run: RunFolder) -> None:
 
 def test_a_device_that_is_not_there_is_said(run: RunFolder) -> None:
     name = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(SettingError, match=f"engine.device: {name}, but torch finds none"):
+    with pytest.raises(SettingError, match=f"engine.device: {name} is not available"):
         load_trained_model(run.path, device=name)
 
 
