@@ -23,7 +23,10 @@ NUM_INPUT_CHANNELS = len(BAND_NAMES)
 SCALE = 10000
 """Factor from reflectance to stored integers, the resolution of the Sentinel-2 product itself."""
 
-_BANDS_BY_COUNT = {len(bands): bands for bands in (BAND_NAMES, CEMS_BANDS, SENTINEL2_BANDS)}
+RASTER_BAND_ORDERS = {len(order): order for order in (CEMS_BANDS, SENTINEL2_BANDS)}
+"""Band orders of rasters without band descriptions, by number of channels."""
+
+_PATCH_BAND_ORDERS = {len(BAND_NAMES): BAND_NAMES, **RASTER_BAND_ORDERS}
 
 
 def check_bands(bands: Sequence[str]) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ def select_bands(num_channels: int, bands: Sequence[str], stored: Sequence[str] 
         return _select_by_name(num_channels, bands, stored)
     if num_channels == len(bands):
         return None
-    order = _BANDS_BY_COUNT.get(num_channels, ())
+    order = _PATCH_BAND_ORDERS.get(num_channels, ())
     if missing := [band for band in bands if band not in order]:
         content = f"assumed to be {' '.join(order)}, without {' '.join(missing)}" if order else "in no known band order"
         raise FiresegError(

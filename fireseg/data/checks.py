@@ -65,7 +65,7 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
     readers, manifest = open_splits(root, task.name)
     scans = {split: scan_split(reader, ignore_index=task.ignore_index) for split, reader in readers.items()}
     notes = _note_leaks(root, manifest) + [note for scan in scans.values() for note in scan.notes]
-    faults = {split: find_patch_faults(scan, task) for split, scan in scans.items()}
+    faults = {split: _find_patch_faults(scan, task) for split, scan in scans.items()}
     splits = {split: _select_valid(scan, faults[split]) for split, scan in scans.items()}
     if manifest is not None and task.name == "gra":
         splits, ungraded = _drop_ungraded(scans, splits)
@@ -94,7 +94,7 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
     )
 
 
-def find_patch_faults(scan: SplitStatistics, task: Task) -> list[Fault]:
+def _find_patch_faults(scan: SplitStatistics, task: Task) -> list[Fault]:
     """Returns every fault of every patch of a split, sorted by path.
 
     Args:

@@ -67,7 +67,7 @@ def make_loader(
         pin_memory: Copies batches to page-locked memory, for transfer to a CUDA device.
     """
     if not num_workers:
-        raise_mmap_threshold()
+        _raise_mmap_threshold()
         return _create_loader(dataset, sampler, 0, pin_memory)
     sample = dataset[0]  # forked workers share the modules and the noise that this loads
     max_patches, num_buffers = max(sampler.sizes), count_buffers(num_workers)
@@ -276,7 +276,7 @@ def _init_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
-    raise_mmap_threshold()
+    _raise_mmap_threshold()
 
 
 @contextmanager
@@ -289,7 +289,7 @@ def _block_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def raise_mmap_threshold() -> None:
+def _raise_mmap_threshold() -> None:
     """Makes glibc's malloc reuse the memory of a patch for the next one.
 
     glibc sets its mmap threshold by the largest block freed so far (up to 32 MB). Below it, memory is returned

@@ -32,48 +32,6 @@ from fireseg.errors import FiresegError
 CHECK_EVERY = 50
 """Number of steps between two checks of the loss: reading a value makes the host wait for the device."""
 
-
-class FiniteLossCheck:
-    """Records on the device the first step whose loss was not finite, and raises an error later.
-
-    The record is read every `CHECK_EVERY` steps and at the end of the epoch, before a checkpoint is written,
-    so that no checkpoint holds weights from a NaN loss.
-
-    Args:
-        epoch: Epoch number, for the message.
-        device: Device of the losses.
-    """
-
-    def __init__(self, epoch: int, device: torch.device) -> None:
-        self._epoch = epoch
-        self._first_step = torch.zeros((), dtype=torch.int64, device=device)
-        self._patch_names: dict[int, tuple[str, ...]] = {}
-
-    def update(self, step: int, loss: Tensor, names: tuple[str, ...]) -> None:
-        """Records the loss of a step (from 1) and the names of its patches."""
-        is_first = ~torch.isfinite(loss.detach()) & (self._first_step == 0)
-        self._first_step = torch.where(is_first, step, self._first_step)
-        self._patch_names[step] = names
-        if step % CHECK_EVERY == 0:
-            self.check()
-
-    def check(self) -> None:
-        """Reads the record.
-
-        Raises:
-            FiresegError: If a loss was not finite.
-        """
-        if step := int(self._first_step):
-            names = self._patch_names[step]
-            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            raise FiresegError(
-                f"epoch {self._epoch}, step {step}: the loss is not finite; patches: {shown}; "
-                "lower optimizer.lr, set engine.clip_norm, or use engine.precision=fp32; "
-                "last.pt holds the previous epoch"
-            )
-        self._patch_names.clear()
-
-
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -282,10 +240,51 @@ class Engine:
         return logits, *loss(logits, batch.mask), batch.mask
 
     def _limited(self, batches: SizedIterable) -> SizedIterable:
-        return batches if self.limit_batches is None else _Limited(batches, self.limit_batches)
+        return batches if self.limit_batches is None else _LimitedBatches(batches, self.limit_batches)
 
 
-class _Limited:
+class FiniteLossCheck:
+    """Records on the device the first step whose loss was not finite, and raises an error later.
+
+    The record is read every `CHECK_EVERY` steps and at the end of the epoch, before a checkpoint is written,
+    so that no checkpoint holds weights from a NaN loss.
+
+    Args:
+        epoch: Epoch number, for the message.
+        device: Device of the losses.
+    """
+
+    def __init__(self, epoch: int, device: torch.device) -> None:
+        self._epoch = epoch
+        self._first_step = torch.zeros((), dtype=torch.int64, device=device)
+        self._patch_names: dict[int, tuple[str, ...]] = {}
+
+    def update(self, step: int, loss: Tensor, names: tuple[str, ...]) -> None:
+        """Records the loss of a step (from 1) and the names of its patches."""
+        is_first = ~torch.isfinite(loss.detach()) & (self._first_step == 0)
+        self._first_step = torch.where(is_first, step, self._first_step)
+        self._patch_names[step] = names
+        if step % CHECK_EVERY == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Reads the record.
+
+        Raises:
+            FiresegError: If a loss was not finite.
+        """
+        if step := int(self._first_step):
+            names = self._patch_names[step]
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            raise FiresegError(
+                f"epoch {self._epoch}, step {step}: the loss is not a finite number; patches: {shown}; "
+                "lower optimizer.lr, set engine.clip_norm, or use engine.precision=fp32; "
+                "last.pt holds the previous epoch"
+            )
+        self._patch_names.clear()
+
+
+class _LimitedBatches:
     """The first batches of a split."""
 
     def __init__(self, batches: SizedIterable, limit: int) -> None:

@@ -95,9 +95,9 @@ def test_a_mask_value_outside_the_classes_is_a_fault(make_patches) -> None:
     root = make_patches()
     path = first(root, "mask")
     np.save(path, np.full((32, 32), 7, np.uint8))
-    assert get_faults(root)[0] == (
-        f"{path}: value 7, but task del has classes 0 to 1 and 255; was it made for another task?"
-    )
+    fault = get_faults(root)[0]
+    assert fault.startswith(f"{path}: value 7, ")
+    assert "another task" in fault
 
 
 @pytest.mark.parametrize(
@@ -233,21 +233,16 @@ def test_a_constant_band_is_noted_and_has_std_1(make_patches) -> None:
     assert "B02" in summary.notes[0]
 
 
-BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
-
-
 def test_both_layouts_give_the_same_fingerprint_of_gradings(make_packed, make_files) -> None:
     packed_root = make_packed()
-    packed, files = (
-        validate_dataset(root, task=GRA, bands=BANDS) for root in (packed_root, make_files(packed_root, "gra"))
-    )
+    packed, files = (validate(root, GRA) for root in (packed_root, make_files(packed_root, "gra")))
     assert packed.fingerprint == files.fingerprint
-    assert packed.fingerprint != validate_dataset(packed_root, task=DEL, bands=BANDS).fingerprint
+    assert packed.fingerprint != validate(packed_root).fingerprint
 
 
 def test_ungraded_patches_are_left_out_of_gra_only_and_counted(make_packed) -> None:
     packed_root = make_packed()
-    graded, delineated = (validate_dataset(packed_root, task=task, bands=BANDS) for task in (GRA, DEL))
+    graded, delineated = (validate(packed_root, task) for task in (GRA, DEL))
     assert [len(patches) for patches in graded.splits.values()] == [6, 3]
     assert [len(patches) for patches in delineated.splits.values()] == [9, 5]
     assert graded.notes == (
@@ -266,16 +261,15 @@ def test_an_ungraded_test_split_is_left_out_and_an_ungraded_val_split_is_a_fault
     assert data.notes[-1] == f"{packed_root}/test: 3 of 3 patches have no grading and are left out"
     np.save(packed_root / "val" / "masks_gra.npy", np.full((3, 32, 32), 255, np.uint8))
     with pytest.raises(FiresegError, match="val: no patch in it has a grading; train with task=del"):
-        validate_dataset(packed_root, task=GRA, bands=BANDS)
+        validate(packed_root, GRA)
 
 
 def test_accepted_leaks_are_noted_first(make_packed, make_files) -> None:
     packed_root = make_packed(leaks=["EMSR226_AOI01_01 (train) and EMSR247_AOI01_01 (val)", "another"])
     for root in (packed_root, make_files(packed_root, "del")):
-        note = validate_dataset(root, task=DEL, bands=BANDS).notes[0]
-        assert note.startswith(
-            f"{root}: prepared with --allow-leaks, its splits share data (EMSR226_AOI01_01 (train) and EMSR247"
-        )
+        note = validate(root).notes[0]
+        assert note.startswith(f"{root}: prepared with --allow-leaks")
+        assert "EMSR226_AOI01_01 (train) and EMSR247" in note
         assert "and 1 more" in note
 
 
@@ -284,29 +278,29 @@ def test_a_second_validation_reads_no_pixel_of_packed_patches(
     make_packed, monkeypatch: pytest.MonkeyPatch, task
 ) -> None:
     packed_root = make_packed()
-    first = validate_dataset(packed_root, task=task, bands=BANDS)
+    first = validate(packed_root, task)
     monkeypatch.setattr(PackedReader, "read", None)
-    assert validate_dataset(packed_root, task=task, bands=BANDS) == first
+    assert validate(packed_root, task) == first
 
 
 def test_a_rewritten_mask_file_is_read_again(make_packed) -> None:
     packed_root = make_packed()
-    before = validate_dataset(packed_root, task=DEL, bands=BANDS).class_counts
+    before = validate(packed_root).class_counts
     path = packed_root / "train" / "masks_del.npy"
     np.save(path, np.where(np.load(path) == 1, 0, 1).astype(np.uint8))
-    assert validate_dataset(packed_root, task=DEL, bands=BANDS).class_counts != before
+    assert validate(packed_root).class_counts != before
 
 
 def test_another_order_of_names_changes_the_fingerprint(make_packed) -> None:
     packed_root = make_packed()
-    before = validate_dataset(packed_root, task=DEL, bands=BANDS)
+    before = validate(packed_root)
     path = packed_root / "train" / "metadata.csv"
     first, *rows = path.read_text().splitlines()
     path.write_text("\n".join([first, *rows[::-1]]) + "\n")
-    after = validate_dataset(packed_root, task=DEL, bands=BANDS)
+    after = validate(packed_root)
     assert after.fingerprint != before.fingerprint
     (packed_root / "train" / ".fireseg_scan_del.json").unlink()
-    assert validate_dataset(packed_root, task=DEL, bands=BANDS).fingerprint == after.fingerprint
+    assert validate(packed_root).fingerprint == after.fingerprint
 
 
 def test_a_faulty_row_is_named_by_row_and_patch_and_may_be_skipped(make_packed) -> None:
@@ -317,11 +311,9 @@ def test_a_faulty_row_is_named_by_row_and_patch_and_may_be_skipped(make_packed) 
     np.save(path, masks)
     name = (packed_root / "train" / "metadata.csv").read_text().splitlines()[5].partition(",")[0]
     with pytest.raises(FiresegError) as caught:
-        validate_dataset(packed_root, task=DEL, bands=BANDS)
-    assert caught.value.faults[0] == (
-        f"{path}: row 4 ({name}): value 9, but task del has classes 0 to 1 and 255; was it made for another task?"
-    )
-    summary = validate_dataset(packed_root, task=DEL, bands=BANDS, on_bad="skip")
+        validate(packed_root)
+    assert caught.value.faults[0].startswith(f"{path}: row 4 ({name}): value 9, ")
+    summary = validate(packed_root, on_bad="skip")
     assert name not in [patch.name for patch in summary.splits["train"]]
     assert len(summary.splits["train"]) == 8
     assert "1 patch was left out" in summary.notes[0]
@@ -329,7 +321,7 @@ def test_a_faulty_row_is_named_by_row_and_patch_and_may_be_skipped(make_packed) 
 
 def test_a_band_that_was_not_prepared_is_a_fault_of_each_split(make_packed) -> None:
     with pytest.raises(FiresegError, match="without B08 B8A B11 B12; name bands that they hold") as caught:
-        validate_dataset(make_packed(bands=("B02", "B03", "B04")), task=DEL, bands=BANDS)
+        validate(make_packed(bands=("B02", "B03", "B04")))
     assert len(caught.value.faults) == 2
 
 
@@ -338,7 +330,7 @@ def test_files_with_other_channels_than_the_manifest_are_a_fault(make_packed, ma
     for path in (root / "train").glob("*_image.npy"):
         np.save(path, np.load(path)[..., :3])
     with pytest.raises(FiresegError, match="3 channels, but their manifest names 7 bands"):
-        validate_dataset(root, task=DEL, bands=BANDS[:3])
+        validate(root, bands=BAND_NAMES[:3])
 
 
 def test_fewer_files_than_in_the_manifest_are_a_fault(make_packed, make_files) -> None:
@@ -347,4 +339,4 @@ def test_fewer_files_than_in_the_manifest_are_a_fault(make_packed, make_files) -
     for half in ("image", "mask"):
         (root / "val" / f"{name}_{half}.npy").unlink()
     with pytest.raises(FiresegError, match=r"val: 4 patches, but manifest\.json lists 5"):
-        validate_dataset(root, task=DEL, bands=BANDS)
+        validate(root)

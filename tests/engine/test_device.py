@@ -8,7 +8,7 @@ from torch import nn
 
 from fireseg.engine import device as device_module
 from fireseg.engine import get_device
-from fireseg.engine.device import autocast, get_autocast_dtype, out_of_memory_as, set_threads
+from fireseg.engine.device import PrecisionName, autocast, get_autocast_dtype, out_of_memory_as, set_threads
 from fireseg.errors import FiresegError, SettingError
 
 
@@ -74,6 +74,7 @@ def test_other_errors_are_not_out_of_memory():
 
 def test_autocast_changes_the_dtype_of_convolutions_only_if_requested():
     layer, image = nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)
-    for precision, dtype in (("auto", torch.float32), ("fp32", torch.float32), ("fp16", torch.float16)):
+    dtypes: dict[PrecisionName, torch.dtype] = {"auto": torch.float32, "fp32": torch.float32, "fp16": torch.float16}
+    for precision, dtype in dtypes.items():
         with autocast(torch.device("cpu"), precision):
             assert layer(image).dtype == dtype
