@@ -20,7 +20,10 @@ BAND_NAMES = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 
 NUM_INPUT_CHANNELS = len(BAND_NAMES)
 
-_KNOWN_ORDERS = {len(order): order for order in (BAND_NAMES, CEMS_BANDS, SENTINEL2_BANDS)}
+RASTER_BAND_ORDERS = {len(order): order for order in (CEMS_BANDS, SENTINEL2_BANDS)}
+"""Band orders of rasters without band descriptions, by number of channels."""
+
+_PATCH_BAND_ORDERS = {len(BAND_NAMES): BAND_NAMES, **RASTER_BAND_ORDERS}
 
 
 def check_bands(bands: Sequence[str]) -> tuple[str, ...]:
@@ -67,7 +70,7 @@ def select_bands(num_channels: int, bands: Sequence[str], stored: Sequence[str] 
         return _select_stored(num_channels, bands, stored)
     if num_channels == len(bands):
         return None
-    order = _KNOWN_ORDERS.get(num_channels, ())
+    order = _PATCH_BAND_ORDERS.get(num_channels, ())
     if missing := [band for band in bands if band not in order]:
         held = f"the order {' '.join(order)}, without {' '.join(missing)}" if order else "no known order of bands"
         raise FiresegError(

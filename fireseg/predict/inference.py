@@ -15,7 +15,7 @@ from torch import Tensor
 from fireseg.data.bands import to_reflectance
 from fireseg.engine.device import get_autocast_dtype
 from fireseg.errors import FiresegError, SettingError
-from fireseg.geo.windows import Blend, Layout
+from fireseg.geo.windows import Blend, SlidingWindows
 from fireseg.model import FireSegmentationModel
 from fireseg.model.network import get_probabilities
 
@@ -137,7 +137,7 @@ class RowBlock(NamedTuple):
     unknown: NDArray[np.bool_]
 
 
-def read_row_blocks(source: RasterSource, layout: Layout, *, readers: int = 1) -> Generator[RowBlock]:
+def read_row_blocks(source: RasterSource, layout: SlidingWindows, *, readers: int = 1) -> Generator[RowBlock]:
     """The strips of a raster, top to bottom; every row of it is read once.
 
     Two strips are in memory: the one that was handed out, and the next one, which threads read meanwhile.
@@ -166,7 +166,12 @@ class _Filling:
     """One strip while it is read into its bed."""
 
     def __init__(
-        self, source: RasterSource, layout: Layout, row: int, image: NDArray[np.uint16], unknown: NDArray[np.bool_]
+        self,
+        source: RasterSource,
+        layout: SlidingWindows,
+        row: int,
+        image: NDArray[np.uint16],
+        unknown: NDArray[np.bool_],
     ) -> None:
         self.source = source
         self.top = layout.rows[row]
@@ -232,7 +237,7 @@ class Rows(NamedTuple):
 def predict_rows(
     model: FireSegmentationModel,
     source: RasterSource,
-    layout: Layout,
+    layout: SlidingWindows,
     *,
     num_classes: int,
     device: torch.device,

@@ -27,7 +27,7 @@ from fireseg.predict.options import Options
 from fireseg.runs import TrainedModel
 from fireseg.task import IGNORE_INDEX
 from fireseg.tiles import BandReader
-from fireseg.tiles.reader import SOFTWARE_TAG
+from fireseg.tiles.metadata import SOFTWARE_TAG
 
 
 class MapFiles(NamedTuple):
@@ -384,7 +384,7 @@ def describe_map(
             "dropped": polygons.num_dropped,
             "dropped_ha": polygons.dropped_ha,
         },
-        "flags": list(reader.look()),
+        "flags": list(reader.read_flags()),
         "grid": {
             "height": grid.height,
             "width": grid.width,

@@ -103,7 +103,7 @@ def map_scene(trained: TrainedModel, path: Path, out: Path, options: Options | N
 
 def _look(reader: BandReader) -> None:
     """Says what looks strange about a scene as soon as it is known, and not when all is done."""
-    for flag in reader.look():
+    for flag in reader.read_flags():
         log.warning("%s", flag)
 
 

@@ -24,7 +24,7 @@ from fireseg.prepare.inspect import FingerprintTask
 from fireseg.synthetic.scene import make_scene
 from fireseg.synthetic.tiles import TileJob, cut_off, draw_habits, make_sample_scene, make_sample_tiles
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_tile, search_tiles
+from fireseg.tiles.reader import find_tiles, read_tile
 
 SMALL: dict[str, Any] = {
     "train_scenes": 24,
@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiles(made: Path) -> tuple[TileFiles, ...]:
-    return search_tiles(made).tiles
+    return find_tiles(made).tiles
 
 
 def test_they_lie_as_the_real_ones_do(made: Path, tiles: list[TileFiles]) -> None:
@@ -198,7 +198,7 @@ def test_killed_on_the_way_there_is_no_folder_and_the_next_call_makes_it(made: P
 
 def test_a_scene_is_one_tile_in_no_split_and_made_once(tmp_path: Path) -> None:
     image = make_sample_scene(tmp_path / "scene", side_px=64)
-    (files,) = search_tiles(tmp_path / "scene").tiles
+    (files,) = find_tiles(tmp_path / "scene").tiles
     assert (files.image, files.split) == (image, "")
     assert max(read_tile(files, BAND_NAMES).image.shape[:2]) == 64
     before = image.stat().st_mtime_ns

@@ -17,7 +17,7 @@ from fireseg.evaluate.baseline import normalised_burn_ratio
 from fireseg.synthetic import Scene, get_footprint, get_tile_name, make_scene
 from fireseg.synthetic.landscape import make_land, make_sun
 from fireseg.synthetic.noise import RandomFields
-from fireseg.synthetic.scene import CLEAR, CLOUD, SHADOW
+from fireseg.task import CLEAR, CLOUD, SHADOW
 
 # Of make_scene(7, 3, height=96, width=80), under NumPy 2. Random numbers of another major version of NumPy may differ.
 RECORDED = "c5ab2a03397c0303b3ae11596cf5fc43134936569f21e4cc6a221e5745b6460e"

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError
-from fireseg.tiles import BandReader, Tile, open_bands, read_tile, search_tiles
+from fireseg.tiles import BandReader, Tile, find_tiles, open_bands, read_tile
 from tests.data.look_alike_tiles import make_reflectance, write_raster, write_tile
 
 HEIGHT, WIDTH = 600, 70
@@ -29,7 +29,7 @@ WINDOWS = [(0, 0, HEIGHT, WIDTH), (0, 0, 1, 1), (599, 69, 1, 1), (250, 13, 20, 4
 
 
 def read_whole(root: Path, offset: float | None = None) -> Tile:
-    (files,) = search_tiles(root).tiles
+    (files,) = find_tiles(root).tiles
     return read_tile(files, BANDS, offset=offset)
 
 
@@ -99,7 +99,7 @@ def test_a_window_is_to_the_bit_that_part_of_the_tile(tmp_path: Path, write: Cal
             assert (image.dtype, unknown.dtype) == (np.uint16, np.bool_)
             np.testing.assert_array_equal(image, tile.image[place])
             np.testing.assert_array_equal(unknown, tile.unknown[place])
-    assert (reader.grid, reader.look()) == (tile.grid, tile.flags)
+    assert (reader.grid, reader.read_flags()) == (tile.grid, tile.flags)
     assert tile.unknown.any() == (write not in (write_numbers_with_offset, write_scaled))
 
 
@@ -185,10 +185,10 @@ def test_a_look_at_a_large_raster_takes_a_few_of_its_blocks(tmp_path: Path, monk
     num_read = []
     monkeypatch.setattr("fireseg.tiles.reader.read_window", _count(num_read))
     reader = open_bands(path, ("B04",))
-    (flag,) = reader.look()
+    (flag,) = reader.read_flags()
     assert "values from 0.3 to 30: look like percent" in flag
     assert sum(num_read) == 64 * 64 * 64
-    assert (reader.look(), sum(num_read)) == ((flag,), 64 * 64 * 64)
+    assert (reader.read_flags(), sum(num_read)) == ((flag,), 64 * 64 * 64)
 
 
 def _count(num_read: list[int]) -> Callable[..., Any]:
@@ -263,7 +263,7 @@ import sys
 from pathlib import Path
 from fireseg.data.tiles import open_bands
 with open_bands(Path(sys.argv[1]), ("B02", "B04", "B08", "B12")) as reader:
-    reader.look()
+    reader.read_flags()
     for top in range(0, reader.height, 256):
         reader.read(top, 0, min(256, reader.height - top), reader.width)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

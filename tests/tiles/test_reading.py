@@ -18,12 +18,12 @@ from rasterio.errors import NotGeoreferencedWarning
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_grid_and_date, read_tile, search_tiles
+from fireseg.tiles.reader import find_tiles, read_grid_and_date, read_tile
 from tests.data.look_alike_tiles import GRID, PIXEL, make_reflectance, write_raster, write_tile
 
 
 def find_one(root: Path) -> TileFiles:
-    (files,) = search_tiles(root).tiles
+    (files,) = find_tiles(root).tiles
     return files
 
 
@@ -153,7 +153,7 @@ def test_a_quick_look_is_no_tile(tmp_path: Path) -> None:
     picture = np.zeros((3, 40, 50), np.uint8)
     write_raster(tmp_path / "RGB_S2L2A.tif", picture)
     write_raster(tmp_path / "RGB_DEL.tif", picture[0])
-    tiles, faults = search_tiles(tmp_path)
+    tiles, faults = find_tiles(tmp_path)
     assert [files.name for files in tiles] == ["EMSR999_AOI01_01"]
     assert [fault.path.name for fault in faults] == ["RGB_DEL.tif"]
 
@@ -161,11 +161,11 @@ def test_a_quick_look_is_no_tile(tmp_path: Path) -> None:
 def test_a_folder_without_tiles_is_refused_with_what_is_there_instead(tmp_path: Path) -> None:
     write_raster(tmp_path / "a_DEL.tif", np.zeros((4, 4), np.uint8))
     with pytest.raises(FiresegError) as caught:
-        search_tiles(tmp_path)
+        find_tiles(tmp_path)
     assert "no tile in it" in caught.value.faults[0]
     assert "a_DEL.tif: a mask without a_S2L2A.tif" in caught.value.faults[1]
     with pytest.raises(FiresegError, match="no such folder"):
-        search_tiles(tmp_path / "elsewhere")
+        find_tiles(tmp_path / "elsewhere")
 
 
 def test_a_band_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
@@ -265,8 +265,8 @@ from pathlib import Path
 from fireseg.data.bands import CEMS_BANDS
 from fireseg.data.cutting.cut import cut_patches
 from fireseg.data.cutting.labels import settle_labels
-from fireseg.data.tiles.reading import read_tile, search_tiles
-tile = read_tile(search_tiles(Path(sys.argv[2])).tiles[0], CEMS_BANDS)
+from fireseg.data.tiles.reading import read_tile, find_tiles
+tile = read_tile(find_tiles(Path(sys.argv[2])).tiles[0], CEMS_BANDS)
 labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
 print(sum(1 for _ in cut_patches(tile.image, labels, size=256, stride=224, is_once=False)))
 # Not ru_maxrss: a child inherits that from whoever started it.

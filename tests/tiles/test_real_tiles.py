@@ -11,7 +11,7 @@ import rasterio
 
 from fireseg.data.bands import BAND_NAMES
 from fireseg.prepare.tiling import Patch, cut_patches, mask_labels
-from fireseg.tiles.reader import Tile, read_tile, search_tiles
+from fireseg.tiles.reader import Tile, find_tiles, read_tile
 from tests.data.cems_overlay import overlay_cems
 from tests.data.look_alike_tiles import write_raster
 
@@ -33,7 +33,7 @@ def cems(real: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tile
     root = tmp_path_factory.mktemp("cems")
     for name in ("EMSR382_AOI01_01", "EMSR382_AOI01_02"):
         overlay_cems(real / "cems" / name, root / "train" / "EMSR382" / "AOI01" / name)
-    return {files.name: read_tile(files, BAND_NAMES) for files in search_tiles(root).tiles}
+    return {files.name: read_tile(files, BAND_NAMES) for files in find_tiles(root).tiles}
 
 
 def cut_all(tile: Tile, *, stride: int, is_once: bool) -> list[Patch]:
@@ -103,7 +103,7 @@ def test_windows_more_than_half_under_cloud_are_left_out(
 
 
 def test_fires_of_california_are_read_by_the_names_of_their_bands(real: Path) -> None:
-    tiles = search_tiles(real / "california").tiles
+    tiles = find_tiles(real / "california").tiles
     assert [files.split for files in tiles] == ["train"] * 9 + ["val"] * 3
     assert len({files.activation for files in tiles}) == 12
     burned = {}
@@ -118,7 +118,7 @@ def test_fires_of_california_are_read_by_the_names_of_their_bands(real: Path) ->
 
 def test_every_label_of_the_fires_of_validation_counts_once(real: Path) -> None:
     counts = np.zeros(2, np.int64)
-    for files in search_tiles(real / "california" / "val").tiles:
+    for files in find_tiles(real / "california" / "val").tiles:
         tile = read_tile(files, CALIFORNIA_BANDS)
         labels = mask_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
         for patch in cut_patches(tile.image, labels, size=128, stride=128, is_once=True):
@@ -128,11 +128,11 @@ def test_every_label_of_the_fires_of_validation_counts_once(real: Path) -> None:
 
 @pytest.mark.parametrize("offset", [0.0, 0.1])
 def test_real_ground_is_flagged_exactly_if_the_offset_was_left_on(real: Path, tmp_path: Path, offset: float) -> None:
-    for files in search_tiles(real / "california").tiles:
+    for files in find_tiles(real / "california").tiles:
         with rasterio.open(files.image) as raster:
             values = raster.read() + np.float32(offset)
         values[:, (values == offset).all(axis=0)] = np.nan
         write_raster(tmp_path / f"{files.name}_S2L2A.tif", values, descriptions=CALIFORNIA_BANDS)
         write_raster(tmp_path / f"{files.name}_DEL.tif", np.zeros(values.shape[1:], np.uint8))
-    flagged = [read_tile(files, CALIFORNIA_BANDS).flags for files in search_tiles(tmp_path).tiles]
+    flagged = [read_tile(files, CALIFORNIA_BANDS).flags for files in find_tiles(tmp_path).tiles]
     assert ["left on" in "".join(flags) for flags in flagged] == [bool(offset)] * 12
