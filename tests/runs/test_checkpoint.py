@@ -18,8 +18,8 @@ from fireseg.errors import FiresegError
 from fireseg.runs import load_trained_model
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.load import read_checkpoint
-from tests.data.look_alike_tiles import make_reflectance, write_raster
 from tests.look_alike_run import make_checkpoint, make_settings, write_run
+from tests.tiles.builders import make_reflectance, write_raster
 
 Craft = Callable[[dict[str, Any]], None]
 

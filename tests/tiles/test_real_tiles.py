@@ -12,8 +12,7 @@ import rasterio
 from fireseg.data.bands import BAND_NAMES
 from fireseg.prepare.tiling import Patch, cut_patches, mask_labels
 from fireseg.tiles.reader import Tile, find_tiles, read_tile
-from tests.data.cems_overlay import overlay_cems
-from tests.data.look_alike_tiles import write_raster
+from tests.tiles.builders import overlay_cems, write_raster
 
 pytestmark = [
     pytest.mark.real,
