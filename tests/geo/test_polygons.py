@@ -92,8 +92,9 @@ def test_strips_give_the_same_polygons_as_the_whole_map(tmp_path: Path):
     whole = [shapely.geometry.shape(one) for one, _ in shapes(classes, mask=classes > 0, transform=NORTH_UP)]
     assert shapely.equals(shapely.union_all(polygons.geometries), shapely.union_all(whole))
     np.testing.assert_array_equal(shapely.area(polygons.geometries), sorted(shapely.area(whole), reverse=True))
-    labels, num = ndimage.label(classes)
-    means = ndimage.mean(fire, labels, range(1, num + 1))
+    labels = np.zeros(classes.shape, np.int32)
+    ndimage.label(classes, output=labels)
+    means = ndimage.mean(fire, labels, range(1, labels.max() + 1))
     np.testing.assert_allclose(np.sort(polygons.fields["mean_probability"]), np.sort(means), rtol=1e-5)
 
 

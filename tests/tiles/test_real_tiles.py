@@ -1,4 +1,4 @@
-"""Real masks and real fires: counts against those worked out from the rasters by other means (Pillow and loops)."""
+"""Real masks and fires, against counts made independently with Pillow and loops."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def total(patches: list[Patch]) -> tuple[list[int], list[int]]:
     return delineated.tolist(), np.sum([patch.facts.graded for patch in patches], axis=0).tolist()
 
 
-def test_a_cems_tile_is_read_whole(cems: dict[str, Tile]) -> None:
+def test_cems_tile_is_read(cems: dict[str, Tile]) -> None:
     tile = cems["EMSR382_AOI01_01"]
     assert tile.image.shape == (1380, 1129, 7)
     assert tile.grid.bounds_lonlat == pytest.approx((-15.763778601, 27.965664345, -15.64971128, 28.090828762))
@@ -61,7 +61,7 @@ def test_a_cems_tile_is_read_whole(cems: dict[str, Tile]) -> None:
 @pytest.mark.parametrize(
     ("name", "graded_only", "delineated_only"), [("EMSR382_AOI01_01", 22_836, 183), ("EMSR382_AOI01_02", 42, 0)]
 )
-def test_delineation_and_grading_disagree_as_counted(
+def test_disagreements_of_delineation_and_grading(
     cems: dict[str, Tile], name: str, graded_only: int, delineated_only: int
 ) -> None:
     tile = cems[name]
@@ -78,7 +78,7 @@ def test_delineation_and_grading_disagree_as_counted(
         ("EMSR382_AOI01_02", [746_588, 428_545], [746_546, 0, 149_008, 193_917, 85_662]),
     ],
 )
-def test_every_label_under_clear_sky_counts_once_over_the_windows_of_a_validation_tile(
+def test_every_clear_label_of_a_validation_tile_counts_once(
     cems: dict[str, Tile], name: str, delineated: list[int], graded: list[int]
 ) -> None:
     assert total(cut_all(cems[name], stride=256, is_once=True)) == (delineated, graded)
@@ -93,7 +93,7 @@ def test_every_label_under_clear_sky_counts_once_over_the_windows_of_a_validatio
         ("EMSR382_AOI01_02", 256, 30, 8),
     ],
 )
-def test_windows_more_than_half_under_cloud_are_left_out(
+def test_windows_with_more_than_half_cloud_are_left_out(
     cems: dict[str, Tile], name: str, stride: int, num_windows: int, num_cloudy: int
 ) -> None:
     patches = cut_all(cems[name], stride=stride, is_once=False)
@@ -101,21 +101,21 @@ def test_windows_more_than_half_under_cloud_are_left_out(
     assert (len(reasons), reasons.count("cloud"), reasons.count("unlabelled")) == (num_windows, num_cloudy, 0)
 
 
-def test_fires_of_california_are_read_by_the_names_of_their_bands(real: Path) -> None:
+def test_california_fires_are_read_by_band_name(real: Path) -> None:
     tiles = find_tiles(real / "california").tiles
     assert [files.split for files in tiles] == ["train"] * 9 + ["val"] * 3
     assert len({files.activation for files in tiles}) == 12
     burned = {}
     for files in tiles:
         tile = read_tile(files, CALIFORNIA_BANDS)
-        assert not tile.unknown.any()
+        assert tile.unknown.sum() == (225 if files.name == "RANCH_20240601" else 0)  # one line is NaN
         assert all("0 in every band" in flag for flag in tile.flags)
         burned[files.name] = int((tile.delineation == 1).sum())
     assert sum(burned.values()) == 111_713
     assert burned["LIDIA_20250108"] == 4_274
 
 
-def test_every_label_of_the_fires_of_validation_counts_once(real: Path) -> None:
+def test_every_label_of_the_california_validation_fires_counts_once(real: Path) -> None:
     counts = np.zeros(2, np.int64)
     for files in find_tiles(real / "california" / "val").tiles:
         tile = read_tile(files, CALIFORNIA_BANDS)
@@ -126,7 +126,7 @@ def test_every_label_of_the_fires_of_validation_counts_once(real: Path) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.1])
-def test_real_ground_is_flagged_exactly_if_the_offset_was_left_on(real: Path, tmp_path: Path, offset: float) -> None:
+def test_real_reflectance_is_flagged_only_with_the_offset_left_on(real: Path, tmp_path: Path, offset: float) -> None:
     for files in find_tiles(real / "california").tiles:
         with rasterio.open(files.image) as raster:
             values = raster.read() + np.float32(offset)
