@@ -142,3 +142,7 @@ def inverse_frequency_weights(counts: Sequence[int], cap: float = 20.0) -> tuple
     ratios = [min(most / count, cap) if count else 0.0 for count in counts]
     mean = sum(ratios) / max(sum(count > 0 for count in counts), 1)
     return tuple(ratio / mean if ratio else 1.0 for ratio in ratios)
+
+
+CLEAR, CLOUD, LIGHT_CLOUD, SHADOW = range(4)
+"""Values of a CEMS cloud mask (CM)."""

@@ -1,20 +1,20 @@
-"""Large rasters as overlapping windows, and back as maps with places and areas."""
+"""Pixel grids, sliding windows, Cloud-Optimized GeoTIFFs, and polygons of burned areas."""
 
 from fireseg.geo.grid import Grid, PixelAreas, PixelSpacing
 from fireseg.geo.polygons import Polygons, polygonize, write_polygons
 from fireseg.geo.raster import GDAL_VERSION, MapPaths, MapWriter
-from fireseg.geo.windows import Blend, Layout, Window, plan_sliding_windows
+from fireseg.geo.windows import Blend, SlidingWindows, Window, plan_sliding_windows
 
 __all__ = [
     "GDAL_VERSION",
     "Blend",
     "Grid",
-    "Layout",
     "MapPaths",
     "MapWriter",
     "PixelAreas",
     "PixelSpacing",
     "Polygons",
+    "SlidingWindows",
     "Window",
     "plan_sliding_windows",
     "polygonize",

@@ -1,4 +1,4 @@
-"""Which burned pixels hang together, and what they sum to, strip by strip."""
+"""Connected components of burned pixels and their statistics, computed strip by strip."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
-from rasterio.windows import Window
 
 from fireseg.geo.grid import PixelAreas
+from fireseg.geo.windows import Window
 from fireseg.task import IGNORE_INDEX
 
 STRIP_ROWS = 512
@@ -18,15 +18,17 @@ STRIP_ROWS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """Burned pixels that share an edge, in the order of their first pixel. Pieces are what a strip holds of one.
+    """Components of burned pixels that share an edge, in the order of their first pixel.
 
-    Args:
-        of_piece: Number of the component that a piece belongs to, `(pieces,)`; pieces are counted over all strips.
+    A piece is the part of a component in one strip.
+
+    Attributes:
+        component_of_piece: Component number of each piece, `(pieces,)`; pieces are numbered across all strips.
         class_areas_m2: Area by burned class, `(N, classes - 1)`.
-        mean_probability: Mean probability of fire over the pixels, `(N,)`; NaN where it is known of none.
+        mean_probability: Mean fire probability of the pixels, `(N,)`; NaN if it is unknown in all of them.
     """
 
-    of_piece: NDArray[np.intp]
+    component_of_piece: NDArray[np.intp]
     class_areas_m2: NDArray[np.float64]
     mean_probability: NDArray[np.float64]
 
@@ -37,59 +39,58 @@ class Components:
 
 
 def find_components(classes: DatasetReader, fire: DatasetReader, areas: PixelAreas, *, num_classes: int) -> Components:
-    """Labels the burned pixels of each strip and joins what touches across strips.
+    """Finds the connected components of the burned pixels in a map.
+
+    Each strip is labelled on its own, then pieces that touch across strips are joined.
 
     Args:
-        classes: The classes of a map.
-        fire: Its probabilities, on the same grid.
-        areas: Areas of its pixels.
-        num_classes: How many classes there are, unburned included.
+        classes: Class raster of the map.
+        fire: Probability raster of the map, on the same grid.
+        areas: Pixel areas of the grid.
+        num_classes: Number of classes, unburned included.
     """
-    sums, seams, last = [], [], np.zeros(classes.width, np.int32)
-    for top, values, pieces in label_strips(classes):
-        probability = _read_fire(fire, rows_of(fire, top, len(values)))
-        sums.append(_sum_pieces(values, probability, areas.of_rows(top, len(values)), pieces, num_classes))
-        seams.append(_touching(last, pieces[0]))
-        last = pieces[-1].copy()
-    of_piece = _join(np.concatenate(seams), sum(map(len, sums)))
-    num_components = int(of_piece.max(initial=-1)) + 1
-    totals = np.zeros((num_components, num_classes + 1))
-    np.add.at(totals, of_piece, np.concatenate(sums))
+    sums, touching, last_row = [], [], np.zeros(classes.width, np.int32)
+    for strip, values, pieces in label_strips(classes):
+        probability = _read_probability(fire, strip)
+        sums.append(_sum_pieces(values, probability, areas.of_rows(strip.top, strip.height), pieces, num_classes))
+        touching.append(_touching_pieces(last_row, pieces[0]))
+        last_row = pieces[-1].copy()
+    component_of_piece = _join_pieces(np.concatenate(touching), sum(map(len, sums)))
+    totals = np.zeros((int(component_of_piece.max(initial=-1)) + 1, num_classes + 1))
+    np.add.at(totals, component_of_piece, np.concatenate(sums))
     with np.errstate(invalid="ignore"):
         mean_probability = totals[:, -2] / totals[:, -1]
-    return Components(of_piece=of_piece, class_areas_m2=totals[:, :-2], mean_probability=mean_probability)
+    return Components(
+        component_of_piece=component_of_piece, class_areas_m2=totals[:, :-2], mean_probability=mean_probability
+    )
 
 
-def label_strips(classes: DatasetReader) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.int32]]]:
-    """Yields the first row, the classes and the pieces of burned ground of one strip after the other.
+def label_strips(classes: DatasetReader) -> Iterator[tuple[Window, NDArray[np.uint8], NDArray[np.int32]]]:
+    """Labels the burned pixels of a map strip by strip.
 
     Args:
-        classes: The classes of a map.
+        classes: Class raster of the map.
 
     Yields:
-        First row; classes `(rows, width)`; piece of each pixel `(rows, width)`, counted from 1 over all strips, 0 where
-        nothing burned.
+        The window of the strip; its classes `(rows, width)`; and the piece of each pixel `(rows, width)`, numbered
+        from 1 across all strips, 0 where unburned or unknown.
     """
     from scipy import ndimage
 
     num_pieces = 0
     for top in range(0, classes.height, STRIP_ROWS):
-        values = classes.read(1, window=rows_of(classes, top, min(STRIP_ROWS, classes.height - top)))
+        strip = Window(top, 0, min(STRIP_ROWS, classes.height - top), classes.width)
+        values = classes.read(1, window=strip.to_rasterio())
         pieces = np.zeros(values.shape, np.int32)
         ndimage.label((values > 0) & (values != IGNORE_INDEX), output=pieces)
         num_here = int(pieces.max())
         pieces[pieces > 0] += num_pieces
         num_pieces += num_here
-        yield top, values, pieces
+        yield strip, values, pieces
 
 
-def rows_of(raster: DatasetReader, top: int, num_rows: int) -> Window:
-    """The window of some rows of a raster, from rim to rim."""
-    return Window(0, top, raster.width, num_rows)  # pyright: ignore[reportCallIssue]
-
-
-def _read_fire(fire: DatasetReader, window: Window) -> NDArray[np.float32]:
-    values = fire.read(1, window=window)
+def _read_probability(fire: DatasetReader, strip: Window) -> NDArray[np.float32]:
+    values = fire.read(1, window=strip.to_rasterio())
     probability = values * np.float32(fire.scales[0])
     if fire.nodata is not None and not np.isnan(fire.nodata):
         probability[values == fire.nodata] = np.nan
@@ -103,36 +104,35 @@ def _sum_pieces(
     pieces: NDArray[np.int32],
     num_classes: int,
 ) -> NDArray[np.float64]:
-    """Of each piece the area by burned class, the sum of its probabilities, and of how many pixels they are known."""
+    """Sums the area by burned class, the known probabilities, and their number, for each piece of a strip."""
     is_burned = pieces > 0
-    where, kind = pieces[is_burned], classes[is_burned].astype(np.intp) - 1
-    if not len(where):
+    piece, burned_class = pieces[is_burned], classes[is_burned].astype(np.intp) - 1
+    if not len(piece):
         return np.zeros((0, num_classes + 1))
-    where = where - where.min()
-    num_pieces = int(where.max()) + 1
+    piece = piece - piece.min()
+    num_pieces = int(piece.max()) + 1
     area = np.broadcast_to(areas_m2, pieces.shape)[is_burned]
-    by_class = np.bincount(where * (num_classes - 1) + kind, area, num_pieces * (num_classes - 1))
+    by_class = np.bincount(piece * (num_classes - 1) + burned_class, area, num_pieces * (num_classes - 1))
     probability = fire[is_burned]
     is_known = np.isfinite(probability)
-    summed = np.bincount(where[is_known], probability[is_known], num_pieces)
-    known = np.bincount(where[is_known], minlength=num_pieces)
-    columns = [by_class.reshape(num_pieces, num_classes - 1), summed, known]
-    return np.column_stack(columns).astype(np.float64)
+    total = np.bincount(piece[is_known], probability[is_known], num_pieces)
+    num_known = np.bincount(piece[is_known], minlength=num_pieces)
+    return np.column_stack([by_class.reshape(num_pieces, num_classes - 1), total, num_known]).astype(np.float64)
 
 
-def _touching(above: NDArray[np.int32], below: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Pairs `(P, 2)` of pieces that share an edge between two strips."""
+def _touching_pieces(above: NDArray[np.int32], below: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Finds the pairs `(P, 2)` of pieces that share an edge between two strips."""
     pairs = np.stack([above, below], axis=1)
     return np.unique(pairs[(pairs > 0).all(axis=1)], axis=0)
 
 
-def _join(seams: NDArray[np.int32], num_pieces: int) -> NDArray[np.intp]:
-    """The component of each piece: pieces count from 1 in the seams, components from 0."""
+def _join_pieces(touching: NDArray[np.int32], num_pieces: int) -> NDArray[np.intp]:
+    """Returns the component of each piece; pieces are numbered from 1 in the pairs, components from 0."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     if not num_pieces:
         return np.zeros(0, np.intp)
-    one, other = seams.T - 1
-    graph = coo_array((np.ones(len(seams), np.bool_), (one, other)), shape=(num_pieces, num_pieces))
+    one, other = touching.T - 1
+    graph = coo_array((np.ones(len(touching), np.bool_), (one, other)), shape=(num_pieces, num_pieces))
     return connected_components(graph, directed=False)[1].astype(np.intp)

@@ -1,4 +1,4 @@
-"""The grid of a raster: where its pixels lie on the ground."""
+"""Pixel grids of rasters: location, geodesic pixel spacing and areas."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from fireseg.geo import GDAL_VERSION, Polygons
 from fireseg.predict.options import PredictOptions
 from fireseg.runs import TrainedModel
 from fireseg.tiles import BandReader
-from fireseg.tiles.reader import SOFTWARE_TAG
+from fireseg.tiles.metadata import SOFTWARE_TAG
 
 
 class MapFiles(NamedTuple):
@@ -382,7 +382,7 @@ def describe_map(
             "dropped": polygons.num_dropped,
             "dropped_ha": polygons.dropped_ha,
         },
-        "flags": list(reader.look()),
+        "flags": list(reader.read_flags()),
         "grid": {
             "height": grid.height,
             "width": grid.width,

@@ -18,7 +18,7 @@ from fireseg.prepare.journal import (
 )
 from fireseg.prepare.workers import run_in_order, track_tiles
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_grid_and_date, read_tile, search_tiles
+from fireseg.tiles.reader import find_tiles, read_grid_and_date, read_tile
 
 log = logging.getLogger("fireseg")
 
@@ -85,7 +85,7 @@ def audit_tiles(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, li
 
 
 def _look_at_tiles(path: Path, faults: list[str], workers: int) -> list[Footprint]:
-    tiles, outside = search_tiles(path)
+    tiles, outside = find_tiles(path)
     faults += map(str, outside)
     footprints = []
     with track_tiles(len(tiles), done=0) as pace:

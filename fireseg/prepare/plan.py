@@ -16,7 +16,7 @@ from fireseg.prepare.leakage import Leak
 from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.split import assign_split
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_grid_and_date, search_tiles
+from fireseg.tiles.reader import find_tiles, read_grid_and_date
 
 SplitBy = Literal["folder", "activation"]
 
@@ -79,7 +79,7 @@ def make_plan(wish: PrepareOptions) -> Plan:
     Raises:
         FiresegError: If there is none.
     """
-    search = search_tiles(wish.tiles)
+    search = find_tiles(wish.tiles)
     known = None if wish.metadata is None else read_tile_metadata(wish.metadata)
     # Which tiles lie in no folder of a split is of no consequence where a split is drawn.
     faults = (fault for fault in search.faults if wish.split_by == "folder" or fault.path != wish.tiles)

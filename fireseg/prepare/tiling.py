@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import SettingError
-from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
-from fireseg.tiles.masks import CLOUD, LIGHT_CLOUD, SHADOW
+from fireseg.task import CLOUD, DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
 
 
 class Window(NamedTuple):

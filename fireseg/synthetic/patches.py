@@ -19,8 +19,8 @@ from tqdm import tqdm
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import SettingError
 from fireseg.files import Settings, atomic_write, build_once, end_with_parent
-from fireseg.synthetic.scene import CLOUD, LIGHT_CLOUD, Scene, get_footprint, get_tile_name, make_scene
-from fireseg.task import IGNORE_INDEX
+from fireseg.synthetic.scene import Scene, get_footprint, get_tile_name, make_scene
+from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD
 
 MAX_CLOUD = 0.5
 """Largest cloud cover of a patch; patches with more are left out."""

@@ -1,4 +1,4 @@
-"""Which files make a tile, told by their names alone."""
+"""Finds the files of tiles by name, and opens rasters with clear errors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import GDAL_ERRORS
 
-_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM)\.(?P<form>tiff?|json)", re.IGNORECASE)
+_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM)\.(?P<suffix>tiff?|json)", re.IGNORECASE)
 
 _ACTIVATION = re.compile(r"(?<![a-z0-9])EMSR\d+", re.IGNORECASE)
 
 _METADATA = "metadata"
 
-_NAMES_SHOWN = 3
+_MAX_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +34,14 @@ class TileFiles:
     """The files of one tile.
 
     Attributes:
-        name: What stands before `_S2L2A.tif`.
-        split: `train`, `val`, `test`, or nothing where the tile lies in no such folder.
-        activation: The code of the emergency, such as `EMSR382`; the name of the tile where there is none.
+        name: File name before `_S2L2A.tif`.
+        split: `train`, `val`, `test`, or empty if the tile is in no such folder.
+        activation: Code of the CEMS activation, such as `EMSR382`; the tile name if there is none.
         image: Reflectance, `<name>_S2L2A.tif`.
-        delineation: `<name>_DEL.tif`, if there is one.
-        grading: `<name>_GRA.tif`, if there is one.
-        cloud: `<name>_CM.tif`, if there is one.
-        metadata: `<name>_S2L2A.json`, if there is one.
+        delineation: `<name>_DEL.tif`, if it exists.
+        grading: `<name>_GRA.tif`, if it exists.
+        cloud: `<name>_CM.tif`, if it exists.
+        metadata: `<name>_S2L2A.json`, if it exists.
     """
 
     name: str
@@ -55,31 +55,31 @@ class TileFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files that are there, the image first."""
-        found = (self.image, self.delineation, self.grading, self.cloud, self.metadata)
-        return tuple(path for path in found if path is not None)
+        """All existing files, the image first."""
+        paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata)
+        return tuple(path for path in paths if path is not None)
 
 
 class TileSearch(NamedTuple):
-    """What lies in a folder of tiles.
+    """Tiles and faults found in a folder.
 
     Attributes:
-        tiles: Every tile that has an image, by split and name.
-        faults: What is in the way: masks without an image, two files where one is wanted.
+        tiles: All tiles that have an image, sorted by split and name.
+        faults: Files in the wrong place: masks without an image, duplicate files, tiles in two splits.
     """
 
     tiles: tuple[TileFiles, ...]
     faults: tuple[Fault, ...]
 
 
-def group_files(root: Path) -> TileSearch:
-    """Walks a folder and puts together what belongs to one tile. No file is opened.
+def group_tile_files(root: Path) -> TileSearch:
+    """Groups the files below a folder by tile, without opening them.
 
-    Any depth will do, so that archives may unpack one level deeper (`train/train/EMSR382/…`). Links are
-    followed; names that begin with a dot are passed over.
+    Tiles may be at any depth, as archives may unpack one level deeper (`train/train/EMSR382/…`). Links are followed;
+    names that begin with a dot are skipped.
 
     Args:
-        root: The folder. Its own name does not make a split, those below it do.
+        root: Folder to search. Splits are recognised by the folders below it, not by its own name.
     """
     faults: list[Fault] = []
     groups: dict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
@@ -87,39 +87,39 @@ def group_files(root: Path) -> TileSearch:
         if not (match := _FILE.fullmatch(path.name)):
             continue
         kind = match["kind"].upper()
-        if match["form"].lower() == "json":
+        if match["suffix"].lower() == "json":
             if kind != "S2L2A":
                 continue
             kind = _METADATA
         known = groups[path.parent, match["name"]].setdefault(kind, path)
         if known != path:
-            faults.append(Fault(path, f"{known.name} beside it would be the same; keep one of the two"))
+            faults.append(Fault(path, f"duplicate of {known.name}; keep one of the two"))
     tiles = []
     for (_, name), group in groups.items():
         if "S2L2A" in group:
             tiles.append(_make_tile(root, name, group))
         else:
-            faults += report_orphans(name, (path for kind, path in group.items() if kind != _METADATA))
+            faults += report_orphan_masks(name, (path for kind, path in group.items() if kind != _METADATA))
     tiles.sort(key=lambda files: (files.split, files.name, str(files.image)))
-    return TileSearch(tuple(tiles), tuple(sorted(faults + _judge_splits(root, tiles))))
+    return TileSearch(tuple(tiles), tuple(sorted(faults + _check_splits(root, tiles))))
 
 
-def report_orphans(name: str, masks: Iterable[Path]) -> list[Fault]:
-    """A fault for each mask that has no image to go with it."""
+def report_orphan_masks(name: str, masks: Iterable[Path]) -> list[Fault]:
+    """Returns a fault for each mask of a tile without an image."""
     return [
-        Fault(path, f"a mask without {name}_S2L2A.tif beside it; fetch or unpack the image, or take the mask away")
+        Fault(path, f"mask without an image {name}_S2L2A.tif; download or unpack the image, or remove the mask")
         for path in masks
     ]
 
 
 def _walk(root: Path, faults: list[Fault]) -> Iterator[Path]:
-    """Files in the order of their names, each folder once even where links lead in a circle."""
+    """Yields files sorted by folder and name; each folder once, even if links form a cycle."""
 
-    def refuse(error: OSError) -> None:
-        faults.append(Fault(Path(error.filename), f"cannot be read ({error.strerror}); mend its permissions"))
+    def report(error: OSError) -> None:
+        faults.append(Fault(Path(error.filename), f"cannot be read ({error.strerror}); check its permissions"))
 
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=report):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         real = os.path.realpath(folder)
         if real in seen:
@@ -131,7 +131,7 @@ def _walk(root: Path, faults: list[Fault]) -> Iterator[Path]:
 
 def _make_tile(root: Path, name: str, group: Mapping[str, Path]) -> TileFiles:
     parts = group["S2L2A"].relative_to(root).parent.parts
-    # The name knows best; a folder may hold tiles of its activation under names of their own.
+    # The tile name has priority; the folder of an activation may hold tiles under other names.
     codes = [match[0].upper() for text in (name, *reversed(parts)) if (match := _ACTIVATION.search(text))]
     return TileFiles(
         name=name,
@@ -145,60 +145,60 @@ def _make_tile(root: Path, name: str, group: Mapping[str, Path]) -> TileFiles:
     )
 
 
-def _judge_splits(root: Path, tiles: list[TileFiles]) -> list[Fault]:
-    """Tiles that lie in two splits by their folders, in none while others do, or twice in one."""
+def _check_splits(root: Path, tiles: list[TileFiles]) -> list[Fault]:
+    """Finds tiles that are in two splits, twice in one split, or outside the splits that other tiles are in."""
     faults = []
     first: dict[tuple[str, str], Path] = {}
     for files in tiles:
         folders = {part.lower() for part in files.image.relative_to(root).parent.parts} & set(SPLITS)
         if len(folders) > 1:
-            faults.append(Fault(files.image, f"lies under {' and '.join(sorted(folders))}; leave it in one split"))
+            faults.append(Fault(files.image, f"in the folders {' and '.join(sorted(folders))}; keep it in one split"))
         known = first.setdefault((files.split, files.name), files.image)
         if known != files.image:
-            faults.append(Fault(files.image, f"a tile of this name is {known} already; take one away"))
+            faults.append(Fault(files.image, f"another tile has the same name, {known}; remove one of the two"))
     outside = [files.name for files in tiles if not files.split]
     if outside and len(outside) < len(tiles):
-        shown = ", ".join(outside[:_NAMES_SHOWN]) + ", …" * (len(outside) > _NAMES_SHOWN)
-        what = f"{len(outside)} tiles lie outside of train, val and test ({shown}), the others inside; sort them in"
+        shown = ", ".join(outside[:_MAX_NAMES_SHOWN]) + ", …" * (len(outside) > _MAX_NAMES_SHOWN)
+        what = f"{len(outside)} tiles are outside train, val and test ({shown}), but the others are inside; move them"
         faults.append(Fault(root, what))
     return faults
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[DatasetReader]:
-    """Opens a raster; what goes wrong while it is read names the file.
+def open_raster(path: Path) -> Iterator[DatasetReader]:
+    """Opens a raster; errors while it is read name the file.
 
     Args:
-        path: The raster; one without georeference will do.
+        path: Raster, with or without a georeference.
 
     Raises:
-        FiresegError: If it cannot be opened, or read to the end.
+        FiresegError: If the raster cannot be opened or read.
     """
-    with naming(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by grid.locate, with a way out
+    with convert_raster_errors(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by read_grid
         with rasterio.open(path) as raster:
             yield raster
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Within, what goes wrong with a raster is worded as its fault.
+def convert_raster_errors(path: Path) -> Iterator[None]:
+    """Converts errors of GDAL and of the disk to errors that name the file.
 
     Raises:
-        FiresegError: In place of what GDAL and the disk raise.
+        FiresegError: If such an error occurs in the context.
     """
     try:
         yield
     except (*GDAL_ERRORS, OSError) as error:
         if not path.exists():
             raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?") from error
-        what = "empty" if path.stat().st_size == 0 else f"truncated or no raster ({error.__cause__ or error})"
-        raise FiresegError(f"{path}: {what}; fetch or unpack it again") from error
+        what = "empty" if path.stat().st_size == 0 else f"truncated or not a raster ({error.__cause__ or error})"
+        raise FiresegError(f"{path}: {what}; download or unpack it again") from error
 
 
 @contextmanager
-def gathering(faults: list[str]) -> Iterator[None]:
-    """Takes down what cannot be, so that whatever comes after is looked at, too."""
+def collecting_errors(faults: list[str]) -> Iterator[None]:
+    """Collects errors and continues, so that later files are checked as well."""
     try:
         yield
     except FiresegError as error:
@@ -206,5 +206,5 @@ def gathering(faults: list[str]) -> Iterator[None]:
 
 
 def is_quick_look(raster: DatasetReader) -> bool:
-    """Whether it is a picture for the eye: 8 bits, at most four channels."""
+    """Returns True if the raster is a picture for display: 8 bits, at most four channels."""
     return raster.count <= 4 and set(raster.dtypes) == {"uint8"}

@@ -1,4 +1,4 @@
-"""Small maps on disk, as mapping writes them."""
+"""Builders of small maps on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HIGH_UTM = Affine(10, 0, 400_000, 0, -10, 7_800_000)
 
 
 def make_grid(crs: CRS, transform: Affine, height: int, width: int) -> Grid:
-    """The grid of a raster in rasterio's terms."""
+    """Makes a grid from rasterio's CRS and transform."""
     coefficients: Any = tuple(transform)[:6]
     return Grid(height=height, width=width, crs=crs.to_string(), transform=coefficients)
 
@@ -37,7 +37,7 @@ def write_map(
     chunk_rows: int = 100,
     **options,
 ) -> MapPaths:
-    """Writes a map in chunks of rows; where no probabilities are given, what burns has 0.9 and the rest 0.1."""
+    """Writes a map in chunks of rows; the default probability is 0.9 for burned and 0.1 for unburned pixels."""
     classes = np.asarray(classes, np.uint8)
     if fire is None:
         fire = np.where(classes == 255, np.nan, np.where(classes > 0, 0.9, 0.1))
@@ -57,7 +57,7 @@ def write_map(
 
 
 def describe_classes(num_classes: int) -> tuple[Sequence[str], Sequence[str]]:
-    """Names and colours of the classes."""
+    """Returns names and colours of the classes."""
     names = get_class_names(num_classes)
     return names, Task(name="own", num_classes=num_classes, class_names=names).colours
 
@@ -65,7 +65,7 @@ def describe_classes(num_classes: int) -> tuple[Sequence[str], Sequence[str]]:
 def draw_map(
     folder: Path, classes, fire=None, *, num_classes: int = 2, min_area_ha: float = 0.0, simplify_m: float = 0.0, **grid
 ) -> Polygons:
-    """The polygons of a map that is written first."""
+    """Writes a map and converts it to polygons."""
     paths = write_map(folder, classes, fire, num_classes=num_classes, **grid)
     return polygonize(
         paths.classes,
@@ -77,7 +77,7 @@ def draw_map(
 
 
 def draw_blobs(height: int, width: int, *, seed: int = 0, share: float = 0.4) -> np.ndarray:
-    """Ragged patches of burned ground with islands in them."""
+    """Draws irregular burned areas with unburned islands."""
     from scipy import ndimage
 
     field = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((height, width)), 2.0)

@@ -1,4 +1,4 @@
-"""A disk that fills up."""
+"""A fixture for full disks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def limit_file_bytes() -> Iterator[Callable[[int], None]]:
-    """Makes every write beyond so many bytes of a file fail until the test ends."""
+    """Limits the size of files: writes beyond the limit fail until the test ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))

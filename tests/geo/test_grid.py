@@ -1,4 +1,4 @@
-"""How large a pixel is, and where north is."""
+"""Pixel spacing, north and areas of grids, against pyproj."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ def measure_spacing(transform: Affine, crs: CRS = UTM) -> PixelSpacing:
 
 
 @pytest.mark.parametrize("latitude", [0.0, 40.0, -65.0])
-def test_degrees_are_as_long_as_geodesics_say(latitude: float) -> None:
-    ground = measure_spacing(Affine(1e-4, 0, 179.999, 0, -1e-4, latitude), LONLAT)
+def test_pixel_spacing_in_degrees_is_geodesic(latitude: float) -> None:
+    spacing = measure_spacing(Affine(1e-4, 0, 179.999, 0, -1e-4, latitude), LONLAT)
     middle = latitude - 30e-4
-    assert ground.column_m == pytest.approx(GEOD.inv(10, middle, 10.001, middle)[2] / 10, rel=1e-4)
-    assert ground.row_m == pytest.approx(GEOD.inv(10, middle - 5e-4, 10, middle + 5e-4)[2] / 10, rel=1e-4)
-    assert ground.north_deg == pytest.approx(0, abs=1e-6)
+    assert spacing.column_m == pytest.approx(GEOD.inv(10, middle, 10.001, middle)[2] / 10, rel=1e-4)
+    assert spacing.row_m == pytest.approx(GEOD.inv(10, middle - 5e-4, 10, middle + 5e-4)[2] / 10, rel=1e-4)
+    assert spacing.north_deg == pytest.approx(0, abs=1e-6)
 
 
-def test_metres_of_a_projection_are_those_of_the_ground() -> None:
-    # On its central meridian a metre of the ground is 0.9996 of UTM.
-    ground = measure_spacing(NORTH_UP)
-    assert (ground.column_m, ground.row_m) == pytest.approx((10 / 0.9996, 10 / 0.9996), rel=1e-4)
-    assert ground.north_deg == pytest.approx(0, abs=0.01)
+def test_pixel_spacing_accounts_for_the_scale_of_the_projection() -> None:
+    # The scale of UTM is 0.9996 on its central meridian.
+    spacing = measure_spacing(NORTH_UP)
+    assert (spacing.column_m, spacing.row_m) == pytest.approx((10 / 0.9996, 10 / 0.9996), rel=1e-4)
+    assert spacing.north_deg == pytest.approx(0, abs=0.01)
 
 
-def test_north_turns_with_the_raster() -> None:
+def test_north_follows_the_rotation_of_the_raster() -> None:
     turn = math.radians(30)
     steps = 10 * math.cos(turn), 10 * math.sin(turn)
-    # Columns run 30 degrees south of east: seen from the raster, north is 30 degrees to the left.
-    ground = measure_spacing(Affine(steps[0], -steps[1], 500_000, -steps[1], -steps[0], 4_600_000))
-    assert ground.column_m == pytest.approx(10, rel=1e-3)
-    assert ground.north_deg == pytest.approx(-30, abs=0.05)
+    # Rows point 30 degrees south of east, so north is 30 degrees to the left of the top.
+    spacing = measure_spacing(Affine(steps[0], -steps[1], 500_000, -steps[1], -steps[0], 4_600_000))
+    assert spacing.column_m == pytest.approx(10, rel=1e-3)
+    assert spacing.north_deg == pytest.approx(-30, abs=0.05)
 
 
 def geodesic_pixel_m2(epsg: int, transform: Affine, row: int, col: int) -> float:
-    """Area of one pixel whose edges have 20 points each."""
+    """Measures one pixel whose edges have 20 points each."""
     along = np.linspace(0, 1, 20, endpoint=False)
     right = col + np.concatenate([along, np.ones(20), 1 - along, np.zeros(20)])
     down = row + np.concatenate([np.zeros(20), along, np.ones(20), 1 - along])
@@ -77,37 +77,37 @@ def geodesic_pixel_m2(epsg: int, transform: Affine, row: int, col: int) -> float
         pytest.param(2263, Affine(30, 0, 980_000, 0, -30, 200_000), id="feet"),
     ],
 )
-def test_a_pixel_has_its_geodesic_area_within_a_tenth_of_a_percent(epsg: int, transform: Affine):
+def test_pixel_areas_are_geodesic_within_0_1_percent(epsg: int, transform: Affine):
     areas = PixelAreas(make_grid(CRS.from_epsg(epsg), transform, 3000, 2999))
     for row, col in [(0, 0), (47, 2998), (1499, 1501), (1717, 313), (2999, 0), (2999, 2998)]:
         got = np.broadcast_to(areas.of_rows(row, 1), (1, 2999))[0, col]
         assert got == pytest.approx(geodesic_pixel_m2(epsg, transform, row, col), rel=1e-3), (row, col)
 
 
-def test_a_tiny_raster_has_the_area_of_each_of_its_pixels():
+def test_areas_of_a_tiny_raster():
     transform = Affine(0.5, 0, 10, 0, -0.5, 80)
     areas = PixelAreas(make_grid(CRS.from_epsg(4326), transform, 3, 2)).of_rows(0, 3)
     for row in range(3):
         assert areas[row, 0] == pytest.approx(geodesic_pixel_m2(4326, transform, row, 0), rel=1e-3)
 
 
-def test_pixels_in_degrees_are_equal_along_a_row_and_take_one_column():
+def test_areas_in_degrees_have_one_column():
     areas = PixelAreas(make_grid(CRS.from_epsg(4326), Affine(1e-4, 0, 20, 0, -1e-4, 80), 500, 700))
     assert areas.of_rows(10, 50).shape == (50, 1)
     assert areas.of_rows(10, 1) < areas.of_rows(400, 1)
 
 
-def test_pixels_in_metres_have_an_area_each():
+def test_areas_in_metres_have_all_columns():
     areas = PixelAreas(make_grid(CRS.from_epsg(32633), SCENE, 500, 10_980))
     assert areas.of_rows(480, 20).shape == (20, 10_980)
 
 
-def test_a_single_pixel_is_a_raster():
+def test_area_of_a_single_pixel():
     area = PixelAreas(make_grid(CRS.from_epsg(32633), SCENE, 1, 1)).of_rows(0, 1)
     assert area == pytest.approx(geodesic_pixel_m2(32633, SCENE, 0, 0), rel=1e-6)
 
 
-def test_a_whole_scene_takes_a_second_or_two():
+def test_areas_of_a_whole_scene_are_fast():
     begin = time.process_time()
     areas = PixelAreas(make_grid(CRS.from_epsg(32633), SCENE, 10_980, 10_980))
     total = sum(
@@ -120,6 +120,6 @@ def test_a_whole_scene_takes_a_second_or_two():
     assert total == pytest.approx(abs(GEOD.polygon_area_perimeter(*to_lonlat.transform(x, y))[0]), rel=1e-4)
 
 
-def test_pixels_that_lie_nowhere_are_refused():
+def test_pixels_outside_the_projection_are_an_error():
     with pytest.raises(FiresegError, match=r"EPSG:32633: .*cannot be transformed.* gdal_edit\.py"):
         PixelAreas(make_grid(CRS.from_epsg(32633), Affine(1e9, 0, 0, 0, -1e9, 0), 100, 100))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
 
-from tests.data.look_alike_tiles import PIXEL, make_reflectance, write_raster
+from tests.tiles.builders import PIXEL, make_reflectance, write_raster
 
 KINDS = ("DEL", "GRA", "CM", "json")
 

@@ -121,7 +121,7 @@ def test_what_was_left_out_is_named_with_its_reason(patches: Path, page: Page) -
     assert "more than 50% of it under cloud (--max-cloud)" in page.text
     assert f"{left_out['labelled_pixels']:,}" in page.words
     assert "train EMSR202_<b>" in page.text
-    assert "truncated or no raster" in page.text
+    assert "truncated or not a raster" in page.text
 
 
 def test_leaks_accepted_stand_at_the_top_and_in_their_own_table(page: Page) -> None:

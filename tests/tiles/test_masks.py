@@ -1,4 +1,4 @@
-"""Values of masks."""
+"""Conversion and checks of mask values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fireseg.errors import FiresegError
 from fireseg.tiles.masks import MaskKind, normalize_mask
 
 
-def test_a_delineation_keeps_its_values_and_255() -> None:
+def test_delineation_keeps_its_values_and_255() -> None:
     mask, flags = normalize_mask(np.array([[0, 1, 255]], np.uint8), "DEL", None)
     assert (mask.tolist(), mask.dtype, flags) == ([[0, 1, 255]], np.uint8, [])
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "came"),
+    ("kind", "values", "message"),
     [
         ("DEL", [0, 2], "value 2, but DEL has 0 to 1 and 255 for unknown"),
         ("GRA", [0, 5, 9], "values 5, 9, but GRA has 0 to 4 and 255 for unknown"),
@@ -23,12 +23,12 @@ def test_a_delineation_keeps_its_values_and_255() -> None:
         ("DEL", [7, 6, 5, 4, 3, 2], "values 2, 3, 4, 5, 6, …, but"),
     ],
 )
-def test_values_that_mean_nothing_are_refused(kind: MaskKind, values: list[int], came: str) -> None:
-    with pytest.raises(FiresegError, match=came):
+def test_invalid_values_are_an_error(kind: MaskKind, values: list[int], message: str) -> None:
+    with pytest.raises(FiresegError, match=message):
         normalize_mask(np.array([values], np.uint8), kind, None)
 
 
-def test_fractions_are_refused() -> None:
+def test_fractions_are_an_error() -> None:
     with pytest.raises(FiresegError, match=r"value 0\.5, but DEL"):
         normalize_mask(np.array([[0.0, 0.5]], np.float32), "DEL", None)
 
@@ -40,16 +40,16 @@ def test_nan_and_nodata_are_unknown() -> None:
     assert normalize_mask(np.array([[3, 200]], np.uint8), "CM", 200.0)[0].tolist() == [[3, 255]]
 
 
-def test_a_nodata_tag_that_a_type_cannot_hold_changes_nothing() -> None:
+def test_nodata_tag_beyond_the_type_matches_nothing() -> None:
     assert normalize_mask(np.array([[0, 1]], np.uint8), "DEL", -9999.0)[0].tolist() == [[0, 1]]
 
 
-def test_a_nodata_tag_that_is_a_class_is_taken_for_the_class_and_flagged() -> None:
+def test_nodata_tag_that_is_a_class_is_ignored_and_flagged() -> None:
     mask, flags = normalize_mask(np.array([[0, 1]], np.uint8), "DEL", 0.0)
     assert mask.tolist() == [[0, 1]]
     assert "nodata tag 0 is also a value of DEL" in flags[0]
 
 
-def test_a_delineation_of_0_and_255_only_is_flagged() -> None:
+def test_delineation_of_0_and_255_only_is_flagged() -> None:
     _, (flag,) = normalize_mask(np.array([[0, 255, 255]], np.uint8), "DEL", None)
-    assert flag.startswith("no pixel is 1, but 2 are 255")
+    assert flag.startswith("no pixel is 1, but 2 pixels are 255")

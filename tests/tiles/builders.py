@@ -1,4 +1,4 @@
-"""Lays a synthetic 12-band image over real CEMS masks, as a test's helper and no more."""
+"""Builders of small synthetic tiles in CEMS layout."""
 
 from __future__ import annotations
 
@@ -10,9 +10,62 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio import Affine
 
 from fireseg.data.bands import CEMS_BANDS
 from fireseg.synthetic.scene import read_spectra
+
+PIXEL = 1e-4
+GRID = Affine(PIXEL, 0.0, -15.0, 0.0, -PIXEL, 28.0)
+
+
+def make_reflectance(height: int = 40, width: int = 50, *, channels: int = 12, seed: int = 0) -> NDArray[np.float32]:
+    """Makes reflectance `(C, H, W)` with dark and bright pixels in every band, in steps of 0.0001."""
+    steps = np.random.default_rng(seed).integers(50, 4500, (channels, height, width))
+    return (steps / 10_000).astype(np.float32)
+
+
+def write_raster(
+    path: Path,
+    values: NDArray[Any],
+    *,
+    descriptions: tuple[str, ...] = (),
+    tags: dict[str, str] | None = None,
+    **profile: Any,
+) -> Path:
+    """Writes `(C, H, W)` or `(H, W)` as a GeoTIFF on a grid of 0.0001 degrees near the Canaries."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands = values if values.ndim == 3 else values[None]
+    options = {"driver": "GTiff", "crs": "EPSG:4326", "transform": GRID, "dtype": bands.dtype} | profile
+    with rasterio.open(path, "w", count=len(bands), height=bands.shape[1], width=bands.shape[2], **options) as raster:
+        raster.write(bands)
+        for channel, description in enumerate(descriptions, 1):
+            raster.set_band_description(channel, description)
+        raster.update_tags(**(tags or {}))
+    return path
+
+
+def write_tile(
+    folder: Path,
+    name: str = "EMSR999_AOI01_01",
+    *,
+    image: NDArray[Any] | None = None,
+    masks: tuple[str, ...] = ("DEL", "GRA", "CM"),
+    **image_options: Any,
+) -> Path:
+    """Writes an image of the twelve bands and its masks, of which the left half is burned and graded 2.
+
+    Returns:
+        The image's path.
+    """
+    image = make_reflectance() if image is None else image
+    path = write_raster(folder / f"{name}_S2L2A.tif", image, **image_options)
+    for kind in masks:
+        mask = np.zeros(image.shape[1:], np.uint8)
+        mask[:, : image.shape[2] // 2] = {"DEL": 1, "GRA": 2, "CM": 0}[kind]
+        write_raster(folder / f"{name}_{kind}.tif", mask)
+    return path
+
 
 # Land cover of the Esri 10 m map as these rasters number it (water, trees, grass, flooded, crops, scrub, built, bare).
 _COVER: tuple[Mapping[str, float], ...] = (
@@ -28,18 +81,18 @@ _COVER: tuple[Mapping[str, float], ...] = (
 _REMAINS: Mapping[str, float] = {"char": 0.7, "char_soil": 0.2, "ash": 0.1}
 
 _BURNED_SHARE = np.array([0.0, 0.25, 0.45, 0.70, 0.92])
-"""How much of a pixel is char and ash, by grade."""
+"""Share of char and ash in a pixel, by grade."""
 
 _CLOUD_SHARE, _LIGHT_CLOUD_SHARE, _SHADOW_LIGHT = 0.85, 0.30, 0.35
 
 
 def overlay_cems(source: Path, target: Path, *, seed: int = 0) -> Path:
-    """Makes a tile that is real but for its image: DEL, GRA, CM and json copied, S2L2A mixed from measured spectra.
+    """Writes a tile of real DEL, GRA, CM and json with an S2L2A image mixed from measured spectra.
 
     Args:
         source: A tile folder with DEL, GRA, CM, json and Esri10_LC.
-        target: Where the tile goes.
-        seed: Of the noise.
+        target: Folder to write the tile to.
+        seed: Seed of the noise.
 
     Returns:
         Path of the image: float32, 12 bands without descriptions, 0 to about 1 in steps of 0.0001.
@@ -67,7 +120,7 @@ def overlay_cems(source: Path, target: Path, *, seed: int = 0) -> Path:
 def _expose(masks: Mapping[str, NDArray[np.uint8]], channel: int, rng: np.random.Generator) -> NDArray[np.float32]:
     spectra = {name: float(values[channel]) for name, values in read_spectra().items()}
     cover = np.array([_mix(shares, spectra) for shares in _COVER])
-    # Where the masks disagree the ground is what the one that knows more says, lightly burned if only delineated.
+    # Where the masks disagree the grading counts; a pixel that is only delineated is lightly burned.
     grade = np.where((masks["DEL"] == 1) & (masks["GRA"] == 0), 1, masks["GRA"])
     burned = _BURNED_SHARE[grade]
     values = cover[masks["Esri10_LC"]] * (1 - burned) + _mix(_REMAINS, spectra) * burned

@@ -1,0 +1,165 @@
+"""Conversion to reflectance, and flags for values that are no reflectance."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fireseg.data.bands import to_reflectance
+from fireseg.errors import FiresegError
+from fireseg.tiles.radiometry import find_nodata, flag_values, get_scaling, quantize_reflectance
+
+
+def convert(values: np.ndarray, *, offset: float = 0.0, scale: float = 1.0, shift: float = 0.0) -> list[int]:
+    """Quantizes one row of one band."""
+    cube = values[None, None]
+    scaling = get_scaling(values.dtype, offset=offset, scales=[scale], shifts=[shift])
+    return quantize_reflectance(cube, find_nodata(cube, [None]), scaling)[0, :, 0].tolist()
+
+
+def test_floats_are_reflectance_rounded_and_clipped() -> None:
+    assert convert(np.array([0.12344, 0.12346, -0.2, 1.7, 1.0], np.float32)) == [1234, 1235, 0, 10000, 10000]
+
+
+@given(st.integers(0, 10_000))
+def test_quantized_reflectance_round_trips(step: int) -> None:
+    assert convert(to_reflectance(np.array([step], np.uint16))) == [step]
+
+
+def test_offset_is_subtracted_from_digital_numbers() -> None:
+    numbers = np.array([1, 1000, 1001, 3500, 12000], np.uint16)
+    assert convert(numbers, offset=1000) == [0, 0, 1, 2500, 10000]
+    assert convert(numbers) == [1, 1000, 1001, 3500, 10000]
+
+
+def test_offset_does_not_apply_to_floats() -> None:
+    assert convert(np.array([0.25], np.float32), offset=1000) == [2500]
+
+
+def test_scale_and_offset_tags_have_priority() -> None:
+    assert convert(np.array([1500, 3500], np.int16), offset=1000, scale=1e-4, shift=-0.1) == [500, 2500]
+    assert convert(np.array([1500, 3500], np.int16), offset=1000, shift=-1000) == [500, 2500]
+
+
+def test_large_integers_are_converted_exactly() -> None:
+    assert convert(np.array([16_777_217 + 5000], np.int32), offset=16_777_217) == [5000]
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.bool_])
+def test_other_data_types_are_an_error(dtype: type) -> None:
+    with pytest.raises(FiresegError, match="reflectance must be float or integer"):
+        get_scaling(np.dtype(dtype), scales=[1.0], shifts=[0.0])
+
+
+def test_nan_infinity_and_nodata_in_one_band_make_a_pixel_unknown() -> None:
+    values = np.full((2, 1, 5), 0.5, np.float32)
+    values[0, 0, 1], values[1, 0, 2], values[0, 0, 3] = np.nan, -np.inf, -9999.0
+    unknown = find_nodata(values, [-9999.0, None])
+    assert unknown.tolist() == [[False, True, True, True, False]]
+    steps = quantize_reflectance(values, unknown, get_scaling(values.dtype, scales=[1.0] * 2, shifts=[0.0] * 2))
+    assert steps[0].tolist() == [[5000, 5000], [0, 0], [0, 0], [0, 0], [5000, 5000]]
+
+
+def test_nodata_tag_of_float32_matches_despite_more_digits() -> None:
+    values = np.full((1, 1, 1), -3.4028235e38, np.float32)
+    assert find_nodata(values, [-3.4028234663852886e38]).all()
+
+
+def test_nodata_tag_beyond_float32_matches_nothing() -> None:
+    assert not find_nodata(np.zeros((1, 1, 1), np.float32), [-1.7976931348623157e308]).any()
+
+
+def test_digital_number_0_is_nodata_only_in_all_bands() -> None:
+    values = np.array([[[0, 0]], [[0, 300]]], np.uint16)
+    assert find_nodata(values, [None, None]).tolist() == [[True, False]]
+
+
+def test_largest_floats_are_clipped_without_overflow() -> None:
+    assert convert(np.array([3e38, -3e38], np.float32)) == [10000, 0]
+
+
+REFLECTANCE = np.random.default_rng(0).uniform(0.005, 0.45, (5, 20_000))
+
+
+def flag(sample: np.ndarray, offset: float = 0.0) -> list[str]:
+    scaling = get_scaling(sample.dtype, offset=offset, scales=[1.0] * len(sample), shifts=[0.0] * len(sample))
+    return flag_values(sample, scaling)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16, np.int16])
+def test_reflectance_is_not_flagged(dtype: Any) -> None:
+    is_number = np.dtype(dtype).kind != "f"
+    assert flag((REFLECTANCE * (10_000 if is_number else 1)).astype(dtype)) == []
+
+
+def test_bright_cloud_above_1_is_not_flagged() -> None:
+    sample = REFLECTANCE.astype(np.float32)
+    sample[:, :2000] = 1.3
+    assert flag(sample) == []
+
+
+def test_bright_desert_is_not_flagged_as_offset() -> None:
+    levels = np.array([0.12, 0.18, 0.27, 0.36, 0.42])[:, None]
+    assert flag((levels + 0.3 * REFLECTANCE).astype(np.float32)) == []
+
+
+@pytest.mark.parametrize(
+    ("factor", "addend", "dtype", "words"),
+    [
+        (1, 0.1, np.float32, "offset of 1000 .* left on; subtract 0.1"),
+        (10_000, 1000, np.uint16, "offset of 1000 .* left on; use --offset 1000"),
+        (10_000, 0, np.float32, "look like digital numbers; divide by 10000"),
+        (10_000, 1000, np.float32, "look like digital numbers; divide by 10000"),
+        (100, 0, np.float32, "look like percent"),
+        (500, 0, np.uint8, "look like an 8-bit picture"),
+        (500, 0, np.uint16, "look like an 8-bit picture"),
+        (140_000, 0, np.uint16, "look stretched to 16 bits"),
+        (0.0001, 0, np.float32, "divided by 10000 twice"),
+        (5, -1, np.float32, "look normalised by mean and standard deviation"),
+        (1, -0.1, np.float32, "subtracted twice; add 0.1"),
+    ],
+)
+def test_other_scales_are_flagged(factor: float, addend: float, dtype: Any, words: str) -> None:
+    (message,) = flag((REFLECTANCE * factor + addend).astype(dtype))
+    assert message.startswith(("values from", "the darkest pixels", "reflectance down to"))
+    assert re.search(words, message)
+
+
+def test_whole_floats_up_to_255_are_flagged_as_picture() -> None:
+    (message,) = flag(np.rint(REFLECTANCE * 500).clip(0, 255).astype(np.float32))
+    assert "8-bit picture" in message
+
+
+def test_contrast_stretch_is_flagged() -> None:
+    (message,) = flag(((REFLECTANCE - 0.01) / 0.42).clip(0, 1).astype(np.float32))
+    assert "stretched for display" in message
+
+
+def test_offset_subtracted_without_need_is_flagged() -> None:
+    (message,) = flag((REFLECTANCE * 10_000).astype(np.uint16), offset=1000)
+    assert "subtracted twice; use --offset 0" in message
+
+
+def test_untagged_nodata_is_flagged_beside_other_flags() -> None:
+    sample = (REFLECTANCE + 0.1).astype(np.float32)
+    sample[:, :50] = -9999
+    first, second = flag(sample)
+    assert first.startswith("values down to -9999: looks like a nodata value without its tag")
+    assert "left on" in second
+
+
+def test_blank_pixels_are_flagged_beside_other_flags() -> None:
+    sample = (REFLECTANCE + 0.1).astype(np.float32)
+    sample[:, :200] = 0
+    first, second = flag(sample)
+    assert first.startswith("1 % of the pixels are 0 in every band")
+    assert "left on" in second
+
+
+def test_sample_without_values_is_flagged() -> None:
+    assert flag(np.empty((5, 0), np.float32)) == ["no pixel has a value in every requested band"]
