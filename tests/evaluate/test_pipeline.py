@@ -239,7 +239,7 @@ def test_a_checkpoint_outside_a_run_folder_is_rejected(workspace: Path):
     lone = workspace / "lone.pt"
     shutil.copyfile(workspace / "outputs/ours/checkpoints/best_model.pt", lone)
 
-    with pytest.raises(SettingError, match=r"lone\.pt: a checkpoint on its own"):
+    with pytest.raises(SettingError, match=r"lone\.pt: a checkpoint outside a run folder"):
         evaluate(EvaluateOptions(run=lone))
 
 

@@ -57,7 +57,7 @@ def test_a_lower_level_gives_a_narrower_interval():
 
 
 @pytest.mark.parametrize("options", [{"draws": 0}, {"level": 1.0}, {"level": 0.0}])
-def test_no_draws_and_levels_that_are_no_share_are_refused(options: dict):
+def test_draws_and_level_out_of_range_are_rejected(options: dict):
     with pytest.raises(ValueError, match="draws"):
         bootstrap_mean([0.1, 0.2], **options)
 
