@@ -1,8 +1,7 @@
-"""The door: what is typed, what is said, and what it ends with."""
+"""Tests of the command: options, messages, exit codes and tracking."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 import signal
 import subprocess
@@ -14,89 +13,74 @@ import pytest
 from mlflow import MlflowClient
 
 from fireseg.evaluate.cli import main
-from tests.evaluate.trained_run import cut_tiles, read_json, train_run
-from tests.prepare.look_alike_set import write_set
+from tests.evaluate.builders import read_json
+from tests.evaluate.conftest import reset_logging
 
 Run = Callable[..., int]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on prepared tiles, tracked in a store of its own."""
-    place = tmp_path_factory.mktemp("door")
-    tiles = write_set(place / "tiles", train=2, val=1, test=2)
-    patches = cut_tiles(tiles, place / "patches")
-    train_run(place, patches, "tracker=mlflow", f"tracker.uri=sqlite:///{place}/mlflow.db")
-    return place
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
-    """Types words behind `python -m fireseg.evaluate`."""
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_figures: None) -> Iterator[Run]:
+    """Runs `python -m fireseg.evaluate` in this process."""
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield lambda *words: main([str(word) for word in words])
-    signal.signal(signal.SIGTERM, before)
-    logger = logging.getLogger("fireseg")
-    logger.handlers.clear()
-    logger.propagate = True
+    handler = signal.getsignal(signal.SIGTERM)
+    yield lambda *arguments: main([str(argument) for argument in arguments])
+    signal.signal(signal.SIGTERM, handler)
+    reset_logging()
 
 
-def test_a_run_is_enough_and_its_page_is_named(run: Run, made: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(made / "run", "--workers", "0") == 0
+def test_a_run_is_evaluated_and_tracked(
+    run: Run, trained: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = workspace / "outputs/ours"
+    tracked = read_json(ours / "run.json")["tracking"]["mlflow"]
+    client = MlflowClient(f"sqlite:///{trained}/mlflow.db")
+    end_time = client.get_run(tracked).info.end_time
+
+    assert run(ours, "--workers", "0") == 0
 
     lines = capsys.readouterr().out.splitlines()
-    page = made / "run/evaluation_test.html"
-    assert lines[-1] == f"look at it: {page}"
-    assert any(line.startswith("gain over the index: ") for line in lines)
-    assert "<html" in page.read_text()
-    before = page.read_bytes()
-    assert run(made / "run", "--no-track") == 0
-    assert page.read_bytes() == before
-
-
-def test_scores_and_files_reach_the_same_tracked_run(run: Run, made: Path):
-    tracked = read_json(made / "run/run.json")["tracking"]["mlflow"]
-    client = MlflowClient(f"sqlite:///{made}/mlflow.db")
-    ended = client.get_run(tracked).info.end_time
-
-    assert run(made / "run") == 0
-
-    content = read_json(made / "run/evaluation_test.json")
+    report = ours / "evaluation_test.html"
+    assert lines[-1] == f"report: {report}"
+    assert any(line.startswith("gain over index_tuned: ") for line in lines)
+    results = read_json(ours / "evaluation_test.json")
     (row,) = client.get_metric_history(tracked, "test/fire_iou")
-    assert row.value == pytest.approx(content["methods"][0]["pixels"]["fire_iou"])
-    assert row.step == content["run"]["epoch"] == 1
-    kept = {file.path for file in client.list_artifacts(tracked)}
-    assert {"evaluation_test.json", "evaluation_test.html", "calibration.json"} <= kept
-    assert client.get_run(tracked).info.end_time == ended
+    assert row.value == pytest.approx(results["methods"][0]["pixels"]["fire_iou"])
+    assert row.step == results["run"]["epoch"] == 1
+    artifacts = {file.path for file in client.list_artifacts(tracked)}
+    assert {"evaluation_test.json", "evaluation_test.html", "calibration.json"} <= artifacts
+    assert client.get_run(tracked).info.end_time == end_time
+
+    before = report.read_bytes()
+    assert run(ours, "--no-track") == 0
+    assert report.read_bytes() == before
 
 
-def test_nobody_is_told_where_tracking_is_off(run: Run, made: Path):
-    tracked = read_json(made / "run/run.json")["tracking"]["mlflow"]
+def test_no_track_logs_nothing(run: Run, trained: Path, workspace: Path) -> None:
+    tracked = read_json(workspace / "outputs/ours/run.json")["tracking"]["mlflow"]
 
-    assert run(made / "run", "--split", "val", "--no-track") == 0
+    assert run(workspace / "outputs/ours", "--split", "val", "--no-track") == 0
 
-    assert not MlflowClient(f"sqlite:///{made}/mlflow.db").get_metric_history(tracked, "evaluation_val/fire_iou")
+    assert not MlflowClient(f"sqlite:///{trained}/mlflow.db").get_metric_history(tracked, "evaluation_val/fire_iou")
 
 
-def test_a_run_and_patches_that_have_moved_are_found_by_data(
-    run: Run, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    shutil.copytree(made / "run", tmp_path / "moved")
-    (made / "patches").rename(tmp_path / "patches")
+def test_moved_patches_are_given_by_data(
+    run: Run, trained: Path, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.move(trained / "packed", trained / "moved")
     try:
-        assert run("moved", "--no-track") == 1
-        told = capsys.readouterr().err
-        assert "no such folder any more" in told
-        assert "--data PATCHES" in told
-        assert run("moved", "--no-track", "--data", "patches") == 0
-        assert read_json(tmp_path / "moved/evaluation_test.json")["data"]["is_same"]
+        assert run("outputs/ours", "--no-track") == 1
+        error = capsys.readouterr().err
+        assert "no such folder any more" in error
+        assert "--data PATCHES" in error
+        assert run("outputs/ours", "--no-track", "--data", "packed") == 0
+        assert read_json(workspace / "outputs/ours/evaluation_test.json")["data"]["is_same"]
     finally:
-        (tmp_path / "patches").rename(made / "patches")
+        shutil.move(trained / "moved", trained / "packed")
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "what"),
+    ("arguments", "code", "message"),
     [
         (["gone"], 1, "gone"),
         (["RUN", "--split", "tests"], 2, "--split"),
@@ -107,23 +91,24 @@ def test_a_run_and_patches_that_have_moved_are_found_by_data(
         ([], 2, "RUN"),
     ],
 )
-def test_a_wrong_word_is_named(
-    run: Run, made: Path, words: list[str], code: int, what: str, capsys: pytest.CaptureFixture[str]
-):
+def test_wrong_arguments_are_named(
+    run: Run, trained: Path, arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     try:
-        ended = run(*(made / "run" if word == "RUN" else word for word in words))
+        exit_code = run(*(trained / "outputs/ours" if word == "RUN" else word for word in arguments))
     except SystemExit as end:
-        ended = end.code
+        exit_code = end.code
 
-    assert ended == code
-    assert what in capsys.readouterr().err
+    assert exit_code == code
+    assert message in capsys.readouterr().err
 
 
-def test_the_help_needs_no_torch(tmp_path: Path):
+def test_help_does_not_import_torch() -> None:
     code = (
-        "import sys; from fireseg.evaluate import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+        "import sys; from fireseg.evaluate.cli import main\n"
+        "try: main(['--help'])\nfinally: print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     for word in ("RUN", "--split {test,val,train}", "--data PATCHES", "--against RUN", "(default: test)"):
         assert word in done.stdout

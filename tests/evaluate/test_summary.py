@@ -1,4 +1,4 @@
-"""The lines at the end, and what the tracker learns."""
+"""Tests of the terminal summary and the metrics for the tracker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_method(name: str, iou: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def content() -> dict[str, Any]:
+def results() -> dict[str, Any]:
     return {
         "split": "test",
         "run": {"name": "ours", "checkpoint": "best_model.pt", "epoch": 7},
@@ -42,46 +42,46 @@ def content() -> dict[str, Any]:
     }
 
 
-def test_the_gain_over_the_index_comes_first(content: dict[str, Any]):
-    lines = list(format_summary(content))
+def test_the_gain_is_in_the_second_line(results: dict[str, Any]):
+    lines = list(format_summary(results))
 
     assert lines[0] == "ours, best_model.pt of epoch 7, on test: 3 fires, 123,456 labelled pixels"
-    assert lines[1].startswith("gain over the index: +0.100 fire IoU over all pixels; +0.090 [+0.050, +0.120]")
-    assert lines[1].endswith("better on 3, worse on 0 (p = 0.25)")
+    assert lines[1].startswith("gain over index_tuned: fire_iou +0.100 pooled; +0.090 [+0.050, +0.120]")
+    assert lines[1].endswith("wins 3, losses 0, p_value 0.25")
 
 
-def test_a_line_a_method_says_how_good_it_is(content: dict[str, Any]):
-    lines = list(format_summary(content))
+def test_each_method_has_a_row(results: dict[str, Any]):
+    lines = list(format_summary(results))
 
     assert lines[3].split() == ["model", "0.800", "0.800", "[0.700,", "0.900]", "0.750", "-", "-12.5", "%"]
     assert len(lines) == 5
 
 
-def test_an_index_without_its_bands_says_so(content: dict[str, Any]):
-    content["methods"][1] |= dict.fromkeys(("pixels", "fires", "edges", "area")) | {"is_there": False}
-    content["gain"] = {"pooled": None, "per_fire": None}
+def test_a_baseline_without_its_bands_gives_the_reason(results: dict[str, Any]):
+    results["methods"][1] |= dict.fromkeys(("pixels", "fires", "edges", "area")) | {"is_there": False}
+    results["gain"] = {"pooled": None, "per_fire": None}
 
-    lines = list(format_summary(content))
+    lines = list(format_summary(results))
 
-    assert lines[1] == "gain over the index: unknown (needs B12)"
+    assert lines[1] == "gain over index_tuned: unknown (needs B12)"
     assert lines[4].split(maxsplit=1) == ["index_tuned", "needs B12"]
 
 
-def test_a_comparison_is_the_last_line(content: dict[str, Any]):
+def test_the_comparison_is_the_last_line(results: dict[str, Any]):
     pairs = {"difference": make_interval(None), "wins": 0, "losses": 0, "p_value": None}
-    content["against"] = {"name": "theirs", "pooled": {"ours": 0.8, "theirs": 0.75}, **pairs}
+    results["against"] = {"name": "theirs", "pooled": {"ours": 0.8, "theirs": 0.75}, **pairs}
 
-    assert list(format_summary(content))[-1] == "against theirs: fire IoU 0.800 to 0.750; no fire to compare"
-
-
-def test_what_was_chosen_on_the_same_patches_is_said_to_flatter(content: dict[str, Any]):
-    content["decision"]["is_optimistic"] = True
-
-    assert "--split test" in list(format_summary(content))[-1]
+    assert list(format_summary(results))[-1] == "against theirs: fire_iou 0.800, theirs 0.750; no fire to compare"
 
 
-def test_the_tracker_learns_the_fire_iou_first(content: dict[str, Any]):
-    metrics = list_metrics(content)
+def test_scores_on_val_are_marked_as_optimistic(results: dict[str, Any]):
+    results["decision"]["is_optimistic"] = True
+
+    assert "--split test" in list(format_summary(results))[-1]
+
+
+def test_metrics_start_with_the_fire_iou(results: dict[str, Any]):
+    metrics = list_metrics(results)
 
     assert next(iter(metrics.items())) == ("test/fire_iou", 0.8)
     assert metrics["test/mean_fire_iou"] == 0.8
@@ -90,7 +90,7 @@ def test_the_tracker_learns_the_fire_iou_first(content: dict[str, Any]):
     assert metrics["test/detection_f1"] == 0.95
 
 
-def test_what_training_wrote_down_of_val_is_not_overwritten(content: dict[str, Any]):
-    of_val = {**copy.deepcopy(content), "split": "val"}
+def test_metrics_of_val_have_another_prefix_than_in_training(results: dict[str, Any]):
+    of_val = {**copy.deepcopy(results), "split": "val"}
 
     assert all(name.startswith("evaluation_val/") for name in list_metrics(of_val))

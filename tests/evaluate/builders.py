@@ -1,14 +1,175 @@
-"""Evaluations made by hand: one with everything, one with next to nothing."""
+"""Builders of the evaluation tests: fires, results, runs, and a parser of reports."""
 
 from __future__ import annotations
 
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from fireseg.batch import Batch
+from fireseg.engine import Interrupts
+from fireseg.evaluate.fires import Fire, PatchPosition
+from fireseg.evaluate.inference import ARGMAX, FIXED_RULE, LOG_ODDS, NBR, SEVERITY
+from fireseg.evaluate.mosaic import Mosaic, PatchPrediction, PatchSummary, summarize_patch
 from fireseg.evaluate.results import Evaluation, Preview
+from fireseg.metric import find_components
+from fireseg.model import FireSegmentationModel
+from fireseg.prepare.cli import main as prepare
+from fireseg.runs import TrainedModel
+from fireseg.runs.folder import ResumePoint, RunFolder
+from fireseg.task import Task
+from fireseg.train.build import build_training
+from fireseg.train.run import train
+from tests.look_alike_run import make_settings
 
-BANDS = ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"]
+# Fires and predictions from nested lists
+
+
+def make_mosaic(
+    truth: Any,
+    log_odds: Any,
+    *,
+    name: str = "EMSR100_AOI01_01",
+    severity: Any = 1,
+    nbr: Any = None,
+    fixed_rule: Any = None,
+    **metadata: Any,
+) -> Mosaic:
+    """Makes a fire of one patch."""
+    truth, log_odds = np.array(truth, np.uint8), np.array(log_odds, np.float32)
+    layers: dict[str, Any] = {LOG_ODDS: log_odds, SEVERITY: np.broadcast_to(np.uint8(severity), log_odds.shape).copy()}
+    layers[ARGMAX] = np.where(log_odds > 0, layers[SEVERITY], np.uint8(0))
+    if nbr is not None:
+        layers[NBR] = np.array(nbr, np.float32)
+    if fixed_rule is not None:
+        layers[FIXED_RULE] = np.array(fixed_rule, bool)
+    height, width = truth.shape
+    fire = Fire(name=name, positions=(PatchPosition(0, 0, 0),), height=height, width=width, **metadata)
+    return Mosaic(
+        fire=fire,
+        truth=truth,
+        is_covered=np.ones(truth.shape, bool),
+        layers=layers,
+        preview_image=np.zeros((1, height, width), np.float32),
+        preview_step=1,
+        patches=[summarize(truth, layers)],
+    )
+
+
+def make_prediction(truth: Any, log_odds: Any = None, *, image: Any = None) -> PatchPrediction:
+    """Makes a patch of one band with predictions; the image is the truth unless given."""
+    truth = np.array(truth, np.uint8)
+    log_odds = np.zeros(truth.shape, np.float32) if log_odds is None else np.array(log_odds, np.float32)
+    image = truth[None].astype(np.float32) if image is None else image
+    layers = {LOG_ODDS: log_odds, ARGMAX: (log_odds > 0).astype(np.uint8)}
+    return PatchPrediction(image, truth, layers, summarize(truth, layers))
+
+
+def summarize(truth: np.ndarray, layers: dict[str, Any]) -> PatchSummary:
+    return summarize_patch(
+        truth,
+        log_odds=layers[LOG_ODDS],
+        argmax=layers[ARGMAX],
+        nbr=layers.get(NBR),
+        fixed_rule=layers.get(FIXED_RULE),
+        components=find_components(layers[LOG_ODDS], truth != 255),
+    )
+
+
+# Models and runs
+
+
+class BandsAsLogits(nn.Module):
+    """Returns the first bands of the image as logits."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image[:, : self.num_classes]
+
+
+def make_trained(num_classes: int = 2, ignore_index: int = 255) -> TrainedModel:
+    """Makes a model of the bands B03, B08, B12, whose logits are the bands."""
+    names, bands = tuple(f"class{number}" for number in range(num_classes)), ("B03", "B08", "B12")
+    return TrainedModel(
+        model=FireSegmentationModel(BandsAsLogits(num_classes), bands=bands).eval(),
+        task=Task(name="own", num_classes=num_classes, class_names=names, ignore_index=ignore_index),
+        bands=bands,
+        settings={},
+        device=torch.device("cpu"),
+        checkpoint=Path("best_model.pt"),
+        sha256="",
+        epoch=1,
+        fingerprint="",
+        folder=None,
+        calibration=None,
+    )
+
+
+def make_batch(*bands: float, mask: int = 0) -> Batch:
+    """Makes a batch of one patch with constant reflectance."""
+    image = torch.tensor(bands)[None, :, None, None].expand(1, -1, 32, 32).contiguous()
+    return Batch(image, torch.full((1, 32, 32), mask, dtype=torch.uint8), ("patch",))
+
+
+def train_run(parent: Path, patches: Path, *overrides: str, name: str) -> RunFolder:
+    """Trains for one epoch in this process."""
+    settings, folder = make_run_settings(patches, *overrides), RunFolder.create(parent, name)
+    train(settings, folder, point=ResumePoint(None, None, None), interrupts=Interrupts())
+    return folder
+
+
+def make_run(parent: Path, patches: Path, *overrides: str, name: str) -> RunFolder:
+    """Makes a run folder with the initial weights, without training."""
+    settings, folder = make_run_settings(patches, *overrides), RunFolder.create(parent, name)
+    folder.write_config(settings)
+    training = build_training(settings, folder, ResumePoint(None, None, None))
+    training.checkpoints.save_best(
+        {
+            "format": 1,
+            "config": settings,
+            "class_names": list(training.task.class_names),
+            "bands": list(training.data.bands),
+            "fingerprint": training.data.fingerprint,
+            "model": training.state.eval_model.state_dict(),
+            "epoch": 0,
+            "val/fire_iou": None,
+        }
+    )
+    return folder
+
+
+def make_run_settings(patches: Path, *overrides: str) -> dict[str, Any]:
+    quick = ("data.num_workers=0", "data.batch_size=4", "engine.epochs=1")
+    return make_settings(f"data.root={patches}", *quick, *overrides)
+
+
+def cut_tiles(tiles: Path, patches: Path, *options: str) -> Path:
+    """Cuts tiles into patches of 32 pixels."""
+    assert prepare([str(tiles), str(patches), "--size", "32", *options]) == 0
+    return patches
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file strictly, without NaN and Infinity."""
+
+    def reject(constant: str) -> None:
+        raise AssertionError(f"{path}: {constant} is not JSON")
+
+    return json.loads(path.read_text(), parse_constant=reject)
+
+
+# Results of an evaluation
+
+ALL_BANDS = ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"]
 BINS = 15
 GRADES = ["no_damage", "negligible", "moderate", "high", "destroyed"]
 
@@ -30,10 +191,10 @@ FIRES = [
     ("EMSR382_AOI01_02", "Greece", "Mediterranean", "2019-08-14", 0.028, 77.7, 70.2, 0.733, 0.731),
 ]
 METHODS = (
-    ("model", "model", "burned where the probability is 0.43 or more, temperature 1.31, both chosen on val", 0.876),
-    ("model_argmax", "model, most likely class", "as training reports it: no threshold, no temperature", 0.869),
-    ("index_tuned", "burn ratio, tuned", "burned where NBR is below 0.062, the best threshold on train", 0.723),
-    ("index_fixed", "burn ratio, fixed", "burned where NBR < -0.1 and NDWI <= 0", 0.651),
+    ("model", "model", "burned where the probability is at least 0.43, temperature 1.31, both chosen on val", 0.876),
+    ("model_argmax", "model, argmax", "as reported in training: no threshold, no temperature", 0.869),
+    ("index_tuned", "NBR, tuned", "burned where NBR is below 0.062, the best threshold on train", 0.723),
+    ("index_fixed", "NBR, fixed", "burned where NBR < -0.1 and NDWI <= 0", 0.651),
 )
 
 
@@ -135,8 +296,8 @@ def make_reliability(bend: float) -> dict[str, Any]:
     }
 
 
-def make_content() -> dict[str, Any]:
-    """A delineation with everything: 14 fires, hectares, both indices."""
+def make_results() -> dict[str, Any]:
+    """Makes results of a delineation with everything: 14 fires, areas, both baseline rules."""
     fires = [make_fire(row) for row in FIRES]
     recall = [place / 60 for place in range(61)]
     classes = ["background", "fire"]
@@ -145,7 +306,7 @@ def make_content() -> dict[str, Any]:
         "run": {
             **{"folder": "outputs/2025-06-03_unet", "name": "unet-<resnet34>", "checkpoint": "best_model.pt"},
             **{"sha256": "ab12" * 16, "epoch": 37, "task": "del", "class_names": classes},
-            **{"colours": ["#d9d9d9", "#c1272d"], "arch": "unet", "encoder": "resnet34", "bands": BANDS},
+            **{"colours": ["#d9d9d9", "#c1272d"], "arch": "unet", "encoder": "resnet34", "bands": ALL_BANDS},
             "version": "0.1.0",
         },
         "data": {
@@ -189,50 +350,50 @@ def make_content() -> dict[str, Any]:
     }
 
 
-def make_poor_content() -> dict[str, Any]:
-    """A grading of two fires: no hectares, an index without its bands, nothing to choose on, but another run."""
-    content = make_content()
-    content["run"] |= {"task": "gra", "class_names": GRADES, "bands": ["B02", "B03", "B04", "B08", "B12"]}
-    content["run"]["colours"] = ["#d9d9d9", "#fed976", "#fd8d3c", "#e31a1c", "#67000d"]
-    content["split"] = "val"
-    content["data"] |= {"trained_on": "beef" * 16, "is_same": False, "hectares_known": False, "fires": 2, "patches": 9}
-    content["data"]["leaks"] = ["one fire in two splits: EMSR1 & <b>EMSR2</b>"]
-    content["decision"] |= {"chosen_on": None, "is_optimistic": False, "temperature": 1.0, "threshold": 0.5}
+def make_poor_results() -> dict[str, Any]:
+    """Makes results of a grading of two fires without areas, baseline and threshold, compared with another run."""
+    results = make_results()
+    results["run"] |= {"task": "gra", "class_names": GRADES, "bands": ["B02", "B03", "B04", "B08", "B12"]}
+    results["run"]["colours"] = ["#d9d9d9", "#fed976", "#fd8d3c", "#e31a1c", "#67000d"]
+    results["split"] = "val"
+    results["data"] |= {"trained_on": "beef" * 16, "is_same": False, "hectares_known": False, "fires": 2, "patches": 9}
+    results["data"]["leaks"] = ["one fire in two splits: EMSR1 & <b>EMSR2</b>"]
+    results["decision"] |= {"chosen_on": None, "is_optimistic": False, "temperature": 1.0, "threshold": 0.5}
     methods = [make_method(*row, classes=GRADES, has_area=False) for row in METHODS[:2]]
     for name, label, *_ in METHODS[2:]:
         gone = dict.fromkeys(("pixels", "fires", "edges", "area", "detection"))
         methods.append(
             {"name": name, "label": label, "note": "needs B11, which these data lack", "is_there": False} | gone
         )
-    content["methods"] = methods
+    results["methods"] = methods
     for method in methods[:2]:
         method["fires"] = {each: make_interval(0.62, None, 1) for each in ("iou", "dice", "precision", "recall")}
         method["edges"]["hausdorff_95_px"] = float("nan")
-    content["gain"] = {"pooled": None, "per_fire": None}
-    content["confusion"] = [[900, 5, 10, 0, 0], [0] * 5, [30, 0, 200, 40, 4], [10, 0, 60, 180, 30], [0, 0, 3, 44, 90]]
-    after = content["calibration"]["reliability"]["after"]
+    results["gain"] = {"pooled": None, "per_fire": None}
+    results["confusion"] = [[900, 5, 10, 0, 0], [0] * 5, [30, 0, 200, 40, 4], [10, 0, 60, 180, 30], [0, 0, 3, 44, 90]]
+    after = results["calibration"]["reliability"]["after"]
     for key in ("confidence", "frequency"):
         after[key][3:9] = [None] * 6
     after["pixels"][3:9] = [0] * 6
-    content["fires"] = [make_fire(row) for row in FIRES[3:5]]
-    for fire in content["fires"]:
+    results["fires"] = [make_fire(row) for row in FIRES[3:5]]
+    for fire in results["fires"]:
         fire.update(dict.fromkeys(("true_ha", "predicted_ha", "country", "climate")))
         fire.update(dict.fromkeys(("index_tuned_iou", "index_fixed_iou")))
-    content["groups"] = make_groups(content["fires"], size=[fire["size"] for fire in content["fires"]])
-    for group in content["groups"]["size"]:
+    results["groups"] = make_groups(results["fires"], size=[fire["size"] for fire in results["fires"]])
+    for group in results["groups"]["size"]:
         group["index_tuned_iou"] = group["difference"] = make_interval(None, None, 0)
-    content["against"] = make_against(content["fires"])
-    return content
+    results["against"] = make_against(results["fires"])
+    return results
 
 
-def make_full_content() -> dict[str, Any]:
-    """The same with another run to compare with."""
-    content = make_content()
-    return content | {"against": make_against(content["fires"])}
+def make_full_results() -> dict[str, Any]:
+    """Makes complete results with a comparison."""
+    results = make_results()
+    return results | {"against": make_against(results["fires"])}
 
 
 def make_against(fires: list[dict[str, Any]]) -> dict[str, Any]:
-    """Another run that is a little worse wherever there is something to compare."""
+    """Makes a comparison with a run that is a little worse on every fire."""
     theirs = [None if fire["iou"] is None else max(fire["iou"] - 0.04, 0) for fire in fires]
     return {
         **{"name": "unet <mobilenet_v2>", "sha256": "cd34" * 16, "split": "test"},
@@ -243,8 +404,8 @@ def make_against(fires: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def make_look(seed: int, *, num_classes: int = 2, shape: tuple[int, int] = (160, 200)) -> Preview:
-    """A disc that burned and one beside it that was predicted, on noise, with a corner that has no patch."""
+def make_preview(seed: int, *, num_classes: int = 2, shape: tuple[int, int] = (160, 200)) -> Preview:
+    """Makes a preview of a burned disc and a shifted prediction, with a corner without patch."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     grade = num_classes - 1
@@ -260,16 +421,66 @@ def make_look(seed: int, *, num_classes: int = 2, shape: tuple[int, int] = (160,
     return Preview(composite_image=image, truth=truth, predicted=predicted)
 
 
-def make_evaluated(content: dict[str, Any] | None = None) -> Evaluation:
-    """An evaluation with as many looks as there may be: the six best and the six worst."""
-    content = content or make_content()
-    bands, grades = len(content["run"]["bands"]), len(content["run"]["class_names"])
-    order = sorted(content["fires"], key=lambda fire: -1 if fire["iou"] is None else fire["iou"])
+def make_evaluation(results: dict[str, Any] | None = None) -> Evaluation:
+    """Makes an evaluation with previews of the six best and the six worst fires."""
+    results = results or make_results()
+    bands, grades = len(results["run"]["bands"]), len(results["run"]["class_names"])
+    order = sorted(results["fires"], key=lambda fire: -1 if fire["iou"] is None else fire["iou"])
     shown = [fire["name"] for fire in order if fire["iou"] is not None]
     shown = shown if len(shown) <= 12 else shown[:6] + shown[-6:]
-    looks = {name: make_look(place, num_classes=grades) for place, name in enumerate(shown)}
+    previews = {name: make_preview(place, num_classes=grades) for place, name in enumerate(shown)}
     cut = {
-        name: Preview(composite_image=look.composite_image[:bands], truth=look.truth, predicted=look.predicted)
-        for name, look in looks.items()
+        name: Preview(composite_image=preview.composite_image[:bands], truth=preview.truth, predicted=preview.predicted)
+        for name, preview in previews.items()
     }
-    return Evaluation(content=content, previews=cut)
+    return Evaluation(results=results, previews=cut)
+
+
+# Reports as text
+
+
+class Page(HTMLParser):
+    """Parsed page: words, headings, images, and tables by their caption as rows of cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.headings: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.caption = ""
+        self.feed(text)
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "img":
+            self.images.append(given)
+        elif tag != "meta":
+            self.open.append(tag)
+        if given.get("role") == "region":
+            self.caption = given["aria-label"] or ""
+            self.tables[self.caption] = []
+        elif tag == "tr":
+            self.tables[self.caption].append([])
+        elif tag in ("td", "th"):
+            self.tables[self.caption][-1].append("")
+        elif tag in ("h1", "h2"):
+            self.headings.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script", "title"):
+            self.words.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[self.caption][-1][-1] += data
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings[-1] += data
+
+    def column(self, caption: str, name: str) -> list[str]:
+        """Returns the cells below a heading."""
+        heads, *rows = self.tables[caption]
+        return [row[heads.index(name)] for row in rows]

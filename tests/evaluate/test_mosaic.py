@@ -1,8 +1,7 @@
-"""Windows of a tile in one piece."""
+"""Tests of assembling patches, and of detection scores."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,16 @@ from fireseg.evaluate.fires import Fire, PatchPosition, group_by_fire
 from fireseg.evaluate.inference import LOG_ODDS
 from fireseg.evaluate.mosaic import assemble_mosaics
 from fireseg.prepare.tiling import cut_window, mark_repeats, plan_tile_windows
-from tests.evaluate.drawn_fires import see
+from tests.evaluate.builders import make_prediction
 
 
 def make_fire(height: int, width: int, *places: tuple[int, int], name: str = "T", first: int = 0) -> Fire:
     numbered = tuple(PatchPosition(first + number, row, col) for number, (row, col) in enumerate(places))
-    return Fire(name=name, places=numbered, height=height, width=width)
+    return Fire(name=name, positions=numbered, height=height, width=width)
 
 
 @given(height=st.integers(5, 40), width=st.integers(5, 40), stride=st.integers(3, 8), is_once=st.booleans())
-def test_a_tile_cut_and_put_together_is_the_tile(height: int, width: int, stride: int, is_once: bool):
+def test_a_tile_cut_and_reassembled_is_unchanged(height: int, width: int, stride: int, is_once: bool):
     rng = np.random.default_rng(height * width)
     truth = rng.choice(np.array([0, 1, 255], np.uint8), (height, width))
     odds = rng.normal(size=(height, width)).astype(np.float32)
@@ -35,7 +34,7 @@ def test_a_tile_cut_and_put_together_is_the_tile(height: int, width: int, stride
         mask = cut_window(truth, window, 8, 255)
         if is_once:
             mask[repeated] = 255
-        patches.append(see(mask, cut_window(odds, window, 8, 0)))
+        patches.append(make_prediction(mask, cut_window(odds, window, 8, 0)))
 
     (fire,) = assemble_mosaics(patches, [make_fire(height, width, *windows)])
 
@@ -44,8 +43,12 @@ def test_a_tile_cut_and_put_together_is_the_tile(height: int, width: int, stride
     assert fire.is_covered.all()
 
 
-def test_of_windows_that_overlap_the_first_labelled_one_counts():
-    patches = [see([[0, 255]], [[1.0, 2.0]]), see([[1, 0]], [[3.0, 4.0]]), see([[0, 255]], [[5.0, 6.0]])]
+def test_the_first_labelled_of_overlapping_patches_counts():
+    patches = [
+        make_prediction([[0, 255]], [[1.0, 2.0]]),
+        make_prediction([[1, 0]], [[3.0, 4.0]]),
+        make_prediction([[0, 255]], [[5.0, 6.0]]),
+    ]
 
     (fire,) = assemble_mosaics(patches, [make_fire(1, 4, (0, 0), (0, 1), (0, 2))])
 
@@ -53,27 +56,29 @@ def test_of_windows_that_overlap_the_first_labelled_one_counts():
     assert fire.layers[LOG_ODDS].tolist() == [[1.0, 3.0, 4.0, 6.0]]
 
 
-def test_windows_that_contradict_each_other_are_refused():
-    patches = [see([[0, 0]]), see([[1, 1]])]
+def test_contradictory_overlapping_patches_are_rejected():
+    patches = [make_prediction([[0, 0]]), make_prediction([[1, 1]])]
 
-    with pytest.raises(FiresegError, match=re.escape("T: windows that overlap") + ".*metadata.csv in pixels"):
+    with pytest.raises(FiresegError, match=r"T: .*overlap.*metadata\.csv in pixels"):
         list(assemble_mosaics(patches, [make_fire(1, 3, (0, 0), (0, 1))]))
 
 
-def test_a_gap_between_windows_is_unlabelled_and_not_covered():
-    (fire,) = assemble_mosaics([see([[1]], [[2.0]]), see([[0]])], [make_fire(1, 3, (0, 0), (0, 2))])
+def test_gaps_between_patches_are_unlabelled_and_not_covered():
+    (fire,) = assemble_mosaics(
+        [make_prediction([[1]], [[2.0]]), make_prediction([[0]])], [make_fire(1, 3, (0, 0), (0, 2))]
+    )
 
     assert fire.truth.tolist() == [[1, 255, 0]]
     assert fire.is_covered.tolist() == [[True, False, True]]
 
 
-def test_a_fire_is_handed_over_as_soon_as_its_last_patch_has_come():
+def test_a_fire_is_yielded_after_its_last_patch():
     drawn: list[str] = []
 
     def watch():
         for name in ("a", "a", "b"):
             drawn.append(name)
-            yield see([[0]])
+            yield make_prediction([[0]])
 
     fires = [make_fire(1, 2, (0, 0), (0, 1), name="a"), make_fire(1, 1, (0, 0), name="b", first=2)]
     first = next(iter(assemble_mosaics(watch(), fires)))
@@ -82,31 +87,33 @@ def test_a_fire_is_handed_over_as_soon_as_its_last_patch_has_come():
     assert drawn == ["a", "a"]
 
 
-def test_patches_of_two_tiles_may_take_turns():
+def test_patches_of_two_tiles_may_alternate():
     fires = [
-        Fire(name="a", places=(PatchPosition(0, 0, 0), PatchPosition(2, 0, 1)), height=1, width=2),
-        Fire(name="b", places=(PatchPosition(1, 0, 0), PatchPosition(3, 0, 1)), height=1, width=2),
+        Fire(name="a", positions=(PatchPosition(0, 0, 0), PatchPosition(2, 0, 1)), height=1, width=2),
+        Fire(name="b", positions=(PatchPosition(1, 0, 0), PatchPosition(3, 0, 1)), height=1, width=2),
     ]
-    patches = [see([[0]]), see([[1]]), see([[0]]), see([[1]])]
+    patches = [make_prediction([[0]]), make_prediction([[1]]), make_prediction([[0]]), make_prediction([[1]])]
 
     assert [one.truth.tolist() for one in assemble_mosaics(patches, fires)] == [[[0, 0]], [[1, 1]]]
 
 
-def test_windows_of_a_tile_follow_one_another_in_the_order_of_names(tmp_path: Path):
+def test_sorted_patch_names_keep_the_patches_of_a_tile_together(tmp_path: Path):
     tiles = ("EMSR1_AOI01_1", "EMSR1_AOI01_10", "EMSR1_AOI01_2", "EMSR10_AOI01_1")
     names = sorted(f"{tile}_r{row}_c{col}" for tile in tiles for row in (0, 256, 1024) for col in (0, 256, 1024))
 
     for fire in group_by_fire(names, tmp_path, size=256):
-        numbers = [place.number for place in fire.places]
+        numbers = [place.number for place in fire.positions]
         assert numbers == list(range(numbers[0], numbers[0] + 9))
 
 
-def test_the_small_picture_has_every_nth_pixel_of_the_large():
+def test_the_preview_has_every_nth_pixel():
     image = np.arange(700 * 500, dtype=np.float32).reshape(1, 700, 500)
     windows = plan_tile_windows(700, 500, size=256, stride=200)
-    patches = [see(np.zeros((256, 256)), image=image[:, row : row + 256, col : col + 256]) for row, col in windows]
+    patches = [
+        make_prediction(np.zeros((256, 256)), image=image[:, row : row + 256, col : col + 256]) for row, col in windows
+    ]
 
     (fire,) = assemble_mosaics(patches, [make_fire(700, 500, *windows)])
 
-    assert fire.step == 3
-    np.testing.assert_array_equal(fire.thin_image, image[:, ::3, ::3])
+    assert fire.preview_step == 3
+    np.testing.assert_array_equal(fire.preview_image, image[:, ::3, ::3])

@@ -1,4 +1,4 @@
-"""Where the patches of a run are, and how they are read."""
+"""Tests of finding and reading patches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fireseg.errors import FiresegError, SettingError
-from fireseg.evaluate.patches import find_root, open_patches
+from fireseg.evaluate.patches import find_patches_root, open_patches
 from fireseg.task import DELINEATION_CLASSES, Task
 
 DEL = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
@@ -21,7 +21,7 @@ def make_settings(root: Path | str, **data: Any) -> dict[str, Any]:
     return {"seed": 0, "data": {**node, **data}}
 
 
-def test_every_patch_of_train_comes_once_in_order_and_as_it_is(make_patches: Callable[..., Path]):
+def test_train_is_read_once_in_order_without_augmentation(make_patches: Callable[..., Path]):
     root = make_patches(train=7)
     augment = {"_target_": "fireseg.data.get_strong_augmentation"}
     settings = make_settings(root, weighted_sampling=True, augment=augment, maker=None)
@@ -36,21 +36,21 @@ def test_every_patch_of_train_comes_once_in_order_and_as_it_is(make_patches: Cal
     assert (seen[0].image[0] == first.image).all()
 
 
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(make_patches: Callable[..., Path]):
+def test_a_missing_split_is_rejected_with_the_available_ones(make_patches: Callable[..., Path]):
     root = make_patches()
-    with pytest.raises(SettingError, match=r"--split test: .* there is train and val: try --split val"):
+    with pytest.raises(SettingError, match=r"--split test: .* available: train val; try --split val"):
         open_patches(make_settings(root), root, task=DEL).get("test")
 
 
-def test_the_patches_are_where_the_run_noted_them(tmp_path: Path):
+def test_patches_are_found_by_option_provenance_or_settings(tmp_path: Path):
     noted = {"data": {"root": str(tmp_path)}}
-    assert find_root(make_settings("gone"), noted, None) == tmp_path
-    assert find_root(make_settings(tmp_path), {"data": {"root": "/gone"}}, None) == tmp_path
-    assert find_root(make_settings("gone"), {}, tmp_path) == tmp_path
+    assert find_patches_root(make_settings("gone"), noted, None) == tmp_path
+    assert find_patches_root(make_settings(tmp_path), {"data": {"root": "/gone"}}, None) == tmp_path
+    assert find_patches_root(make_settings("gone"), {}, tmp_path) == tmp_path
 
 
-def test_patches_that_have_moved_are_named_with_the_way_out(tmp_path: Path):
+def test_moved_patches_are_named_with_the_option_to_give(tmp_path: Path):
     with pytest.raises(FiresegError, match=r"data.root: /gone/patches: no such folder any more.*--data PATCHES"):
-        find_root(make_settings("gone"), {"data": {"root": "/gone/patches"}}, None)
+        find_patches_root(make_settings("gone"), {"data": {"root": "/gone/patches"}}, None)
     with pytest.raises(SettingError, match=r"--data .*nowhere: no such folder"):
-        find_root(make_settings(tmp_path), {}, tmp_path / "nowhere")
+        find_patches_root(make_settings(tmp_path), {}, tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Two runs side by side: what is paired, and what is refused."""
+"""Tests of comparing two runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from fireseg.errors import FiresegError
 from fireseg.evaluate.compare import check_comparable, compare_runs
-from tests.evaluate.test_watching import make_trained
+from tests.evaluate.builders import make_trained
 
 IOUS = {"a": 0.8, "b": 0.6, "c": None, "d": 0.5}
 
 
-def make_content(name: str, ious: dict[str, float | None], pooled: float) -> dict[str, Any]:
+def make_results(name: str, ious: dict[str, float | None], pooled: float) -> dict[str, Any]:
     return {
         "split": "test",
         "run": {"name": name, "sha256": name * 8, "task": "del", "class_names": ["background", "fire"]},
@@ -25,8 +25,8 @@ def make_content(name: str, ious: dict[str, float | None], pooled: float) -> dic
     }
 
 
-OURS = make_content("ours", IOUS, 0.75)
-THEIRS = make_content("theirs", {"a": 0.7, "b": 0.7, "c": 0.0, "d": 0.5}, 0.7)
+OURS = make_results("ours", IOUS, 0.75)
+THEIRS = make_results("theirs", {"a": 0.7, "b": 0.7, "c": 0.0, "d": 0.5}, 0.7)
 
 
 def test_fires_are_paired_by_name():
@@ -42,34 +42,34 @@ def test_fires_are_paired_by_name():
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "what"),
+    ("keys", "value", "what"),
     [
         (("split",), "val", "split: test, theirs val"),
         (("run", "task"), "gra", "task: del, theirs gra"),
         (("data", "fingerprint"), "0" * 64, r"patches \(fingerprint\): ffffffffffff, theirs 000000000000"),
         (("fires", 1, "truth_sha256"), "0", "fire b: labelled differently"),
-        (("fires", 1, "name"), "x", "fire b: ours alone"),
+        (("fires", 1, "name"), "x", "fire b: only in ours"),
     ],
 )
-def test_what_was_judged_on_other_pixels_is_refused(place: tuple[Any, ...], value: str, what: str):
+def test_evaluations_of_different_pixels_are_rejected(keys: tuple[Any, ...], value: str, what: str):
     theirs = copy.deepcopy(THEIRS)
     node = theirs
-    for key in place[:-1]:
+    for key in keys[:-1]:
         node = node[key]
-    node[place[-1]] = value
+    node[keys[-1]] = value
 
     with pytest.raises(FiresegError, match=rf"--against theirs: (?s:.*){what}"):
         compare_runs(OURS, theirs)
 
 
-def test_runs_trained_for_another_task_or_on_other_patches_are_refused_with_all_that_differs():
+def test_runs_of_another_task_or_other_patches_are_rejected_with_all_differences():
     def trained(num_classes: int, fingerprint: str, root: str) -> Any:
         return replace(make_trained(num_classes), fingerprint=fingerprint, settings={"data": {"root": root}})
 
     with pytest.raises(FiresegError) as caught:
         check_comparable(trained(2, "a" * 64, "patches"), trained(3, "b" * 64, "elsewhere"))
 
-    told = str(caught.value)
+    message = str(caught.value)
     for what in ("class0 class1, theirs", "aaaaaaaaaaaa, theirs bbbbbbbbbbbb", "patches, theirs elsewhere"):
-        assert what in told.replace("own (", "").replace(")", "")
+        assert what in message.replace("own (", "").replace(")", "")
     check_comparable(trained(2, "a" * 64, "patches"), trained(2, "a" * 64, "moved/patches"))
