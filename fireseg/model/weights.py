@@ -306,7 +306,7 @@ def check_checkpoint(weights: WeightsFile, expected: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_classes: int) -> None:
-    """Loads a whole model with its normalisation; the head is kept if the number of classes differs.
+    """Loads a whole model with its normalisation; the head keeps its random weights if the number of classes differs.
 
     Args:
         model: Model to change in place.

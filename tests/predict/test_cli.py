@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -143,33 +143,42 @@ def test_the_help_imports_nothing_slow() -> None:
 
 def test_a_terminated_command_leaves_nothing_and_reports_it(run: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", draw_image(1400, 1400))
-    command = [sys.executable, "-m", "fireseg.predict", str(run), str(scene), "--tta", "--out", str(tmp_path / "maps")]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
-    wait_for(tmp_path / "maps" / ".scene.part")
-    process.terminate()
-    _, output = process.communicate(timeout=60)
+    with start_predict(run, scene, "--tta", "--out", tmp_path / "maps") as process:
+        wait_for(tmp_path / "maps" / ".scene.part")
+        process.terminate()
+        _, output = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert output.splitlines()[-1].startswith("fireseg: stopped; finished maps are kept")
     assert not list((tmp_path / "maps").iterdir())
 
 
-def test_a_killed_command_leaves_only_a_hidden_folder_which_the_next_call_clears(run: Path, tmp_path: Path) -> None:
+def test_a_killed_command_leaves_only_a_hidden_folder_which_the_next_call_clears(
+    run_predict: RunCommand, run: Path, tmp_path: Path
+) -> None:
     scene = write_scene(tmp_path / "scene.tif", draw_image(1400, 1400))
-    command = [sys.executable, "-m", "fireseg.predict", str(run), str(scene), "--out", str(tmp_path / "maps")]
-    process = subprocess.Popen([*command, "--tta"], cwd=Path(__file__).parents[2], env={**os.environ})
-    wait_for(tmp_path / "maps" / ".scene.part" / ".lock")
-    process.kill()
-    process.wait()
+    with start_predict(run, scene, "--tta", "--out", tmp_path / "maps"):
+        wait_for(tmp_path / "maps" / ".scene.part" / ".lock")
     assert [path.name for path in (tmp_path / "maps").iterdir()] == [".scene.part"]
     write_scene(tmp_path / "scene.tif", draw_image(40, 50))
-    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
+    assert run_predict(run, scene, "--out", tmp_path / "maps") == 0
     assert not (tmp_path / "maps" / ".scene.part").exists()
     assert (tmp_path / "maps" / "scene.json").exists()
 
 
-def wait_for(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} was not created")
+@contextmanager
+def start_predict(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Starts the command in a process of its own, which is killed at the end if it is still running."""
+    command = [sys.executable, "-m", "fireseg.predict", *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(path: Path, seconds: float = 180) -> None:
+    """Waits until a path exists: starting a process takes long on a busy machine."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} was not created"
+        time.sleep(0.02)
