@@ -1,13 +1,13 @@
-"""Times the map of a large scene against the bare model on the same windows.
+"""Times the map of a large scene and the bare model on the same windows.
 
     python scripts/bench_predict.py --size 2048
     python scripts/bench_predict.py --size 10980 --rounds 1
 
-The scene is a mosaic of synthetic ground, written to disk as a tiled GeoTIFF. Both are timed in one process, in turns:
-the whole of a map (read, model, blend, write, polygons, picture) from open to rename, and nothing but the model's
-forward pass on as many windows of the same size. Medians are printed. Memory is the most that the process held, before
-the bare model was run. Without --run the model was never trained: its threshold is set so that a tenth burned, in far
-more and smaller pieces than any fire has.
+The scene is a mosaic of synthetic landscapes, written to disk as a tiled GeoTIFF. Both are timed alternately in one
+process: a whole map (read, model, blend, write, polygons, quicklook) and only the forward pass of the model on the same
+number of windows. Medians are printed. Memory is the peak of the process before the bare model is run. Without --run
+the model is untrained: its threshold is set so that a tenth of the pixels burned, in more and smaller areas than any
+real fire has.
 """
 
 from __future__ import annotations
@@ -32,21 +32,20 @@ from fireseg.synthetic.scene import make_scene
 
 MOSAIC_PX = 1024
 
-# A process of its own, so that its memory is its own.
+# Run in a process of its own, whose peak memory is that of the map.
 PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
 import numpy as np
 import torch
 from fireseg.data.bands import BAND_NAMES
-from fireseg.data.tiles import open_bands
-from fireseg.mapping.infer import get_batch_size, make_ready, predict_windows
-from fireseg.mapping.options import Options
-from fireseg.mapping.scene_map import map_scene
+from fireseg.geo import plan_sliding_windows
 from fireseg.model import create_segmentation_model
-from fireseg.scene import plan_windows
+from fireseg.predict.api import Run
+from fireseg.predict.inference import get_batch_size, predict_windows
+from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.task import Task, get_class_names
-from fireseg.trained import Trained, open_trained
+from fireseg.tiles import open_bands
 
 scene, out, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 device, threshold = torch.device("cpu"), None
@@ -58,23 +57,21 @@ def make_untrained():
     model = create_segmentation_model(options["arch"], options["encoder"], weights="none", num_classes=num_classes)
     model.set_normalisation([0.1] * 7, [0.1] * 7)
     task = Task(name="bench", num_classes=num_classes, class_names=get_class_names(num_classes))
-    return Trained(
+    return TrainedModel(
         model=model, task=task, bands=BAND_NAMES, settings={}, device=device, checkpoint=Path("bench.pt"),
         sha256="0" * 64, epoch=1, fingerprint="", folder=None, calibration=None,
     )
 
 
-trained = open_trained(options["run"], device="cpu") if options["run"] else make_untrained()
-model = make_ready(trained.model, device)
+trained = load_trained_model(options["run"], device="cpu") if options["run"] else make_untrained()
+model = trained.model.eval().to(memory_format=torch.channels_last)
 if not options["run"]:
     with open_bands(scene, BAND_NAMES) as reader:
         window, _ = reader.read(0, 0, min(512, reader.height), min(512, reader.width))
-    threshold = float(np.quantile(1 - predict_windows(model, window[None], device=device)[0, 0], 0.9))
-layout = plan_windows(options["rows"], options["size"])
+    threshold = float(np.quantile(1 - predict_windows(trained, window[None])[0, 0], 0.9))
+layout = plan_sliding_windows(options["rows"], options["size"])
 batch_size = options["batch_size"] or get_batch_size(device)
-chosen = Options(
-    overwrite=True, batch_size=options["batch_size"], readers=options["readers"], threshold=threshold
-)
+chosen = {"batch_size": options["batch_size"], "readers": options["readers"], "threshold": threshold}
 
 
 def run_bare(num_windows):
@@ -89,7 +86,7 @@ def run_bare(num_windows):
 whole, bare, peak = [], [], 0.0
 for _ in range(options["rounds"]):
     begin = time.perf_counter()
-    map_scene(trained, scene, out, chosen)
+    Run(trained).predict_scene(scene, out, overwrite=True, **chosen)
     whole.append(time.perf_counter() - begin)
     peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     bare.append(run_bare(min(layout.num_windows, options["bare_windows"])))
@@ -102,20 +99,22 @@ print(json.dumps({
 
 
 def main() -> None:
-    """Prints the ratios."""
+    """Runs the benchmark and prints the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=2048, help="side of the scene in pixels, up to 10980 and beyond")
-    parser.add_argument("--rows", type=int, help="rows of the scene, where it is not square")
+    parser.add_argument("--rows", type=int, help="rows of the scene (default: --size)")
     parser.add_argument("--dtype", default="uint16", choices=["uint16", "float32"])
-    parser.add_argument("--run", help="a trained run on the seven bands, in place of an untrained model")
+    parser.add_argument("--run", help="trained run with the seven bands (default: an untrained model)")
     parser.add_argument("--arch", default="unet")
     parser.add_argument("--encoder", default="mobilenet_v2")
     parser.add_argument("--classes", type=int, default=2, choices=[2, 5])
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--readers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bare-windows", type=int, default=60, help="of these at most the bare model's pace is taken")
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument(
+        "--bare-windows", type=int, default=60, help="maximum number of windows to time the bare model on"
+    )
+    parser.add_argument("--folder", type=Path, help="folder for the temporary files (default: that of the system)")
     options = parser.parse_args()
     options.rows = options.rows or options.size
     folder = Path(tempfile.mkdtemp(prefix="fireseg_bench_", dir=options.folder))
@@ -127,16 +126,16 @@ def main() -> None:
 
 
 def write_scene(path: Path, options: argparse.Namespace) -> Path:
-    """Writes a scene, block row by block row: mirrored copies of one synthetic landscape, side by side."""
+    """Writes a scene of mirrored copies of one synthetic landscape, block row by block row."""
     reflectance = make_scene(0, 1, height=MOSAIC_PX, width=MOSAIC_PX, fire_share=1.0).reflectance
     ground = reflectance[..., [CEMS_BANDS.index(band) for band in BAND_NAMES]].transpose(2, 0, 1)
     if options.dtype == "uint16":
         ground = np.rint(ground * 10_000).astype(np.uint16)
     across = np.pad(np.arange(MOSAIC_PX), (0, max(0, options.size - MOSAIC_PX)), mode="symmetric")[: options.size]
     down = np.pad(np.arange(MOSAIC_PX), (0, max(0, options.rows - MOSAIC_PX)), mode="symmetric")[: options.rows]
-    place = {"crs": "EPSG:32629", "transform": Affine(10, 0, 500_000, 0, -10, 4_400_000)}
+    grid = {"crs": "EPSG:32629", "transform": Affine(10, 0, 500_000, 0, -10, 4_400_000)}
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1}
-    profile = {"driver": "GTiff", "count": len(ground), "dtype": ground.dtype, **place, **layout}
+    profile = {"driver": "GTiff", "count": len(ground), "dtype": ground.dtype, **grid, **layout}
     with rasterio.open(path, "w", height=options.rows, width=options.size, **profile) as raster:
         for top in range(0, options.rows, 512):
             rows = down[top : top + 512]
@@ -148,7 +147,7 @@ def write_scene(path: Path, options: argparse.Namespace) -> Path:
 
 
 def run(scene: Path, out: Path, options: argparse.Namespace) -> dict[str, float]:
-    """What the program printed last."""
+    """Runs the program and returns the measurements that it prints last."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     chosen = {name: value for name, value in vars(options).items() if name != "folder"}
     command = [sys.executable, "-c", PROGRAM, str(scene), str(out), json.dumps(chosen)]
@@ -156,21 +155,23 @@ def run(scene: Path, out: Path, options: argparse.Namespace) -> dict[str, float]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def report(found: dict, scene: Path, options: argparse.Namespace) -> None:
-    """Prints what was found beside what is wanted."""
-    whole, bare = statistics.median(found["whole"]), statistics.median(found["bare"])
+def report(measured: dict, scene: Path, options: argparse.Namespace) -> None:
+    """Prints the measurements beside their limits."""
+    whole, bare = statistics.median(measured["whole"]), statistics.median(measured["bare"])
     scene_px = options.rows * options.size
     size = f"{options.rows} x {options.size} x {len(BAND_NAMES)} {options.dtype}, {scene.stat().st_size / 1e6:.0f} MB"
     what = options.run or f"{options.arch} {options.encoder}, {options.classes} classes, untrained"
     print(f"\n{size}; {what}")
     print(
-        f"{os.cpu_count()} cores, {found['threads']} threads of torch, {options.readers} readers, "
-        f"batches of {found['batch_size']}; python {sys.version.split()[0]}, rasterio {rasterio.__version__}"
+        f"{os.cpu_count()} cores, {measured['threads']} threads of torch, {options.readers} readers, "
+        f"batches of {measured['batch_size']}; python {sys.version.split()[0]}, rasterio {rasterio.__version__}"
     )
-    print(f"bare model     {bare:8.1f} s on {found['windows']} windows of {' x '.join(map(str, found['window']))}")
+    print(
+        f"bare model     {bare:8.1f} s on {measured['windows']} windows of {' x '.join(map(str, measured['window']))}"
+    )
     print(f"whole map      {whole:8.1f} s, {whole / bare:.2f} x the bare model (at most 1.2)")
-    print(f"windows        {found['pixels'] / scene_px:8.2f} x the scene's pixels (at most 1.35)")
-    print(f"memory         {found['peak_mb']:8.0f} MB at most (at most 2000)")
+    print(f"windows        {measured['pixels'] / scene_px:8.2f} x the scene's pixels (at most 1.35)")
+    print(f"memory         {measured['peak_mb']:8.0f} MB at most (at most 2000)")
     print(f"pace           {scene_px / whole / 1e6:8.2f} million pixels a second")
 
 

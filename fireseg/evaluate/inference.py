@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from fireseg.batch import Batch
 from fireseg.decision import argmax_classes, fire_log_odds, severity_classes
-from fireseg.engine.device import get_autocast_dtype
-from fireseg.errors import FiresegError, SettingError
+from fireseg.errors import FiresegError
 from fireseg.evaluate.baseline import count_ratios, fixed_rule, normalised_burn_ratio
 from fireseg.evaluate.mosaic import Layers, Mosaic, PatchPrediction, summarize_patch
 from fireseg.metric import find_components
@@ -91,16 +90,7 @@ def predict_batch(trained: TrainedModel, batch: Batch) -> Layers:
     Raises:
         SettingError: If the batch does not fit in memory.
     """
-    device = trained.device
-    dtype = get_autocast_dtype(device, "auto")
-    layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
-    try:
-        image = batch.image.to(device).contiguous(memory_format=layout)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits = trained.model(image)
-    except torch.OutOfMemoryError as error:
-        count = len(batch.names)
-        raise SettingError(f"--batch-size: {count} patches do not fit in the memory of {device}; try half") from error
+    logits = trained.predict_logits(batch.image)
     layers = {LOG_ODDS: fire_log_odds(logits), ARGMAX: argmax_classes(logits), SEVERITY: severity_classes(logits)}
     return {name: values.cpu().numpy() for name, values in layers.items()}
 

@@ -1,4 +1,4 @@
-"""Bands in, logits out: the model, what it decides, and where its weights come from."""
+"""The segmentation model: creation, network, encoders and pretrained weights."""
 
 from fireseg.model.create import create_segmentation_model
 from fireseg.model.network import FireSegmentationModel

@@ -1,4 +1,4 @@
-"""A model for given bands and classes, with the weights that were asked for."""
+"""Creates segmentation models for given bands and classes, with random or pretrained weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fireseg.model.weights import (
     WeightsFile,
     check_checkpoint,
     fetch_imagenet,
-    find_file,
+    find_weights,
     is_checkpoint,
     load_checkpoint,
     load_encoder,
@@ -27,22 +27,22 @@ from fireseg.model.weights import (
 
 _TRIAL_PX = 64
 
-# What SMP and timm raise for an encoder that an architecture cannot take.
+# Exceptions of SMP and timm for an encoder that an architecture does not support.
 _BUILD_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, AssertionError, NotImplementedError)
 
 
 def build_network(arch: str, encoder: str, in_channels: int, num_classes: int, **timm_options: Any) -> nn.Module:
-    """An SMP network with random weights.
+    """Builds an SMP network with random weights.
 
     Args:
         arch: `unet`, `unetplusplus` or `deeplabv3plus`.
-        encoder: A checked name.
+        encoder: Encoder name that passed `check_encoder`.
         in_channels: Channels of the image.
         num_classes: Channels of the logits.
-        **timm_options: For timm's own builder; with any, it loads weights.
+        **timm_options: Options for `timm.create_model`; if there are any, it loads weights.
 
     Raises:
-        SettingError: If timm has no such encoder, or the architecture cannot take it.
+        SettingError: If timm has no such encoder, or the architecture does not support it.
     """
     import segmentation_models_pytorch as smp
 
@@ -57,30 +57,30 @@ def build_network(arch: str, encoder: str, in_channels: int, num_classes: int, *
             **timm_options,
         )
         if encoder not in ENCODERS:
-            _try_out(network, in_channels)
+            _check_output_size(network, in_channels)
     except _BUILD_ERRORS as error:
         raise SettingError(
-            f"model.encoder: {arch} cannot take {encoder} ({_first_line(error)}); "
-            "take another encoder, or model.arch=unet, which takes the most"
+            f"model.encoder: {arch} does not support {encoder} ({_first_line(error)}); "
+            "use another encoder, or model.arch=unet, which supports the most"
         ) from error
     return network
 
 
-def _try_out(network: nn.Module, in_channels: int) -> None:
-    """One small image through an encoder that is not tested here: some build well and fail later."""
+def _check_output_size(network: nn.Module, in_channels: int) -> None:
+    """Runs a small image through the network, because some untested encoders can be built but not run."""
     network.eval()
     with torch.no_grad():
         logits = network(torch.zeros(1, in_channels, _TRIAL_PX, _TRIAL_PX))
     network.train()
     if logits.shape[-2:] != (_TRIAL_PX, _TRIAL_PX):
-        raise ValueError(f"of {_TRIAL_PX} x {_TRIAL_PX} px it makes {logits.shape[-2]} x {logits.shape[-1]}")
+        raise ValueError(f"{_TRIAL_PX} x {_TRIAL_PX} px become {logits.shape[-2]} x {logits.shape[-1]}")
 
 
 def check_timm(encoder: str) -> None:
-    """Refuses a `tu-` name that timm does not know, with the nearest that it does.
+    """Checks that timm has the model, and the weights, that a `tu-` name stands for.
 
     Raises:
-        SettingError: If timm has no such model, or no such weights of it.
+        SettingError: If timm has no such model, or no such weights of it; with the nearest name.
     """
     if not encoder.startswith(TIMM_PREFIX):
         return
@@ -94,31 +94,31 @@ def check_timm(encoder: str) -> None:
         known = timm.list_pretrained(f"{name}.*")
         if not tag or f"{name}.{tag}" in known:
             return
-        name, wrong = f"{name}.{tag}", f"timm has no weights '{tag}' for {name}"
+        wrong = f"timm has no weights '{tag}' for {name}"
     near = did_you_mean(encoder, [TIMM_PREFIX + other for other in known])
-    raise SettingError(f"model.encoder: {wrong}{near}; timm.list_models() names them all")
+    raise SettingError(f"model.encoder: {wrong}{near}; timm.list_models() lists all models")
 
 
 def build_pretrained(
     arch: str, encoder: str, num_classes: int, weights: WeightsFile, *, bands: Sequence[str], by_band: bool
 ) -> nn.Module:
-    """A network whose encoder starts from weights for red, green and blue, made to read bands.
+    """Builds a network whose encoder starts from RGB weights that are adapted to the bands.
 
     Args:
-        arch: As for `build_network`.
-        encoder: As for `build_network`.
-        num_classes: As for `build_network`.
-        weights: The encoder's weights.
-        bands: Names of the bands.
-        by_band: Adapt the first convolution by `stem.spread_filters`, else in SMP's (or timm's) way.
+        arch: As in `build_network`.
+        encoder: As in `build_network`.
+        num_classes: As in `build_network`.
+        weights: Weights of the encoder.
+        bands: Bands of the channels.
+        by_band: Adapt the first convolution with `encoders.spread_filters`, else as SMP (or timm) does.
 
     Raises:
-        SettingError: If encoder and architecture do not go together.
+        SettingError: If the architecture does not support the encoder.
         FiresegError: If the weights are not those of the encoder.
     """
-    # A file of timm's own needs timm to read it; one that was saved from SMP's wrapper around timm does not.
-    is_timms = encoder.startswith(TIMM_PREFIX) and not all(key.startswith("model.") for key in weights.content)
-    if is_timms:
+    # timm must load its own files; files saved from SMP's wrapper of timm load directly.
+    is_timm_file = encoder.startswith(TIMM_PREFIX) and not all(key.startswith("model.") for key in weights.content)
+    if is_timm_file:
         options = _check_timm_weights(encoder, weights)
         network = build_network(arch, encoder, 3 if by_band else len(bands), num_classes, **options)
     else:
@@ -126,16 +126,16 @@ def build_pretrained(
         load_encoder(_get_encoder(network), weights)
     if by_band:
         adapt_stem(_get_encoder(network), bands)
-    elif not is_timms:
+    elif not is_timm_file:
         _get_encoder(network).set_in_channels(len(bands), pretrained=True)
     return network
 
 
 def _check_timm_weights(encoder: str, weights: WeightsFile) -> dict[str, Any]:
-    """How to tell timm to load a file, once it is known that the file fits.
+    """Returns the timm options that load a file, after checking that the file matches the model.
 
-    Without its classifier, as an encoder, timm takes any file and leaves random what it does not find in it.
-    With it timm is strict: so the whole model is built once for the question alone.
+    For an encoder without classifier timm accepts any file and leaves missing tensors random. It is strict with the
+    classifier, so the whole model is built once for this check.
     """
     import timm
 
@@ -145,7 +145,7 @@ def _check_timm_weights(encoder: str, weights: WeightsFile) -> dict[str, Any]:
     except _BUILD_ERRORS as error:
         raise FiresegError(
             f"{weights.source}: not the weights of {encoder} ({_first_line(error)}); "
-            "set model.encoder to the one it was made with, or take another file"
+            "set model.encoder to the encoder of the file, or use another file"
         ) from error
     return {"pretrained_cfg_overlay": overlay}
 
@@ -158,7 +158,7 @@ def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-# The project's seven; a test holds them against fireseg.data, which rooms may not import from one another.
+# Equal to fireseg.data.bands.BAND_NAMES (tested), which this package may not import.
 BANDS7 = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 
 RANDOM = {"source": "none: random", "sha256": "", "note": ""}
@@ -167,7 +167,7 @@ RANDOM = {"source": "none: random", "sha256": "", "note": ""}
 def _check_bands(bands: tuple[str, ...]) -> tuple[str, ...]:
     wrong = [band for band in bands if not re.fullmatch("B(0[1-9]|1[0-2]|8A)", band)]
     if wrong or len(set(bands)) < len(bands):
-        raise ValueError(f"not bands of Sentinel-2, each once ({' '.join(wrong) or 'one comes twice'})")
+        raise ValueError(f"must be distinct Sentinel-2 bands ({' '.join(wrong) or 'one is repeated'})")
     return bands
 
 
@@ -181,25 +181,25 @@ def create_segmentation_model(
     bands: Annotated[tuple[str, ...], AfterValidator(_check_bands)] = BANDS7,
     stem: Literal["by_band", "smp"] = "by_band",
 ) -> FireSegmentationModel:
-    """Builds the model of a run.
+    """Creates a segmentation model.
 
     Args:
-        arch: The decoder around the encoder.
-        encoder: One of the seven, another of SMP's, or a timm model as `tu-<name>`.
-        weights: `imagenet` (from the hub's cache, or the hub), `none` (random), a file of an encoder's weights for red,
-            green and blue, or a run folder or checkpoint of ours: then the whole model starts from it.
-        in_channels: How many bands; said twice so that a slip does not pass.
-        num_classes: Classes of the mask, unburned included.
-        bands: Which Sentinel-2 bands the channels are.
-        stem: How weights for three colours become weights for bands: `by_band` (see `stem.spread_filters`), or
-            `smp`, its own way, which repeats red, green, blue in order.
+        arch: Architecture.
+        encoder: One of `ENCODERS`, another encoder of SMP, or a timm model as `tu-<name>`.
+        weights: `imagenet` (from the cache of the Hugging Face hub, or the hub), `none` (random), a file with RGB
+            weights of the encoder, or a run folder or checkpoint of fireseg, which initialises the whole model.
+        in_channels: Number of input bands; must equal `len(bands)` (checked).
+        num_classes: Number of classes, unburned included.
+        bands: Sentinel-2 bands of the channels, in order.
+        stem: Adaptation of RGB weights to the bands: `by_band` (see `encoders.spread_filters`), or `smp`, which
+            repeats the filters of red, green and blue in order.
 
     Returns:
-        A model in training mode, on the CPU, that knows its bands and where its weights come from.
+        A model in training mode on the CPU, with its bands and the provenance of its weights.
 
     Raises:
-        SettingError: If a value cannot be, or encoder and architecture do not go together.
-        FiresegError: If the weights cannot be had or do not fit. Never random in silence.
+        SettingError: If a value is not valid, or the architecture does not support the encoder.
+        FiresegError: If the weights are not available or do not match; they are never replaced by random ones.
 
     Example:
         >>> model = create_segmentation_model("unet", "resnet18", weights="none", num_classes=5)  # doctest: +SKIP
@@ -213,7 +213,7 @@ def create_segmentation_model(
         check_timm(encoder)
         file = fetch_imagenet(encoder)
     else:
-        file = read_weights(find_file(Path(weights).expanduser()))
+        file = read_weights(find_weights(Path(weights).expanduser()))
     if is_checkpoint(file.content):
         check_checkpoint(file, {"arch": arch, "encoder": encoder, "bands": bands})
         model = FireSegmentationModel(build_network(arch, encoder, in_channels, num_classes), bands=bands)
@@ -224,20 +224,20 @@ def create_segmentation_model(
 
 
 def _check_values(values: Mapping[str, Any]) -> None:
-    """Holds what came against the signature above: the same check for callers who do not come through conf/."""
+    """Checks the arguments against the signature, for calls that do not come from conf/."""
     faults = []
     hints = get_type_hints(create_segmentation_model, include_extras=True)
     for name, value in values.items():
         try:
             TypeAdapter(hints[name]).validate_python(value, strict=True)
         except ValidationError as error:
-            reasons = "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())
+            reasons = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
             faults.append(f"model.{name}: {value!r}: {reasons}")
     bands, in_channels = values["bands"], values["in_channels"]
     if not faults and in_channels != len(bands):
         faults.append(
             f"model.in_channels: {in_channels}, but there are {len(bands)} bands ({' '.join(bands)}); "
-            "name in bands just the bands that the channels are"
+            "name one band per channel"
         )
     if faults:
         raise SettingError(*faults)

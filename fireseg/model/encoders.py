@@ -1,4 +1,4 @@
-"""The encoders that may be asked for, as data: checking a name imports nothing heavy."""
+"""Encoder names, checked without slow imports, and the adaptation of RGB filters to other bands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENCODERS = (
     "efficientnet-b2",
     "mobilenet_v2",
 )
-"""The seven that the suite offers by name and tests in every architecture."""
+"""Encoders that are tested with every architecture."""
 
 # fmt: off
 SMP_ENCODERS = (
@@ -37,20 +37,20 @@ SMP_ENCODERS = (
     "mobileone_s0", "mobileone_s1", "mobileone_s2", "mobileone_s3", "mobileone_s4",
 )
 # fmt: on
-"""All that segmentation_models_pytorch builds itself; a test holds this list against it."""
+"""Native encoders of segmentation_models_pytorch (a test compares the list)."""
 
 TIMM_PREFIX = "tu-"
-"""What stands before the name of a timm model; whether timm has it is known when it is built."""
+"""Prefix of the names of timm models, which are checked when the model is built."""
 
 
 def check_encoder(name: str) -> str:
-    """The name, if it can be an encoder's.
+    """Checks the name of an encoder and returns it.
 
     Args:
-        name: One of the names above, or `tu-` and the name of a timm model.
+        name: One of `SMP_ENCODERS`, or `tu-` and the name of a timm model.
 
     Raises:
-        ValueError: If it is none of them; names the nearest.
+        ValueError: If it is not; with the nearest name.
 
     Example:
         >>> check_encoder("resnet34")
@@ -60,27 +60,26 @@ def check_encoder(name: str) -> str:
         return name
     near = did_you_mean(name, SMP_ENCODERS)
     raise ValueError(
-        f"no encoder '{name}'{near}; take {', '.join(ENCODERS)}, "
-        "another of segmentation_models_pytorch, or a timm model as tu-<name>"
+        f"no encoder '{name}'{near}; use {', '.join(ENCODERS)}, "
+        "another encoder of segmentation_models_pytorch, or a timm model as tu-<name>"
     )
 
 
 COLOUR_OF_BAND = {"B04": 0, "B03": 1, "B02": 2}
-"""Which channel of an RGB image a visible band is."""
+"""Channel in an RGB image by visible band."""
 
 
 def spread_filters(weight: Tensor, bands: Sequence[str]) -> Tensor:
-    """Filters for bands, made of filters for red, green and blue.
+    """Adapts the filters of a convolution over red, green and blue to other bands.
 
-    A visible band takes the filter of its colour, any other the mean of the three, and all are scaled by
-    3 / C. So the filters still add up, over the input channels, to what the three added up to: a pixel that is
-    equally bright in all bands answers as it did in all colours, and the layers above see the size of response
-    that they were trained on. (Exact where all three visible bands are among the bands, or none; a set with one or
-    two of them is scaled alike, and then the sum leans towards the colours that are there.)
+    A visible band gets the filter of its colour, any other band the mean of the three, all scaled by 3 / C. The sum
+    over the input channels is thus unchanged: a pixel of equal reflectance in all bands gives the response of a grey
+    RGB pixel, and the following layers see activations of the scale they were trained on. (This is exact if the bands
+    include all three visible bands or none of them.)
 
     Args:
-        weight: `(out, 3, h, w)`.
-        bands: Names of the C bands.
+        weight: RGB filters, `(out, 3, h, w)`.
+        bands: The C bands, in order.
 
     Returns:
         `(out, C, h, w)`.
@@ -91,36 +90,36 @@ def spread_filters(weight: Tensor, bands: Sequence[str]) -> Tensor:
 
 
 def find_stem(encoder: nn.Module) -> list[nn.Conv2d]:
-    """The convolutions that read an RGB image.
+    """Finds the convolutions that read the RGB image.
 
-    These are the first with three input channels and its twins: some encoders (MobileOne, RepVGG) read the image
-    with several branches side by side, which agree in stride and number of filters.
+    These are the first with three input channels and its parallel branches, which some encoders (MobileOne, RepVGG)
+    have; they agree in stride and number of filters.
 
     Args:
-        encoder: An encoder for three channels.
+        encoder: Encoder with three input channels.
 
     Returns:
-        One convolution or more.
+        At least one convolution.
 
     Raises:
-        FiresegError: If none has three input channels, as where pixels are folded into channels first.
+        FiresegError: If none has three input channels, for instance after a pixel-unshuffle.
     """
     convs = [module for module in encoder.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 3]
     if not convs:
         raise FiresegError(
             "model.encoder: no convolution of this encoder reads red, green and blue, so its weights cannot be adapted "
-            "to bands; take model.stem=smp, model.weights=none or another encoder"
+            "to the bands; use model.stem=smp, model.weights=none or another encoder"
         )
     first = convs[0]
     return [conv for conv in convs if (conv.stride, conv.out_channels) == (first.stride, first.out_channels)]
 
 
 def adapt_stem(encoder: nn.Module, bands: Sequence[str]) -> None:
-    """Lets an encoder with weights for red, green and blue read bands, see `spread_filters`.
+    """Adapts an RGB encoder to other bands in place, see `spread_filters`.
 
     Args:
-        encoder: An encoder for three channels; changed in place.
-        bands: Names of the C bands.
+        encoder: Encoder with three input channels.
+        bands: The C bands, in order.
 
     Raises:
         FiresegError: If no convolution reads three channels.

@@ -1,8 +1,7 @@
-"""Weights of an encoder: from a file here, or ImageNet's from the hub."""
+"""Initial weights: of an encoder from a file or the Hugging Face hub, or of a whole model from a checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -14,20 +13,19 @@ from urllib.parse import urlsplit
 from torch import Tensor, nn
 
 from fireseg.errors import FiresegError, SettingError
-from fireseg.files import load_tensors
+from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, hash_file, load_tensors
 from fireseg.model.encoders import TIMM_PREFIX
 from fireseg.model.network import FireSegmentationModel
 
-# Before huggingface_hub is imported by anybody: it would else ask the hub which agent runs it, which costs three
-# more seconds where nothing answers.
+# Set before huggingface_hub is first imported: its telemetry costs three seconds without a network.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 ANSWER_SECONDS = 4.0
-"""How long the hub may take to say that it has the file. The library alone would try for 24 to 47 s."""
+"""Timeout for the first answer of the hub; the library alone retries for 24 to 47 s."""
 
 
 class HubFile(NamedTuple):
-    """A file on the hub."""
+    """A file on the Hugging Face hub."""
 
     repo: str
     revision: str
@@ -38,16 +36,16 @@ class HubFile(NamedTuple):
 
 
 def fetch(file: HubFile) -> Path:
-    """The file on this disk.
+    """Returns the local path of a file on the hub, downloading it if it is not in the cache.
 
     Args:
-        file: Which one.
+        file: File on the hub.
 
     Returns:
-        Its path in the hub's cache folder.
+        Path in the cache folder of the hub.
 
     Raises:
-        FiresegError: If it is not in the cache and cannot be had; says so within 5 seconds of asking.
+        FiresegError: If it is neither in the cache nor available; within 5 seconds.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -55,16 +53,15 @@ def fetch(file: HubFile) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        _ask(file)
+        _check_available(file)
         return Path(hf_hub_download(file.repo, file.name, revision=file.revision))
-    # Whatever goes wrong between here and the hub, and the libraries in between have a class for each, the user is
-    # told the same: what was wanted, where it was looked for, and the ways out.
+    # The libraries in between have an exception class for every failure, and the remedy is always the same.
     except Exception as error:
-        raise _refusal(file, error) from error
+        raise _not_available(file, error) from error
 
 
-def _ask(file: HubFile) -> None:
-    """Asks the hub for the file's headers, once, and gives up after `ANSWER_SECONDS`.
+def _check_available(file: HubFile) -> None:
+    """Requests the headers of the file once, with a timeout of `ANSWER_SECONDS`.
 
     Raises:
         TimeoutError: If there was no answer in time.
@@ -72,27 +69,27 @@ def _ask(file: HubFile) -> None:
     from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_url
 
     if constants.HF_HUB_OFFLINE:
-        raise ConnectionError("HF_HUB_OFFLINE forbids to ask")
+        raise ConnectionError("HF_HUB_OFFLINE is set")
     url = hf_hub_url(file.repo, file.name, revision=file.revision)
 
-    def ask() -> None:
+    def request_headers() -> None:
         location = get_hf_file_metadata(url, timeout=ANSWER_SECONDS).location
         if urlsplit(location).netloc != urlsplit(url).netloc:
-            # The hub hands large files over to another host, which a firewall may well forbid. Any answer will do:
-            # that address is signed for GET alone.
+            # The hub redirects large files to another host, which a firewall may block. Any answer is sufficient:
+            # the signed URL accepts GET only.
             get_session().head(location, timeout=ANSWER_SECONDS)
 
-    _within(ANSWER_SECONDS, ask)
+    _call_with_timeout(ANSWER_SECONDS, request_headers)
 
 
-def _within(seconds: float, call: Callable[[], object]) -> None:
-    """Calls in a thread of its own: name resolution and connecting to several addresses take no time limit."""
+def _call_with_timeout(seconds: float, call: Callable[[], object]) -> None:
+    """Calls a function in a thread, because name resolution and connecting to several addresses have no timeout."""
     errors: list[Exception] = []
 
     def run() -> None:
         try:
             call()
-        except Exception as error:  # handed over to the thread that waits
+        except Exception as error:  # raised in the waiting thread below
             errors.append(error)
 
     thread = Thread(target=run, daemon=True)
@@ -104,17 +101,17 @@ def _within(seconds: float, call: Callable[[], object]) -> None:
         raise errors[0]
 
 
-def _refusal(file: HubFile, error: Exception) -> FiresegError:
+def _not_available(file: HubFile, error: Exception) -> FiresegError:
     from huggingface_hub import constants
 
     lines = str(error).strip().splitlines()
     folder = "models--" + file.repo.replace("/", "--")
     return FiresegError(
-        f"model.weights: {file.name} of {file.repo} (revision {file.revision}) is wanted, but it is neither in the "
-        f"cache {constants.HF_HUB_CACHE} nor to be had from {constants.ENDPOINT} "
+        f"model.weights: {file.name} of {file.repo} (revision {file.revision}) is neither in the cache "
+        f"{constants.HF_HUB_CACHE} nor available from {constants.ENDPOINT} "
         f"({type(error).__name__}: {lines[0][:200] if lines else 'no reason given'}); "
-        f"copy the folder {folder} into that cache from a machine that has it (HF_HOME names another cache), "
-        "or set model.weights=/path/to/an/encoder/file, or model.weights=none to start from random weights"
+        f"copy the folder {folder} into that cache from another machine (HF_HOME sets another cache), "
+        "or set model.weights=/path/to/an/encoder/file, or model.weights=none for random weights"
     )
 
 
@@ -122,12 +119,12 @@ HUB_FILE_NAME = "model.safetensors"
 
 
 class WeightsFile(NamedTuple):
-    """A file of weights that was read.
+    """The content of a weights file.
 
     Attributes:
-        path: Where it lies.
-        source: Where it comes from: `repo@revision/file` or the path.
-        content: The tensors by name, or a checkpoint's dict.
+        path: Local path.
+        source: Origin: `repo@revision/file`, or the path.
+        content: Tensors by name, or the dict of a checkpoint.
     """
 
     path: Path
@@ -136,17 +133,16 @@ class WeightsFile(NamedTuple):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Source and sha256, for the record."""
-        with self.path.open("rb") as file:
-            return {"source": self.source, "sha256": hashlib.file_digest(file, "sha256").hexdigest(), "note": ""}
+        """Source and SHA-256 of the file."""
+        return {"source": self.source, "sha256": hash_file(self.path), "note": ""}
 
 
 def read_weights(path: Path, source: str = "") -> WeightsFile:
-    """Reads tensors from a safetensors file or one that `torch.save` wrote, whatever the second is called.
+    """Reads a safetensors file, or a file written by `torch.save`, whatever its extension.
 
     Args:
-        path: The file.
-        source: What to call it in the record; the path by default.
+        path: Weights file.
+        source: Origin of the file; the path if empty.
 
     Raises:
         FiresegError: If it cannot be read.
@@ -156,8 +152,8 @@ def read_weights(path: Path, source: str = "") -> WeightsFile:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise FiresegError(f"{path}: cannot be read ({error.strerror}); name another file") from error
-    # A safetensors file begins with the length of its header, 8 bytes, and then the header's JSON.
+        raise FiresegError(f"{path}: cannot be read ({error.strerror}); use another file") from error
+    # A safetensors file starts with the length of its header in 8 bytes, followed by the JSON header.
     is_safetensors = path.suffix == ".safetensors" or start[8:] == b"{"
     return WeightsFile(path, source, _load_safetensors(path) if is_safetensors else load_tensors(path))
 
@@ -169,18 +165,18 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise FiresegError(f"{path}: not a readable safetensors file ({error}); take another one") from error
+        raise FiresegError(f"{path}: not a readable safetensors file ({error}); use another file") from error
 
 
 def fetch_imagenet(encoder: str) -> WeightsFile:
-    """The weights that an encoder learnt on ImageNet, from the hub's cache or the hub.
+    """Reads the ImageNet weights of an encoder from the cache of the hub, or the hub.
 
     Args:
-        encoder: A name that SMP or (`tu-`) timm knows.
+        encoder: Encoder of SMP, or `tu-` and the name of a timm model.
 
     Raises:
-        SettingError: If nobody published any.
-        FiresegError: If they cannot be had; within 5 seconds.
+        SettingError: If no ImageNet weights are published for it.
+        FiresegError: If they are not available; within 5 seconds.
     """
     file = _find_timm(encoder) if encoder.startswith(TIMM_PREFIX) else _find_smp(encoder)
     return read_weights(fetch(file), str(file))
@@ -191,10 +187,10 @@ def _find_smp(encoder: str) -> HubFile:
 
     published: Mapping[str, Any] = smp.encoders.encoders[encoder]["pretrained_settings"]
     if "imagenet" not in published:
-        others = f"only {', '.join(published)}" if published else "none at all"
+        others = f"only {', '.join(published)}" if published else "nor any others"
         raise SettingError(
-            f"model.weights: there are no ImageNet weights for {encoder}, {others}; "
-            "set model.weights=none or a file, or take another encoder"
+            f"model.weights: no ImageNet weights are published for {encoder}, {others}; "
+            "set model.weights=none or a file, or use another encoder"
         )
     return HubFile(published["imagenet"]["repo_id"], published["imagenet"]["revision"], HUB_FILE_NAME)
 
@@ -205,131 +201,124 @@ def _find_timm(encoder: str) -> HubFile:
     published = timm.get_pretrained_cfg(encoder.removeprefix(TIMM_PREFIX))
     if published is None or not published.hf_hub_id:
         url = getattr(published, "url", None)
-        where = f"only {url}" if url else "none at all"
+        elsewhere = f" (only at {url})" if url else ""
         raise SettingError(
-            f"model.weights: there are no weights for {encoder} on the hub, {where}; "
-            "set model.weights=none or a file, or take another encoder"
+            f"model.weights: the hub has no weights for {encoder}{elsewhere}; "
+            "set model.weights=none or a file, or use another encoder"
         )
     repo, _, revision = published.hf_hub_id.partition("@")
     return HubFile(repo, revision or "main", published.hf_hub_filename or HUB_FILE_NAME)
 
 
 def load_encoder(encoder: nn.Module, weights: WeightsFile) -> None:
-    """Loads an encoder's weights, all of them or none.
+    """Loads all weights of an encoder, strictly.
 
     Args:
-        encoder: An encoder for three channels; changed in place.
-        weights: Its tensors by name. A classifier on top, as ImageNet files have it, is left out by SMP itself.
+        encoder: Encoder with three input channels; changed in place.
+        weights: Tensors of the encoder. The classifier of ImageNet files is dropped by SMP.
 
     Raises:
-        FiresegError: If any tensor is missing, too many, or of another shape; names them.
+        FiresegError: If tensors are missing, unexpected, or of another shape; with their names.
     """
-    faults = [f"{key} is no tensor" for key, value in weights.content.items() if not isinstance(value, Tensor)]
+    faults = [f"{key} is not a tensor" for key, value in weights.content.items() if not isinstance(value, Tensor)]
     if not faults:
         try:
-            # A copy, because SMP takes the classifier out of the dict that it is given.
+            # A copy, because SMP removes the classifier from the dict.
             encoder.load_state_dict(dict(weights.content))
             return
         except RuntimeError:
-            faults = _compare(encoder.state_dict(), weights.content)
+            faults = _compare_tensors(encoder.state_dict(), weights.content)
     raise FiresegError(
-        f"{weights.source}: {'; '.join(faults)}; the file holds no weights of this encoder for three channels: "
-        "set model.encoder to the one it was made with, or take another file"
+        f"{weights.source}: {'; '.join(faults)}; not the weights of this encoder for three channels: "
+        "set model.encoder to the encoder of the file, or use another file"
     )
 
 
-def _compare(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+def _compare_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
     shapes = [
-        f"{key} {tuple(given[key].shape)} for {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
+        f"{key} {tuple(given[key].shape)} for {tuple(expected[key].shape)}"
+        for key in expected
+        if key in given and given[key].shape != expected[key].shape
     ]
     differences = {
-        "missing": [key for key in wanted if key not in given],
-        "unexpected": [key for key in given if key not in wanted],
+        "missing": [key for key in expected if key not in given],
+        "unexpected": [key for key in given if key not in expected],
         "of another shape": shapes,
     }
-    return [f"{len(keys)} tensors {what} ({_first(keys)})" for what, keys in differences.items() if keys]
+    return [f"{len(keys)} tensors {problem} ({_list_first(keys)})" for problem, keys in differences.items() if keys]
 
 
-def _first(keys: Iterable[str], limit: int = 5) -> str:
+def _list_first(keys: Iterable[str], limit: int = 5) -> str:
     keys = list(keys)
     return ", ".join(keys[:limit]) + (", …" if len(keys) > limit else "")
 
-
-CHECKPOINT_NAMES = ("best_model.pt", "final_model.pt", "last.pt")
-"""What of a run folder's checkpoints is taken, the first that is there."""
 
 _HEAD = "network.segmentation_head."
 
 _log = logging.getLogger(__name__)
 
 
-def find_file(path: Path) -> Path:
-    """The file that a path names: itself, or the best checkpoint of a run folder.
+def find_weights(path: Path) -> Path:
+    """Returns the file that `model.weights` stands for: the file itself, or the best checkpoint of a run folder.
 
     Args:
-        path: A file or a run folder.
+        path: Weights file, checkpoint file or run folder.
 
     Raises:
-        SettingError: If there is no such path.
-        FiresegError: If the folder holds no checkpoint.
+        SettingError: If the path does not exist.
+        FiresegError: If the folder contains no checkpoint.
     """
     if not path.exists():
         raise SettingError(
-            f"model.weights: {path}: no such file or folder; set imagenet, none, a file of an encoder, or a run folder"
+            f"model.weights: {path}: no such file or folder; set imagenet, none, an encoder file, or a run folder"
         )
-    if not path.is_dir():
-        return path
-    folder = path if path.name == "checkpoints" else path / "checkpoints"
-    for name in CHECKPOINT_NAMES:
-        if (folder / name).is_file():
-            return folder / name
+    if file := find_checkpoint(path):
+        return file
     raise FiresegError(
-        f"model.weights: {folder}: holds no checkpoint ({', '.join(CHECKPOINT_NAMES)}); name the folder of a run"
+        f"model.weights: {path}: contains no checkpoint ({', '.join(CHECKPOINT_NAMES)}); name a run folder"
     )
 
 
 def is_checkpoint(content: Mapping[str, Any]) -> bool:
-    """Whether a file's content is a checkpoint of ours, not an encoder's weights."""
+    """Returns True if the content is a checkpoint of fireseg, not the weights of an encoder."""
     return isinstance(content.get("model"), Mapping) and isinstance(content.get("config"), Mapping)
 
 
-def check_checkpoint(weights: WeightsFile, wanted: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint of another kind of model.
+def check_checkpoint(weights: WeightsFile, expected: Mapping[str, Any]) -> None:
+    """Checks that a checkpoint was made with the same kind of model.
 
     Args:
-        weights: A checkpoint.
-        wanted: What `arch`, `encoder` and `bands` shall be.
+        weights: Checkpoint.
+        expected: Expected `arch`, `encoder` and `bands`.
 
     Raises:
-        FiresegError: If any of them differs; one fault each.
+        FiresegError: If any of them differs; one fault for each.
     """
-    made_with = _get_settings(weights)
+    saved = _get_settings(weights)
     faults = [
-        f"model.weights: {weights.source} was made with {name}={_word(made_with[name])}, "
-        f"but {name}={_word(value)} is asked for; set it alike, or take other weights"
-        for name, value in wanted.items()
-        if _word(made_with[name]) != _word(value)
+        f"model.weights: {weights.source} has {name}={_format_value(saved[name])}, but the model has "
+        f"{name}={_format_value(value)}; set the same, or use other weights"
+        for name, value in expected.items()
+        if _format_value(saved[name]) != _format_value(value)
     ]
     if faults:
         raise FiresegError(*faults)
 
 
 def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_classes: int) -> None:
-    """Loads a whole model, its normalisation included. A head for another number of classes stays new.
+    """Loads a whole model with its normalisation; the head keeps its random weights if the number of classes differs.
 
     Args:
-        model: As built; changed in place.
-        weights: A checkpoint that `check_checkpoint` let pass.
-        num_classes: How many classes the model has.
+        model: Model to change in place.
+        weights: Checkpoint that passed `check_checkpoint`.
+        num_classes: Number of classes of the model.
 
     Raises:
-        FiresegError: If the tensors are not those of such a model.
+        FiresegError: If the tensors do not match the model.
     """
     state, note = dict(weights.content["model"]), "warm start of the whole model"
-    if (made_with := _get_settings(weights)["num_classes"]) != num_classes:
-        note += f"; its head has {made_with} classes, so a new one for {num_classes} starts from random weights"
+    if (saved_classes := _get_settings(weights)["num_classes"]) != num_classes:
+        note += f"; its head has {saved_classes} classes, so the head for {num_classes} classes has random weights"
         head = {key: value for key, value in model.state_dict().items() if key.startswith(_HEAD)}
         state = {key: value for key, value in state.items() if not key.startswith(_HEAD)} | head
         _log.warning("%s: %s", weights.source, note)
@@ -337,7 +326,7 @@ def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_clas
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise FiresegError(f"{weights.source}: not the weights of its own config ({reason[:300]})") from error
+        raise FiresegError(f"{weights.source}: weights that do not match its settings ({reason[:300]})") from error
     model.provenance = weights.provenance | {"note": note}
 
 
@@ -349,9 +338,9 @@ def _get_settings(weights: WeightsFile) -> dict[str, Any]:
         return settings | {"bands": model.get("bands") or config["data"]["bands"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise FiresegError(
-            f"{weights.source}: its config says nothing of {error}, so nobody knows what it is; take another one"
+            f"{weights.source}: its settings lack {error}, so its model is unknown; use another checkpoint"
         ) from error
 
 
-def _word(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return str(value) if isinstance(value, str | int) else "[" + ",".join(value) + "]"

@@ -1,4 +1,4 @@
-"""A map at a glance: the scene, what burned in it, how much that is, and how large it all is."""
+"""Picture of a burned-area map beside its scene, with legend, scale bar and north arrow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fireseg.console import format_hectares, format_share
 from fireseg.plots.style import DPI, UNLABELLED, choose_composite, colour_classes, render_composite, save_figure
 from fireseg.task import Task
 
@@ -18,16 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# All in pixels from the top left corner.
-_PANEL, _SMALLEST, _NARROWEST, _MARGIN, _GAP, _LINE = 640, 48, 560, 24, 24, 24
+# Lengths in pixels, from the top left corner.
+_PANEL, _MIN_PANEL, _MIN_WIDTH, _MARGIN, _GAP, _LINE = 640, 48, 560, 24, 24, 24
 
-_LETTER, _WIDE_LETTER = 8.4, 14.5  # of running text, of the title
+_LETTER, _TITLE_LETTER = 8.4, 14.5  # mean width of a letter in text and title
 
 _SWATCH = 18
 
-_INK = "#222222"
-
-_SOFT = "#555555"
+_TEXT_COLOUR, _CAPTION_COLOUR = "#222222", "#555555"
 
 
 def render_map(
@@ -44,103 +43,91 @@ def render_map(
     pixel_m: tuple[float, float],
     north_deg: float = 0.0,
 ) -> None:
-    """Draws a composite and the map of the same ground, with scale, north and a legend in hectares.
+    """Draws a scene and its map with scale bar, north arrow and a legend of areas.
 
-    Side by side, or one below the other where the scene is wide.
+    The panels are side by side, or one below the other if the scene is wide.
 
     Args:
-        image: Reflectance, `(C, h, w)`; NaN where unknown. May be thinned: pixels are drawn as they are given.
-        classes: Of the same pixels, `(h, w)`; 255 where unknown, which is striped.
-        bands: The C bands.
-        task: What the classes mean.
-        path: The PNG file to write.
-        title: The heading.
-        notes: Lines below it.
-        hectares: Of each class, in the whole scene.
-        unknown_share: Share of the scene that is unknown, 0 to 1.
-        pixel_m: From one column to the next and from one row to the next, in metres.
-        north_deg: Where north is, in degrees clockwise from up.
+        image: Reflectance, `(C, h, w)`; NaN where unknown. May be subsampled: pixels are drawn as given.
+        classes: Classes of the same pixels, `(h, w)`; 255 where unknown, drawn hatched.
+        bands: Bands of the C channels.
+        task: Classes with their names and colours.
+        path: PNG file to write.
+        title: Heading.
+        notes: Lines below the heading.
+        hectares: Area by class in the whole scene.
+        unknown_share: Unknown share of the scene, 0 to 1.
+        pixel_m: Distances between neighbouring columns and neighbouring rows, in metres.
+        north_deg: Direction of north, in degrees clockwise from up.
 
     Raises:
         FiresegError: If the picture cannot be written.
     """
-    plan = _plan(classes.shape[1] * pixel_m[0], classes.shape[0] * pixel_m[1])
+    layout = _plan_layout(classes.shape[1] * pixel_m[0], classes.shape[0] * pixel_m[1])
     notes = [*notes, f"Scene: {choose_composite(bands).caption}."]
-    lines = [line for note in notes for line in textwrap.wrap(note, int(plan.across / _LETTER))]
+    lines = [line for note in notes for line in textwrap.wrap(note, int(layout.across / _LETTER))]
     entries = list(_list_entries(task, hectares, unknown_share, bool((classes == task.ignore_index).any())))
-    places = _flow([text for text, _ in entries], plan.across)
+    positions = _arrange_entries([text for text, _ in entries], layout.across)
     top = _MARGIN + int(1.3 * _LINE) + len(lines) * _LINE + _GAP
-    foot = top + plan.down + _GAP
-    height = foot + 3 * _LINE + (places[-1][1] + 1) * _LINE + _MARGIN
-    figure, canvas = _open(plan.across + 2 * _MARGIN, height)
-    _write_heading(canvas, _shorten(title, int(plan.across / _WIDE_LETTER)), lines)
-    pictures = {"scene": render_composite(image, bands), "map": colour_classes(classes, task)}
-    for (x, y), (name, picture) in zip(plan.corners, pictures.items(), strict=True):
-        _add_panel(figure, canvas, picture, name, (_MARGIN + x, top + y, plan.width, plan.height))
-    _draw_scale(canvas, _MARGIN, foot, plan.metres_a_px, plan.width)
-    _draw_north(canvas, _MARGIN + plan.across - 20, foot + 18, north_deg)
-    for (text, style), (x, line) in zip(entries, places, strict=True):
+    foot = top + layout.down + _GAP
+    height = foot + 3 * _LINE + (positions[-1][1] + 1) * _LINE + _MARGIN
+    figure, canvas = _create_canvas(layout.across + 2 * _MARGIN, height)
+    _write_heading(canvas, _shorten(title, int(layout.across / _TITLE_LETTER)), lines)
+    panels = {"scene": render_composite(image, bands), "map": colour_classes(classes, task)}
+    for (x, y), (name, picture) in zip(layout.corners, panels.items(), strict=True):
+        _add_panel(figure, canvas, picture, name, (_MARGIN + x, top + y, layout.width, layout.height))
+    _draw_scale(canvas, _MARGIN, foot, layout.metres_per_px, layout.width)
+    _draw_north(canvas, _MARGIN + layout.across - 20, foot + 18, north_deg)
+    for (text, style), (x, line) in zip(entries, positions, strict=True):
         _draw_entry(canvas, _MARGIN + x, foot + (2.5 + line) * _LINE, text, style)
     save_figure(figure, path)
 
 
-def choose_scale(longest_m: float) -> tuple[float, str]:
-    """The length of a scale bar: 1, 2 or 5 of a power of ten, as long as there is room for.
+def choose_scale(max_m: float) -> tuple[float, str]:
+    """Chooses the length of a scale bar: the largest 1, 2 or 5 times a power of ten that fits.
 
     Args:
-        longest_m: The room, in metres on the ground.
+        max_m: Available length, in metres on the ground.
 
     Returns:
-        Metres, and how they are said.
+        Length in metres, and its label.
 
     Example:
         >>> choose_scale(7200), choose_scale(450)
         ((5000.0, '5 km'), (200.0, '200 m'))
     """
-    power = 10.0 ** math.floor(math.log10(longest_m))
-    metres = next(factor * power for factor in (5, 2, 1) if factor * power <= longest_m * (1 + 1e-9))
+    power = 10.0 ** math.floor(math.log10(max_m))
+    metres = next(factor * power for factor in (5, 2, 1) if factor * power <= max_m * (1 + 1e-9))
     return metres, f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
 
 
-def format_hectares(hectares: float) -> str:
-    """Hectares as a legend says them: a few are not none.
-
-    Example:
-        >>> spell_hectares(0), spell_hectares(0.01), spell_hectares(12.34), spell_hectares(12345.6)
-        ('0 ha', '<0.1 ha', '12.3 ha', '12,346 ha')
-    """
-    if 0 < hectares < 0.1:
-        return "<0.1 ha"
-    return f"{hectares:.1f} ha" if 0 < hectares < 100 else f"{hectares:,.0f} ha"
-
-
-class _Plan(NamedTuple):
-    """Where the two panels stand, and how much ground a pixel of the picture is."""
+class _PanelLayout(NamedTuple):
+    """Sizes and corners of the two panels, and the ground distance per picture pixel."""
 
     width: int
     height: int
     corners: tuple[tuple[int, int], tuple[int, int]]
-    metres_a_px: float
+    metres_per_px: float
 
     @property
     def across(self) -> int:
-        return max(self.corners[1][0] + self.width, _NARROWEST)
+        return max(self.corners[1][0] + self.width, _MIN_WIDTH)
 
     @property
     def down(self) -> int:
         return self.corners[1][1] + self.height
 
 
-def _plan(width_m: float, height_m: float) -> _Plan:
+def _plan_layout(width_m: float, height_m: float) -> _PanelLayout:
     is_wide = width_m > 1.6 * height_m
-    metres_a_px = max(width_m / (2 if is_wide else 1), height_m) / _PANEL
-    width, height = (max(_SMALLEST, round(side / metres_a_px)) for side in (width_m, height_m))
+    metres_per_px = max(width_m / (2 if is_wide else 1), height_m) / _PANEL
+    width, height = (max(_MIN_PANEL, round(side / metres_per_px)) for side in (width_m, height_m))
     second = (0, height + _GAP + _LINE) if is_wide else (width + _GAP, 0)
-    return _Plan(width, height, ((0, 0), second), metres_a_px)
+    return _PanelLayout(width, height, ((0, 0), second), metres_per_px)
 
 
-def _open(across: int, down: int) -> tuple[Figure, Axes]:
-    """A figure, and axes over all of it that are drawn upon in pixels."""
+def _create_canvas(across: int, down: int) -> tuple[Figure, Axes]:
+    """Creates a figure, and axes over all of it whose coordinates are pixels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(across / DPI, down / DPI), dpi=DPI, facecolor="white")
@@ -150,13 +137,13 @@ def _open(across: int, down: int) -> tuple[Figure, Axes]:
 
 
 def _write(canvas: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    canvas.text(x, y, text, **{"fontsize": 8, "va": "top", "color": _INK, "parse_math": False, **style})
+    canvas.text(x, y, text, **{"fontsize": 8, "va": "top", "color": _TEXT_COLOUR, "parse_math": False, **style})
 
 
 def _write_heading(canvas: Axes, title: str, lines: Sequence[str]) -> None:
     _write(canvas, _MARGIN, _MARGIN, title, fontsize=12, fontweight="bold")
     for number, line in enumerate(lines):
-        _write(canvas, _MARGIN, _MARGIN + int(1.3 * _LINE) + number * _LINE, line, color=_SOFT)
+        _write(canvas, _MARGIN, _MARGIN + int(1.3 * _LINE) + number * _LINE, line, color=_CAPTION_COLOUR)
 
 
 def _add_panel(figure: Figure, canvas: Axes, picture: np.ndarray, name: str, box: tuple[int, int, int, int]) -> None:
@@ -164,17 +151,17 @@ def _add_panel(figure: Figure, canvas: Axes, picture: np.ndarray, name: str, box
     across, down = canvas.get_xlim()[1], canvas.get_ylim()[0]
     axes = figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
     axes.set(xticks=[], yticks=[])
-    # Pixels that are drawn larger than they are stay pixels; those that share one on paper are mixed.
+    # Enlarged pixels stay sharp; pixels that share one of the figure are averaged.
     axes.imshow(picture, aspect="auto", interpolation="antialiased" if name == "scene" else "nearest")
     for edge in axes.spines.values():
         edge.set(color=UNLABELLED[1], linewidth=0.6)
-    _write(canvas, x, y - 4, name, va="bottom", color=_SOFT)
+    _write(canvas, x, y - 4, name, va="bottom", color=_CAPTION_COLOUR)
 
 
-def _draw_scale(canvas: Axes, x: float, y: float, metres_a_px: float, width: int) -> None:
-    metres, text = choose_scale(metres_a_px * max(width / 3, 40))
-    length = metres / metres_a_px
-    canvas.plot([x, x, x + length, x + length], [y, y + 8, y + 8, y], color=_INK, linewidth=1.4)
+def _draw_scale(canvas: Axes, x: float, y: float, metres_per_px: float, width: int) -> None:
+    metres, text = choose_scale(metres_per_px * max(width / 3, 40))
+    length = metres / metres_per_px
+    canvas.plot([x, x, x + length, x + length], [y, y + 8, y + 8, y], color=_TEXT_COLOUR, linewidth=1.4)
     _write(canvas, x + length + 10, y - 3, text)
 
 
@@ -182,10 +169,10 @@ def _draw_north(canvas: Axes, x: float, y: float, north_deg: float) -> None:
     angle = math.radians(north_deg)
     towards = np.array([math.sin(angle), -math.cos(angle)])
     tail, tip = np.array([x, y]) - 14 * towards, np.array([x, y]) + 14 * towards
-    arrow = {"arrowstyle": "-|>", "color": _INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+    arrow = {"arrowstyle": "-|>", "color": _TEXT_COLOUR, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
     canvas.annotate("", xy=tuple(tip), xytext=tuple(tail), arrowprops=arrow)
-    letter = tip + 8 * towards
-    _write(canvas, letter[0], letter[1], "N", ha="center", va="center", fontweight="bold")
+    label = tip + 8 * towards
+    _write(canvas, label[0], label[1], "N", ha="center", va="center", fontweight="bold")
 
 
 def _list_entries(
@@ -194,20 +181,19 @@ def _list_entries(
     for name, colour, area in zip(task.class_names, task.colours, hectares, strict=True):
         yield f"{name}  {format_hectares(area)}", {"facecolor": colour}
     if unknown_share > 0 or has_unknown:
-        share = "<0.1 %" if unknown_share < 0.001 else f"{unknown_share:.1%}".replace("%", " %")
-        yield f"unknown  {share}", {"facecolor": UNLABELLED[0], "hatch": "/////"}
+        yield f"unknown  {format_share(unknown_share)}", {"facecolor": UNLABELLED[0], "hatch": "/////"}
 
 
-def _flow(texts: Sequence[str], across: int) -> list[tuple[float, int]]:
-    """Place along the line, and line, of each entry: as many side by side as there is room for."""
-    places, x, line = [], 0.0, 0
+def _arrange_entries(texts: Sequence[str], across: int) -> list[tuple[float, int]]:
+    """Positions of legend entries: x and line number, as many side by side as fit."""
+    positions, x, line = [], 0.0, 0
     for text in texts:
         width = _SWATCH + 10 + _LETTER * len(text) + _GAP
         if x and x + width > across:
             x, line = 0.0, line + 1
-        places.append((x, line))
+        positions.append((x, line))
         x += width
-    return places
+    return positions
 
 
 def _draw_entry(canvas: Axes, x: float, y: float, text: str, style: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A hub of our own on loopback, and checkpoints as a run leaves them."""
+"""A local Hugging Face hub, and checkpoints as a run writes them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SaveCheckpoint = Callable[..., tuple[FireSegmentationModel, Path]]
 
 
 class Hub:
-    """Answers HEAD and GET of `/{repo}/resolve/{revision}/{file}` as the Hugging Face hub does.
+    """A server that answers HEAD and GET of `/{repo}/resolve/{revision}/{file}` as the Hugging Face hub does.
 
     Attributes:
-        files: Content by path, as `smp-hub/resnet18.imagenet/resolve/3f23/model.safetensors`.
-        storage: Where files are handed over by another host, as the hub does with large ones: its endpoint.
-        asked: Method and path of every request.
-        endpoint: What HF_ENDPOINT shall be.
+        files: Content by path, such as `smp-hub/resnet18.imagenet/resolve/3f23/model.safetensors`.
+        storage: Endpoint that requests are redirected to, as the hub does for large files; empty for no redirection.
+        requests: Method and path of every request.
+        endpoint: Value for HF_ENDPOINT.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.storage = ""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.make_handler())
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
 
@@ -46,7 +46,7 @@ class Hub:
                 self.wfile.write(self.answer())
 
             def answer(self) -> bytes:
-                hub.asked.append(f"{self.command} {self.path}")
+                hub.requests.append(f"{self.command} {self.path}")
                 content = hub.files.get(self.path.lstrip("/"))
                 self.send_response(404 if content is None else 302 if hub.storage else 200)
                 if content is None:
@@ -89,14 +89,14 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def storage() -> Iterator[Hub]:
-    """The other host that hands over large files."""
+    """Another host that serves large files."""
     with serve_hub() as storage:
         yield storage
 
 
 @pytest.fixture
 def save_checkpoint(tmp_path: Path) -> SaveCheckpoint:
-    """Builds a model, measures its normalisation, and saves it as a run does."""
+    """Creates a model with a normalisation and saves its checkpoint as a run does."""
 
     def save(name: str = "best_model.pt", **request: Any) -> tuple[FireSegmentationModel, Path]:
         request = {"arch": "unet", "encoder": "resnet18", "num_classes": 2} | request

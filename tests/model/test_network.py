@@ -1,4 +1,4 @@
-"""The model around a network: normalisation, padding, refusals, and the six methods."""
+"""The segmentation model: normalisation, padding, checked input, and the predict methods."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ BANDS = ("B04", "B12")
 
 
 class Recorder(nn.Module):
-    """Returns its input as logits and keeps it."""
+    """Returns its input as logits and records it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
         self.norm = nn.BatchNorm2d(2)
-        self.seen = torch.empty(0)
+        self.image = torch.empty(0)
 
     def forward(self, image: Tensor) -> Tensor:
-        self.seen = image
+        self.image = image
         if self.norm.training:
             self.norm(image)
         return image * self.weight
@@ -40,20 +40,20 @@ def model(recorder: Recorder) -> FireSegmentationModel:
     return FireSegmentationModel(recorder, bands=BANDS)
 
 
-def test_forward_takes_off_the_mean_and_divides_by_the_deviation_of_each_band(model: FireSegmentationModel) -> None:
+def test_forward_normalises_each_band(model: FireSegmentationModel) -> None:
     model.set_normalisation([0.25, 0.5], [0.5, 2.0])
     logits = model(torch.tensor([0.75, 1.5]).view(1, 2, 1, 1).expand(1, 2, 32, 32))
     assert logits.unique().tolist() == [0.5, 1.0]
     assert logits[0, :, 0, 0].tolist() == [1.0, 0.5]
 
 
-def test_a_new_model_leaves_reflectance_as_it_is_and_says_so(model: FireSegmentationModel) -> None:
+def test_a_new_model_does_not_normalise(model: FireSegmentationModel) -> None:
     image = torch.rand(1, 2, 32, 32)
     assert torch.equal(model(image), image)
     assert not model.is_normalised
 
 
-def test_normalisation_travels_in_the_state_dict(model: FireSegmentationModel) -> None:
+def test_normalisation_is_part_of_the_state_dict(model: FireSegmentationModel) -> None:
     model.set_normalisation([0.1, 0.2], [0.3, 0.4])
     other = FireSegmentationModel(Recorder(), bands=BANDS)
     other.load_state_dict(model.state_dict())
@@ -62,7 +62,7 @@ def test_normalisation_travels_in_the_state_dict(model: FireSegmentationModel) -
     assert other.std.tolist() == pytest.approx([0.3, 0.4])
 
 
-def test_set_normalisation_names_every_fault_and_changes_nothing(model: FireSegmentationModel) -> None:
+def test_set_normalisation_reports_every_fault_and_changes_nothing(model: FireSegmentationModel) -> None:
     with pytest.raises(FiresegError) as caught:
         model.set_normalisation([0.1, float("nan")], [0.0, 0.2, 0.3])
     assert len(caught.value.faults) == 3
@@ -81,33 +81,35 @@ def test_any_size_is_padded_to_32_and_cropped_back(
 ) -> None:
     image = torch.rand(2, 2, height, width)
     assert torch.equal(model(image), image)
-    assert recorder.seen.shape == (2, 2, *padded)
+    assert recorder.image.shape == (2, 2, *padded)
 
 
-def test_padding_mirrors_the_edge_without_repeating_it(model: FireSegmentationModel, recorder: Recorder) -> None:
+def test_padding_reflects_without_repeating_the_edge(model: FireSegmentationModel, recorder: Recorder) -> None:
     image = torch.rand(1, 2, 33, 33)
     model(image)
-    assert torch.equal(recorder.seen[:, :, 33:, :33], image.flip(2)[:, :, 1:32])
-    assert torch.equal(recorder.seen[:, :, :33, 33:], image.flip(3)[:, :, :, 1:32])
+    assert torch.equal(recorder.image[:, :, 33:, :33], image.flip(2)[:, :, 1:32])
+    assert torch.equal(recorder.image[:, :, :33, 33:], image.flip(3)[:, :, :, 1:32])
 
 
-def test_other_bands_than_the_models_are_refused_by_name(model: FireSegmentationModel) -> None:
+def test_a_wrong_number_of_channels_is_rejected_with_the_bands(model: FireSegmentationModel) -> None:
     with pytest.raises(FiresegError, match="image: 3 channels, but the model takes 2: B04 B12"):
         model(torch.rand(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize(("height", "width"), [(31, 64), (64, 31), (1, 1)])
-def test_less_than_32_px_is_refused(model: FireSegmentationModel, height: int, width: int) -> None:
+def test_less_than_32_px_is_rejected(model: FireSegmentationModel, height: int, width: int) -> None:
     with pytest.raises(FiresegError, match=f"image: {height} x {width} px, .*larger window"):
         model(torch.rand(1, 2, height, width))
 
 
-def test_an_image_without_its_batch_is_refused(model: FireSegmentationModel) -> None:
+def test_an_image_without_batch_dimension_is_rejected(model: FireSegmentationModel) -> None:
     with pytest.raises(FiresegError, match=r"shape \(2, 32, 32\), but the model takes \(B, C, H, W\)"):
         model(torch.rand(2, 32, 32))
 
 
-def test_the_six_methods_on_a_patch_that_burns_in_a_quarter_and_one_that_does_not(model: FireSegmentationModel) -> None:
+def test_the_predict_methods_on_a_patch_that_burned_in_a_quarter_and_one_that_did_not(
+    model: FireSegmentationModel,
+) -> None:
     image = torch.zeros(2, 2, 32, 32)
     image[:, 0] = 1.0
     image[0, 1, :16, :16] = 3.0
@@ -155,7 +157,7 @@ def test_a_tie_with_class_0_is_unburned() -> None:
         "predict_fire_fraction",
     ],
 )
-def test_predicting_needs_no_gradient_and_leaves_every_module_in_its_mode(
+def test_prediction_has_no_gradient_and_leaves_every_module_in_its_mode(
     model: FireSegmentationModel, recorder: Recorder, method: str
 ) -> None:
     model.train()
@@ -171,7 +173,7 @@ def test_predicting_needs_no_gradient_and_leaves_every_module_in_its_mode(
     assert model(torch.rand(1, 2, 32, 32)).requires_grad
 
 
-def test_a_refused_image_leaves_the_training_mode_as_it_was(model: FireSegmentationModel) -> None:
+def test_a_rejected_image_leaves_the_training_mode_unchanged(model: FireSegmentationModel) -> None:
     with pytest.raises(FiresegError):
         model.predict_segmentation(torch.rand(1, 3, 32, 32))
     assert model.training

@@ -1,23 +1,23 @@
-"""The door: what is typed, what is said, and what it ends with."""
+"""Command line of predict: arguments, output and exit codes."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fireseg.predict.cli import main
-from tests.predict.stand_in import draw_image, write_run, write_scene
+from tests.predict.builders import draw_image, write_run, write_scene
 
-Type = Callable[..., int]
+RunCommand = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def type_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Type]:
-    """Types words behind `python -m fireseg.predict`."""
+def run_predict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RunCommand]:
+    """Runs `python -m fireseg.predict` with the given arguments, in this process."""
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
-    yield lambda *words: main([str(word) for word in words])
+    yield lambda *arguments: main([str(argument) for argument in arguments])
     signal.signal(signal.SIGTERM, before)
     logger = logging.getLogger("fireseg")
     logger.handlers.clear()
@@ -38,26 +38,26 @@ def type_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Type
 
 
 def test_a_run_and_a_scene_are_enough(
-    type_words: Type, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_predict: RunCommand, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene = write_scene(tmp_path / "scene.tif", draw_image(40, 50))
-    assert type_words(run, scene) == 0
+    assert run_predict(run, scene) == 0
     assert sorted(path.name for path in Path("maps").iterdir()) == sorted(
         f"scene{ending}"
         for ending in (".json", ".png", "_burned.gpkg", "_classes.tif", "_classes.tif.aux.xml", "_fire.tif")
     )
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("a_run: threshold 0.5")
-    assert told[-1].endswith("maps/scene_classes.tif")
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].startswith("a_run: threshold 0.5")
+    assert output[-1].endswith("maps/scene_classes.tif")
 
 
-def test_options_reach_the_map(type_words: Type, run: Path, tmp_path: Path) -> None:
+def test_options_reach_the_map(run_predict: RunCommand, run: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", draw_image(40, 50))
     words = ["--out", "elsewhere", "--tta", "--geojson", "--fire-dtype", "float32", "--threshold", 0.3]
     words += ["--temperature", 1.5, "--min-area-ha", 2, "--simplify-m", 20, "--offset", 1000, "--batch-size", 2]
-    assert type_words(run, scene, *words, "--readers", 3, "--device", "cpu", "--overwrite") == 0
-    said = json.loads(Path("elsewhere/scene.json").read_text())
-    assert said["options"] == {
+    assert run_predict(run, scene, *words, "--readers", 3, "--device", "cpu", "--overwrite") == 0
+    summary = json.loads(Path("elsewhere/scene.json").read_text())
+    assert summary["options"] == {
         "threshold": 0.3,
         "temperature": 1.5,
         "tta": True,
@@ -73,27 +73,27 @@ def test_options_reach_the_map(type_words: Type, run: Path, tmp_path: Path) -> N
 
 
 def test_a_bad_scene_ends_with_1_and_the_others_are_mapped(
-    type_words: Type, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_predict: RunCommand, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = write_scene(tmp_path / "good.tif", draw_image(40, 50))
     bad = tmp_path / "bad.tif"
     bad.write_text("no raster")
-    assert type_words(run, bad, good) == 1
-    told = capsys.readouterr()
-    assert "1 fault:" in told.err
-    assert "bad.tif" in told.err
-    assert "failed" in told.out
+    assert run_predict(run, bad, good) == 1
+    output = capsys.readouterr()
+    assert "1 fault:" in output.err
+    assert "bad.tif" in output.err
+    assert "failed" in output.out
     assert Path("maps/good.json").exists()
     assert not list(Path("maps").glob("*bad*"))
 
 
 def test_existing_maps_end_with_1_before_any_work(
-    type_words: Type, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_predict: RunCommand, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("maps").mkdir()
     Path("maps/scene_fire.tif").touch()
-    assert type_words("no_such_run", tmp_path / "scene.tif") == 1
-    assert "add --overwrite" in capsys.readouterr().err
+    assert run_predict("no_such_run", tmp_path / "scene.tif") == 1
+    assert "--overwrite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -108,68 +108,77 @@ def test_existing_maps_end_with_1_before_any_work(
     ],
 )
 def test_a_wrong_argument_ends_with_2_and_is_named(
-    type_words: Type, words: list[str], what: str, capsys: pytest.CaptureFixture[str]
+    run_predict: RunCommand, words: list[str], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        code = type_words(*words)
+        code = run_predict(*words)
     except SystemExit as end:
         code = end.code
     assert code == 2
     assert what in capsys.readouterr().err
 
 
-def test_no_such_run_ends_with_1(type_words: Type, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_run_ends_with_1(run_predict: RunCommand, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = write_scene(tmp_path / "scene.tif", draw_image(40, 50))
-    assert type_words("no_such_run", scene) == 1
-    assert "no_such_run: no such run folder or checkpoint" in capsys.readouterr().err
+    assert run_predict("no_such_run", scene) == 1
+    assert "no_such_run: no such run folder" in capsys.readouterr().err
 
 
-def test_the_help_names_every_option(type_words: Type, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_names_every_option(run_predict: RunCommand, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        type_words("--help")
+        run_predict("--help")
     assert end.value.code == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for word in ("RUN SCENE", "--fire-dtype {uint8,float32}", "--simplify-m", "(default: maps)", "(default: 2)"):
-        assert word in told
-    assert "None" not in told
+        assert word in output
+    assert "None" not in output
 
 
-def test_the_help_waits_for_nothing_heavy() -> None:
-    program = "import sys, fireseg.predict\ntry: fireseg.predict.main(['--help'])\nexcept SystemExit: pass\n"
+def test_the_help_imports_nothing_slow() -> None:
+    program = "import sys, fireseg.predict.cli\ntry: fireseg.predict.cli.main(['--help'])\nexcept SystemExit: pass\n"
     program += "print('loaded:', *({'torch', 'rasterio', 'matplotlib', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
 
 
-def test_a_stopped_map_leaves_nothing_and_says_so(run: Path, tmp_path: Path) -> None:
+def test_a_terminated_command_leaves_nothing_and_reports_it(run: Path, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", draw_image(1400, 1400))
-    command = [sys.executable, "-m", "fireseg.predict", str(run), str(scene), "--tta", "--out", str(tmp_path / "maps")]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
-    wait_for(tmp_path / "maps" / ".scene.part")
-    process.terminate()
-    _, told = process.communicate(timeout=60)
+    with start_predict(run, scene, "--tta", "--out", tmp_path / "maps") as process:
+        wait_for(tmp_path / "maps" / ".scene.part")
+        process.terminate()
+        _, output = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert told.splitlines()[-1].startswith("fireseg: stopped; maps that were finished are there")
+    assert output.splitlines()[-1].startswith("fireseg: stopped; finished maps are kept")
     assert not list((tmp_path / "maps").iterdir())
 
 
-def test_a_killed_map_leaves_a_hidden_folder_alone_and_the_next_call_clears_it(run: Path, tmp_path: Path) -> None:
+def test_a_killed_command_leaves_only_a_hidden_folder_which_the_next_call_clears(
+    run_predict: RunCommand, run: Path, tmp_path: Path
+) -> None:
     scene = write_scene(tmp_path / "scene.tif", draw_image(1400, 1400))
-    command = [sys.executable, "-m", "fireseg.predict", str(run), str(scene), "--out", str(tmp_path / "maps")]
-    process = subprocess.Popen([*command, "--tta"], cwd=Path(__file__).parents[1], env={**os.environ})
-    wait_for(tmp_path / "maps" / ".scene.part" / ".lock")
-    process.kill()
-    process.wait()
+    with start_predict(run, scene, "--tta", "--out", tmp_path / "maps"):
+        wait_for(tmp_path / "maps" / ".scene.part" / ".lock")
     assert [path.name for path in (tmp_path / "maps").iterdir()] == [".scene.part"]
     write_scene(tmp_path / "scene.tif", draw_image(40, 50))
-    subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True)
+    assert run_predict(run, scene, "--out", tmp_path / "maps") == 0
     assert not (tmp_path / "maps" / ".scene.part").exists()
     assert (tmp_path / "maps" / "scene.json").exists()
 
 
-def wait_for(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} never came")
+@contextmanager
+def start_predict(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Starts the command in a process of its own, which is killed at the end if it is still running."""
+    command = [sys.executable, "-m", "fireseg.predict", *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(path: Path, seconds: float = 180) -> None:
+    """Waits until a path exists: starting a process takes long on a busy machine."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} was not created"
+        time.sleep(0.02)

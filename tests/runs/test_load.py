@@ -27,7 +27,7 @@ from fireseg.runs import Calibration, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.load import read_checkpoint
 from tests.data.look_alike_tiles import make_reflectance, write_raster
-from tests.look_alike_run import FINGERPRINT, make_checkpoint, make_settings, write_run
+from tests.runs.builders import FINGERPRINT, make_checkpoint, make_settings, write_run
 
 Craft = Callable[[dict[str, Any]], None]
 

@@ -1,4 +1,4 @@
-"""A map at a glance."""
+"""The picture of a map beside its scene."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
 
-from fireseg.plots import maps as map_picture
+from fireseg.plots import maps
 from fireseg.plots.maps import choose_scale, render_map
 from fireseg.task import Task, get_class_names
 
@@ -22,16 +22,16 @@ GRADING = Task(name="gra", num_classes=5, class_names=get_class_names(5))
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures as they are saved."""
-    kept: list[Figure] = []
-    save = map_picture.save_figure
+    """Figures that were saved."""
+    saved: list[Figure] = []
+    save = maps.save_figure
 
-    def keep(figure: Figure, path: Path) -> None:
-        kept.append(figure)
+    def record(figure: Figure, path: Path) -> None:
+        saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(map_picture, "save", keep)
-    return kept
+    monkeypatch.setattr(maps, "save_figure", record)
+    return saved
 
 
 def draw(path: Path, *, height: int = 60, width: int = 80, unknown: bool = False, **options: Any) -> np.ndarray:
@@ -61,16 +61,16 @@ def panels(figure: Figure) -> list[tuple[float, float, float, float]]:
     return [tuple(np.round(axes.get_position().bounds * np.tile(size, 2))) for axes in figure.axes if axes.images]
 
 
-def test_the_legend_names_every_class_with_its_hectares(tmp_path: Path, figures: list[Figure]) -> None:
+def test_the_legend_names_every_class_with_its_area(tmp_path: Path, figures: list[Figure]) -> None:
     draw(tmp_path / "map.png")
-    said = texts(figures[0])
-    assert {"no_damage  100 ha", "negligible  0 ha", "high  12.3 ha", "scene", "12 ha burned.", "N"} <= set(said)
-    assert not any(text.startswith("unknown") for text in said)
+    labels = texts(figures[0])
+    assert {"no_damage  100 ha", "negligible  0 ha", "high  12.3 ha", "scene", "12 ha burned.", "N"} <= set(labels)
+    assert not any(text.startswith("unknown") for text in labels)
 
 
-def test_what_is_unknown_is_striped_and_in_the_legend(tmp_path: Path, figures: list[Figure]) -> None:
+def test_unknown_pixels_are_hatched_and_in_the_legend(tmp_path: Path, figures: list[Figure]) -> None:
     draw(tmp_path / "map.png", unknown=True)
-    assert "unknown  25.0 %" in texts(figures[0])
+    assert "unknown  25 %" in texts(figures[0])
     hatches = [each.get_hatch() for axes in figures[0].axes for each in axes.patches if isinstance(each, Rectangle)]
     assert hatches.count("/////") == 1
     scene, drawn = (axes.images[0].get_array() for axes in figures[0].axes if axes.images)
@@ -78,7 +78,7 @@ def test_what_is_unknown_is_striped_and_in_the_legend(tmp_path: Path, figures: l
     assert {tuple(pixel) for pixel in np.asarray(drawn)[:, :20].reshape(-1, 3)} == {(255, 255, 255), (140, 140, 140)}
 
 
-def test_a_wide_scene_has_its_map_below_and_others_beside(tmp_path: Path, figures: list[Figure]) -> None:
+def test_the_map_is_below_a_wide_scene_and_beside_others(tmp_path: Path, figures: list[Figure]) -> None:
     draw(tmp_path / "wide.png", height=30, width=90)
     draw(tmp_path / "tall.png", height=90, width=30)
     (left, above, *_), (other_left, below, *_) = panels(figures[0])
@@ -89,13 +89,13 @@ def test_a_wide_scene_has_its_map_below_and_others_beside(tmp_path: Path, figure
     assert level == other_level
 
 
-def test_panels_have_the_proportions_of_the_ground(tmp_path: Path, figures: list[Figure]) -> None:
+def test_panels_have_the_aspect_ratio_of_the_ground(tmp_path: Path, figures: list[Figure]) -> None:
     draw(tmp_path / "map.png", height=100, width=100, pixel_m=(7.5, 10.0))
     _, _, width, height = panels(figures[0])[0]
     assert width / height == pytest.approx(0.75, rel=0.01)
 
 
-def test_the_scale_bar_is_as_long_as_it_says(tmp_path: Path, figures: list[Figure]) -> None:
+def test_the_scale_bar_has_the_length_of_its_label(tmp_path: Path, figures: list[Figure]) -> None:
     draw(tmp_path / "map.png", height=500, width=600)
     canvas = figures[0].axes[0]
     bar = np.ptp(canvas.lines[0].get_xdata())
@@ -105,14 +105,14 @@ def test_the_scale_bar_is_as_long_as_it_says(tmp_path: Path, figures: list[Figur
 
 
 @pytest.mark.parametrize(
-    ("room_m", "metres", "text"),
+    ("max_m", "metres", "text"),
     [(9999, 5000, "5 km"), (1000, 1000, "1 km"), (199, 100, "100 m"), (37_000, 20_000, "20 km"), (0.7, 0.5, "0.5 m")],
 )
-def test_a_scale_is_a_round_number(room_m: float, metres: float, text: str) -> None:
-    assert choose_scale(room_m) == (pytest.approx(metres), text)
+def test_a_scale_is_the_longest_round_number_that_fits(max_m: float, metres: float, text: str) -> None:
+    assert choose_scale(max_m) == (pytest.approx(metres), text)
 
 
-def test_north_is_where_it_is_said_to_be(tmp_path: Path, figures: list[Figure]) -> None:
+def test_the_north_arrow_points_in_the_given_direction(tmp_path: Path, figures: list[Figure]) -> None:
     draw(tmp_path / "map.png", north_deg=90.0)
     arrow = next(text for text in figures[0].axes[0].texts if isinstance(text, Annotation))
     (tip_x, tip_y), (tail_x, tail_y) = arrow.xy, arrow.xyann
@@ -125,7 +125,7 @@ def test_a_scene_of_any_shape_is_drawn(tmp_path: Path, height: int, width: int) 
     assert draw(tmp_path / "map.png", height=height, width=width, unknown=True).shape[0] > 100
 
 
-def test_nothing_is_drawn_beyond_the_paper(tmp_path: Path, figures: list[Figure]) -> None:
+def test_no_text_exceeds_the_figure(tmp_path: Path, figures: list[Figure]) -> None:
     title = "A name $with_ no end " * 20
     draw(tmp_path / "map.png", height=90, width=10, unknown=True, title=title, notes=["A long note. " * 30])
     figure = figures[0]

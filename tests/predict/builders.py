@@ -1,4 +1,4 @@
-"""Scenes on disk and models that cost nothing, or were made in a minute, as a test's helper and no more."""
+"""Builders for tests of prediction: small scenes, and models that need no training."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from fireseg.data.bands import BAND_NAMES
 from fireseg.engine.checkpoint import BEST
 from fireseg.model import FireSegmentationModel, create_segmentation_model
+from fireseg.predict.api import Run
+from fireseg.predict.pipeline import SceneMap
 from fireseg.runs import Calibration, TrainedModel
 from fireseg.task import Task, get_class_names
 
 UTM = {"crs": "EPSG:32629", "transform": Affine(10, 0, 500_000, 0, -10, 4_400_000)}
-"""A grid of 10 m around longitude -9, where the scale of UTM is 0.9996."""
+"""A grid of 10 m near longitude -9, the central meridian of the zone, where the scale of UTM is 0.9996."""
 
 
 class DarkIsBurned(nn.Module):
-    """Logits from the near infrared of a pixel alone: the darker, the likelier it burned, and the worse."""
+    """Computes logits from the near infrared of each pixel: darker pixels are likelier burned, and more severely."""
 
     def __init__(self, num_classes: int = 2, *, steepness: float = 40.0) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class DarkIsBurned(nn.Module):
 def make_trained(
     network: nn.Module | None = None, *, num_classes: int = 2, calibration: Calibration | None = None
 ) -> TrainedModel:
-    """A model that was never trained, with the project's seven bands."""
+    """Wraps a network as the model of a run with the default seven bands."""
     return TrainedModel(
         model=FireSegmentationModel(network or DarkIsBurned(num_classes), bands=BAND_NAMES).eval(),
         task=make_task(num_classes),
@@ -55,13 +57,13 @@ def make_trained(
 
 
 def make_task(num_classes: int) -> Task:
-    """DEL or GRA."""
+    """Creates the DEL or the GRA task."""
     name = {2: "del", 5: "gra"}[num_classes]
     return Task(name=name, num_classes=num_classes, class_names=get_class_names(num_classes))
 
 
 def write_run(folder: Path, model: FireSegmentationModel | None = None) -> Path:
-    """A run folder with a checkpoint: of a U-Net, untrained if no model is given."""
+    """Writes a run folder with a checkpoint; an untrained U-Net if no model is given."""
     node: dict[str, Any] = {"arch": "unet", "encoder": "mobilenet_v2", "in_channels": 7, "num_classes": 2}
     node |= {"weights": "none", "bands": list(BAND_NAMES), "stem": "by_band"}
     if model is None:
@@ -77,8 +79,13 @@ def write_run(folder: Path, model: FireSegmentationModel | None = None) -> Path:
     return folder
 
 
+def predict(trained: TrainedModel, scene: Path, out: Path, **options: Any) -> SceneMap:
+    """Maps a scene."""
+    return Run(trained).predict_scene(scene, out, **options)
+
+
 def draw_image(height: int, width: int, *, seed: int = 0) -> NDArray[np.float32]:
-    """Reflectance `(7, H, W)` in steps of 0.0001: bright ground with dark discs."""
+    """Draws reflectance `(7, H, W)` in steps of 0.0001: bright ground with dark discs."""
     rng = np.random.default_rng(seed)
     image = rng.uniform(0.25, 0.4, (7, height, width))
     rows, cols = np.mgrid[:height, :width]
@@ -89,7 +96,7 @@ def draw_image(height: int, width: int, *, seed: int = 0) -> NDArray[np.float32]
 
 
 def write_scene(path: Path, image: NDArray[Any], **profile: Any) -> Path:
-    """Writes `(C, H, W)` with the project's bands named, on a grid of 10 m."""
+    """Writes `(C, H, W)` with named bands on a grid of 10 m."""
     path.parent.mkdir(parents=True, exist_ok=True)
     profile = {"driver": "GTiff", "dtype": image.dtype, "count": len(image), **UTM, **profile}
     with rasterio.open(path, "w", height=image.shape[1], width=image.shape[2], **profile) as raster:

@@ -1,4 +1,4 @@
-"""Writes a run folder with a checkpoint whose model has learnt nothing, as a test's helper and no more."""
+"""Builders for tests of runs: settings, checkpoints with random weights, and run folders."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FINGERPRINT = "f00d" * 16
 
 
 def make_settings(*overrides: str) -> dict[str, Any]:
-    """Settings of a run as they stand in a checkpoint."""
-    typed = [*QUICK, *overrides]
+    """Composes the settings of a run as a checkpoint contains them."""
+    words = [*QUICK, *overrides]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        return config.finalize(compose("train", typed), typed)
+        return config.settle(compose("train", words), words)
 
 
 def make_checkpoint(settings: dict[str, Any], *, seed: int = 0, epoch: int = 3) -> dict[str, Any]:
-    """What a checkpoint of such a run holds, with random weights."""
+    """Creates the content of a checkpoint with random weights."""
     torch.manual_seed(seed)
     model = config.make(settings["model"], FireSegmentationModel)
     model.set_normalisation([0.2] * len(model.bands), [0.1] * len(model.bands))

@@ -1,0 +1,136 @@
+"""The Python interface: `fireseg.load`, images in memory and scenes on disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fireseg
+from fireseg.errors import FiresegError, SettingError
+from fireseg.predict.api import Run, read_image
+from tests.predict.builders import draw_image, make_trained, write_run, write_scene
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fireseg.load(write_run(tmp_path_factory.mktemp("runs") / "a_run"), device="cpu")
+
+
+def test_importing_fireseg_stays_light() -> None:
+    program = "import sys, fireseg; print(*({'torch', 'numpy', 'rasterio', 'fireseg.predict'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""
+
+
+def test_an_unknown_attribute_raises_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        fireseg.lode  # noqa: B018
+    assert "load" in dir(fireseg)
+
+
+@pytest.mark.parametrize("shape", [(7, 20, 9), (7, 100, 33), (33, 100, 7)])
+def test_an_image_of_any_size_is_mapped(run: Run, shape: tuple[int, ...]) -> None:
+    height, width = (side for side in shape if side != 7)
+    result = run.predict(np.full(shape, 0.2, np.float32))
+    assert result.classes.shape == result.fire.shape == (height, width)
+    assert result.classes.dtype == np.uint8
+    assert result.fire.dtype == np.float32
+    assert result.has_fire == bool((result.classes == 1).any())
+    assert result.fraction == pytest.approx((result.classes == 1).mean())
+    assert result.confidence == pytest.approx(result.fire.max())
+
+
+def test_an_image_is_predicted_as_the_model_predicts_it(run: Run) -> None:
+    image = torch.from_numpy(draw_image(64, 96))
+    expected = run.trained.model.predict_probabilities(image[None])[0, 1]
+    np.testing.assert_allclose(run.predict(image).fire, expected.numpy(), atol=1e-5)
+
+
+def test_unknown_pixels_of_an_image_stay_unknown(run: Run) -> None:
+    image = draw_image(40, 50)
+    image[2, 3, 4] = np.nan
+    result = run.predict(image)
+    assert np.argwhere(result.classes == 255).tolist() == [[3, 4]]
+    assert np.argwhere(np.isnan(result.fire)).tolist() == [[3, 4]]
+
+
+def test_a_threshold_can_be_given() -> None:
+    run, image = Run(make_trained()), draw_image(80, 80)
+    assert run.predict(image, threshold=0.01).fraction > run.predict(image, threshold=0.99).fraction
+    with pytest.raises(SettingError, match="--threshold"):
+        run.predict(image, threshold=2.0)
+
+
+def test_an_image_without_the_bands_of_the_run_is_rejected(run: Run) -> None:
+    with pytest.raises(FiresegError, match="B02 B03 B04 B08 B8A B11 B12"):
+        run.predict(np.zeros((3, 40, 40), np.float32))
+
+
+def test_a_scene_on_disk_is_mapped_into_a_folder(run: Run, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", draw_image(40, 50))
+    result = run.predict_scene(str(scene), out=str(tmp_path / "maps"), geojson=True)
+    assert result.files.geojson == tmp_path / "maps" / "scene_burned.geojson"
+    assert result.files.geojson.exists()
+    assert result.summary["model"]["run"] == "a_run"
+
+
+BANDS = ("B04", "B08", "B12")
+
+
+def test_the_channel_axis_may_be_first_or_last() -> None:
+    image = np.random.default_rng(0).random((3, 5, 6)).astype(np.float32)
+    first, last = read_image(image, BANDS), read_image(image.transpose(1, 2, 0), BANDS)
+    assert first.image.shape == (5, 6, 3)
+    np.testing.assert_array_equal(first.image, last.image)
+    np.testing.assert_array_equal(read_image(torch.from_numpy(image), BANDS).image, first.image)
+
+
+def test_reflectance_is_rounded_and_clipped_like_that_of_a_raster() -> None:
+    image = np.array([0.0, 0.12344, 0.12346, 1.0, 1.7, -0.2], np.float64).reshape(1, 2, 3).transpose(0, 1, 2)
+    assert read_image(image.reshape(3, 1, 2), BANDS).image.ravel().tolist() == [0, 1235, 10000, 1234, 10000, 0]
+
+
+def test_a_pixel_is_unknown_if_any_band_is_not_finite() -> None:
+    image = np.full((3, 1, 4), 0.5, np.float32)
+    image[0, 0, 1], image[2, 0, 2] = np.nan, np.inf
+    source = read_image(image, BANDS)
+    assert source.unknown.tolist() == [[False, True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((3, 9, 3), "at both ends"),
+        ((4, 9, 5), "3 bands"),
+        ((9, 3, 9), "3 bands"),
+        ((3, 9), "3 bands"),
+        ((1, 3, 9, 9), "3 bands"),
+        ((3, 0, 9), "no pixel"),
+    ],
+)
+def test_an_ambiguous_or_missing_channel_axis_is_rejected(shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(FiresegError, match=words):
+        read_image(np.zeros(shape, np.float32), BANDS)
+
+
+def test_integer_digital_numbers_are_rejected() -> None:
+    with pytest.raises(FiresegError, match="divide digital numbers by 10000"):
+        read_image(np.zeros((3, 4, 4), np.uint16), BANDS)
+
+
+def test_float_digital_numbers_are_rejected() -> None:
+    with pytest.raises(FiresegError, match=r"image: values up to 3000, .*divide digital numbers by 10000"):
+        read_image(np.full((40, 50, len(BANDS)), 3000.0, np.float32), BANDS)
+
+
+@pytest.mark.parametrize("convert", [lambda image: image[:, ::-1], lambda image: image.astype(">f4")])
+def test_any_memory_layout_is_accepted(convert: Callable[[np.ndarray], np.ndarray]) -> None:
+    image = convert(np.random.default_rng(0).random((3, 5, 6)).astype(np.float32))
+    plain = read_image(np.ascontiguousarray(image, np.float32), BANDS)
+    np.testing.assert_array_equal(read_image(image, BANDS).image, plain.image)
