@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def manage_runs(options: RunsOptions) -> int:
     exit_code = 0
     for path in options.runs:
         try:
-            print(sync_run(path))
+            sys.stdout.write(f"{sync_run(path)}\n")
         except FiresegError as error:
             exit_code = max(exit_code, print_error(error))
     return exit_code
