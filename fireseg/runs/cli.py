@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from fireseg.console import print_error, run_command, start_logging
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def manage_runs(options: RunsOptions) -> int:
 
     start_logging()
     if not options.runs:
-        raise FiresegError("RUN: no run folder given; outputs/ and multirun/ contain the runs")
+        raise SettingError("RUN: no run folder given; outputs/ and multirun/ contain the runs")
     exit_code = 0
     for path in options.runs:
         try:

@@ -138,14 +138,14 @@ def test_a_device_that_is_not_there_is_said(run: RunFolder) -> None:
 def test_a_run_that_mlflow_keeps_is_opened_by_its_address(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fireseg.tracker import create_mlflow_tracker
+    from fireseg.tracker import TrackedRun, create_mlflow_tracker
 
     best = run.checkpoints / "best_model.pt"
     calibration = calibrate(run, digest(best))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     tracker = create_mlflow_tracker()
-    tracker.start(run_name="a", params={}, tags={}, dataset={})
+    tracker.start(TrackedRun(name="a"))
     tracker.artifact(best, "checkpoints")
     tracker.artifact(run.calibration)
     tracker.finish("FINISHED")
