@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +216,9 @@ def test_the_command_sends_every_run_and_reports_those_that_fail(
 def test_the_command_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sync"]) == 2
     assert "RUN: " in capsys.readouterr().err
+
+
+def test_help_needs_neither_torch_nor_mlflow() -> None:
+    script = "import sys, fireseg.runs.cli; print({'torch', 'mlflow', 'pandas'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"

@@ -136,8 +136,8 @@ def test_epochs_are_rows_over_the_epoch_without_missing_values(tracked: Tracked)
 
 
 def test_a_file_is_linked_into_its_folder_and_marked_for_upload(tracked: Tracked) -> None:
-    (kept,) = tracked.folder.glob("wandb/offline-run-*/files/checkpoints/best_model.pt")
-    assert kept.read_text() == "weights"
+    (linked,) = tracked.folder.glob("wandb/offline-run-*/files/checkpoints/best_model.pt")
+    assert linked.read_text() == "weights"
     files = [file.path for record in tracked.records if record.HasField("files") for file in record.files.files]
     assert "checkpoints/best_model.pt" in files
 
