@@ -1,4 +1,4 @@
-"""Opens MLflow on the runs of this folder: starts a server on 127.0.0.1 and prints the link to the charts."""
+"""Starts an MLflow server for the runs of this folder on 127.0.0.1 and prints the link to the charts."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from urllib.request import urlopen
 from fireseg.errors import FiresegError
 from fireseg.tracker.mlflow_store import get_database, prepare_environment, resolve_uri
 
-# Opens on the charts; without it MLflow shows an empty page for chat traces.
+# Opens the charts; without it MLflow opens an empty page for chat traces.
 _CHARTS = "runs?workflowType=machine_learning&compareRunsMode=CHART"
 _START_SECONDS, _STOP_SECONDS = 120.0, 5.0
 
 
 def main() -> int:
-    """Serves until Ctrl-C or SIGTERM."""
+    """Runs the server until Ctrl-C or SIGTERM, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", default="fireseg", help="the experiment to open (%(default)s)")
-    parser.add_argument("--port", type=int, default=5000, help="the first port to try (%(default)s)")
+    parser.add_argument("--experiment", default="fireseg", help="experiment to open (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5000, help="first port to try (default: %(default)s)")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     try:
         uri = resolve_uri(None)
         if uri.startswith("http"):
-            print(f"Runs are tracked by a server already: {get_link(uri, arguments.experiment)}")
+            print(f"MLFLOW_TRACKING_URI is a running server: {get_link(uri, arguments.experiment)}")
             return 0
         serve(uri, arguments.experiment, arguments.port)
     except FiresegError as error:
@@ -50,34 +50,34 @@ def main() -> int:
 
 
 def serve(uri: str, experiment: str, first_port: int) -> None:
-    """Runs a server on the store and prints its link.
+    """Runs a server for a store and prints its link.
 
     Args:
-        uri: The store.
-        experiment: The name of the experiment that the link opens.
-        first_port: The first port to try.
+        uri: Tracking URI of the store.
+        experiment: Name of the experiment that the link opens.
+        first_port: First port to try.
 
     Raises:
-        FiresegError: If there is no store yet, or the server does not start.
+        FiresegError: If there is no store yet, or the server cannot be started.
     """
     database = get_database(uri)
     if database is not None and not database.exists():
-        raise FiresegError(f"{database}: no runs yet; `make demo` or `python -m fireseg.train` makes the first")
+        raise FiresegError(f"{database}: no runs yet; run `make demo` or `python -m fireseg.train` first")
     port = find_free_port(first_port)
     print(f"Starting MLflow on {database or 'the tracking store'}, about ten seconds …", flush=True)
-    with tempfile.TemporaryFile("w+") as log, running(uri, port, log) as server:
+    with tempfile.TemporaryFile("w+") as log, run_server(uri, port, log) as server:
         address = f"http://127.0.0.1:{port}"
-        wait_for_answer(server, address, log)
+        wait_until_healthy(server, address, log)
         print(f"Open {get_link(address, experiment)}\nCtrl-C stops it.", flush=True)
         code = server.wait()
-        raise FiresegError(f"MLflow ended by itself (exit code {code}):\n{_read_end(log)}")
+        raise FiresegError(f"MLflow exited unexpectedly (exit code {code}):\n{_read_tail(log)}")
 
 
 def find_free_port(first: int) -> int:
-    """The first port from `first` upwards that nobody listens on.
+    """Returns the first free port from `first` upwards.
 
     Raises:
-        FiresegError: If a hundred are taken.
+        FiresegError: If a hundred ports are in use.
     """
     for port in range(first, first + 100):
         with socket.socket() as probe:
@@ -87,31 +87,31 @@ def find_free_port(first: int) -> int:
             except OSError:
                 continue
             return port
-    raise FiresegError(f"--port: {first} to {first + 99} are all taken; name another")
+    raise FiresegError(f"--port: {first} to {first + 99} are in use; choose another port")
 
 
 def get_link(address: str, experiment: str) -> str:
-    """The page with the charts of an experiment, or with all experiments where there is none of that name."""
-    question = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment)}"
+    """Returns the link to the charts of an experiment, or to the list of experiments if it does not exist."""
+    request = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment)}"
     try:
-        with urlopen(question, timeout=10) as answer:
-            found = json.load(answer)["experiment"]["experiment_id"]
+        with urlopen(request, timeout=10) as response:
+            experiment_id = json.load(response)["experiment"]["experiment_id"]
     except (HTTPError, URLError, TimeoutError):
         return f"{address}/#/experiments"
-    return f"{address}/#/experiments/{found}/{_CHARTS}"
+    return f"{address}/#/experiments/{experiment_id}/{_CHARTS}"
 
 
 @contextmanager
-def running(uri: str, port: int, log: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Within, a server runs; after it, neither the server nor its children do."""
+def run_server(uri: str, port: int, log: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a server within the `with` block, and ends it with all its children."""
     prepare_environment()
-    # Without jobs and with one worker it starts in a third of the time, with a quarter of the memory.
+    # Without job execution and with one worker, it starts in a third of the time with a quarter of the memory.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri]
     if database := get_database(uri):
         command += ["--artifacts-destination", (database.parent / "mlartifacts").as_uri()]
-    # In a session of its own, Ctrl-C reaches this script alone, which then ends the whole group.
+    # In a new session, so that Ctrl-C reaches only this script, which then ends the whole process group.
     server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         yield server
@@ -119,20 +119,20 @@ def running(uri: str, port: int, log: IO[str]) -> Iterator[subprocess.Popen[byte
         _end_group(server)
 
 
-def wait_for_answer(server: subprocess.Popen[bytes], address: str, log: IO[str]) -> None:
-    """Returns when the server answers.
+def wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: IO[str]) -> None:
+    """Waits until the server responds.
 
     Raises:
-        FiresegError: If it ends before, or takes more than two minutes.
+        FiresegError: If it exits before that, or does not respond within two minutes.
     """
-    give_up = time.monotonic() + _START_SECONDS
-    while server.poll() is None and time.monotonic() < give_up:
+    deadline = time.monotonic() + _START_SECONDS
+    while server.poll() is None and time.monotonic() < deadline:
         try:
             with urlopen(f"{address}/health", timeout=5):
                 return
         except (URLError, OSError):
             time.sleep(0.2)
-    raise FiresegError(f"MLflow did not start:\n{_read_end(log)}")
+    raise FiresegError(f"MLflow did not start:\n{_read_tail(log)}")
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:
@@ -146,7 +146,7 @@ def _end_group(server: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _read_end(log: IO[str]) -> str:
+def _read_tail(log: IO[str]) -> str:
     log.seek(0)
     return "".join(log.readlines()[-15:]).rstrip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from fireseg.console import print_error, run_command, start_logging
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ def manage_runs(options: RunsOptions) -> int:
 
     start_logging()
     if not options.runs:
-        raise FiresegError("RUN: no run folder given; outputs/ and multirun/ contain the runs")
+        raise SettingError("RUN: no run folder given; outputs/ and multirun/ contain the runs")
     exit_code = 0
     for path in options.runs:
         try:
-            print(sync_run(path))
+            sys.stdout.write(f"{sync_run(path)}\n")
         except FiresegError as error:
             exit_code = max(exit_code, print_error(error))
     return exit_code

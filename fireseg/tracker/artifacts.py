@@ -95,9 +95,9 @@ def download_artifact(uri: str, *, tracking_uri: str | None = None) -> Path:
 
 
 def _resolve_source(client: MlflowClient, uri: str) -> tuple[str, str | None]:
-    """Returns the URI of the files themselves, and the id of their run if that is known."""
+    """Returns the URI of the files in their storage, and the id of their run if that is known."""
     if match := _RUN.fullmatch(uri):
-        return _join(f"runs:/{match['run']}", match["path"]), match["run"]
+        return _join(client.get_run(match["run"]).info.artifact_uri, match["path"]), match["run"]
     if uri.startswith("mlflow-artifacts:/"):
         return _join(uri), None
     if match := _LOGGED_MODEL.fullmatch(uri):
@@ -117,8 +117,8 @@ def _resolve_source(client: MlflowClient, uri: str) -> tuple[str, str | None]:
     return source, client.get_model_version(name, str(number)).run_id
 
 
-def _join(root: str, path: str = "") -> str:
-    return posixpath.join(root, path.strip("/")).rstrip("/")
+def _join(root: str | None, path: str = "") -> str:
+    return posixpath.join(root or "", path.strip("/")).rstrip("/")
 
 
 def _get_run_version(client: MlflowClient, run_id: str) -> str:

@@ -1,4 +1,4 @@
-"""A checkpoint that MLflow keeps, brought into the cache."""
+"""Downloads of checkpoints from MLflow."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from fireseg.errors import FiresegError
-from fireseg.tracker import Tracker, create_mlflow_tracker, download_artifact
+from fireseg.tracker import create_mlflow_tracker, download_artifact
 from fireseg.tracker.mlflow_store import open_store
-from tests.tracker.builders import Server, find_free_port, start
+from tests.tracker.builders import Server, Session, find_free_port, start
 
-MakeRun = Callable[..., Tracker]
+MakeRun = Callable[..., Session]
 
 
 @pytest.fixture(autouse=True)
@@ -25,23 +25,23 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """A finished run with a best checkpoint that holds a text."""
+    """Creates a finished run with a checkpoint that contains a text."""
 
-    def make(uri: str, text: str = "weights", name: str = "best_model.pt", folder: str = "checkpoints") -> Tracker:
-        tracker = start(create_mlflow_tracker(uri=uri))
-        keep(tracker, tmp_path / name, text, folder)
-        tracker.finish("FINISHED")
-        return tracker
+    def make(uri: str, text: str = "weights", name: str = "best_model.pt", folder: str = "checkpoints") -> Session:
+        session = start(create_mlflow_tracker(uri=uri))
+        store_file(session, tmp_path / name, text, folder)
+        session.finish("FINISHED")
+        return session
 
     return make
 
 
-def keep(tracker: Tracker, path: Path, text: str, folder: str = "") -> None:
+def store_file(session: Session, path: Path, text: str, folder: str = "") -> None:
     path.write_text(text)
-    tracker.artifact(path, folder)
+    session.artifact(path, folder)
 
 
-def test_a_run_gives_its_best_checkpoint_and_its_calibration_as_in_a_run_folder(
+def test_the_best_checkpoint_of_a_run_and_its_calibration_are_cached_as_in_a_run_folder(
     store: str, make_run: MakeRun, cache: Path, tmp_path: Path
 ) -> None:
     run_id = make_run(store).run_ids["mlflow"]
@@ -57,15 +57,15 @@ def test_a_run_gives_its_best_checkpoint_and_its_calibration_as_in_a_run_folder(
     ]
 
 
-def test_folders_and_files_of_a_run_may_be_named(store: str, make_run: MakeRun) -> None:
+def test_a_folder_or_a_file_of_a_run_can_be_named(store: str, make_run: MakeRun) -> None:
     run_id = make_run(store, "epoch 5", name="checkpoint_epoch_5.pt").run_ids["mlflow"]
     uri = f"runs:/{run_id}/checkpoints"
     assert download_artifact(f"{uri}/checkpoint_epoch_5.pt", tracking_uri=store).read_text() == "epoch 5"
-    with pytest.raises(FiresegError, match=r"no best_model\.pt in it, only checkpoints/checkpoint_epoch_5\.pt; name"):
+    with pytest.raises(FiresegError, match=r"available: checkpoint_epoch_5\.pt; name a run"):
         download_artifact(uri, tracking_uri=store)
 
 
-def test_the_store_is_the_one_of_the_environment_where_none_is_named(
+def test_the_default_store_is_that_of_the_environment(
     store: str, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = make_run(store).run_ids["mlflow"]
@@ -73,7 +73,7 @@ def test_the_store_is_the_one_of_the_environment_where_none_is_named(
     assert download_artifact(f"runs:/{run_id}").read_text() == "weights"
 
 
-def test_an_ended_run_is_fetched_once_and_its_calibration_each_time(
+def test_the_checkpoint_of_an_ended_run_is_downloaded_once_and_its_calibration_each_time(
     store: str, make_run: MakeRun, tmp_path: Path
 ) -> None:
     run_id = make_run(store).run_ids["mlflow"]
@@ -86,14 +86,14 @@ def test_an_ended_run_is_fetched_once_and_its_calibration_each_time(
     assert (again.parent.parent / "calibration.json").read_text() == '{"new": 1}'
 
 
-def test_a_run_that_went_on_gives_its_new_checkpoint(store: str, make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_new_checkpoint_of_a_resumed_run_is_downloaded(store: str, make_run: MakeRun, tmp_path: Path) -> None:
     first = make_run(store)
     uri = f"runs:/{first.run_ids['mlflow']}"
     download_artifact(uri, tracking_uri=store)
     second = start(create_mlflow_tracker(uri=store), run_ids=first.run_ids)
-    keep(second, tmp_path / "best_model.pt", "better", "checkpoints")
+    store_file(second, tmp_path / "best_model.pt", "better", "checkpoints")
     assert download_artifact(uri, tracking_uri=store).read_text() == "better"
-    keep(second, tmp_path / "best_model.pt", "the best", "checkpoints")
+    store_file(second, tmp_path / "best_model.pt", "the best", "checkpoints")
     assert download_artifact(uri, tracking_uri=store).read_text() == "the best"
     second.finish("FINISHED")
     assert download_artifact(uri, tracking_uri=store).read_text() == "the best"
@@ -122,17 +122,17 @@ def test_a_registered_model_is_found_by_version_alias_and_as_the_latest(store: s
     }
 
 
-def test_a_run_without_a_checkpoint_is_said(store: str) -> None:
-    tracker = start(create_mlflow_tracker(uri=store))
-    with pytest.raises(FiresegError, match=r"runs:/\w+: no best_model.pt in it; name a run"):
-        download_artifact(f"runs:/{tracker.run_ids['mlflow']}", tracking_uri=store)
+def test_a_run_without_a_checkpoint_is_an_error(store: str) -> None:
+    session = start(create_mlflow_tracker(uri=store))
+    with pytest.raises(FiresegError, match=r"^runs:/\w+: best_model.pt not found; name a run"):
+        download_artifact(f"runs:/{session.run_ids['mlflow']}", tracking_uri=store)
 
 
 @pytest.mark.parametrize(
     "uri", ["runs:/" + "0" * 32, "models:/none/1", "models:/none/latest", "models:/none@best", "models:/m-0"]
 )
-def test_what_mlflow_has_not_is_one_clear_line(store: str, uri: str) -> None:
-    with pytest.raises(FiresegError, match=f"^{uri}: MLflow at sqlite:.* does not give it") as caught:
+def test_an_unknown_run_or_model_is_an_error_of_one_line(store: str, uri: str) -> None:
+    with pytest.raises(FiresegError, match=f"^{uri}: .*sqlite:.*MLFLOW_TRACKING_URI") as caught:
         download_artifact(uri, tracking_uri=store)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -140,40 +140,40 @@ def test_what_mlflow_has_not_is_one_clear_line(store: str, uri: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["runs:/", "models:/", "models:/fireseg", "models:/fireseg/Production", "models:/@best"]
 )
-def test_a_name_that_cannot_be_is_refused_with_those_that_can(store: str, uri: str) -> None:
-    with pytest.raises(FiresegError, match=f"^{uri}: names nothing that MLflow keeps; write it as runs:/<id>"):
+def test_an_invalid_address_is_an_error_that_lists_the_valid_forms(store: str, uri: str) -> None:
+    with pytest.raises(FiresegError, match=f"^{uri}: .*write it as runs:/<id>"):
         download_artifact(uri, tracking_uri=store)
 
 
-def test_a_question_makes_no_store(tmp_path: Path) -> None:
+def test_a_download_creates_no_store(tmp_path: Path) -> None:
     with pytest.raises(FiresegError, match=r"none\.db: no such MLflow store; .*MLFLOW_TRACKING_URI"):
         download_artifact("runs:/1", tracking_uri=f"sqlite:///{tmp_path / 'none.db'}")
     assert not list(tmp_path.glob("none*"))
 
 
-def test_a_server_that_is_away_is_one_clear_line_at_once() -> None:
+def test_a_server_that_is_down_is_an_error_of_one_line_at_once() -> None:
     began, uri = time.monotonic(), f"http://127.0.0.1:{find_free_port()}"
-    with pytest.raises(
-        FiresegError, match=rf"runs:/1: MLflow at {uri} does not give it \(Connection refused\); "
-    ) as caught:
+    with pytest.raises(FiresegError, match=rf"^runs:/1: .*{uri} \(Connection refused\); ") as caught:
         download_artifact("runs:/1", tracking_uri=uri)
     assert len(str(caught.value).splitlines()) == 1
     assert time.monotonic() - began < 5
 
 
-def test_the_artifacts_of_a_server_need_one(store: str) -> None:
-    with pytest.raises(FiresegError, match=r"^mlflow-artifacts:/0/a: MLflow at sqlite:.* does not give it"):
+def test_an_address_of_a_server_needs_a_server(store: str) -> None:
+    with pytest.raises(FiresegError, match=r"^mlflow-artifacts:/0/a: .*sqlite:.*MLFLOW_TRACKING_URI"):
         download_artifact("mlflow-artifacts:/0/a", tracking_uri=store)
 
 
-def test_a_cache_that_cannot_be_written_is_said(store: str, make_run: MakeRun, cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error(store: str, make_run: MakeRun, cache: Path) -> None:
     run_id = make_run(store).run_ids["mlflow"]
     cache.write_text("no folder")
     with pytest.raises(FiresegError, match="cannot be written"):
         download_artifact(f"runs:/{run_id}", tracking_uri=store)
 
 
-def test_a_server_gives_runs_models_and_bare_artifacts(server: Server, make_run: MakeRun, tmp_path: Path) -> None:
+def test_runs_models_and_plain_artifacts_are_downloaded_from_a_server(
+    server: Server, make_run: MakeRun, tmp_path: Path
+) -> None:
     run_id = make_run(server.uri, "served").run_ids["mlflow"]
     client = MlflowClient(server.uri)
     (tmp_path / "calibration.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Several trackers told as one, or none at all."""
+"""Trackers of no service, and imports of the package."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fireseg.tracker import create_no_tracker
 from tests.tracker.builders import start
 
 
-def test_nobody_is_told_and_nothing_is_written(tmp_path: Path) -> None:
-    tracker = start(create_no_tracker())
-    tracker.log({"val/fire_iou": 0.5}, 1)
-    tracker.artifact(tmp_path / "not there")
-    tracker.finish("FINISHED")
-    assert tracker.run_ids == {}
+def test_no_tracker_writes_nothing(tmp_path: Path) -> None:
+    session = start(create_no_tracker())
+    session.log({"val/fire_iou": 0.5}, 1)
+    session.artifact(tmp_path / "not there")
+    session.finish("FINISHED")
+    assert session.run_ids == {}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""Where MLflow keeps its runs: an address checked at once, a local store made once."""
+"""Addresses of MLflow stores, and local stores that several processes create at the same time."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from fireseg.tracker.mlflow_store import get_experiment_id, open_store, redact_u
 
 
 @pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
 
 
-def test_without_an_address_the_store_is_a_file_in_the_working_folder(tmp_path: Path) -> None:
+def test_the_default_store_is_a_file_in_the_working_folder(tmp_path: Path) -> None:
     assert resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
 
 
-def test_the_environment_is_asked_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_takes_precedence_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert resolve_uri(None) == "http://tracking:5000"
     assert resolve_uri("https://other") == "https://other"
 
 
-def test_a_relative_file_is_made_absolute(tmp_path: Path) -> None:
+def test_a_relative_path_becomes_absolute(tmp_path: Path) -> None:
     assert resolve_uri("sqlite:///runs/a.db?timeout=5") == f"sqlite:///{tmp_path}/runs/a.db?timeout=5"
 
 
@@ -39,64 +39,66 @@ def test_a_relative_file_is_made_absolute(tmp_path: Path) -> None:
         ("htpp://127.0.0.1:5000", "did you mean 'http'?"),
         ("mlflow.db", "sqlite:////"),
         ("file:///tmp/mlruns", "sqlite:////tmp/mlflow.db"),
-        ("./mlruns", "keeps runs in a database"),
-        ("sqlite://", "names no file"),
-        ("sqlite:///:memory:", "names no file"),
-        ("http://", "names no host"),
-        ("127.0.0.1:5000", "MLflow knows sqlite, http"),
+        ("./mlruns", "database"),
+        ("sqlite://", "has no file name"),
+        ("sqlite:///:memory:", "has no file name"),
+        ("http://", "has no host name"),
+        ("127.0.0.1:5000", "sqlite, http"),
     ],
 )
-def test_an_address_that_cannot_be_is_refused_with_a_cure(uri: str, cure: str) -> None:
+def test_an_invalid_address_is_an_error_with_a_cure(uri: str, cure: str) -> None:
     with pytest.raises(SettingError, match=r"tracker\.uri: ") as caught:
         resolve_uri(uri)
     assert cure in str(caught.value)
 
 
-def test_a_wrong_address_from_the_environment_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_address_in_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://host")
     with pytest.raises(SettingError, match=r"^MLFLOW_TRACKING_URI: 'ftp://host'"):
         resolve_uri(None)
 
 
-def test_a_password_does_not_reach_a_message() -> None:
+def test_a_password_does_not_appear_in_messages() -> None:
     assert redact_uri("postgresql://me:secret@db:5432/mlflow") == "postgresql://db:5432/mlflow"
     assert redact_uri("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
 
 
-def test_a_store_is_made_whole_in_place_of_what_a_killed_process_left(made_store: Path) -> None:
-    assert sorted(path.name for path in made_store.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
-    assert open_store(f"sqlite:///{made_store}").search_experiments()
+def test_a_store_half_created_by_a_killed_process_is_replaced(created_store: Path) -> None:
+    assert sorted(path.name for path in created_store.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+    assert open_store(f"sqlite:///{created_store}").search_experiments()
 
 
-def test_artifacts_lie_beside_the_store_whatever_letters_its_folder_has(made_store: Path) -> None:
-    uri = f"sqlite:///{made_store}"
+def test_artifacts_are_stored_beside_the_store_in_a_folder_with_a_difficult_name(created_store: Path) -> None:
+    uri = f"sqlite:///{created_store}"
     client = open_store(uri)
     experiment = client.get_experiment(get_experiment_id(client, "odd", uri))
-    assert experiment.artifact_location == (made_store.parent / "mlartifacts").as_uri()
+    assert experiment.artifact_location == (created_store.parent / "mlartifacts").as_uri()
     assert "50%25%20in%20M%C3%A4rz" in experiment.artifact_location
 
 
-def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("my notes on MLflow")
     with pytest.raises(FiresegError, match=r"mlflow\.db: not an SQLite file"):
         open_store(resolve_uri(None))
     assert (tmp_path / "mlflow.db").read_text() == "my notes on MLflow"
 
 
-def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FiresegError, match=r"file/mlflow\.db: cannot be written"):
         open_store(resolve_uri("sqlite:///file/mlflow.db"))
 
 
-def test_an_experiment_is_made_once(store: str) -> None:
+def test_an_experiment_is_created_once(store: str) -> None:
     client = open_store(store)
     first = get_experiment_id(client, "fires", store)
     assert get_experiment_id(client, "fires", store) == first
     assert client.get_experiment(first).tags["mlflow.experimentKind"] == "custom_model_development"
 
 
-def test_an_experiment_made_by_another_process_in_between_is_used(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_created_by_another_process_in_the_meantime_is_used(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = open_store(store)
     other = get_experiment_id(client, "fires", store)
     answers: list[Any] = [None, client.get_experiment(other)]
@@ -104,7 +106,7 @@ def test_an_experiment_made_by_another_process_in_between_is_used(store: str, mo
     assert get_experiment_id(client, "fires", store) == other
 
 
-def test_a_deleted_experiment_is_said_with_the_way_out(store: str) -> None:
+def test_a_deleted_experiment_is_an_error_with_a_cure(store: str) -> None:
     client = open_store(store)
     client.delete_experiment(get_experiment_id(client, "fires", store))
     with pytest.raises(FiresegError, match=r"tracker.experiment: 'fires' was deleted .* restore"):
@@ -114,20 +116,23 @@ def test_a_deleted_experiment_is_said_with_the_way_out(store: str) -> None:
 EIGHT_JOBS = """
 import multiprocessing, sys
 from pathlib import Path
-from fireseg.tracker import create_mlflow_tracker
+from fireseg.tracker import TrackedRun, create_mlflow_tracker
 from fireseg.tracker.mlflow_store import prepare_environment
 
 def track(number):
     tracker = create_mlflow_tracker()
-    tracker.start(run_name=f"job{number}", params={"seed": number}, tags={"sweep": "eight"},
-                  dataset={"name": "patches", "digest": "f00d", "source": "here", "profile": "{}"})
+    epochs = []
+    dataset = {"name": "patches", "digest": "f00d", "source": "here", "profile": "{}"}
+    tracker.start(TrackedRun(name=f"job{number}", params={"seed": number}, tags={"sweep": "eight"}, dataset=dataset,
+                             read_epochs=lambda: epochs))
     for epoch in range(1, 4):
-        tracker.log({"val/fire_iou": number + epoch / 10, "lr": 1e-4}, epoch)
+        epochs.append((epoch, {"val/fire_iou": number + epoch / 10, "lr": 1e-4}))
+        tracker.sync()
     tracker.artifact(Path("config.json"))
     tracker.finish("FINISHED")
 
 prepare_environment()
-import mlflow.store.tracking.sqlalchemy_store  # imported once for all, so that they start in the same moment
+import mlflow.store.tracking.sqlalchemy_store  # imported once for all, so that they start at the same time
 jobs = [multiprocessing.get_context("fork").Process(target=track, args=(number,)) for number in range(8)]
 for job in jobs:
     job.start()
@@ -137,7 +142,7 @@ sys.exit(max(job.exitcode != 0 for job in jobs))
 """
 
 
-def test_eight_processes_that_start_together_on_no_store_lose_nothing(tmp_path: Path) -> None:
+def test_eight_processes_that_start_together_without_a_store_lose_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     jobs = subprocess.run([sys.executable, "-c", EIGHT_JOBS], capture_output=True, text=True, check=False)
     assert (jobs.returncode, jobs.stdout, jobs.stderr) == (0, "", "")

@@ -1,4 +1,4 @@
-"""A run in W&B, offline: what its own file holds afterwards."""
+"""Offline runs in W&B, checked by the content of their file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fireseg.tracker import create_wandb_tracker
 
 BLOCK, FIRST_HEADER, HEADER = 32768, 7, 7
 
-# W&B starts a service and leaves it to the end of the process: so each of these is a process.
+# W&B starts a service that runs until its process ends, so each of these scripts is a process.
 BEGIN = """
 import logging, os, signal, sys
 from pathlib import Path
@@ -28,35 +28,35 @@ from tests.tracker.builders import start
 logging.basicConfig(level=logging.WARNING)
 """
 ONE_RUN = """
-tracker = start(create_wandb_tracker(project="fires"))
+session = start(create_wandb_tracker(project="fires"))
 for epoch in (1, 2):
-    tracker.log({"val/fire_iou": epoch / 10, "iou_fire": None}, epoch)
+    session.log({"val/fire_iou": epoch / 10, "iou_fire": None}, epoch)
 Path("best_model.pt").write_text("weights")
-tracker.artifact(Path("best_model.pt"), "checkpoints")
-tracker.finish("FINISHED")
-print(tracker.run_ids["wandb"])
+session.artifact(Path("best_model.pt"), "checkpoints")
+session.finish("FINISHED")
+print(session.run_ids["wandb"])
 """
 RESUMED_WITH_MLFLOW = """
-tracker = start(create_mlflow_wandb_tracker(uri=sys.argv[1]), run_ids={"wandb": "0a1b2c3d4e5f"})
-tracker.log({"val/fire_iou": 0.5}, 1)
-tracker.finish("KILLED")
-print(" ".join(sorted(tracker.run_ids)))
+session = start(create_mlflow_wandb_tracker(uri=sys.argv[1]), run_ids={"wandb": "0a1b2c3d4e5f"})
+session.log({"val/fire_iou": 0.5}, 1)
+session.finish("KILLED")
+print(" ".join(sorted(session.run_ids)))
 """
 SERVICE_DIES = """
-tracker = start(create_wandb_tracker())
+session = start(create_wandb_tracker())
 for path in Path("/proc").glob("[0-9]*/cmdline"):
     words = path.read_bytes().split(b"\\0") if path.exists() else [b""]
     if words[0].endswith(b"wandb-core") and str(os.getpid()).encode() in words:
         os.kill(int(path.parent.name), signal.SIGKILL)
 for epoch in range(1, 100):
-    tracker.log({"val/fire_iou": 0.5}, epoch)
-tracker.finish("FINISHED")
+    session.log({"val/fire_iou": 0.5}, epoch)
+session.finish("FINISHED")
 print("trained to the end")
 """
 
 
 class Tracked(NamedTuple):
-    """What a process left behind."""
+    """Output and records of a process."""
 
     folder: Path
     stdout: str
@@ -80,14 +80,14 @@ def listener() -> Iterator[socket.socket]:
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory, listener: socket.socket) -> Tracked:
-    """One offline run; whatever it asks of a network, the listener hears."""
+    """One offline run, whose network requests would reach the listener."""
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     names = ("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "https_proxy", "http_proxy")
     return track(ONE_RUN, tmp_path_factory.mktemp("wandb"), **dict.fromkeys(names, address))
 
 
 def read_records(folder: Path) -> list[Any]:
-    """W&B's own file: records cut into blocks of 32 kB, each piece behind a checksum, a length and a kind."""
+    """Reads W&B's file: records in blocks of 32 kB, each piece after a checksum, a length and a kind."""
     from wandb.proto import wandb_internal_pb2
 
     content = next(folder.glob("wandb/offline-run-*/run-*.wandb")).read_bytes()
@@ -128,21 +128,21 @@ def test_an_offline_run_has_its_name_tags_and_settings(tracked: Tracked) -> None
     assert config["dataset"]["digest"] == "f00d"
 
 
-def test_epochs_are_rows_over_the_epoch_without_what_is_no_number(tracked: Tracked) -> None:
+def test_epochs_are_rows_over_the_epoch_without_missing_values(tracked: Tracked) -> None:
     rows = [{key: value for key, value in row.items() if key[0] != "_"} for row in read_history(tracked.records)]
     assert rows == [{"epoch": 1, "val/fire_iou": 0.1}, {"epoch": 2, "val/fire_iou": 0.2}]
     metrics = [record.metric for record in tracked.records if record.HasField("metric")]
     assert {metric.glob_name: metric.step_metric for metric in metrics}["*"] == "epoch"
 
 
-def test_a_file_is_kept_in_its_folder_and_named_for_upload(tracked: Tracked) -> None:
-    (kept,) = tracked.folder.glob("wandb/offline-run-*/files/checkpoints/best_model.pt")
-    assert kept.read_text() == "weights"
+def test_a_file_is_linked_into_its_folder_and_marked_for_upload(tracked: Tracked) -> None:
+    (linked,) = tracked.folder.glob("wandb/offline-run-*/files/checkpoints/best_model.pt")
+    assert linked.read_text() == "weights"
     files = [file.path for record in tracked.records if record.HasField("files") for file in record.files.files]
     assert "checkpoints/best_model.pt" in files
 
 
-def test_an_offline_run_ends_well_in_silence_and_asks_no_network(tracked: Tracked, listener: socket.socket) -> None:
+def test_an_offline_run_ends_without_warnings_or_network_requests(tracked: Tracked, listener: socket.socket) -> None:
     assert tracked.stderr == ""
     assert [record.exit.exit_code for record in tracked.records if record.HasField("exit")] == [0]
     listener.settimeout(0.2)
@@ -150,7 +150,7 @@ def test_an_offline_run_ends_well_in_silence_and_asks_no_network(tracked: Tracke
         listener.accept()
 
 
-def test_both_trackers_are_told_and_a_resumed_run_keeps_its_id(store: str, tmp_path: Path) -> None:
+def test_both_services_receive_a_resumed_run_which_keeps_its_id(store: str, tmp_path: Path) -> None:
     tracked = track(RESUMED_WITH_MLFLOW, tmp_path, store)
     assert tracked.stdout == "mlflow wandb"
     assert [row["val/fire_iou"] for row in read_history(tracked.records)] == [0.5]
@@ -159,20 +159,20 @@ def test_both_trackers_are_told_and_a_resumed_run_keeps_its_id(store: str, tmp_p
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds W&B's service in the process table of Linux")
-def test_a_service_of_wandb_that_dies_costs_one_warning(tmp_path: Path) -> None:
+def test_a_wandb_process_that_dies_costs_one_warning(tmp_path: Path) -> None:
     tracked = track(SERVICE_DIES, tmp_path)
     assert tracked.stdout == "trained to the end"
     assert tracked.stderr.count("WARNING:fireseg:W&B: ") == 1
     assert "metrics.jsonl" in tracked.stderr
 
 
-def test_a_mode_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_mode_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offlin")
     with pytest.raises(SettingError, match="did you mean 'offline'"):
         create_wandb_tracker()
 
 
-def test_without_wandb_the_way_to_get_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_wandb_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(FiresegError, match=r"pip install 'fireseg\[wandb\]'"):
         create_wandb_tracker()

@@ -1,0 +1,224 @@
+"""Runs that are sent to MLflow after its server was down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from fireseg.errors import FiresegError
+from fireseg.runs.cli import main
+from fireseg.runs.folder import RunFolder
+from fireseg.runs.sync import finish_tracking, list_epochs, list_files, start_tracking, sync_run
+from fireseg.tracker import Tracker, create_mlflow_tracker
+from fireseg.tracker.mlflow_store import open_store
+
+DATA = {"root": "/data/patches", "fingerprint": "f00d" * 16, "class_counts": [90, 10]}
+
+
+@pytest.fixture(scope="module")
+def created_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(created_store: Path, tmp_path: Path) -> str:
+    shutil.copy(created_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def down(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Sets MLFLOW_TRACKING_URI to the address of a server that is down."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    return address
+
+
+def create_run(path: Path, tracker: str = "fireseg.tracker.create_mlflow_tracker") -> RunFolder:
+    path.mkdir()
+    folder = RunFolder(path)
+    folder.write_config({"task": {"name": "del"}, "data": {"root": "patches"}, "tracker": {"_target_": tracker}})
+    folder.write_provenance({"git_commit": "0123abc", "host": "gpu1", "data": DATA})
+    return folder
+
+
+def train(folder: RunFolder, tracker: Tracker, scores: tuple[float, ...], *, num_epochs_done: int = 0) -> None:
+    """Records epochs and a checkpoint, and reports them."""
+    start_tracking(tracker, folder, name="resnet34", tags={"sweep": "lr"}, num_epochs_done=num_epochs_done)
+    for epoch, score in enumerate(scores, start=num_epochs_done + 1):
+        folder.append_metrics({"epoch": epoch, "val/fire_iou": score, "seconds": 60.0, "best": True})
+        tracker.sync()
+    folder.checkpoints.mkdir(exist_ok=True)
+    for name in ("last.pt", "best_model.pt", "final_model.pt"):
+        (folder.checkpoints / name).write_text("weights")
+
+
+def finish(folder: RunFolder, tracker: Tracker) -> None:
+    for path, subfolder in list_files(folder):
+        tracker.artifact(path, subfolder)
+    finish_tracking(tracker, folder, "FINISHED")
+
+
+def get_run(store: str, folder: RunFolder) -> Any:
+    return MlflowClient(store).get_run(folder.read_provenance()["tracking"]["mlflow"])
+
+
+def get_history(store: str, folder: RunFolder) -> list[tuple[int, float]]:
+    run_id = folder.read_provenance()["tracking"]["mlflow"]
+    return [(row.step, row.value) for row in MlflowClient(store).get_metric_history(run_id, "val/fire_iou")]
+
+
+def list_artifacts(store: str, folder: RunFolder) -> set[str]:
+    run_id = folder.read_provenance()["tracking"]["mlflow"]
+    client = MlflowClient(store)
+    return {file.path for name in (None, "checkpoints") for file in client.list_artifacts(run_id, name)}
+
+
+def test_a_run_that_finished_while_the_server_was_down_is_sent_completely(
+    store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker()
+    train(folder, tracker, (0.1, 0.3))
+    finish(folder, tracker)
+    note = folder.read_provenance()["tracked"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert sync_run(folder.path) == f"{folder.path}: 2 epochs and 4 files sent to MLflow at {store}"
+    run = get_run(store, folder)
+    assert (run.info.run_name, run.info.status) == ("resnet34", "FINISHED")
+    assert (run.info.start_time, run.info.end_time) == (note["started_ms"], note["ended_ms"])
+    assert {"task": "del", "sweep": "lr", "host": "gpu1", "git_commit": "0123abc"}.items() <= run.data.tags.items()
+    (entry,) = run.inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("patches", "f00d" * 8)
+    assert get_history(store, folder) == [(1, 0.1), (2, 0.3)]
+    times = MlflowClient(store).get_metric_history(run.info.run_id, "val/best_fire_iou")
+    assert [row.timestamp for row in times] == [note["ended_ms"] - 60_000, note["ended_ms"]]
+    stored = {"config.json", "run.json", "metrics.jsonl", "checkpoints", "checkpoints/best_model.pt"}
+    assert list_artifacts(store, folder) == stored
+
+
+def test_a_run_that_was_sent_is_not_sent_again(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker()
+    train(folder, tracker, (0.1,))
+    finish(folder, tracker)
+    assert "up to date" in sync_run(folder.path)
+
+
+def test_a_run_whose_process_was_killed_is_sent_as_killed(
+    store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create_run(tmp_path / "run")
+    train(folder, create_mlflow_tracker(), (0.1, 0.3))
+    (folder.checkpoints / "final_model.pt").unlink()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    sync_run(folder.path)
+    assert get_run(store, folder).info.status == "KILLED"
+    assert get_history(store, folder) == [(1, 0.1), (2, 0.3)]
+    assert "up to date" in sync_run(folder.path)
+
+
+def test_only_missing_epochs_are_sent_and_a_run_of_an_earlier_version_keeps_its_status(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker()
+    train(folder, tracker, (0.1, 0.2))
+    folder.append_metrics({"epoch": 3, "val/fire_iou": 0.3, "seconds": 60.0, "best": True})
+    (folder.checkpoints / "final_model.pt").write_text("weights")
+    facts = folder.read_provenance()
+    folder.facts.write_text(json.dumps({name: value for name, value in facts.items() if name != "tracked"}))
+    assert "1 epoch and 4 files sent" in sync_run(folder.path)
+    assert get_history(store, folder) == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert get_run(store, folder).info.status == "FINISHED"
+
+
+def test_a_run_is_copied_to_another_store(
+    store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create_run(tmp_path / "run")
+    folder.write_provenance({"tracking": {"mlflow": "0" * 32, "wandb": "ab12"}})
+    train(folder, create_mlflow_tracker(), (0.1,))
+    folder.write_provenance({"tracking": {"mlflow": "0" * 32, "wandb": "ab12"}})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    sync_run(folder.path)
+    assert get_history(store, folder) == [(1, 0.1)]
+    assert folder.read_provenance()["tracking"]["wandb"] == "ab12"
+
+
+def test_epochs_inherited_from_a_parent_run_are_not_sent(
+    store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create_run(tmp_path / "run")
+    folder.append_metrics({"epoch": 1, "val/fire_iou": 0.5, "seconds": 60.0, "best": True})
+    train(folder, create_mlflow_tracker(), (0.6,), num_epochs_done=1)
+    train(folder, create_mlflow_tracker(), (0.7,), num_epochs_done=2)  # resumed
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    sync_run(folder.path)
+    assert get_history(store, folder) == [(2, 0.6), (3, 0.7)]
+
+
+def test_epochs_have_the_best_score_so_far(tmp_path: Path) -> None:
+    folder = create_run(tmp_path / "run")
+    for epoch, score, best in ((1, None, False), (2, 0.5, True), (3, 0.4, False)):
+        folder.append_metrics({"epoch": epoch, "val/fire_iou": score, "lr": 0.1, "best": best})
+    assert list_epochs(folder) == [
+        (1, {"val/fire_iou": None, "lr": 0.1, "val/best_fire_iou": None}),
+        (2, {"val/fire_iou": 0.5, "lr": 0.1, "val/best_fire_iou": 0.5}),
+        (3, {"val/fire_iou": 0.4, "lr": 0.1, "val/best_fire_iou": 0.5}),
+    ]
+
+
+def test_a_server_that_is_still_down_is_an_error(down: str, tmp_path: Path) -> None:
+    folder = create_run(tmp_path / "run")
+    train(folder, create_mlflow_tracker(), (0.1,))
+    with pytest.raises(FiresegError, match=r"run: 0 epochs and 0 files sent.*try again"):
+        sync_run(folder.path)
+
+
+def test_a_run_that_is_being_trained_is_an_error(down: str, tmp_path: Path) -> None:
+    folder = create_run(tmp_path / "run")
+    with folder.locked(), pytest.raises(FiresegError, match="another process"):
+        sync_run(folder.path)
+
+
+@pytest.mark.parametrize(
+    ("tracker", "hint"), [("create_no_tracker", "nothing sent"), ("create_wandb_tracker", "wandb sync")]
+)
+def test_a_run_that_mlflow_does_not_track_is_skipped(tracker: str, hint: str, tmp_path: Path) -> None:
+    folder = create_run(tmp_path / "run", f"fireseg.tracker.{tracker}")
+    assert hint in sync_run(folder.path)
+
+
+def test_the_command_sends_every_run_and_reports_those_that_fail(
+    store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = create_run(tmp_path / "run")
+    train(folder, create_mlflow_tracker(), (0.1,))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert main(["sync", str(tmp_path / "missing"), str(folder.path)]) == 1
+    output = capsys.readouterr()
+    assert output.err.startswith(f"fireseg: {tmp_path}/missing: no run folder")
+    assert output.out == f"{folder.path}: 1 epoch and 4 files sent to MLflow at {store}\n"
+    assert main(["sync", str(folder.path)]) == 0
+
+
+def test_the_command_needs_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sync"]) == 2
+    assert "RUN: " in capsys.readouterr().err
+
+
+def test_help_needs_neither_torch_nor_mlflow() -> None:
+    script = "import sys, fireseg.runs.cli; print({'torch', 'mlflow', 'pandas'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"
