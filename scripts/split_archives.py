@@ -173,7 +173,7 @@ def _is_macos_metadata(name: str) -> bool:
 
 def _broken_archive(parts: Sequence[Path], error: Exception) -> FiresegError:
     return FiresegError(
-        f"{parts[0]}: not a complete archive, although all {len(parts)} parts have the listed checksums "
+        f"{parts[0]}: not a complete archive, although all {len(parts)} parts match the listing "
         f"({type(error).__name__}: {error}); report it to the publishers of the data set"
     )
 
