@@ -1,11 +1,11 @@
-"""Times the way from patches on disk to batches, against stock transforms on one .npy a patch, in one run.
+"""Measures the cost of loading batches from patches on disk, compared with stock albumentations on .npy files.
 
     python scripts/bench_data.py --rounds 7
 
-CPU time of this process and of its workers together, a sample; medians over rounds in which every way
-has its turn. The stock way is what one writes in half an hour: np.load, the transforms of albumentations
-with the same probabilities, a plain DataLoader. It has every advantage that this process has: one thread,
-workers that stay, memory that is kept, masks of one byte. The floor reads and scales, and changes nothing.
+Reports CPU time per sample of this process and its workers, as medians over rounds in which the pipelines take
+turns. The stock pipeline is np.load, the albumentations transforms with the same probabilities and a plain
+DataLoader, with the same settings: one thread, persistent workers, masks of one byte. The floor pipeline reads
+and scales without augmentation.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ PROBABILITIES = {
     "standard": {"flip": 0.5, "turn": 0.5, "elastic": 0.0, "light": 0.5, "noise": 0.3},
     "strong": {"flip": 0.7, "turn": 0.7, "elastic": 0.3, "light": 0.8, "noise": 0.5},
 }
-OURS = {"standard": get_training_augmentation, "strong": get_strong_augmentation}
+AUGMENTATIONS = {"standard": get_training_augmentation, "strong": get_strong_augmentation}
 
-Pass = Callable[[int], Iterable[Any]]
+MakeLoader = Callable[[int], Iterable[Any]]
 
 
 class StockDataset(Dataset[tuple[Tensor, Tensor]]):
-    """One .npy a patch, changed by stock transforms."""
+    """Patches in one .npy file each, augmented by stock transforms."""
 
     def __init__(self, folder: Path, transform: A.Compose) -> None:
         self.images, self.transform = sorted(folder.glob("*_image.npy")), transform
@@ -54,23 +54,23 @@ class StockDataset(Dataset[tuple[Tensor, Tensor]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image and mask as tensors."""
+        """Loads and augments an image and its mask."""
         path = self.images[index]
         mask = np.load(path.with_name(path.name.replace("_image", "_mask")))
-        changed = self.transform(image=np.load(path), mask=mask)
-        image = np.ascontiguousarray(changed["image"].transpose(2, 0, 1))
-        return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(changed["mask"]))
+        augmented = self.transform(image=np.load(path), mask=mask)
+        image = np.ascontiguousarray(augmented["image"].transpose(2, 0, 1))
+        return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(augmented["mask"]))
 
 
 def main() -> None:
-    """Prints the costs, the ratios and the sizes on disk."""
+    """Prints costs, ratios and sizes on disk."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patches", type=int, default=192)
-    parser.add_argument("--size", type=int, default=256, help="patch side in pixels")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
-    parser.add_argument("--rounds", type=int, default=5, help="after one that is not counted")
-    parser.add_argument("--folder", type=Path, help="where the patches are written for the while; the system's own")
+    parser.add_argument("--patches", type=int, default=192, help="number of patches (default: 192)")
+    parser.add_argument("--size", type=int, default=256, help="patch size in pixels (default: 256)")
+    parser.add_argument("--batch-size", type=int, default=16, help="patches per batch (default: 16)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="worker counts (default: 0 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds after a warm-up round (default: 5)")
+    parser.add_argument("--folder", type=Path, help="folder of the temporary patches (default: that of the system)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def write_patches(root: Path, options: argparse.Namespace) -> None:
-    """Writes one data set in both forms. What the patches show costs nothing here: they are noise."""
+    """Writes one data set of noise in both layouts; the content does not affect the cost."""
     rng = np.random.default_rng(0)
     side, counts = options.size, {"train": options.patches, "val": 1}
     for split, count in counts.items():
@@ -108,40 +108,40 @@ def write_patches(root: Path, options: argparse.Namespace) -> None:
 
 
 def compare(root: Path, num_workers: int, options: argparse.Namespace) -> None:
-    """Lets every way have its turn, round by round, and prints medians."""
-    ways = {"floor": open_ours(root / "packed", None, num_workers, options)}
+    """Runs the pipelines in turns, round by round, and prints medians."""
+    pipelines = {"floor": make_fireseg_loader(root / "packed", None, num_workers, options)}
     for strength in PROBABILITIES:
-        ways[f"{strength}: stock"] = open_stock(root / "files", strength, num_workers, options)
-        ways[f"{strength}: packed"] = open_ours(root / "packed", strength, num_workers, options)
-        ways[f"{strength}: files"] = open_ours(root / "files", strength, num_workers, options)
-    costs: dict[str, list[float]] = {name: [] for name in ways}
+        pipelines[f"{strength}: stock"] = make_stock_loader(root / "files", strength, num_workers, options)
+        pipelines[f"{strength}: packed"] = make_fireseg_loader(root / "packed", strength, num_workers, options)
+        pipelines[f"{strength}: files"] = make_fireseg_loader(root / "files", strength, num_workers, options)
+    costs: dict[str, list[float]] = {name: [] for name in pipelines}
     for number in range(options.rounds + 1):
-        for name, begin in ways.items():
+        for name, make_loader in pipelines.items():
             before = cpu_seconds()
-            for _ in begin(number):
+            for _ in make_loader(number):
                 pass
             cost = (cpu_seconds() - before) / options.patches * 1000
             if number:
                 costs[name].append(cost)
-    print(f"\n{num_workers} workers          CPU ms a sample   of stock (median of the rounds, least to most)")
-    for name, found in costs.items():
-        line = f"{name:18s} {statistics.median(found):12.2f}"
+    print(f"\n{num_workers} workers          CPU ms per sample   relative to stock (median, min to max)")
+    for name, values in costs.items():
+        line = f"{name:18s} {statistics.median(values):12.2f}"
         if (stock := f"{name.partition(':')[0]}: stock") in costs and name != stock:
-            ratios = sorted(cost / other for cost, other in zip(found, costs[stock], strict=True))
+            ratios = sorted(cost / other for cost, other in zip(values, costs[stock], strict=True))
             line += f" {statistics.median(ratios):14.2f}  ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         print(line, flush=True)
 
 
-def open_ours(root: Path, strength: str | None, num_workers: int, options: argparse.Namespace) -> Pass:
-    """Passes of the data module."""
-    augment = OURS[strength](**PROBABILITIES[strength]) if strength else None
+def make_fireseg_loader(root: Path, strength: str | None, num_workers: int, options: argparse.Namespace) -> MakeLoader:
+    """Returns the training loader of the data module."""
+    augment = AUGMENTATIONS[strength](**PROBABILITIES[strength]) if strength else None
     data = WildfireDataModule(root, options.batch_size, num_workers=num_workers, augment=augment)
     data.setup()
     return data.train_dataloader
 
 
-def open_stock(root: Path, strength: str, num_workers: int, options: argparse.Namespace) -> Pass:
-    """Passes of a plain loader over stock transforms."""
+def make_stock_loader(root: Path, strength: str, num_workers: int, options: argparse.Namespace) -> MakeLoader:
+    """Returns a plain loader with stock transforms."""
     chance = PROBABILITIES[strength]
     transform = A.Compose(
         [
@@ -164,14 +164,14 @@ def open_stock(root: Path, strength: str, num_workers: int, options: argparse.Na
 
 
 def cpu_seconds() -> float:
-    """CPU time so far of this process and of its workers, all threads."""
+    """CPU time of this process and its workers so far, all threads."""
     workers = (worker.pid for worker in active_children())
-    # The clock of another process, as clock_getcpuclockid(3) makes it on Linux.
+    # The CPU clock of another process, computed as by clock_getcpuclockid(3) on Linux.
     return time.process_time() + sum(time.clock_gettime((~pid << 3) | 2) for pid in workers if pid)
 
 
 def report_sizes(root: Path) -> None:
-    """Prints bytes on disk and their ratios."""
+    """Prints sizes on disk and their ratios."""
 
     def measure(pattern: str) -> int:
         return sum(path.stat().st_size for path in root.glob(pattern))

@@ -1,10 +1,9 @@
-"""Times epochs of a training against the bare model on as many images, in one process.
+"""Measures the overhead of a training epoch over the bare model on the same number of images.
 
     python scripts/bench_train.py --encoder resnet34 --batch-size 16 --workers 2
 
-The non-model share is what loading, augmentation, loss, metrics, logging and checkpoints cost:
-1 - bare / epoch, with the bare time that of forward, backward and step for the training images
-and of forward for the validation images.
+The non-model share is the cost of loading, augmentation, loss, metrics, logging and checkpoints: 1 - bare / epoch.
+The bare time is that of forward, backward and step for the training images and of forward for the validation images.
 """
 
 from __future__ import annotations
@@ -24,21 +23,20 @@ from fireseg import config
 from fireseg.engine import Interrupts
 from fireseg.engine.optimizer import adamw
 from fireseg.runs.folder import ResumePoint, RunFolder
-from fireseg.runs.sync import describe_run
 from fireseg.train.build import Training, build_training
 from fireseg.train.run import run_epochs
 
 
 def main() -> None:
-    """Prints the shares and speeds."""
+    """Prints the non-model share and the speeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default="resnet34")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--size", type=int, default=256, help="patch side in pixels")
-    parser.add_argument("--train", type=int, default=96, help="training patches")
-    parser.add_argument("--val", type=int, default=32, help="validation patches")
-    parser.add_argument("--rounds", type=int, default=3, help="epochs timed, after one that is not")
+    parser.add_argument("--encoder", default="resnet34", help="encoder of the model (default: resnet34)")
+    parser.add_argument("--batch-size", type=int, default=16, help="patches per batch (default: 16)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes of the loader (default: 2)")
+    parser.add_argument("--size", type=int, default=256, help="patch size in pixels (default: 256)")
+    parser.add_argument("--train", type=int, default=96, help="number of training patches (default: 96)")
+    parser.add_argument("--val", type=int, default=32, help="number of validation patches (default: 32)")
+    parser.add_argument("--rounds", type=int, default=3, help="measured epochs after a warm-up epoch (default: 3)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fireseg_bench_") as name:
         folder = Path(name)
@@ -54,7 +52,7 @@ def main() -> None:
 
 
 def write_patches(root: Path, options: argparse.Namespace) -> None:
-    """Writes patches of noise, half of them with a burned square: what they show costs nothing here."""
+    """Writes patches of noise, half of them with a burned square; the content does not affect the cost."""
     rng = np.random.default_rng(0)
     for split, count in (("train", options.train), ("val", options.val)):
         (root / split).mkdir(parents=True)
@@ -67,7 +65,7 @@ def write_patches(root: Path, options: argparse.Namespace) -> None:
 
 
 def build(folder: Path, options: argparse.Namespace) -> Training:
-    """A training with the default settings, tracked in a store of its own."""
+    """Builds a training with default settings and its own tracking store."""
     overrides = [
         f"data.root={folder / 'patches'}",
         f"data.batch_size={options.batch_size}",
@@ -78,16 +76,16 @@ def build(folder: Path, options: argparse.Namespace) -> Training:
         f"tracker.uri=sqlite:///{folder / 'mlflow.db'}",
     ]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        settings = config.finalize(compose("train", overrides), overrides)
+        settings = config.settle(compose("train", overrides), overrides)
     run = RunFolder.create(folder, "run")
     run.write_config(settings)
     training = build_training(settings, run, ResumePoint(None, None, None))
-    training.tracker.start(describe_run(run))
+    training.tracker.start(run_name="bench", params=settings, tags={}, dataset={}, run_ids=None)
     return training
 
 
 def time_epoch(training: Training) -> float:
-    """Seconds of one epoch more, with all that a run does for one."""
+    """Measures one more epoch of the run in seconds."""
     training.engine.epochs = training.state.epoch + 1
     begin = time.perf_counter()
     run_epochs(training, Interrupts())
@@ -95,7 +93,7 @@ def time_epoch(training: Training) -> float:
 
 
 def time_bare(training: Training, options: argparse.Namespace) -> float:
-    """Seconds of forward, backward and step for as many images, and of forward for the validation's."""
+    """Measures forward, backward and step for the training images and forward for the validation images."""
     model = training.state.model
     optimizer = adamw(model.parameters(), lr=1e-12)
     image = torch.rand(options.batch_size, 7, options.size, options.size)
@@ -114,26 +112,26 @@ def time_bare(training: Training, options: argparse.Namespace) -> float:
 
 
 def time_data(training: Training) -> float:
-    """CPU milliseconds a sample of the data path alone, in this process and without workers."""
-    from fireseg.data.dataset import SampleIndex
+    """Measures CPU milliseconds per sample of the data pipeline alone, in this process without workers."""
+    from fireseg.data.dataset import Draw
 
     dataset = training.data.train
     begin = time.process_time()
     for position in range(len(dataset)):
-        dataset[SampleIndex(epoch=1, position=position, patch=position)]
+        dataset[Draw(epoch=1, position=position, patch=position)]
     return (time.process_time() - begin) / len(dataset) * 1000
 
 
 def report(epochs: list[float], bares: list[float], data_ms: float, options: argparse.Namespace) -> None:
-    """Prints medians and ratios: absolute times are those of this machine on this day."""
+    """Prints medians and ratios."""
     share = statistics.median(1 - bare / epoch for bare, epoch in zip(bares, epochs, strict=True))
     print(f"\n{options.encoder}, batch {options.batch_size}, {options.size} px, {options.workers} workers,", end=" ")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, python {sys.version.split()[0]}")
     images = options.train + options.val
     print(f"bare model      {images / statistics.median(bares):6.2f} images/s (training and validation images)")
-    print(f"whole epoch     {images / statistics.median(epochs):6.2f} images/s")
+    print(f"epoch           {images / statistics.median(epochs):6.2f} images/s")
     print(f"non-model share {share:6.1%} of an epoch's wall time (median of {len(epochs)})")
-    print(f"data path       {data_ms:6.2f} CPU ms a sample")
+    print(f"data pipeline   {data_ms:6.2f} CPU ms per sample")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Downloads the CEMS wildfire data set: says size and licence first, goes on where it stopped, checks, unpacks."""
+"""Downloads the CEMS wildfire data set: prints size and licence, resumes, verifies checksums and unpacks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cems_folder import describe_tiles, is_complete, is_foreign, settle
+from cems_folder import describe_tiles, is_complete, is_foreign, publish
 from filelock import FileLock, Timeout
-from hub_files import HubFile, Listing, fetch, format_bytes, list_files, say
+from hub_files import RESUME_HINT, HubFile, Listing, fetch, format_bytes, list_files, print_line
 from split_archives import group_parts, unpack
 from tqdm import tqdm
 
@@ -28,77 +28,86 @@ CITATION = (
     "Contains Copernicus Emergency Management Service products and modified Copernicus Sentinel data.",
 )
 SPLITS = ("train", "val", "test")
-# Twelve bands of float32 and the masks are at most 41 GB for the 433 tiles, and their archives 18.3 GB.
-_UNPACKED = 2.4
+# The 433 tiles, twelve float32 bands and the masks, take at most 41 GB; their archives 18.3 GB.
+_UNPACKED_RATIO = 2.4
 _STORE, _STAGING = ".download", "unpacking"
 
 Plan = dict[str, dict[str, tuple[HubFile, ...]]]  # split -> archive -> its parts
 
 
 def main() -> int:
-    """Downloads what is missing."""
+    """Downloads the missing splits."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where train/, val/ and test/ go, such as data/cems")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="only these (all three)")
-    parser.add_argument("--yes", action="store_true", help="begin without asking (nobody is asked without a terminal)")
+    parser.add_argument("folder", type=Path, help="output folder of train/, val/ and test/, such as data/cems")
+    parser.add_argument(
+        "--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="splits to download (default: all)"
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="do not ask for confirmation (never asked without a terminal)"
+    )
     parser.add_argument("--keep-archives", action="store_true", help="keep the archives after unpacking")
     parser.add_argument(
-        "--retries", type=int, default=8, help="connections in a row that may bring nothing (%(default)s)"
+        "--retries",
+        type=int,
+        default=8,
+        help="consecutive connections without data before giving up (default: %(default)s)",
     )
-    chosen = parser.parse_args()
-    splits = list(dict.fromkeys(chosen.splits))
+    options = parser.parse_args()
+    splits = list(dict.fromkeys(options.splits))
     try:
-        with _alone_in(chosen.folder):
-            download(chosen.folder, splits, ask=not chosen.yes, keep=chosen.keep_archives, retries=chosen.retries)
+        with _lock_folder(options.folder):
+            download(
+                options.folder, splits, confirm=not options.yes, keep=options.keep_archives, retries=options.retries
+            )
     except FiresegError as error:
         print(f"fireseg: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Stopped. What is here is kept, and the same command goes on from there.", file=sys.stderr)
+        print(f"Stopped; {RESUME_HINT}.", file=sys.stderr)
         return 130
     return 0
 
 
-def download(root: Path, splits: Sequence[str], *, ask: bool, keep: bool, retries: int) -> None:
-    """Makes `root/<split>` of every split that is not there yet.
+def download(root: Path, splits: Sequence[str], *, confirm: bool, keep: bool, retries: int) -> None:
+    """Downloads and unpacks every split that is not complete into `root/<split>`.
 
     Args:
-        root: The folder of the data set.
-        splits: Of `SPLITS`.
-        ask: Whether a person at a terminal is asked first.
-        keep: Whether the archives stay after unpacking.
-        retries: How often in a row a connection may bring nothing.
+        root: Folder of the data set.
+        splits: Names from `SPLITS`.
+        confirm: If True, asks for confirmation at a terminal.
+        keep: If True, keeps the archives after unpacking.
+        retries: Number of consecutive connections without data before giving up.
 
     Raises:
-        FiresegError: If the hub, the network or the disk does not allow it.
+        FiresegError: If the hub, the network or the disk fails.
     """
     missing = [split for split in splits if not is_complete(root / split)]
     shutil.rmtree(root / _STORE / _STAGING, ignore_errors=True)
     for split in splits:
         if split not in missing:
-            say(f"{root / split}: complete, {describe_tiles(root / split)}")
+            print_line(f"{root / split}: complete, {describe_tiles(root / split)}")
             _clear(root, split, keep=keep)
     if not missing:
-        say("Nothing to download.")
+        print_line("Nothing to download.")
         return
     if foreign := [root / split for split in missing if is_foreign(root / split)]:
-        raise FiresegError(*(f"{path}: exists, and was not made by this script; move it away" for path in foreign))
+        raise FiresegError(*(f"{path}: exists and was not made by this script; move it away" for path in foreign))
     listing = list_files(REPO)
     plan = plan_splits(listing, missing)
-    describe(listing, plan, root)
-    check_room(root, plan, keep=keep)
-    if ask and sys.stdin.isatty() and not _agrees("Download? [y/N] "):
-        say("Nothing was downloaded.")
+    print_plan(listing, plan, root)
+    check_disk_space(root, plan, keep=keep)
+    if confirm and sys.stdin.isatty() and not _is_confirmed("Download? [y/N] "):
+        print_line("Nothing was downloaded.")
         return
     for split, archives in plan.items():
-        obtain(listing, split, archives, root, retries=retries)
-        say(f"{root / split}: {describe_tiles(root / split)}")
+        download_split(listing, split, archives, root, retries=retries)
+        print_line(f"{root / split}: {describe_tiles(root / split)}")
         _clear(root, split, keep=keep)
-    say(f"Next: python -m fireseg.prepare {root} patches")
+    print_line(f"Next: python -m fireseg.prepare {root} patches")
 
 
 def plan_splits(listing: Listing, splits: Sequence[str]) -> Plan:
-    """Finds the archives of each split, the largest split first: the fuller the disk, the less is still wanted.
+    """Finds the archives of each split, the largest split first, because the free disk space shrinks.
 
     Raises:
         FiresegError: If a split has no archive, or a part is missing.
@@ -106,84 +115,82 @@ def plan_splits(listing: Listing, splits: Sequence[str]) -> Plan:
     files = {file.path: file for file in listing.files}
     plan: Plan = {split: {} for split in splits}
     for name, parts in group_parts(files).items():
-        # The folder says it, or the name; `train` may stand in both.
+        # The split is in the name of a folder or of the file.
         words = re.split(r"[/._-]", name.lower())
         split = next((split for word in words for split in SPLITS if word.startswith(split)), "")
         if split in plan:
             plan[split][name] = tuple(files[part] for part in parts)
     if empty := [split for split, archives in plan.items() if not archives]:
         raise FiresegError(
-            f"{listing.repo}: no archive of {', '.join(empty)} among its {len(files)} files at {listing.endpoint}; "
-            "the data set has changed: look there, and unpack by hand"
+            f"{listing.repo}: no archive of {', '.join(empty)} among the {len(files)} files at {listing.endpoint}; "
+            "the data set has changed: download it in a browser and unpack it by hand"
         )
     return dict(sorted(plan.items(), key=lambda item: -_count_bytes(item[1])))
 
 
-def describe(listing: Listing, plan: Plan, root: Path) -> None:
-    """Prints what will come, from where, under which licence, and how large it is."""
-    say(f"CEMS wildfire data set  {listing.repo} at {listing.endpoint}, version {listing.revision[:12]}")
-    changed = "" if listing.licence.lower() == LICENCE else f" (was {LICENCE.upper()}: read it at the address above)"
-    say(f"licence   {listing.licence.upper()}{changed}: name the authors wherever you use it")
+def print_plan(listing: Listing, plan: Plan, root: Path) -> None:
+    """Prints source, licence, citation, sizes and target folders of the download."""
+    print_line(f"CEMS wildfire data set  {listing.repo} at {listing.endpoint}, version {listing.revision[:12]}")
+    changed = "" if listing.licence.lower() == LICENCE else f" (formerly {LICENCE.upper()}; read it at the URL above)"
+    print_line(f"licence   {listing.licence.upper()}{changed}: credit the authors wherever you use the data")
     for label, line in zip(("cite", "", ""), CITATION, strict=True):
-        say(f"{label:9} {line}")
+        print_line(f"{label:9} {line}")
     for number, (split, archives) in enumerate(plan.items()):
         count = sum(len(parts) for parts in archives.values())
-        say(f"{'' if number else 'size':9} {split:5} {format_bytes(_count_bytes(archives)):>8} in {count} files")
+        print_line(f"{'' if number else 'size':9} {split:5} {format_bytes(_count_bytes(archives)):>8} in {count} files")
     total = sum(map(_count_bytes, plan.values()))
-    say(f"          {format_bytes(total)} to download, about {format_bytes(total * _UNPACKED)} unpacked")
-    if here := _count_here(root, plan):
-        say(f"          {format_bytes(here)} of it came in an earlier call")
-    say(f"into      {', '.join(str(root / split) for split in plan)}")
+    print_line(f"          {format_bytes(total)} to download, about {format_bytes(total * _UNPACKED_RATIO)} unpacked")
+    if downloaded := _count_downloaded(root, plan):
+        print_line(f"          {format_bytes(downloaded)} of it already downloaded")
+    print_line(f"folders   {', '.join(str(root / split) for split in plan)}")
 
 
-def check_room(root: Path, plan: Plan, *, keep: bool) -> None:
-    """Compares the free disk with the most that is ever held at once.
+def check_disk_space(root: Path, plan: Plan, *, keep: bool) -> None:
+    """Checks that the disk has room for the peak of archives and unpacked files.
 
     Raises:
-        FiresegError: If there is too little room.
+        FiresegError: If the disk has too little free space.
     """
-    held = peak = 0.0
+    used = peak = 0.0
     for archives in plan.values():
         size = _count_bytes(archives)
-        peak = max(peak, held + size * (1 + _UNPACKED))
-        held += size * (_UNPACKED + keep)
-    wanted, free = peak - _count_here(root, plan), shutil.disk_usage(root).free
-    if free < wanted:
+        peak = max(peak, used + size * (1 + _UNPACKED_RATIO))
+        used += size * (_UNPACKED_RATIO + keep)
+    required, free = peak - _count_downloaded(root, plan), shutil.disk_usage(root).free
+    if free < required:
         raise FiresegError(
-            f"{root}: {format_bytes(free)} are free, but about {format_bytes(wanted)} are wanted while it unpacks; "
-            "make room, name a folder on another disk, or take less with --splits"
+            f"{root}: {format_bytes(free)} free, but about {format_bytes(required)} needed while unpacking; "
+            "free disk space, choose a folder on another disk, or download fewer splits with --splits"
         )
-    say(f"disk      about {format_bytes(wanted)} wanted while it unpacks, {format_bytes(free)} free")
+    print_line(f"disk      about {format_bytes(required)} needed while unpacking, {format_bytes(free)} free")
 
 
-def obtain(
+def download_split(
     listing: Listing, split: str, archives: Mapping[str, Sequence[HubFile]], root: Path, *, retries: int
 ) -> None:
-    """Downloads, checks and unpacks one split; its folder appears when it is whole.
+    """Downloads, verifies and unpacks one split; its folder is renamed into place when it is complete.
 
     Raises:
-        FiresegError: If a part does not come or comes wrong, the archive is broken, or the disk is full.
+        FiresegError: If a part cannot be downloaded or verified, the archive is broken, or the disk is full.
     """
     staging = root / _STORE / _STAGING
     try:
-        places = _fetch_parts(listing, split, archives, root, retries=retries)
+        archive_paths = _fetch_parts(listing, split, archives, root, retries=retries)
         staging.mkdir()
         with _bar(f"{split}: unpacking", _count_bytes(archives)) as bar:
-            for parts in places:
+            for parts in archive_paths:
                 unpack(parts, staging, advance=bar.update)
         source = {"repo": listing.repo, "revision": listing.revision, "licence": listing.licence}
         sums = {file.path: file.sha256 for parts in archives.values() for file in parts}
-        settle(staging, root / split, {"source": source, "citation": " ".join(CITATION), "archives": sums})
+        publish(staging, root / split, {"source": source, "citation": " ".join(CITATION), "archives": sums})
         shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise FiresegError(
-                f"{root}: the disk is full; make room (what is here is kept, and the same command goes on from there)"
-            ) from error
+            raise FiresegError(f"{root}: the disk is full; free disk space ({RESUME_HINT})") from error
         raise disk_error(root, error) from error
 
 
-def _agrees(question: str) -> bool:
+def _is_confirmed(question: str) -> bool:
     try:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:
@@ -193,13 +200,14 @@ def _agrees(question: str) -> bool:
 def _fetch_parts(
     listing: Listing, split: str, archives: Mapping[str, Sequence[HubFile]], root: Path, *, retries: int
 ) -> list[list[Path]]:
-    places = [[root / _STORE / split / file.path for file in parts] for parts in archives.values()]
+    archive_paths = [[root / _STORE / split / file.path for file in parts] for parts in archives.values()]
     with _bar(f"{split}: downloading", _count_bytes(archives)) as bar:
-        for parts, paths in zip(archives.values(), places, strict=True):
+        for parts, paths in zip(archives.values(), archive_paths, strict=True):
             for file, path in zip(parts, paths, strict=True):
                 fetch(listing.get_url(file), file, path, retries=retries, advance=bar.update)
-                say(f"{file.path}: {format_bytes(file.size)}, {'checked' if file.sha256 else 'size checked'}")
-    return places
+                check = "checksum verified" if file.sha256 else "size verified"
+                print_line(f"{file.path}: {format_bytes(file.size)}, {check}")
+    return archive_paths
 
 
 def _clear(root: Path, split: str, *, keep: bool) -> None:
@@ -207,33 +215,33 @@ def _clear(root: Path, split: str, *, keep: bool) -> None:
     if not keep:
         shutil.rmtree(store, ignore_errors=True)
     elif store.exists():
-        say(f"{store}: the archives, kept")
+        print_line(f"{store}: archives kept")
 
 
 def _count_bytes(archives: Mapping[str, Sequence[HubFile]]) -> int:
     return sum(file.size for parts in archives.values() for file in parts)
 
 
-def _count_here(root: Path, plan: Plan) -> int:
+def _count_downloaded(root: Path, plan: Plan) -> int:
     stores = (root / _STORE / split for split in plan)
     return sum(path.stat().st_size for store in stores for path in store.rglob("*") if path.is_file())
 
 
 def _bar(label: str, total: int) -> tqdm:
-    """With the time left; none without a terminal."""
+    """Creates a progress bar with the remaining time; disabled without a terminal."""
     return tqdm(
         desc=label, total=total, unit="B", unit_scale=True, smoothing=0.05, leave=False, disable=not sys.stderr.isatty()
     )
 
 
 @contextmanager
-def _alone_in(root: Path) -> Iterator[None]:
+def _lock_folder(root: Path) -> Iterator[None]:
     try:
         (root / _STORE).mkdir(parents=True, exist_ok=True)
         with FileLock(root / _STORE / "lock", timeout=0):
             yield
     except Timeout as error:
-        raise FiresegError(f"{root}: another download is at work there; wait for it, or stop it") from error
+        raise FiresegError(f"{root}: another download into this folder is running; wait for it or stop it") from error
     except OSError as error:
         raise disk_error(root, error) from error
 

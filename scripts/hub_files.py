@@ -1,4 +1,4 @@
-"""Files of a data set on the Hugging Face hub: what there is, and onto disk, resumed and checked."""
+"""Lists the files of a data set on the Hugging Face hub and downloads them with resume and checksums."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tqdm import tqdm
 
 from fireseg.errors import FiresegError
 
-# `hf_hub_download` throws a partial file away (since 1.31), so the bytes are fetched here, with the hub's own session.
-_FETCHES = 3  # how often a file is fetched whole before its checksum is believed to be wrong for good
-_PATIENCE_SECONDS, _LONGEST_WAIT = 30.0, 60.0
-_LONGEST_PAUSE = 300.0  # that a server may ask for: the window over which the hub counts requests
-_GO_ON = "what is here is kept, and the same command goes on from there"
+# `hf_hub_download` discards partial files (since 1.31), so files are downloaded here with the session of the hub.
+_MAX_DOWNLOADS = 3  # complete downloads of a file before a wrong checksum is an error
+_TIMEOUT_SECONDS, _MAX_WAIT_SECONDS = 30.0, 60.0
+_MAX_RETRY_AFTER_SECONDS = 300.0  # the interval over which the hub limits requests
+RESUME_HINT = "downloaded data are kept; run the same command again to continue"
 
 Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file as the hub lists it.
+    """A file in the listing of the hub.
 
     Attributes:
-        path: Where it is in the repository, with `/`.
-        size: Bytes.
-        sha256: Of its content, in hex; None where the hub keeps none (small files outside LFS).
+        path: Path in the repository, with `/`.
+        size: Size in bytes.
+        sha256: SHA-256 of the content in hex; None if the hub has none (small files outside LFS).
     """
 
     path: str
@@ -39,7 +39,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a data set holds at one commit."""
+    """Files of a data set at one commit."""
 
     repo: str
     endpoint: str
@@ -48,14 +48,14 @@ class Listing:
     files: tuple[HubFile, ...]
 
     def get_url(self, file: HubFile) -> str:
-        """Where the content of a file is answered, at this commit."""
+        """Returns the download URL of a file at this commit."""
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(self.repo, file.path, repo_type="dataset", revision=self.revision, endpoint=self.endpoint)
 
 
-class _BrokenOffError(Exception):
-    """A transfer that did not end well, and may if it is tried again."""
+class _TransferError(Exception):
+    """A failed transfer that may succeed when repeated."""
 
     def __init__(self, reason: str, wait_seconds: float = 0.0) -> None:
         super().__init__(reason)
@@ -63,29 +63,29 @@ class _BrokenOffError(Exception):
 
 
 def list_files(repo: str) -> Listing:
-    """Asks the hub (or the mirror that HF_ENDPOINT names) what a data set holds.
+    """Lists the files of a data set on the hub, or on the mirror in HF_ENDPOINT.
 
     Args:
-        repo: Such as `owner/name`.
+        repo: Repository, `owner/name`.
 
     Raises:
-        FiresegError: If the hub cannot be reached, or has no such data set.
+        FiresegError: If the hub cannot be reached or has no such data set.
     """
     from huggingface_hub import HfApi, constants, errors
 
     endpoint = constants.ENDPOINT
     try:
-        info = HfApi().dataset_info(repo, files_metadata=True, timeout=_PATIENCE_SECONDS)
+        info = HfApi().dataset_info(repo, files_metadata=True, timeout=_TIMEOUT_SECONDS)
     except errors.OfflineModeIsEnabled as error:
-        raise FiresegError(f"{repo}: not asked for, because HF_HUB_OFFLINE is set; unset it to download") from error
+        raise FiresegError(f"{repo}: not downloaded, because HF_HUB_OFFLINE is set; unset it to download") from error
     except errors.RepositoryNotFoundError as error:
         raise FiresegError(
-            f"{repo}: no such data set at {endpoint}, or not open to you; look there, or log in"
+            f"{repo}: data set not found at {endpoint}, or access denied; open it in a browser, or log in"
         ) from error
     except (_get_network_error(), OSError, ValueError) as error:  # ValueError: a login page instead of an answer
         raise FiresegError(
-            f"{repo}: its list of files was wanted from {endpoint}, but {_describe(error)}; "
-            "look at the network (HTTPS_PROXY names a proxy, HF_ENDPOINT a mirror), then start again"
+            f"{repo}: the list of files could not be read from {endpoint}: {_describe(error)}; "
+            "check the network (HTTPS_PROXY sets a proxy, HF_ENDPOINT a mirror) and try again"
         ) from error
     files = tuple(
         HubFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None) for file in info.siblings or ()
@@ -95,106 +95,105 @@ def list_files(repo: str) -> Listing:
 
 
 def fetch(url: str, file: HubFile, path: Path, *, retries: int, advance: Advance) -> None:
-    """Brings a file to `path`, from where an earlier call stopped; under its name it is whole and right.
+    """Downloads a file, resuming an earlier partial download, and verifies it before giving it its name.
 
     Args:
-        url: Where it is answered. It may redirect.
-        file: Its size and checksum.
-        path: Where it goes. Until it is whole it is `<path>.partial`.
-        retries: How often in a row a connection may bring nothing before the call gives up.
-        advance: Called with the bytes that came, or went (negative) where a part starts again.
+        url: Download URL; may redirect.
+        file: Size and checksum of the file.
+        path: Target path. An incomplete download is `<path>.partial`.
+        retries: Number of consecutive connections without data before giving up.
+        advance: Called with the number of bytes received, negative if received bytes are discarded.
 
     Raises:
-        FiresegError: If it does not come, or comes wrong again and again.
+        FiresegError: If the download fails or the checksum is wrong repeatedly.
         OSError: If the disk is full or not writable.
     """
-    if path.exists() and _is_right(path, file):
+    if path.exists() and _is_verified(path, file):
         advance(file.size)
         return
     path.unlink(missing_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     advance(_size_of(partial))
-    for _ in range(_FETCHES):
+    for _ in range(_MAX_DOWNLOADS):
         _complete(url, file, partial, retries=retries, advance=advance)
-        if _is_right(partial, file):
+        if _is_verified(partial, file):
             partial.replace(path)
             return
         advance(-_size_of(partial))
         partial.unlink()
-        say(f"{file.path}: came with a wrong checksum; fetched again")
+        print_line(f"{file.path}: wrong checksum; downloading it again")
     raise FiresegError(
-        f"{file.path}: fetched {_FETCHES} times from {url}, and its sha256 was never the one that the hub lists "
-        f"({file.sha256}); something on the way changes it: try another network, or report it to the hub"
+        f"{file.path}: downloaded {_MAX_DOWNLOADS} times from {url}, each time with another SHA-256 than listed "
+        f"({file.sha256}); try another network, or report it to the hub"
     )
 
 
 def _complete(url: str, file: HubFile, partial: Path, *, retries: int, advance: Advance) -> None:
-    fruitless = 0
+    num_failures = 0
     while (before := _size_of(partial)) != file.size:
         try:
-            _continue(url, file, partial, advance)
+            _resume(url, file, partial, advance)
             continue
-        except _BrokenOffError as error:
+        except _TransferError as error:
             reason, wait = str(error), error.wait_seconds
         except _get_network_error() as error:
             reason, wait = _describe(error), 0.0
-        fruitless = 0 if _size_of(partial) > before else fruitless + 1
-        if fruitless > retries:
-            came = f"{format_bytes(_size_of(partial))} of {format_bytes(file.size)} came"
-            raise FiresegError(f"{file.path}: {came} from {url}, then {reason}; {_GO_ON}")
-        wait = max(wait, min(2.0**fruitless, _LONGEST_WAIT))
-        say(f"{file.path}: {reason}; tried again in {wait:.0f} s")
+        num_failures = 0 if _size_of(partial) > before else num_failures + 1
+        if num_failures > retries:
+            progress = f"{format_bytes(_size_of(partial))} of {format_bytes(file.size)} downloaded"
+            raise FiresegError(f"{file.path}: {progress} from {url}, then {reason}; {RESUME_HINT}")
+        wait = max(wait, min(2.0**num_failures, _MAX_WAIT_SECONDS))
+        print_line(f"{file.path}: {reason}; retrying in {wait:.0f} s")
         time.sleep(wait)
 
 
-def _continue(url: str, file: HubFile, partial: Path, advance: Advance) -> None:
-    """One connection: appends what it brings."""
+def _resume(url: str, file: HubFile, partial: Path, advance: Advance) -> None:
+    """Opens one connection and appends the received bytes."""
     from huggingface_hub.utils import build_hf_headers, get_session
 
-    have = _size_of(partial)
-    if have > file.size:  # left by another version of the file
-        have = _start_again(partial, advance)
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with get_session().stream(
-        "GET", url, headers=headers, follow_redirects=True, timeout=_PATIENCE_SECONDS
-    ) as response:
-        if response.status_code == 416:  # the file there is shorter than what is here
-            have = _start_again(partial, advance)
-        _refuse(response.status_code, response.headers.get("Retry-After", ""), file, url)
-        if response.status_code == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise _BrokenOffError(f"bytes from {have} on were wanted, but other ones came")
-        if response.status_code == 200 and have:  # a server that cannot continue
-            have = _start_again(partial, advance)
+    received = _size_of(partial)
+    if received > file.size:  # from another version of the file
+        received = _discard(partial, advance)
+    range_header = {"Range": f"bytes={received}-"} if received else {}
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"} | range_header
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT_SECONDS) as response:
+        if response.status_code == 416:  # the remote file is shorter than the partial download
+            received = _discard(partial, advance)
+        _check_status(response.status_code, response.headers.get("Retry-After", ""), file, url)
+        content_range = response.headers.get("Content-Range", "")
+        if response.status_code == 206 and not content_range.startswith(f"bytes {received}-"):
+            raise _TransferError(f"requested bytes from {received} on, but received '{content_range}'")
+        if response.status_code == 200 and received:  # the server does not support ranges
+            received = _discard(partial, advance)
         with partial.open("ab") as target:
             for chunk in response.iter_raw():
-                wanted = chunk[: file.size - have]
-                target.write(wanted)
-                have += len(wanted)
-                advance(len(wanted))
-    if have < file.size:
-        raise _BrokenOffError("the connection closed too early")
+                content = chunk[: file.size - received]
+                target.write(content)
+                received += len(content)
+                advance(len(content))
+    if received < file.size:
+        raise _TransferError("the connection closed early")
 
 
-def _refuse(status: int, retry_after: str, file: HubFile, url: str) -> None:
+def _check_status(status: int, retry_after: str, file: HubFile, url: str) -> None:
     if status in (200, 206):
         return
     if status in (408, 416, 429) or status >= 500:
-        asked = float(retry_after) if retry_after.isdigit() else 0.0
-        raise _BrokenOffError(f"the answer was HTTP {status}", min(asked, _LONGEST_PAUSE))
+        wait_seconds = float(retry_after) if retry_after.isdigit() else 0.0
+        raise _TransferError(f"HTTP status {status}", min(wait_seconds, _MAX_RETRY_AFTER_SECONDS))
     raise FiresegError(
-        f"{file.path}: wanted from {url}, but the answer was HTTP {status}; "
-        f"open the address in a browser to see why; {_GO_ON}"
+        f"{file.path}: {url} returned HTTP status {status}; open the URL in a browser for the reason; {RESUME_HINT}"
     )
 
 
-def _start_again(partial: Path, advance: Advance) -> int:
+def _discard(partial: Path, advance: Advance) -> int:
     advance(-_size_of(partial))
     partial.unlink(missing_ok=True)
     return 0
 
 
-def _is_right(path: Path, file: HubFile) -> bool:
+def _is_verified(path: Path, file: HubFile) -> bool:
     if _size_of(path) != file.size:
         return False
     with path.open("rb") as content:
@@ -206,7 +205,7 @@ def _size_of(path: Path) -> int:
 
 
 def _get_network_error() -> type[Exception]:
-    # Of whichever HTTP library the hub's client stands on: httpx in 1.x, httpx2 in 2.x.
+    # The error class of the HTTP library of the hub client: httpx in 1.x, httpx2 in 2.x.
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     return HTTPError
@@ -215,19 +214,19 @@ def _get_network_error() -> type[Exception]:
 def _describe(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
-        return f"the answer was HTTP {status}"
-    first = str(error).strip().splitlines()[0] if str(error).strip() else "no more was said"
-    return f"the connection failed ({type(error).__name__}: {first[:160]})"
+        return f"HTTP status {status}"
+    first_line = str(error).strip().partition("\n")[0] or "no message"
+    return f"the connection failed ({type(error).__name__}: {first_line[:160]})"
 
 
-def say(line: str) -> None:
-    """Prints a line above a progress bar, at once even into a file."""
+def print_line(line: str) -> None:
+    """Prints a line above a progress bar without buffering."""
     tqdm.write(line)
     sys.stdout.flush()
 
 
 def format_bytes(count: float) -> str:
-    """Bytes as a person says them, in powers of a thousand.
+    """Formats a number of bytes in powers of 1000.
 
     Example:
         >>> format_bytes(1_073_741_824), format_bytes(401_000_000), format_bytes(800)

@@ -1,4 +1,4 @@
-"""Kills runs at random moments, resumes them, and holds what they end with against a run that was never killed.
+"""Kills training runs at random times, resumes them and compares the results with an uninterrupted run.
 
 python scripts/kill_test.py --kills 20 --folder /tmp/kills
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-CLOCK = {"seconds", "images_per_second"}
+TIMINGS = {"seconds", "images_per_second"}
 SETTINGS = (
     "model.weights=none",
     "model.encoder=mobilenet_v2",
@@ -36,7 +36,7 @@ SETTINGS = (
 
 
 def write_patches(root: Path, *, train: int = 12, val: int = 4, size: int = 32) -> Path:
-    """Writes a few patches with something to learn under `root/{train,val}`."""
+    """Writes a few patches with a learnable pattern under `root/{train,val}`."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         folder = root / split
@@ -52,7 +52,7 @@ def write_patches(root: Path, *, train: int = 12, val: int = 4, size: int = 32) 
 
 
 def start(arguments: Sequence[str], cwd: Path, before: str = "") -> subprocess.Popen[str]:
-    """Starts a training in a process of its own, after the lines of Python in `before`."""
+    """Starts a training in a new process group, after the Python code in `before`."""
     program = f"{before}\nimport sys\nfrom fireseg.train.cli import main\nsys.exit(main())"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     return subprocess.Popen(
@@ -67,48 +67,48 @@ def start(arguments: Sequence[str], cwd: Path, before: str = "") -> subprocess.P
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Waits for a training to end well and returns what it printed."""
+    """Waits for a training and returns its output; raises RuntimeError if it failed."""
     output, _ = process.communicate(timeout=300)
     if process.returncode != 0:
-        raise RuntimeError(f"training ended with {process.returncode}:\n{output}")
+        raise RuntimeError(f"training failed with exit code {process.returncode}:\n{output}")
     return output
 
 
 def only_run(outputs: Path) -> Path:
-    """The one run folder below a folder."""
+    """Returns the only run folder in a folder."""
     (run,) = (path for path in outputs.iterdir() if path.is_dir())
     return run
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """What two run folders differ in: weights to the bit, and the metrics but for the clock's."""
-    found = []
+def differences(run: Path, other: Path) -> list[str]:
+    """Compares two run folders: weights to the bit, metrics without timings, names of checkpoints."""
+    lines = []
     for name in ("last.pt", "best_model.pt", "final_model.pt"):
-        a, b = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (one, other))
-        found += [f"{name}: {key}" for key in a["model"] if not torch.equal(a["model"][key], b["model"][key])]
+        a, b = (torch.load(path / "checkpoints" / name, weights_only=True) for path in (run, other))
+        lines += [f"{name}: {key}" for key in a["model"] if not torch.equal(a["model"][key], b["model"][key])]
         if a["epoch"] != b["epoch"]:
-            found.append(f"{name}: epoch {a['epoch']} and {b['epoch']}")
-    rows_one, rows_other = read_rows(one), read_rows(other)
-    if rows_one != rows_other:
-        found.append(f"metrics.jsonl:\n  {rows_one}\n  {rows_other}")
-    names_one, names_other = ({path.name for path in (run / "checkpoints").iterdir()} for run in (one, other))
-    if names_one != names_other:
-        found.append(f"checkpoints: {sorted(names_one)} and {sorted(names_other)}")
-    return found
+            lines.append(f"{name}: epoch {a['epoch']} and {b['epoch']}")
+    rows, other_rows = read_rows(run), read_rows(other)
+    if rows != other_rows:
+        lines.append(f"metrics.jsonl:\n  {rows}\n  {other_rows}")
+    names, other_names = ({file.name for file in (path / "checkpoints").iterdir()} for path in (run, other))
+    if names != other_names:
+        lines.append(f"checkpoints: {sorted(names)} and {sorted(other_names)}")
+    return lines
 
 
 def read_rows(run: Path) -> list[dict[str, float | None]]:
-    """The rows of a run's metrics.jsonl without what the clock says."""
+    """Reads the rows of metrics.jsonl without timings."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in CLOCK} for line in lines]
+    return [{name: value for name, value in json.loads(line).items() if name not in TIMINGS} for line in lines]
 
 
 def main() -> None:
-    """Runs the reference, then kills and resumes as often as asked."""
+    """Trains the reference run, then kills, resumes and compares the other runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="how many runs to kill (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--folder", type=Path, help="where to work (default: a new temporary folder)")
+    parser.add_argument("--kills", type=int, default=20, help="number of runs to kill (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the times (default: 0)")
+    parser.add_argument("--folder", type=Path, help="working folder (default: a new temporary folder)")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="fireseg_kills_"))
     patches = write_patches(folder / "patches")
@@ -120,28 +120,28 @@ def main() -> None:
     print(f"reference: {duration:.1f} s, {reference}", flush=True)
     rng, failures = random.Random(options.seed), 0
     for number in range(1, options.kills + 1):
-        moment, workers = rng.uniform(0.3, 1.0) * duration, rng.choice([(0, 2), (2, 0)])
-        found = kill_once(folder / f"kill_{number}", arguments, reference, moment, workers)
-        failures += bool(found)
-        told = f"after {moment:5.1f} s, workers {workers[0]} then {workers[1]}"
-        print(f"kill {number:2}: {told}: {found or 'equal'}", flush=True)
-    print(f"{options.kills - failures} equal, {failures} not")
+        delay, workers = rng.uniform(0.3, 1.0) * duration, rng.choice([(0, 2), (2, 0)])
+        changes = kill_once(folder / f"kill_{number}", arguments, reference, delay, workers)
+        failures += bool(changes)
+        setup = f"after {delay:5.1f} s, workers {workers[0]} then {workers[1]}"
+        print(f"kill {number:2}: {setup}: {changes or 'equal'}", flush=True)
+    print(f"{options.kills - failures} equal, {failures} different")
     sys.exit(failures > 0)
 
 
 def kill_once(
-    outputs: Path, arguments: Sequence[str], reference: Path, moment: float, workers: tuple[int, int]
+    outputs: Path, arguments: Sequence[str], reference: Path, delay: float, workers: tuple[int, int]
 ) -> list[str]:
-    """Kills one run after `moment` seconds, resumes it, and returns how it differs from the reference."""
+    """Kills one run after `delay` seconds, resumes it and returns its differences from the reference."""
     outputs.mkdir()
     process = start([*arguments, f"output_dir={outputs}", f"data.num_workers={workers[0]}"], outputs)
     try:
-        process.communicate(timeout=moment)
+        process.communicate(timeout=delay)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     runs = [path for path in outputs.iterdir() if (path / "config.json").exists()]
-    if not runs:  # killed before the run had a folder: there is nothing to go on with
+    if not runs:  # killed before the run folder was created, so there is no run to resume
         finish(start([*arguments, f"output_dir={outputs / 'again'}", f"data.num_workers={workers[1]}"], outputs))
         return differences(reference, only_run(outputs / "again"))
     finish(start([f"resume={runs[0]}", f"data.num_workers={workers[1]}"], outputs))

@@ -1,4 +1,4 @@
-"""Pictures: composites, masks, curves."""
+"""Figures: composites, masks, training curves, samples and maps."""
 
 from fireseg.plots.curves import render_curves
 from fireseg.plots.maps import render_map
@@ -10,7 +10,7 @@ from fireseg.plots.style import (
     choose_composite,
     colour_classes,
     colour_errors,
-    compare,
+    encode_errors,
     render_composite,
 )
 
@@ -21,7 +21,7 @@ __all__ = [
     "choose_composite",
     "colour_classes",
     "colour_errors",
-    "compare",
+    "encode_errors",
     "render_batch",
     "render_composite",
     "render_curves",

@@ -1,4 +1,4 @@
-"""How a run went: losses, scores and learning rate over the epochs."""
+"""Training curves: losses, scores and learning rate by epoch."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _LINES = (
     ("score", "val/severity_iou", "severity IoU", "#cc79a7"),
     ("rate", "lr", "learning rate", "#3d3d3d"),
 )
-"""What the curves show: panel, key of the row, name, colour."""
+"""Panel, metric key, label and colour of each curve."""
 
 
 def render_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, baseline: float | None = None) -> None:
-    """Draws losses, scores and learning rate over the epochs, with the best epoch marked.
+    """Draws losses, scores and learning rate by epoch and marks the best epoch.
 
     Args:
-        rows: One mapping an epoch: `epoch`, `best`, `lr`, `train/loss`, `val/loss`, `val/fire_iou`, …;
-            None or no such key where there was nothing to read.
-        path: The PNG file to write.
-        baseline: Fire IoU of a rule that learns nothing, drawn as a line.
+        rows: Metrics of each epoch: `epoch`, `best`, `lr`, `train/loss`, `val/loss`, `val/fire_iou`, …; undefined
+            values are None or missing.
+        path: Path of the PNG file to write.
+        baseline: Fire IoU of an index baseline, drawn as a horizontal line.
 
     Raises:
         FiresegError: If the picture cannot be written.
@@ -45,12 +45,12 @@ def render_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, baseline: fl
     figure = Figure(figsize=(12, 5.2), dpi=DPI, layout="constrained")
     axes = figure.subplot_mosaic([["loss", "score"], ["rate", "score"]], height_ratios=(2, 1), width_ratios=(1, 1.15))
     titles = {"loss": "Loss", "rate": "Learning rate", "score": "Validation scores"}
-    for place, key, label, colour in _LINES:
+    for panel, key, label, colour in _LINES:
         values = _read_column(rows, key)
         if np.isfinite(values).any():
             style: dict[str, Any] = {"linewidth": 2.4 if key == "val/fire_iou" else 1.4, "markersize": 3.5}
-            style["marker"] = "o" if len(rows) <= 40 else ""  # a line of one epoch alone is invisible
-            axes[place].plot(_read_column(rows, "epoch"), values, label=label, color=colour, **style)
+            style["marker"] = "o" if len(rows) <= 40 else ""  # without markers, a single epoch would be invisible
+            axes[panel].plot(_read_column(rows, "epoch"), values, label=label, color=colour, **style)
     if baseline is not None:
         label = f"index baseline, fire IoU {baseline:.3f}"
         axes["score"].axhline(baseline, color="#666666", linestyle="--", label=label)
@@ -59,11 +59,11 @@ def render_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, baseline: fl
         titles["score"] += f" (best: epoch {best['epoch']}, fire IoU {best['val/fire_iou']:.3f})"
         star: dict[str, Any] = {"marker": "*", "markersize": 15, "linestyle": "", "zorder": 5, "label": "best epoch"}
         axes["score"].plot(best["epoch"], best["val/fire_iou"], color=_MARK, **star)
-    for place, title in titles.items():
-        axes[place].set_title(title, loc="left")
-        _finish_axes(axes[place], _read_column(rows, "epoch"), best["epoch"] if best else None)
+    for panel, title in titles.items():
+        axes[panel].set_title(title, loc="left")
+        _format_axes(axes[panel], _read_column(rows, "epoch"), best["epoch"] if best else None)
     axes["score"].set_ylim(-0.02, 1.02)
-    if (_read_column(rows, "lr") > 0).any():  # a log axis with nothing above zero has no scale
+    if (_read_column(rows, "lr") > 0).any():  # a log axis needs a positive value
         axes["rate"].set_yscale("log", nonpositive="mask")
     if axes["loss"].lines:
         axes["loss"].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0.2)
@@ -74,15 +74,15 @@ def render_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, baseline: fl
 
 
 def _read_column(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    """One number an epoch, NaN where there was nothing to read: lines break there."""
+    """Returns one value per epoch; undefined values are NaN, which interrupts the line."""
     return np.array([np.nan if row.get(key) is None else float(row[key]) for row in rows])
 
 
-def _finish_axes(axes: Axes, epochs: np.ndarray, best: int | None) -> None:
+def _format_axes(axes: Axes, epochs: np.ndarray, best: int | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if not axes.lines:
-        axes.text(0.5, 0.5, "nothing to read", ha="center", va="center", transform=axes.transAxes, color="#666666")
+        axes.text(0.5, 0.5, "no values", ha="center", va="center", transform=axes.transAxes, color="#666666")
     elif best is not None:
         axes.axvline(best, color=_MARK, linewidth=0.8, zorder=1.8)
     axes.set_xlim(epochs.min(initial=1) - 0.5, epochs.max(initial=1) + 0.5)

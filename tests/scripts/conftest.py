@@ -1,4 +1,4 @@
-"""The download script, set on a server that speaks as the hub does."""
+"""Runs the download script against a fake hub."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.look_alike_cems import PARTS
-from tests.scripts.look_alike_hub import LookAlikeHub
-
-ROOT = Path(__file__).parents[2]
+from tests.scripts.builders import PARTS, ROOT, FakeHub
 
 
 @pytest.fixture
-def hub() -> Iterator[LookAlikeHub]:
-    hub = LookAlikeHub(dict(PARTS))
+def hub() -> Iterator[FakeHub]:
+    hub = FakeHub(dict(PARTS))
     yield hub
     hub.close()
 
@@ -28,15 +25,20 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def start(hub: LookAlikeHub, tmp_path: Path) -> Start:
-    """Starts the script on `tmp_path / "cems"`."""
+def start(hub: FakeHub, tmp_path: Path) -> Start:
+    """Starts the download into `tmp_path / "cems"`."""
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-        given = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        given |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT), **environment}
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        variables |= {
+            "HF_ENDPOINT": hub.address,
+            "HF_HOME": str(tmp_path / "hf"),
+            "PYTHONPATH": str(ROOT),
+            **environment,
+        }
         command = [sys.executable, str(ROOT / "scripts" / "download_cems.py"), str(tmp_path / "cems"), *arguments]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=given, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
 
     return start
 

@@ -1,4 +1,4 @@
-"""Archives in parts: order, formats, and what must not come out of them."""
+"""Split archives: order of parts, formats, and paths that must not be unpacked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fireseg.errors import FiresegError
-from scripts.split_archives import Joined, group_parts, unpack
+from scripts.split_archives import JoinedFile, group_parts, unpack
 
 FILES = {"EMSR1/a_S2L2A.tif": bytes(range(256)) * 40, "EMSR1/a_DEL.tif": b"\x01" * 3000}
 
@@ -47,7 +47,7 @@ def write_parts(folder: Path, content: bytes, size: int = 1000) -> list[Path]:
     return paths
 
 
-def read(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -68,63 +68,63 @@ def ignore(count: int) -> None:
         ("train.tgz", ["train.tgz"]),
     ],
 )
-def test_parts_are_found_by_stem_and_put_in_order(name: str, parts: list[str]) -> None:
+def test_parts_are_grouped_by_name_and_sorted(name: str, parts: list[str]) -> None:
     in_order = sorted(parts, key=lambda part: (len(part), part))
     assert group_parts([*reversed(parts), "README.md", ".gitattributes", "x.tif"]) == {name: tuple(in_order)}
 
 
-def test_whole_archives_beside_each_other_are_not_parts() -> None:
+def test_separate_archives_are_not_parts() -> None:
     paths = ["train-0.tar.gz", "train-1.tar.gz"]
     assert group_parts(paths) == {path: (path,) for path in paths}
 
 
 @pytest.mark.parametrize(("parts", "gap"), [(["x.tar.gz.aa", "x.tar.gz.ac"], "1"), (["x.tar.02", "x.tar.03"], "1")])
-def test_a_gap_between_parts_is_named(parts: list[str], gap: str) -> None:
-    with pytest.raises(FiresegError, match=f"number {gap} of its parts is missing"):
+def test_a_missing_part_is_an_error(parts: list[str], gap: str) -> None:
+    with pytest.raises(FiresegError, match=f"part {gap} is missing"):
         group_parts(parts)
 
 
-@given(content=st.binary(min_size=1, max_size=300), size=st.integers(1, 80), where=st.integers(0, 300))
-def test_joined_parts_read_as_the_whole_from_anywhere(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, size: int, where: int
+@given(content=st.binary(min_size=1, max_size=300), size=st.integers(1, 80), offset=st.integers(0, 300))
+def test_joined_parts_are_read_from_any_offset(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, size: int, offset: int
 ) -> None:
     parts = write_parts(tmp_path_factory.mktemp("parts"), content, size)
-    with Joined(parts, ignore) as joined:
+    with JoinedFile(parts, ignore) as joined:
         assert joined.read() == content
-        joined.seek(where)
-        assert joined.read() == content[where:]
+        joined.seek(offset)
+        assert joined.read() == content[offset:]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
-def test_a_tar_of_any_compression_is_unpacked_from_its_parts(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    came: list[int] = []
+def test_a_tar_of_any_compression_is_unpacked(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    counts: list[int] = []
     content = pack(make_tar(FILES))
-    unpack(write_parts(tmp_path, content), tmp_path / "out", advance=came.append)
-    assert read(tmp_path / "out") == FILES
-    assert sum(came) == len(content)
+    unpack(write_parts(tmp_path, content), tmp_path / "out", advance=counts.append)
+    assert read_files(tmp_path / "out") == FILES
+    assert sum(counts) == len(content)
 
 
-def test_a_zip_is_unpacked_from_its_parts(tmp_path: Path) -> None:
+def test_a_zip_is_unpacked(tmp_path: Path) -> None:
     unpack(write_parts(tmp_path, make_zip(FILES)), tmp_path / "out", advance=ignore)
-    assert read(tmp_path / "out") == FILES
+    assert read_files(tmp_path / "out") == FILES
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_tars_one_after_the_other_are_all_unpacked(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_concatenated_tars_are_unpacked(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     content = b"".join(pack(make_tar({name: value})) for name, value in FILES.items())
     unpack(write_parts(tmp_path, content), tmp_path / "out", advance=ignore)
-    assert read(tmp_path / "out") == FILES
+    assert read_files(tmp_path / "out") == FILES
 
 
 @pytest.mark.parametrize("pack", [make_tar, make_zip])
-def test_a_path_that_leads_out_of_the_folder_is_refused(pack: Callable[[dict], bytes], tmp_path: Path) -> None:
+def test_a_path_outside_the_folder_is_an_error(pack: Callable[[dict], bytes], tmp_path: Path) -> None:
     parts = write_parts(tmp_path, pack({"EMSR1/../../evil.tif": b"x"}))
     with pytest.raises(FiresegError, match="evil"):
         unpack(parts, tmp_path / "out", advance=ignore)
     assert not (tmp_path / "evil.tif").exists()
 
 
-def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_link_to_outside_the_folder_is_an_error(tmp_path: Path) -> None:
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         member = tarfile.TarInfo("link")
@@ -135,19 +135,19 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [make_tar, make_zip])
-def test_shadow_files_of_macos_stay_out(pack: Callable[[dict], bytes], tmp_path: Path) -> None:
-    litter = {"EMSR1/._a_S2L2A.tif": b"x", "__MACOSX/EMSR1/a_S2L2A.tif": b"x", "EMSR1/.DS_Store": b"x"}
-    unpack(write_parts(tmp_path, pack({**FILES, **litter})), tmp_path / "out", advance=ignore)
-    assert read(tmp_path / "out") == FILES
+def test_metadata_files_of_macos_are_not_unpacked(pack: Callable[[dict], bytes], tmp_path: Path) -> None:
+    metadata = {"EMSR1/._a_S2L2A.tif": b"x", "__MACOSX/EMSR1/a_S2L2A.tif": b"x", "EMSR1/.DS_Store": b"x"}
+    unpack(write_parts(tmp_path, pack({**FILES, **metadata})), tmp_path / "out", advance=ignore)
+    assert read_files(tmp_path / "out") == FILES
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 @pytest.mark.parametrize(
     "fault", [lambda content: content[:-20], lambda content: content[:90] + b"xxxx" + content[94:]]
 )
-def test_a_broken_archive_is_an_error_that_names_it(
+def test_a_broken_archive_is_an_error(
     pack: Callable[[bytes], bytes], fault: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:
     parts = write_parts(tmp_path, fault(pack(make_tar(FILES))))
-    with pytest.raises(FiresegError, match=r"x\.tar\.000\.part and what follows it .* no whole archive together"):
+    with pytest.raises(FiresegError, match=r"x\.tar\.000\.part: not a complete archive"):
         unpack(parts, tmp_path / "out", advance=ignore)
