@@ -15,7 +15,7 @@ from torch import Tensor
 from fireseg.data.bands import to_reflectance
 from fireseg.decision import class_probabilities
 from fireseg.errors import FiresegError
-from fireseg.geo.windows import Blend, Layout
+from fireseg.geo.windows import Blend, SlidingWindows
 from fireseg.runs import TrainedModel
 
 _CPU_BATCH, _GPU_BATCH = 1, 8
@@ -73,7 +73,7 @@ class PredictedRows(NamedTuple):
 def predict_rows(
     trained: TrainedModel,
     source: RasterSource,
-    layout: Layout,
+    layout: SlidingWindows,
     *,
     batch_size: int | None = None,
     readers: int = 1,
@@ -168,7 +168,7 @@ class WindowRow(NamedTuple):
     unknown: NDArray[np.bool_]
 
 
-def read_window_rows(source: RasterSource, layout: Layout, *, readers: int = 1) -> Generator[WindowRow]:
+def read_window_rows(source: RasterSource, layout: SlidingWindows, *, readers: int = 1) -> Generator[WindowRow]:
     """Yields the input of every row of windows, top to bottom; each raster row is read once.
 
     Two of them are in memory: the one that was yielded, and the next one, which threads read meanwhile. A yielded
@@ -197,7 +197,12 @@ class _WindowRowReader:
     """Reads one row of windows into its buffers."""
 
     def __init__(
-        self, source: RasterSource, layout: Layout, row: int, image: NDArray[np.uint16], unknown: NDArray[np.bool_]
+        self,
+        source: RasterSource,
+        layout: SlidingWindows,
+        row: int,
+        image: NDArray[np.uint16],
+        unknown: NDArray[np.bool_],
     ) -> None:
         self.source = source
         self.top = layout.rows[row]

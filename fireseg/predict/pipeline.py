@@ -163,7 +163,7 @@ def format_summary(results: Mapping[Path, SceneMap | FiresegError]) -> list[str]
 
 def _log_flags(reader: BandReader) -> None:
     """Warns of suspicious values as soon as they are found, not at the end."""
-    for flag in reader.look():
+    for flag in reader.read_flags():
         log.warning("%s", flag)
 
 

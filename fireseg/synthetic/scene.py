@@ -13,9 +13,7 @@ from fireseg.data.bands import CEMS_BANDS
 from fireseg.synthetic.burn import apply_burn, make_burn
 from fireseg.synthetic.landscape import PIXEL_M, SunDirection, draw_sun, make_landscape
 from fireseg.synthetic.noise import NoiseGenerator, Plane, blur, coarsen, ramp, refine
-
-CLEAR, CLOUD, LIGHT_CLOUD, SHADOW = range(4)
-"""Values of a CEMS cloud mask."""
+from fireseg.task import CLEAR, CLOUD, LIGHT_CLOUD, SHADOW
 
 
 @dataclass(frozen=True, kw_only=True)

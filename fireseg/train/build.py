@@ -22,8 +22,7 @@ from fireseg.files import load_tensors
 from fireseg.loss import CombinedLoss
 from fireseg.metric import CombinedMetrics
 from fireseg.model import FireSegmentationModel
-from fireseg.runs import folder as provenance
-from fireseg.runs.folder import ResumePoint, RunFolder
+from fireseg.runs.folder import ResumePoint, RunFolder, git_commit, host, versions
 from fireseg.task import Task
 from fireseg.tracker import Tracker
 
@@ -125,12 +124,12 @@ def _make_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireD
 
 
 def _make_state(settings: Settings, engine: Engine, model: FireSegmentationModel) -> TrainingState:
-    engine.place(model)
+    engine.to_device(model)
     optimizer = make(settings["optimizer"], Optimizer, parameters=model.parameters())
     scheduler = None
     if settings["scheduler"] is not None:
         scheduler = make(settings["scheduler"], LRScheduler, optimizer=optimizer, epochs=engine.epochs)
-    return engine.begin(model, optimizer, scheduler)
+    return engine.create_state(model, optimizer, scheduler)
 
 
 def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> CombinedLoss:
@@ -177,9 +176,9 @@ def _write_provenance(
     is_new_from_checkpoint = point.folder is None and point.checkpoint is not None
     folder.write_provenance(
         {
-            "versions": provenance.versions(),
-            "git_commit": provenance.git_commit(),
-            "host": provenance.host(),
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "host": host(),
             "data": {
                 "root": str(data.patches_root.resolve()),
                 "fingerprint": data.fingerprint,
