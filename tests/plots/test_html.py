@@ -34,7 +34,8 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>\"'&"
     content = (
         "{% call section(evil, evil) %}<p>{{ evil }}</p>{{ pictures([picture]) }}{{ strips([strip]) }}"
-        "{{ key([(evil, '#fff')]) }}{% call table(evil, [evil], 'l', 21) %}{{ row(evil, evil) }}{% endcall %}{% endcall %}"
+        "{{ key([(evil, '#fff')]) }}"
+        "{% call table(evil, [evil], 'l', 21) %}{{ row(evil, evil) }}{% endcall %}{% endcall %}"
     )
     picture = Picture(evil, to_uri(b"x", "png"), evil)
     page = render(tmp_path, content, evil=evil, picture=picture, strip=Strip(evil, evil, [picture]))
