@@ -17,6 +17,7 @@ from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs import folder as provenance
 from fireseg.runs.folder import ResumePoint, RunFolder
+from fireseg.runs.sync import finish_tracking, list_files, note_run_ids, start_tracking
 from fireseg.train.build import Settings, Training, build_training
 
 log = logging.getLogger("fireseg")
@@ -50,7 +51,9 @@ def train(
     folder.write_config(settings)
     log.info("run folder: %s", folder.path)
     run = build_training(settings, folder, point)
-    _start_tracker(run, run_name or folder.path.name, tags or {})
+    name = run_name or folder.path.name
+    start_tracking(run.tracker, folder, name=name, tags=tags or {}, num_epochs_done=run.state.epoch)
+    run.tracker.artifact(folder.config)
     status = "FAILED"
     try:
         if run.state.epoch == 0:
@@ -64,7 +67,7 @@ def train(
         log.warning("stopped; continue with resume=%s", folder.path)
         raise
     finally:
-        run.tracker.finish(status)
+        finish_tracking(run.tracker, folder, status)
 
 
 def run_epochs(run: Training, interrupts: Interrupts) -> None:
@@ -92,9 +95,8 @@ def run_epochs(run: Training, interrupts: Interrupts) -> None:
         seconds_per_epoch = (time.perf_counter() - start) / (epoch.number - first)
         log.info(format_epoch(row, total=total, seconds_left=seconds_per_epoch * (total - epoch.number)))
         run.folder.append_metrics(row)
-        # Trackers show the last value of a metric, so the best one so far is logged too.
-        run.tracker.log({**epoch.row(), "val/best_fire_iou": run.stopping.best_score}, epoch.number)
-        _write_tracker_ids(run)
+        run.tracker.sync()
+        note_run_ids(run.tracker, run.folder)
         if is_best:
             run.checkpoints.save_best(_model_checkpoint(run, epoch.number, fire_iou))
         run.checkpoints.save_state(epoch.number, _state_checkpoint(run))
@@ -112,11 +114,9 @@ def _save_results(run: Training) -> None:
     else:
         log.info("best: epoch %d, val/fire_iou %.4f", run.stopping.best_epoch, run.stopping.best_score)
     _plot_results(run)
-    folder, plots = run.folder, (run.folder.samples, run.folder.curves)
-    for path in (folder.config, folder.facts, folder.metrics, *plots):
-        run.tracker.artifact(path)
-    run.tracker.artifact(folder.checkpoints / BEST, "checkpoints")
-    log.info("plots: %s", ", ".join(str(path) for path in (folder.batch, *plots)))
+    for path, subfolder in list_files(run.folder):
+        run.tracker.artifact(path, subfolder)
+    log.info("plots: %s", ", ".join(str(path) for path in (run.folder.batch, run.folder.samples, run.folder.curves)))
 
 
 def _plot_results(run: Training) -> None:
@@ -145,35 +145,6 @@ def _plot_first_batch(run: Training) -> None:
     batch: Batch = next(iter(run.data.train_dataloader(1)))
     render_batch(batch, bands=run.data.bands, task=run.task, path=run.folder.batch)
     run.tracker.artifact(run.folder.batch)
-
-
-def _start_tracker(run: Training, run_name: str, tags: dict[str, str]) -> None:
-    facts = run.folder.read_provenance()
-    run_tags = {
-        "task": run.task.name,
-        "git_commit": provenance.git_commit() or "unknown",
-        "host": provenance.host(),
-        "run_folder": str(run.folder.path.resolve()),
-        **({"parent": facts["parent"]} if "parent" in facts else {}),
-    }
-    dataset = {
-        "name": run.data.patches_root.name,
-        "digest": run.data.fingerprint[:32],
-        "source": str(run.data.patches_root.resolve()),
-        "profile": f"class counts {list(run.data.class_counts)}",
-    }
-    params = {**run.settings, "weights_sha256": facts.get("weights", {}).get("sha256", "")}
-    run.tracker.start(
-        run_name=run_name, params=params, tags={**run_tags, **tags}, dataset=dataset, run_ids=facts.get("tracking")
-    )
-    _write_tracker_ids(run)
-    run.tracker.artifact(run.folder.config)
-
-
-def _write_tracker_ids(run: Training) -> None:
-    """Writes the ids of the tracked run to run.json; a server that was down assigns them later."""
-    if run.folder.read_provenance().get("tracking") != run.tracker.run_ids:
-        run.folder.write_provenance({"tracking": run.tracker.run_ids})
 
 
 def _model_checkpoint(run: Training, epoch: int, score: float | None) -> dict[str, Any]:
