@@ -23,6 +23,7 @@ from fireseg import config
 from fireseg.engine import Interrupts
 from fireseg.engine.optimizer import adamw
 from fireseg.runs.folder import ResumePoint, RunFolder
+from fireseg.runs.sync import describe_run
 from fireseg.train.build import Training, build_training
 from fireseg.train.run import run_epochs
 
@@ -80,7 +81,7 @@ def build(folder: Path, options: argparse.Namespace) -> Training:
     run = RunFolder.create(folder, "run")
     run.write_config(settings)
     training = build_training(settings, run, ResumePoint(None, None, None))
-    training.tracker.start(run_name="bench", params=settings, tags={}, dataset={}, run_ids=None)
+    training.tracker.start(describe_run(run))
     return training
 
 

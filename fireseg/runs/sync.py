@@ -10,6 +10,7 @@ from typing import Any
 
 from fireseg.console import format_count
 from fireseg.errors import FiresegError
+from fireseg.files import BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT
 from fireseg.runs.folder import RunFolder
 from fireseg.tracker import EpochMetrics, Status, TrackedRun, Tracker
 from fireseg.tracker.mlflow import MlflowTracker, create_mlflow_tracker
@@ -119,8 +120,8 @@ def list_epochs(folder: RunFolder, first_epoch: int = 1) -> list[EpochMetrics]:
 
 def list_files(folder: RunFolder) -> list[tuple[Path, str]]:
     """Lists the files that trackers store, each with its folder in the tracked run."""
-    files = (folder.config, folder.provenance, folder.metrics, folder.batch, folder.samples, folder.curves)
-    checkpoint = folder.checkpoints / "best_model.pt"
+    files = (folder.config, folder.facts, folder.metrics, folder.batch, folder.samples, folder.curves)
+    checkpoint = folder.checkpoints / BEST_CHECKPOINT
     return [(path, "") for path in files if path.exists()] + [(checkpoint, "checkpoints")] * checkpoint.exists()
 
 
@@ -178,7 +179,7 @@ def _get_address(node: Mapping[str, Any]) -> str:
 
 def _describe_end(folder: RunFolder) -> dict[str, Any]:
     """Returns end time and status of a process that was killed or is older than these notes, from its files."""
-    state, final = (_get_time(folder.checkpoints / name) for name in ("last.pt", "final_model.pt"))
+    state, final = (_get_time(folder.checkpoints / name) for name in (LAST_CHECKPOINT, FINAL_CHECKPOINT))
     ended = max(_get_time(folder.config), _get_time(folder.metrics), final)
     return {"ended_ms": int(1000 * ended), "status": "FINISHED" if 0 < state <= final else "KILLED"}
 

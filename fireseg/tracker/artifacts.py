@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fireseg.errors import FiresegError
-from fireseg.files import disk_error
+from fireseg.files import CHECKPOINT_NAMES, disk_error
 from fireseg.tracker.mlflow_store import (
     format_reason,
     get_store_errors,
@@ -24,9 +24,6 @@ from fireseg.tracker.mlflow_store import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-
-CHECKPOINT_NAMES = ("best_model.pt", "final_model.pt", "last.pt")
-"""Preferred checkpoints if the URI names no file, in order."""
 
 CALIBRATION_NAME = "calibration.json"
 """File that is downloaded as well if it exists beside the folder of the checkpoint."""

@@ -187,14 +187,14 @@ def test_an_unavailable_device_is_named(run: RunFolder) -> None:
 
 
 def test_a_run_in_mlflow_is_loaded_by_its_uri(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fireseg.tracker import create_mlflow_tracker
+    from fireseg.tracker import TrackedRun, create_mlflow_tracker
 
     best = run.checkpoints / "best_model.pt"
     calibration = calibrate(run, digest(best))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     tracker = create_mlflow_tracker()
-    tracker.start(run_name="a", params={}, tags={}, dataset={})
+    tracker.start(TrackedRun(name="a"))
     tracker.artifact(best, "checkpoints")
     tracker.artifact(run.calibration)
     tracker.finish("FINISHED")
