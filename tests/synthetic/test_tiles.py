@@ -152,9 +152,9 @@ def test_the_metadata_call_the_tile_synthetic(tiles: list[TileFiles]) -> None:
 
 
 def test_splits_do_not_leak(tiles: list[TileFiles]) -> None:
-    look = FingerprintTask(tiles)
-    found = [look.cut(number)[0] for number in range(len(tiles))]
-    assert audit([footprint for footprint in found if footprint is not None]).is_clean
+    task = FingerprintTask(tiles)
+    footprints = [task.cut(number)[0] for number in range(len(tiles))]
+    assert audit([footprint for footprint in footprints if footprint is not None]).is_clean
 
 
 def test_the_number_of_workers_does_not_change_the_values(root: Path, tmp_path: Path) -> None:
