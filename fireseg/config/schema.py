@@ -369,7 +369,8 @@ def _describe(place: str, value: Any, details: list[ErrorDetails]) -> str:
 
 def _describe_requirement(detail: ErrorDetails, value: Any) -> str:
     if detail["type"] == "literal_error":
-        names = re.findall(r"'([^']*)'", expected := detail["ctx"]["expected"]) or [expected]
+        expected = detail.get("ctx", {})["expected"]
+        names = re.findall(r"'([^']*)'", expected) or [expected]
         some = f"one of {', '.join(names)}" if len(names) > 1 else names[0]
         return some + (did_you_mean(value, names) if isinstance(value, str) else "")
     message = re.sub(r"^Input should be |^\w+ should (have|be) (?=at )", "", detail["msg"])
