@@ -1,7 +1,9 @@
-"""What a person at the terminal sees of a run."""
+"""Command-line runner, logging, progress, and the text formats that all commands share."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import logging
 import math
 import os
@@ -17,54 +19,81 @@ from fireseg.errors import FiresegError
 
 
 class _Terminated(BaseException):
-    """SIGTERM came. Not an `Exception`, so that nothing on the way takes it for a fault to go on from."""
+    """SIGTERM was received. Not an `Exception`, so that no `except Exception` on the way swallows it."""
 
 
 def metavar(metavar: str) -> Any:
-    """How a door calls an option's value in its help, where None only means that nothing was said."""
+    """Returns the tyro annotation that names an optional value in `--help` and hides its default of None."""
     import tyro
 
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
-def run_command(door: Callable[..., int], arguments: Sequence[str] | None = None, *, program: str, stopped: str) -> int:
-    """Reads a command line by the signature of a function, calls it, and says in one line what went wrong.
+def run_command(
+    function: Callable[..., int], arguments: Sequence[str] | None = None, *, program: str, stopped: str
+) -> int:
+    """Parses a command line for a function, calls it, and prints expected errors as one line each.
+
+    Options and `--help` are read from the parameters of the function and its docstring. If the function
+    has a single parameter that is a dataclass, its fields are the options and its `Attributes:` their help.
 
     Args:
-        door: What is typed, as parameters; returns what to end with.
-        arguments: The words typed; those of this process if not given.
-        program: What stands before them.
-        stopped: What is said after Ctrl-C or SIGTERM.
+        function: The command; returns its exit code.
+        arguments: Command-line arguments; `sys.argv[1:]` if None.
+        program: Name of the command in the usage line.
+        stopped: Message printed after Ctrl-C or SIGTERM, such as "finished tiles are kept".
 
     Returns:
-        What to end with: that of the function, that of a `FiresegError`, or 128 and the signal's number.
+        The exit code: that of the function, that of a `FiresegError`, or 128 plus the signal number.
     """
     import tyro
 
     signal.signal(signal.SIGTERM, _raise_terminated)
+    options_class = _find_options_class(function)
     try:
-        return tyro.cli(door, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+        parsed = tyro.cli(
+            options_class or function,
+            prog=program,
+            description=_describe(function),
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        return function(parsed) if options_class else parsed
     except FiresegError as error:
-        for fault in error.faults:
-            sys.stderr.write(f"fireseg: {fault}\n")
-        return error.exit_code
-    except BrokenPipeError:  # as in `| head`: nobody reads on, and Python would complain once more at the end
+        return print_error(error)
+    except BrokenPipeError:  # the reader of a pipe, as `| head`, has gone; Python would report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as request:
         sys.stderr.write(f"fireseg: stopped; {stopped}\n")
-        return 128 + signal.SIGINT
-    except _Terminated:
-        sys.stderr.write(f"fireseg: stopped; {stopped}\n")
-        return 128 + signal.SIGTERM
+        return 128 + (signal.SIGINT if isinstance(request, KeyboardInterrupt) else signal.SIGTERM)
+
+
+def print_error(error: FiresegError) -> int:
+    """Prints each fault of an error as a line on stderr and returns the exit code."""
+    for fault in error.faults:
+        sys.stderr.write(f"fireseg: {fault}\n")
+    return error.exit_code
+
+
+def _find_options_class(function: Callable[..., int]) -> type | None:
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    if len(parameters) == 1 and dataclasses.is_dataclass(options := parameters[0].annotation):
+        return options if isinstance(options, type) else None
+    return None
+
+
+def _describe(function: Callable[..., int]) -> str | None:
+    text = inspect.getdoc(function)
+    return text.partition("\nArgs:")[0].strip() if text else None
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-class _Console(logging.Handler):
-    """Writes lines above a progress bar instead of through it."""
+class _ConsoleHandler(logging.Handler):
+    """Writes log lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
@@ -72,39 +101,43 @@ class _Console(logging.Handler):
 
 
 def start_logging() -> None:
-    """Shows what the suite logs, once however often it is called."""
+    """Prints the package's log messages from INFO on to stdout; repeated calls change nothing."""
     logger = logging.getLogger("fireseg")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    if not any(isinstance(handler, _Console) for handler in logger.handlers):
-        logger.addHandler(_Console())
+    if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
+        logger.addHandler(_ConsoleHandler())
 
 
 def progress_bar(batches: Any, label: str) -> Iterable[Any]:
-    """Puts a progress bar with the time left around batches; without a terminal there is none."""
+    """Shows a progress bar with the remaining time while iterating; disabled without a terminal."""
     return tqdm(batches, desc=label, unit="batch", leave=False, disable=not sys.stderr.isatty())
 
 
 def format_epoch(row: Mapping[str, Any], *, total: int, seconds_left: float) -> str:
-    """One line an epoch.
+    """Formats the log line of an epoch.
 
     Args:
-        row: The epoch as `metrics.jsonl` has it.
-        total: Epochs in all.
-        seconds_left: Until the last epoch, at the pace so far.
+        row: Row of `metrics.jsonl`.
+        total: Total number of epochs.
+        seconds_left: Estimated seconds until the last epoch ends.
     """
     names = ("fire_iou", "fire_recall", "detection_f1")
-    scores = "  ".join(f"{name} {_score(row[f'val/{name}'])}" for name in names)
+    scores = "  ".join(f"{name} {_format_score(row[f'val/{name}'])}" for name in names)
     return (
         f"epoch {row['epoch']:>{len(str(total))}}/{total}  "
-        f"train loss {_score(row['train/loss'])}  val loss {_score(row['val/loss'])}  {scores}  "
+        f"train loss {_format_score(row['train/loss'])}  val loss {_format_score(row['val/loss'])}  {scores}  "
         f"lr {row['lr']:.1e}  {format_seconds(row['seconds'])}, {format_seconds(seconds_left)} left"
         f"{'  * best' if row['best'] else ''}"
     )
 
 
+def _format_score(value: float) -> str:
+    return "  -  " if math.isnan(value) else f"{value:.3f}"
+
+
 def format_seconds(seconds: float) -> str:
-    """Seconds as a person says them.
+    """Formats a duration in seconds, minutes or hours.
 
     Example:
         >>> format_seconds(8), format_seconds(200), format_seconds(8000)
@@ -115,5 +148,73 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _score(value: float) -> str:
-    return "  -  " if math.isnan(value) else f"{value:.3f}"
+def format_share(share: float) -> str:
+    """Formats a share in [0, 1] as a percentage; only exactly 0 and 1 become 0 % and 100 %.
+
+    Example:
+        >>> format_share(0.0), format_share(0.0004), format_share(0.034), format_share(0.217), format_share(0.9999)
+        ('0 %', '<0.1 %', '3.4 %', '22 %', '>99.9 %')
+    """
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.1f} %" if 0 < share < 0.1 or 0.99 < share < 1 else f"{100 * share:.0f} %"
+
+
+def format_hectares(hectares: float) -> str:
+    """Formats an area in hectares; only exactly 0 becomes 0 ha.
+
+    Example:
+        >>> format_hectares(0), format_hectares(0.01), format_hectares(12.34), format_hectares(12345.6)
+        ('0 ha', '<0.1 ha', '12.3 ha', '12,346 ha')
+    """
+    if 0 < hectares < 0.1:
+        return "<0.1 ha"
+    return f"{hectares:.1f} ha" if 0 < hectares < 100 else f"{hectares:,.0f} ha"
+
+
+def format_count(number: int, noun: str, plural: str = "") -> str:
+    """Formats a number with its noun.
+
+    Args:
+        number: Number of things.
+        noun: Singular noun.
+        plural: Plural noun; the noun with an s if empty.
+
+    Example:
+        >>> format_count(1, "fault"), format_count(1200, "fault"), format_count(2, "patch", "patches")
+        ('1 fault', '1,200 faults', '2 patches')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def format_table(rows: Sequence[Sequence[str]], *, align: str = "") -> list[str]:
+    """Formats a plain text table with columns two spaces apart.
+
+    Args:
+        rows: Cells by row, the heading first. A row may have fewer cells than the others: its last cell
+            then runs on to the right and widens no column.
+        align: One `<` (left) or `>` (right) for each column; if empty, the first column is left-aligned and
+            the others right-aligned.
+
+    Returns:
+        One line for each row, without trailing spaces.
+
+    Example:
+        >>> format_table([["split", "tiles"], ["train", "12"], ["val", "none"]])
+        ['split  tiles', 'train     12', 'val     none']
+    """
+    num_columns = max(map(len, rows), default=0)
+    align = align or "<" + ">" * (num_columns - 1)
+    widths = [0] * num_columns
+    for row in rows:
+        for column, cell in enumerate(row if len(row) == num_columns else row[:-1]):
+            widths[column] = max(widths[column], len(cell))
+    lines = []
+    for row in rows:
+        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=False)]
+        if len(row) < num_columns:
+            cells[-1:] = row[-1:]
+        lines.append("  ".join(cells).rstrip())
+    return lines
