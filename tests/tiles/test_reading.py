@@ -267,7 +267,7 @@ from fireseg.data.cutting.labels import settle_labels
 from fireseg.data.tiles.reading import read_tile, search_tiles
 tile = read_tile(search_tiles(Path(sys.argv[2])).tiles[0], CEMS_BANDS)
 labels = settle_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
-print(sum(1 for _ in cut_patches(tile.image, labels, size=256, stride=224, is_once=False)))
+print(sum(1 for _ in cut_patches(tile.image, labels, size=256, stride=224, ignore_repeats=False)))
 # Not ru_maxrss: a child inherits that from whoever started it.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(int(peak.split()[1]) // 1024)
