@@ -1,36 +1,38 @@
-"""A page that stands by itself: tables and pictures in one HTML file that asks nobody for anything."""
+"""Self-contained HTML reports: jinja2 templates filled with numbers, tables and embedded images."""
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from fireseg.console import format_count, format_share
 from fireseg.files import atomic_write
 
-_TEMPLATE = "page.html"
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
 
-_SORT = "sort.js"
+TEMPLATES = Path(__file__).parent / "templates"
 
-_MOST_PX = 320
+_MAX_IMAGE_PX = 320
 
 _JPEG_QUALITY = 85
 
 
 class Picture(NamedTuple):
-    """A picture within the page.
+    """An image in a report.
 
     Attributes:
-        title: Above it; may be empty.
-        uri: The picture itself, as `data:`.
-        alt: What it shows, in words.
-        is_wide: Whether it takes the whole width.
+        title: Text above the image; may be empty.
+        uri: Image as a `data:` URI.
+        alt: Description of the image for people who cannot see it.
+        is_wide: True if the image takes the whole width of the page.
     """
 
     title: str
@@ -40,12 +42,12 @@ class Picture(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """Pictures of one thing side by side.
+    """A row of images of the same scene or patch.
 
     Attributes:
-        title: What it is.
-        caption: What there is to say.
-        pictures: One or more.
+        title: Name of the scene or patch.
+        caption: Text below the title.
+        pictures: One or more images.
     """
 
     title: str
@@ -54,28 +56,24 @@ class Strip(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A number in a table.
+    """A table cell with a sort key; in running text it reads as its text.
 
     Attributes:
-        text: As it is read.
-        value: As it is sorted; None where nobody knows, which comes last either way.
+        text: Formatted value.
+        value: Sort key; None sorts last in both directions.
+        align: `r` for numbers, `l` for text.
     """
 
     text: str
     value: float | None
+    align: Literal["l", "r"] = "r"
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Table(NamedTuple):
-    """A table. The first column names the rows.
-
-    Attributes:
-        caption: What it says.
-        columns: Headings.
-        rows: Cells as text, or as numbers where they are to be sorted as such.
-        align: A letter a column, `l` or `r`.
-        is_folded: Whether only its caption is shown until somebody wants more. Print shows all.
-        is_sortable: Whether a click on a heading sorts the rows; where no script runs they stay as they are.
-    """
+    """A table of a page without its own template; the first column names the rows."""
 
     caption: str
     columns: Sequence[str]
@@ -85,20 +83,8 @@ class Table(NamedTuple):
     is_sortable: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A part of the page.
-
-    Attributes:
-        name: In its address, unique on the page.
-        title: The heading.
-        text: Paragraphs above the rest.
-        pictures: Beside one another where there is room.
-        strips: The same for strips.
-        key: Colours of the strips and their meaning.
-        tables: Below the pictures.
-        tone: `warn` where somebody should look before going on.
-    """
+class Section(NamedTuple):
+    """A section of a page without its own template."""
 
     name: str
     title: str
@@ -111,47 +97,81 @@ class Section:
 
 
 def render_page(path: Path, *, title: str, summary: str, sections: Sequence[Section], tab: str = "") -> None:
-    """Writes the page, whole or not at all.
+    """Writes a page of sections; reports with their own template use `write_page`."""
+    values = {"title": title, "summary": summary, "sections": sections, "tab": tab or title}
+    write_page(path, "sections.html.j2", **values)
 
-    The one script that a page may hold sorts tables, and only where there are such. The page's own policy
-    names that script by its hash: nothing else can run, whatever a name holds.
+
+def write_page(path: Path, template: str | Template, **values: Any) -> None:
+    """Renders a template and writes the HTML file atomically.
+
+    The page needs no network. Its Content-Security-Policy allows only the script that sorts tables, by hash, so no
+    name in the data can run as code.
 
     Args:
-        path: The HTML file.
-        title: The heading.
-        summary: The sentence below.
-        sections: What follows.
-        tab: What the browser calls the page, where that is not the heading.
+        path: HTML file to write.
+        template: Template name in `templates/`, or a template of `make_environment()`.
+        values: Variables of the template.
 
     Raises:
         FiresegError: If the file cannot be written.
     """
+    environment = make_environment()
+    script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    text = environment.get_template(template).render(contents=[], sort_script=script, **values)
+    with atomic_write(path) as part:
+        part.write_text(text.lstrip(), encoding="utf-8", newline="\n")
+
+
+def make_environment() -> Environment:
+    """Creates the jinja2 environment of the reports.
+
+    Its filters `number`, `percentage` and `text` format a value as a `Cell`, `-` if it is missing; `share` and
+    `counted` are `fireseg.console.format_share` and `format_count`.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = Path(__file__).parent / "templates"
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
     )
-    sorts = any(table.is_sortable for section in sections for table in section.tables)
-    script = (folder / _SORT).read_text(encoding="utf-8") if sorts else ""
-    text = environment.get_template(_TEMPLATE).render(
-        title=title,
-        summary=summary,
-        sections=sections,
-        tab=tab or title,
-        script=script,
-        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
-    )
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+    environment.filters |= {
+        "number": format_number,
+        "percentage": format_percentage,
+        "share": format_share,
+        "text": format_text,
+        "counted": format_count,
+        "sha256_base64": lambda text: b64encode(sha256(text.encode()).digest()).decode(),
+    }
+    return environment
+
+
+def format_number(value: float | None, spec: str = ".3f") -> Cell:
+    """Formats a number as a table cell; `-` if it is None or not finite."""
+    if value is None or not math.isfinite(value):
+        return Cell("-", None)
+    return Cell(f"{value:{spec}}", value)
+
+
+def format_percentage(value: float | None, *, signed: bool = False) -> Cell:
+    """Formats a share as a percentage with 1 decimal, or 2 below 10 %."""
+    if value is None:
+        return Cell("-", None)
+    places = 2 if 0 < abs(value) < 0.1 else 1
+    return Cell(f"{100 * value:{'+' if signed else ''}.{places}f} %", value)
+
+
+def format_text(value: str | None) -> str | Cell:
+    """Returns the text, or a `-` that sorts last if there is none."""
+    return value or Cell("-", None, "l")
 
 
 def to_uri(content: bytes, kind: Literal["png", "jpeg"]) -> str:
-    """An encoded picture as an address that holds the picture.
+    """Encodes an image file as a `data:` URI.
 
     Example:
         >>> to_uri(b"abc", "png")
@@ -161,7 +181,7 @@ def to_uri(content: bytes, kind: Literal["png", "jpeg"]) -> str:
 
 
 def encode_pixels(pixels: np.ndarray, kind: Literal["png", "jpeg"]) -> str:
-    """Pixels as an address that holds them, every n-th only where there are more than a page can show.
+    """Encodes pixels as a `data:` URI, subsampled to at most 320 pixels a side.
 
     Args:
         pixels: `(H, W, 3)` uint8.
@@ -169,7 +189,7 @@ def encode_pixels(pixels: np.ndarray, kind: Literal["png", "jpeg"]) -> str:
     """
     from matplotlib.image import imsave
 
-    step = -(-max(pixels.shape[:2]) // _MOST_PX)
+    step = -(-max(pixels.shape[:2]) // _MAX_IMAGE_PX)
     file = BytesIO()
     options = {"quality": _JPEG_QUALITY} if kind == "jpeg" else {"optimize": True}
     imsave(file, np.ascontiguousarray(pixels[::step, ::step]), format=kind, pil_kwargs=options)
