@@ -186,7 +186,7 @@ def audit_tiles(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, li
 
 
 class FingerprintTask:
-    """Reads the footprint and the fingerprint of tiles; a `fireseg.prepare.workers.TileTask`.
+    """Reads the footprint and the fingerprint of tiles; a `fireseg.prepare.workers.Task`.
 
     Args:
         tiles: Files of each tile.

@@ -82,7 +82,7 @@ class WindowStatistics:
 
     @property
     def burn_fraction(self) -> float:
-        """Burned share of the labelled pixels of the delineation, or of the grading if only that is labelled; else 0."""
+        """Burned share of the labelled pixels (of the grading if the delineation has none), 0 to 1."""
         counts = self.delineated if any(self.delineated) else self.graded
         return sum(counts[1:]) / max(sum(counts), 1)
 
@@ -227,7 +227,8 @@ def plan_tile_windows(height: int, width: int, *, size: int, stride: int) -> lis
         raise SettingError(f"size: {size}, but must be at least 1 pixel")
     if not 1 <= stride <= size:
         raise SettingError(f"stride: {stride}, but must be 1 to the window size ({size}) to leave no gaps")
-    return [Window(row, col) for row in _window_starts(height, size, stride) for col in _window_starts(width, size, stride)]
+    rows, cols = (_window_starts(length, size, stride) for length in (height, width))
+    return [Window(row, col) for row in rows for col in cols]
 
 
 def mark_repeats(windows: Sequence[Window], *, size: int) -> list[NDArray[np.bool_]]:
