@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from fireseg.evaluate.cli import main
 from tests.evaluate.trained_run import cut_tiles, read_json, train_run
-from tests.prepare.look_alike_set import write_set
+from tests.prepare.builders import write_set
 
 Run = Callable[..., int]
 

@@ -20,7 +20,7 @@ from fireseg.evaluate.summary import list_metrics
 from fireseg.runs import load_trained_model
 from fireseg.runs.folder import RunFolder
 from tests.evaluate.trained_run import cut_tiles, make_run, read_json, train_run
-from tests.prepare.look_alike_set import write_set
+from tests.prepare.builders import write_set
 
 
 @pytest.fixture

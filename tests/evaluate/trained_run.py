@@ -10,9 +10,8 @@ from hydra import compose, initialize_config_dir
 
 from fireseg import config
 from fireseg.engine import Interrupts
-from fireseg.prepare.options import TilingOptions
+from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
-from fireseg.prepare.plan import PrepareOptions
 from fireseg.runs.folder import ResumePoint, RunFolder
 from fireseg.train.build import build_training
 from fireseg.train.run import train
@@ -63,7 +62,7 @@ def _settle(patches: Path, *overrides: str) -> dict[str, Any]:
 
 def cut_tiles(tiles: Path, patches: Path, **recipe: Any) -> Path:
     """Cuts tiles into patches of 32 pixels, as prepare does."""
-    prepare(PrepareOptions(tiles=tiles, patches=patches, recipe=TilingOptions(size=32, **recipe)))
+    prepare(PrepareOptions(tiles=tiles, patches=patches, tiling=TilingOptions(size=32, **recipe)))
     return patches
 
 

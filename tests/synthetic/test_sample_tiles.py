@@ -19,8 +19,7 @@ import rasterio
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError, SettingError
-from fireseg.prepare.audit import audit
-from fireseg.prepare.inspect import FingerprintTask
+from fireseg.prepare.audit import FingerprintTask, audit
 from fireseg.synthetic.scene import make_scene
 from fireseg.synthetic.tiles import TileJob, cut_off, draw_habits, make_sample_scene, make_sample_tiles
 from fireseg.tiles.folder import TileFiles
