@@ -1,10 +1,10 @@
-"""Times the preparation of large tiles against reading them once and writing their patches once.
+"""Benchmarks `prepare` on large tiles against reading the tiles once and writing their patches once.
 
     python scripts/bench_prepare.py --tiles 20 --rows 2085 --columns 2045
 
-The floor reads the wanted bands and the masks of every tile with rasterio, and writes every patch of the
-finished store into one array a split: no windows, no checks, no fingerprints. All runs are processes of
-their own, and take turns; medians are printed. Memory is the most that one process held at any moment.
+The baseline reads the bands and masks of every tile with rasterio, and writes every patch of the finished store
+into one array per split, without windows, checks or fingerprints. Every run is a separate process; runs alternate and
+medians are printed. Memory is the peak of one process.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 
 SPLITS = ("train", "val", "test")
 
-# A process of its own, so that its memory is its own; the seconds do not hold the start of Python.
-FLOOR = """
+# The time does not include the start of Python.
+BASELINE = """
 import json, os, resource, sys, time
 from pathlib import Path
 import numpy as np, rasterio
@@ -58,27 +58,31 @@ PREPARE = """
 import json, resource, sys, time
 from pathlib import Path
 from fireseg.console import start_logging
-from fireseg.preparing import Wish, prepare
+from fireseg.prepare.options import PrepareOptions
+from fireseg.prepare.pipeline import prepare
 if __name__ == "__main__":
     begin, cpu = time.perf_counter(), time.process_time()
-    prepare(Wish(tiles=Path(sys.argv[1]), patches=Path(sys.argv[2]), workers=int(sys.argv[3])))
+    prepare(PrepareOptions(tiles=Path(sys.argv[1]), patches=Path(sys.argv[2]), workers=int(sys.argv[3])))
     seconds = time.perf_counter() - begin
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = time.process_time() - cpu + used.ru_utime + used.ru_stime
-    own, theirs = (resource.getrusage(who).ru_maxrss / 1000 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "own_mb": own, "worker_mb": theirs}))
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    parent, worker = (resource.getrusage(one).ru_maxrss / 1000 for one in who)
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "parent_mb": parent, "worker_mb": worker}))
 """
 
 
 def main() -> None:
-    """Prints the ratios."""
+    """Runs the benchmark and prints times, ratios and memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiles", type=int, default=20, help="tiles in all: two thirds train, the rest val and test")
+    parser.add_argument(
+        "--tiles", type=int, default=20, help="number of tiles; two thirds train, the rest val and test"
+    )
     parser.add_argument("--rows", type=int, default=2085)
     parser.add_argument("--columns", type=int, default=2045)
-    parser.add_argument("--compress", default="none", choices=["none", "deflate"], help="of the GeoTIFFs")
+    parser.add_argument("--compress", default="none", choices=["none", "deflate"], help="compression of the GeoTIFFs")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fireseg_bench_", dir=options.folder))
     try:
@@ -89,7 +93,7 @@ def main() -> None:
 
 
 def write_tiles(root: Path, options: argparse.Namespace) -> None:
-    """Writes tiles of noise over a coarse pattern, half burned, a tenth under cloud."""
+    """Writes tiles with noise over a coarse pattern, half burned, a tenth under cloud."""
     rng = np.random.default_rng(0)
     height, width = options.rows, options.columns
     burned = np.zeros((height, width), np.uint8)
@@ -99,14 +103,13 @@ def write_tiles(root: Path, options: argparse.Namespace) -> None:
     for number in range(options.tiles):
         split = SPLITS[max(0, number - options.tiles * 2 // 3 + 1) % 3]
         name = f"EMSR{100 + number}_AOI01_01"
-        cells = rng.uniform(0.05, 0.4, (20, 20)).astype(
-            np.float32
-        )  # each tile its own, or the audit takes them for copies
+        # A different pattern for each tile, or the audit reports near-duplicates.
+        cells = rng.uniform(0.05, 0.4, (20, 20)).astype(np.float32)
         pattern = cells[np.arange(height)[:, None] * 20 // height, np.arange(width) * 20 // width]
         folder = root / split / f"EMSR{100 + number}" / name
         folder.mkdir(parents=True)
-        place = {"crs": "EPSG:4326", "transform": from_origin(8.0 + number, 40.0, 0.0001, 0.0001)}
-        profile = {"driver": "GTiff", "height": height, "width": width, "compress": options.compress, **place}
+        grid = {"crs": "EPSG:4326", "transform": from_origin(8.0 + number, 40.0, 0.0001, 0.0001)}
+        profile = {"driver": "GTiff", "height": height, "width": width, "compress": options.compress, **grid}
         with rasterio.open(folder / f"{name}_S2L2A.tif", "w", count=12, dtype="float32", **profile) as raster:
             for band in range(1, len(CEMS_BANDS) + 1):
                 noise = rng.integers(0, 500, (height, width)).astype(np.float32) / np.float32(10000)
@@ -118,36 +121,37 @@ def write_tiles(root: Path, options: argparse.Namespace) -> None:
 
 
 def report(folder: Path, options: argparse.Namespace) -> None:
-    """Runs all in turns and prints medians."""
+    """Runs the baseline and `prepare` alternately and prints medians."""
     indexes = json.dumps([CEMS_BANDS.index(band) + 1 for band in BAND_NAMES])
-    found: dict[str, list[dict[str, float]]] = {"floor": [], "one": [], "two": []}
+    results: dict[str, list[dict[str, float]]] = {"baseline": [], "one": [], "two": []}
     for number in range(options.rounds):
-        one, two, floor = (folder / f"{name}_{number}" for name in ("one", "two", "floor"))
-        found["one"].append(run(PREPARE, folder / "tiles", one, 1))
-        found["two"].append(run(PREPARE, folder / "tiles", two, 2))
-        found["floor"].append(run(FLOOR, folder / "tiles", one, floor, indexes))
-        for made in (one, two, floor):
-            shutil.rmtree(made)
+        one, two, baseline = (folder / f"{name}_{number}" for name in ("one", "two", "baseline"))
+        results["one"].append(run(PREPARE, folder / "tiles", one, 1))
+        results["two"].append(run(PREPARE, folder / "tiles", two, 2))
+        results["baseline"].append(run(BASELINE, folder / "tiles", one, baseline, indexes))
+        for output in (one, two, baseline):
+            shutil.rmtree(output)
         print(
-            f"round {number + 1}: " + ", ".join(f"{name} {rows[-1]['seconds']:.1f} s" for name, rows in found.items()),
+            f"round {number + 1}: "
+            + ", ".join(f"{name} {rows[-1]['seconds']:.1f} s" for name, rows in results.items()),
             flush=True,
         )
-    floor, one, two = (statistics.median(row["seconds"] for row in rows) for rows in found.values())
-    cpus = [statistics.median(row["cpu"] for row in rows) for rows in found.values()]
+    baseline, one, two = (statistics.median(row["seconds"] for row in rows) for rows in results.values())
+    cpus = [statistics.median(row["cpu"] for row in rows) for rows in results.values()]
     size = f"{options.tiles} tiles of {options.rows} x {options.columns} x 12 float32, {options.compress} compression"
     print(f"\n{size}, {os.cpu_count()} cores, python {sys.version.split()[0]}, rasterio {rasterio.__version__}")
-    print(f"floor (read once, write once)  {floor:7.2f} s")
-    print(f"one worker                     {one:7.2f} s, {one / floor:.2f} x the floor (at most 1.5)")
+    print(f"baseline (read and write once) {baseline:7.2f} s")
+    print(f"one worker                     {one:7.2f} s, {one / baseline:.2f} x the baseline (at most 1.5)")
     print(f"two workers                    {two:7.2f} s, {one / two:.2f} x as fast as one (at least 1.7)")
     print(
         f"CPU time                       {cpus[0]:7.2f} s, {cpus[1]:.2f} s ({cpus[1] / cpus[0]:.2f} x), {cpus[2]:.2f} s"
     )
-    print(f"memory, one worker             {max(row['own_mb'] for row in found['one']):7.0f} MB (at most 700)")
-    print(f"memory, each of two workers    {max(row['worker_mb'] for row in found['two']):7.0f} MB")
+    print(f"memory, one worker             {max(row['parent_mb'] for row in results['one']):7.0f} MB (at most 700)")
+    print(f"memory, each of two workers    {max(row['worker_mb'] for row in results['two']):7.0f} MB")
 
 
 def run(program: str, *arguments: object) -> dict[str, float]:
-    """What a program printed last, with the caches of the disk warm for all alike."""
+    """Runs a program and returns the JSON object that it prints last."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "program.py"

@@ -1,37 +1,52 @@
-"""Which tiles know each other's ground or pixels though they should not."""
+"""Audit: finds leakage between splits, or between activations where there are no splits."""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Literal
 
-from fireseg.prepare.duplicates import LEAST_CORRELATION
-from fireseg.prepare.footprints import Footprint
-from fireseg.prepare.leakage import KINDS, LEAST_SHARE, SAME_BOX, Kind, Leak, find_leaks, number_groups
+from fireseg.console import format_count, format_table
+from fireseg.errors import FiresegError
+from fireseg.files import atomic_write
+from fireseg.prepare.duplicates import MAX_DISTANCE, fingerprint_image
+from fireseg.prepare.footprints import Footprint, make_footprint, read_footprints
+from fireseg.prepare.journal import naming_disk_faults
+from fireseg.prepare.leakage import KINDS, MIN_OVERLAP, SAME_BOX, Kind, Leak, find_leaks, number_groups
+from fireseg.prepare.workers import run_in_order, track_tiles
+from fireseg.tiles.folder import TileFiles
+from fireseg.tiles.reader import read_tile, read_tile_grid, search_tiles
+
+log = logging.getLogger("fireseg")
 
 _TITLES = {
-    "same acquisition": ("pair of one acquisition", "pairs of one acquisition"),
-    "near-identical": ("pair of near-identical pixels", "pairs of near-identical pixels"),
+    "same acquisition": ("pair of the same acquisition", "pairs of the same acquisition"),
+    "near-identical": ("pair of near-identical images", "pairs of near-identical images"),
     "overlap": ("overlap", "overlaps"),
     "activation": ("activation in two splits", "activations in two splits"),
 }
 
+_FINGERPRINT_BANDS = ("B04", "B08", "B12")
+"""Bands that every burned-area data set has, and enough to recognise an image."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
-    Args:
-        findings: Worst kind first, most shared ground first.
-        between: What nothing may be shared across.
-        num_tiles: Tiles looked at.
-        num_activations: Activations among them.
-        num_sharing: Tiles that share ground or pixels with a tile across.
-        least_share: Shared ground by that of the smaller, above which an overlap counted.
-        notes: What the user should know though it is no finding.
+    Attributes:
+        findings: Leaks, the most severe kind first, then by shared area.
+        between: Groups that must not share area or pixels.
+        num_tiles: Number of tiles audited.
+        num_activations: Number of their activations.
+        num_sharing: Number of tiles that share area or pixels with a tile of another group.
+        min_overlap: Shared area over the area of the smaller tile, above which an overlap counted.
+        notes: Remarks that are not leaks.
     """
 
     findings: tuple[Leak, ...]
@@ -39,22 +54,22 @@ class Audit:
     num_tiles: int
     num_activations: int
     num_sharing: int
-    least_share: float = LEAST_SHARE
+    min_overlap: float = MIN_OVERLAP
     notes: tuple[str, ...] = ()
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was found."""
+        """True if no leak was found."""
         return not self.findings
 
     @property
     def counts(self) -> dict[Kind, int]:
-        """Number of findings of each kind."""
-        times = Counter(finding.kind for finding in self.findings)
-        return {kind: times[kind] for kind in KINDS}
+        """Number of leaks of each kind."""
+        numbers = Counter(finding.kind for finding in self.findings)
+        return {kind: numbers[kind] for kind in KINDS}
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it in plain values, the same for the same tiles."""
+        """Returns the audit as plain values, the same for the same tiles."""
         return {
             "is_clean": self.is_clean,
             "between": self.between,
@@ -62,59 +77,64 @@ class Audit:
             "num_activations": self.num_activations,
             "num_sharing": self.num_sharing,
             "thresholds": {
-                "overlap_of_smaller": self.least_share,
+                "overlap_of_smaller": self.min_overlap,
                 "same_box": SAME_BOX,
-                "near_identical_correlation": LEAST_CORRELATION,
+                "near_identical_distance": MAX_DISTANCE,
             },
             "counts": self.counts,
             "findings": [finding.as_dict() for finding in self.findings],
             "notes": list(self.notes),
         }
 
-    def as_table(self, most: int = 20) -> str:
-        """All of it to be read in a terminal.
+    def write(self, path: Path) -> None:
+        """Writes the audit as JSON."""
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+
+    def format_text(self, max_rows: int = 20) -> str:
+        """Formats the audit for the terminal.
 
         Args:
-            most: Findings of a kind to show; how many more there are is said.
+            max_rows: Maximum number of leaks of each kind to list.
         """
-        lines = [self._headline()]
+        lines = [self._format_headline()]
         for kind in KINDS:
-            if found := [finding for finding in self.findings if finding.kind == kind]:
-                title = _TITLES[kind][len(found) > 1]
+            if leaks := [finding for finding in self.findings if finding.kind == kind]:
+                title = _TITLES[kind][len(leaks) > 1]
                 if kind == "overlap":
-                    title += f" of more than {self.least_share:.0%} of the smaller tile"
-                lines += ["", f"{len(found)} {title}", *_rows(found[:most])]
-                if len(found) > most:
-                    lines.append(f"  ... and {len(found) - most} more")
+                    title += f" of more than {self.min_overlap:.0%} of the smaller tile"
+                lines += ["", f"{len(leaks)} {title}", *_format_rows(leaks[:max_rows])]
+                if len(leaks) > max_rows:
+                    lines.append(f"  ... and {len(leaks) - max_rows} more")
         if self.notes:
             lines += ["", *(f"note: {note}" for note in self.notes)]
         return "\n".join(lines)
 
-    def _headline(self) -> str:
-        looked = f"{_count(self.num_tiles, 'tile')} of {_count(self.num_activations, 'activation')}"
+    def _format_headline(self) -> str:
+        audited = f"{format_count(self.num_tiles, 'tile')} of {format_count(self.num_activations, 'activation')}"
         if self.is_clean:
-            return f"{looked}: nothing shared between {self.between}"
-        one = {"splits": "another split", "activations": "another activation"}[self.between]
-        share = "shares" if self.num_sharing == 1 else "share"
-        return f"{looked}: {self.num_sharing} {share} ground or pixels with a tile of {one}"
+            return f"{audited}: no leaks between {self.between}"
+        other = {"splits": "another split", "activations": "another activation"}[self.between]
+        verb = "overlaps or duplicates" if self.num_sharing == 1 else "overlap or duplicate"
+        return f"{audited}: {self.num_sharing} {verb} a tile of {other}"
 
 
-def audit(footprints: Sequence[Footprint], *, least_share: float = LEAST_SHARE) -> Audit:
-    """Looks for tiles that share ground, pixels or an activation across splits, or without splits across activations.
+def audit(footprints: Sequence[Footprint], *, min_overlap: float = MIN_OVERLAP) -> Audit:
+    """Finds tiles of different splits (of different activations if no tile has a split) that leak into each other.
 
-    A pair is one finding, of the first kind that fits:
+    A pair is one finding, of the first kind that applies:
 
-    - `same acquisition`: the same box (0.999 of both together) at the same second, or exactly the same pixels;
-    - `near-identical`: thumbnails that correlate by 0.99 or more, see `fireseg.data.audit.looks`;
-    - `overlap`: more than `least_share` of the smaller tile's ground, true area, whatever the dates;
-    - `activation`: no pair, but one finding for an activation and two splits that both have tiles of it.
+    - `same acquisition`: the same bounding box (0.999 of the union) at the same second, or exactly the same pixels;
+    - `near-identical`: difference hashes with at most a quarter of the bits different, see `find_near_duplicates`;
+    - `overlap`: more than `min_overlap` of the smaller tile's area, whatever the dates;
+    - `activation`: one finding for an activation and two splits that both contain tiles of it.
 
     Args:
         footprints: Tiles with a split each, or all without one.
-        least_share: Shared ground by that of the smaller, above which an overlap counts, 0 to 1.
+        min_overlap: Shared area over the area of the smaller tile, above which an overlap counts, 0 to 1.
 
     Raises:
-        FiresegError: If there are bounds that no ground can have.
+        FiresegError: If bounds are invalid.
 
     Example:
         >>> a = Footprint(name="a", split="train", activation="EMSR1", bounds=(8.0, 40.0, 8.2, 40.1))
@@ -123,74 +143,132 @@ def audit(footprints: Sequence[Footprint], *, least_share: float = LEAST_SHARE) 
         [('overlap', 0.5)]
     """
     has_splits = any(one.split for one in footprints)
-    looked = [one for one in footprints if one.split] if has_splits else list(footprints)
-    groups = number_groups([one.split for one in looked] if has_splits else [one.activation for one in looked])
-    pairs = find_leaks(looked, groups, least_share=least_share)
-    sharing = {place for pair in pairs for place in pair}
-    findings = list(pairs.values()) + list(_activations_in_two_splits(looked))
-    notes = [] if has_splits else _note_repeated(looked)
-    if len(looked) < len(footprints):
-        notes.append(f"{_count(len(footprints) - len(looked), 'tile')} in no split: not looked at")
+    audited = [one for one in footprints if one.split] if has_splits else list(footprints)
+    groups = number_groups([one.split for one in audited] if has_splits else [one.activation for one in audited])
+    leaks = find_leaks(audited, groups, min_overlap=min_overlap)
+    findings = [*leaks.values(), *_find_divided_activations(audited)]
+    notes = [] if has_splits else _describe_repeats(audited)
+    if len(audited) < len(footprints):
+        notes.append(f"{format_count(len(footprints) - len(audited), 'tile')} in no split: not audited")
     return Audit(
-        findings=tuple(sorted(findings, key=_order)),
+        findings=tuple(sorted(findings, key=_severity)),
         between="splits" if has_splits else "activations",
-        num_tiles=len(looked),
-        num_activations=len({one.activation or one.name for one in looked}),
-        num_sharing=len(sharing),
-        least_share=least_share,
+        num_tiles=len(audited),
+        num_activations=len({one.activation or one.name for one in audited}),
+        num_sharing=len({index for pair in leaks for index in pair}),
+        min_overlap=min_overlap,
         notes=tuple(notes),
     )
 
 
-def _activations_in_two_splits(footprints: Sequence[Footprint]) -> Iterator[Leak]:
-    """One finding for an activation and two splits: the pairs of tiles would drown all else."""
+def audit_tiles(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, list[str]]:
+    """Audits a folder of tiles or the data set's own table of them, prints the result and writes it as JSON.
+
+    Args:
+        path: Folder of tiles, or satelliteData.csv.
+        json_path: Output file.
+        workers: Number of processes that read tiles.
+
+    Returns:
+        The audit, and the faults of tiles, one line each.
+
+    Raises:
+        FiresegError: If there is no such folder or table, or no readable tile in it.
+    """
+    footprints, faults = _read_tiles(path, workers) if path.is_dir() else (read_footprints(path), [])
+    result = audit(footprints)
+    with naming_disk_faults(json_path):
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        result.write(json_path)
+    log.info("%s", result.format_text())
+    log.info("full audit: %s", json_path)
+    return result, faults
+
+
+class FingerprintTask:
+    """Reads the footprint and the fingerprint of tiles; a `fireseg.prepare.workers.Task`.
+
+    Args:
+        tiles: Files of each tile.
+    """
+
+    def __init__(self, tiles: Sequence[TileFiles]) -> None:
+        self.tiles = tiles
+
+    def cut(self, number: int) -> tuple[Footprint | None, tuple[str, ...]]:
+        """Returns the footprint of a tile, without a fingerprint if its pixels cannot be read, and its faults."""
+        files = self.tiles[number]
+        try:
+            tile = read_tile(files, _FINGERPRINT_BANDS)
+        except FiresegError as error:
+            try:
+                return make_footprint(files, read_tile_grid(files)), error.faults
+            except FiresegError:
+                return None, error.faults
+        fingerprint = fingerprint_image(tile.image, tile.unknown, tile.delineation)
+        burned = int((tile.delineation == 1).sum())
+        return replace(make_footprint(files, tile.place), fingerprint=fingerprint, burned=burned), ()
+
+    def write(self, number: int, first: int) -> None:
+        """Does nothing: the results are small and returned by `cut`."""
+
+
+def _read_tiles(path: Path, workers: int) -> tuple[list[Footprint], list[str]]:
+    tiles, other_faults = search_tiles(path)
+    faults = [str(fault) for fault in other_faults]
+    footprints = []
+    results = run_in_order(FingerprintTask(tiles), range(len(tiles)), lambda _: 0, workers=workers)
+    with track_tiles(len(tiles), done=0) as progress:
+        for number, (footprint, tile_faults) in results:
+            faults += tile_faults
+            if footprint is not None:
+                footprints.append(footprint)
+            progress.advance(tiles[number].name)
+    if not footprints:
+        raise FiresegError(f"{path}: no readable tile", *faults)
+    return footprints, faults
+
+
+def _find_divided_activations(footprints: Sequence[Footprint]) -> Iterator[Leak]:
+    """Yields one leak for an activation and two splits: all pairs of its tiles would hide the other leaks."""
     tiles: dict[str, dict[str, list[Footprint]]] = defaultdict(lambda: defaultdict(list))
     for one in footprints:
         if one.split and one.activation:
             tiles[one.activation][one.split].append(one)
     for activation, by_split in tiles.items():
         for first, second in combinations(by_split, 2):
-            here, there = by_split[first], by_split[second]
-            note = f"{activation}: {_count(len(here), 'tile')} in {first}, {_count(len(there), 'tile')} in {second}"
-            yield Leak(kind="activation", tiles=(here[0], there[0]), shares=None, note=note)
+            counts = [f"{format_count(len(by_split[split]), 'tile')} in {split}" for split in (first, second)]
+            note = f"{activation}: {', '.join(counts)}"
+            yield Leak(kind="activation", tiles=(by_split[first][0], by_split[second][0]), shares=None, note=note)
 
 
-def _note_repeated(footprints: Sequence[Footprint]) -> list[str]:
-    """Tiles of one activation that are there more than once: no leak, but they weigh double."""
-    times = Counter((one.activation, one.bounds, one.moment) for one in footprints if one.activation and one.moment)
-    repeated = [place for place, count in times.items() if count > 1]
+def _describe_repeats(footprints: Sequence[Footprint]) -> list[str]:
+    """Describes tiles that occur more than once in an activation: no leak, but they count twice."""
+    keys = [(one.activation, one.bounds, one.timestamp) for one in footprints]
+    counts = Counter(key for key in keys if key[0] and key[2])
+    repeated = [key for key, count in counts.items() if count > 1]
     if not repeated:
         return []
-    first = [one.name for one in footprints if (one.activation, one.bounds, one.moment) == repeated[0]]
+    first = [one.name for one, key in zip(footprints, keys, strict=True) if key == repeated[0]]
     return [
-        f"{_count(sum(times[place] - 1 for place in repeated), 'tile')} more than once in the same activation "
-        f"(same box, same second), first {' and '.join(first[:2])}: they weigh double wherever they are"
+        f"{format_count(sum(counts[key] - 1 for key in repeated), 'tile')} more than once in the same activation "
+        f"(same box, same second), for example {' and '.join(first[:2])}: they count twice in any split"
     ]
 
 
-def _order(finding: Leak) -> tuple[int, float, str, str]:
+def _severity(finding: Leak) -> tuple[int, float, str, str]:
     return (KINDS.index(finding.kind), -(finding.share or 0.0), finding.tiles[0].name, finding.tiles[1].name)
 
 
-def _rows(findings: Sequence[Leak]) -> list[str]:
-    """Findings in columns, as wide as the longest entry."""
-    cells = []
-    for finding in findings:
-        tiles = [f"{tile.split} {tile.name}".strip() for tile in finding.tiles]
-        dates = ["" if finding.kind == "activation" else _short(tile) for tile in finding.tiles]
-        share = "" if finding.share is None else f"{finding.share:.1%}"
-        cells.append((share, tiles[0], dates[0], tiles[1], dates[1], finding.note))
-    widths = [max(len(row[column]) for row in cells) for column in range(5)]
-    lines = []
-    for share, *others, note in cells:
-        columns = [text.ljust(width) for text, width in zip(others, widths[1:], strict=True) if width]
-        lines.append("  ".join(["", *([share.rjust(widths[0])] if widths[0] else []), *columns, note]).rstrip())
-    return lines
-
-
-def _short(tile: Footprint) -> str:
-    return "no date" if tile.moment is None else tile.moment.replace("T", " ")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _format_rows(leaks: Sequence[Leak]) -> list[str]:
+    """Formats leaks in columns; the note comes last."""
+    rows = []
+    for leak in leaks:
+        cells = [] if leak.share is None else [f"{leak.share:.1%}"]
+        for tile in leak.tiles:
+            cells.append(f"{tile.split} {tile.name}".strip())
+            if leak.kind != "activation":
+                cells.append("no date" if tile.timestamp is None else tile.timestamp.replace("T", " "))
+        rows.append([*cells, leak.note])
+    align = "<<<" if leaks[0].kind == "activation" else "><<<<<"
+    return [f"  {line}" for line in format_table(rows, align=align)]

@@ -1,4 +1,4 @@
-"""What came of each tile, line by line: the memory of a preparation that may be killed at any moment."""
+"""Journal of a run, line by line per tile, and the output folder: a run killed at any time can continue."""
 
 from __future__ import annotations
 
@@ -20,17 +20,29 @@ from fireseg.errors import FiresegError
 from fireseg.files import atomic_write, disk_error
 from fireseg.prepare.options import TilingOptions
 
+UNFINISHED = "unfinished"
+"""Folder within the output folder where files are written before all of them are published."""
+
+LOCK = ".lock"
+
+AUDIT = "audit.json"
+
+
+State = Literal["new", "unfinished", "publish", "finished"]
+
+_MAX_NAMES = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
     """A file that a tile was read from.
 
     Attributes:
-        path: Below the folder of tiles, with `/`.
-        bytes: Its size.
-        time_ns: Its last change.
-        sha256: Of its content; of an image, of the values that were read from it, since reading it twice would
-            cost more than all else.
+        path: Path relative to the folder of tiles, with `/`.
+        bytes: File size in bytes.
+        time_ns: Modification time in nanoseconds.
+        sha256: Digest of the content; for the image, of the values read from it, because reading it twice would
+            take longer than all other steps.
     """
 
     path: str
@@ -41,21 +53,21 @@ class SourceFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TileRecord:
-    """What came of one tile. Plain values only.
+    """The result of cutting one tile, in plain values.
 
     Attributes:
         name: Name of the tile.
-        split: Where its patches went.
-        activation: The event that it belongs to.
-        sources: Its files as they were when read.
-        faults: Why nothing came of it; empty where all is well.
-        flags: What looks strange though it stopped nothing.
-        missing: Which of `GRA`, `CM` and `json` it has not.
-        footprint: Where, when, and what its pixels look like; None where nothing came of it.
-        rows: One row of metadata.csv a patch.
-        left_out: Windows left out and labelled pixels in them, by reason.
-        disagreements: Pixels graded but not delineated, and delineated but of grade 0.
-        pixels: Pixels of each class in its patches, the ignored ones last, by mask.
+        split: Split of its patches.
+        activation: Emergency activation that it belongs to.
+        sources: Its files at the time they were read.
+        faults: Reasons why it gave no patches; empty if it has none.
+        flags: Suspicious values that do not prevent its use.
+        missing: Missing files among `DEL`, `GRA`, `CM` and `json`.
+        footprint: Location, date and fingerprint; None if it could not be read.
+        rows: One row of metadata.csv per patch.
+        left_out: Number of windows left out and of labelled pixels in them, by reason.
+        disagreements: Number of pixels graded but not delineated, and delineated but of grade 0.
+        pixels: Number of pixels of each class in its patches, ignored pixels last, by mask.
         band_sums: Sum of the stored values of each band over the labelled pixels of its patches.
         band_squares: Sum of their squares.
     """
@@ -75,33 +87,30 @@ class TileRecord:
     band_sums: list[int] = field(default_factory=list)
     band_squares: list[int] = field(default_factory=list)
 
-    @property
-    def patches(self) -> list[str]:
-        """Names of its patches."""
-        return [row["patch_id"] for row in self.rows]
-
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TileRecord:
-        """The record that a line holds."""
+        """Creates the record from a line of the journal."""
         return cls(**{**values, "sources": [SourceFile(**source) for source in values["sources"]]})
 
 
 class Journal:
-    """The lines on disk, and in memory what they say.
+    """The journal of a run: a header line, then one line per tile.
 
     Args:
-        path: The file.
+        path: An existing journal.
 
     Attributes:
-        header: What was asked for.
-        tiles: What came of the tiles so far.
-    """
+        path: The file.
+        header: Options, and the split of each tile.
+        tiles: Records of the tiles finished so far.
 
-    NAME = JOURNAL_NAME
+    Raises:
+        FiresegError: If the file has another format.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines, self._end = _read_whole_lines(path)
+        lines, self._end = _read_complete_lines(path)
         if not lines or lines[0].get("format") != FORMAT_VERSION:
             raise FiresegError(f"{path}: not written by this version of fireseg; delete the folder and prepare again")
         self.header: dict[str, Any] = lines[0]
@@ -109,16 +118,16 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
-        """Begins a record. The header is there whole, or there is no file."""
+        """Writes a new journal with its header, atomically."""
         with atomic_write(path) as part:
             part.write_text(_to_line({"format": FORMAT_VERSION, **header}), encoding="utf-8")
         return cls(path)
 
     def append(self, tile: TileRecord) -> None:
-        """Commits a tile: from here on its patches count, whatever happens."""
+        """Commits a tile: its line is on disk when this returns."""
         line = _to_line(asdict(tile)).encode()
         with self.path.open("r+b") as file:
-            file.truncate(self._end)  # half a line of one who was killed, or found the disk full
+            file.truncate(self._end)  # removes a partial line left by a killed process or a full disk
             file.seek(self._end)
             file.write(line)
             file.flush()
@@ -126,31 +135,25 @@ class Journal:
         self._end += len(line)
         self.tiles.append(tile)
 
-    def names(self) -> dict[str, list[str]]:
-        """The patches of each split that has any, by number."""
-        return group_patches(self.tiles)
+    def patch_names(self) -> dict[str, list[str]]:
+        """Returns the patch names of each split that has any, in storage order."""
+        names: dict[str, list[str]] = {}
+        for tile in self.tiles:
+            if tile.rows:
+                names.setdefault(tile.split, []).extend(row["patch_id"] for row in tile.rows)
+        return names
 
 
-def group_patches(tiles: Sequence[TileRecord]) -> dict[str, list[str]]:
-    """The patches of each split that has any, by number."""
-    found: dict[str, list[str]] = {}
-    for tile in tiles:
-        if tile.rows:
-            found.setdefault(tile.split, []).extend(tile.patches)
-    return found
-
-
-def _read_whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines that came to their end, and how many bytes they take."""
+def _read_complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Returns the complete lines and their length in bytes; whatever follows was never committed."""
     lines, end = [], 0
     with path.open("rb") as file:
         for line in file:
+            if not line.endswith(b"\n"):
+                break
             try:
                 lines.append(json.loads(line))
-            except ValueError:  # half a line: what follows it was never committed
-                break
-            if not line.endswith(b"\n"):
-                lines.pop()
+            except ValueError:
                 break
             end += len(line)
     return lines, end
@@ -160,28 +163,15 @@ def _to_line(values: Mapping[str, Any]) -> str:
     return json.dumps(values, separators=(",", ":")) + "\n"
 
 
-UNFINISHED = "unfinished"
-"""Folder within the folder: nothing in it is of use to others before all of it moves out."""
-
-LOCK = ".lock"
-
-AUDIT = "audit.json"
-
-State = Literal["new", "unfinished", "publish", "finished"]
-
-_AGAIN = "delete it to have it made again, or choose another"
-
-_NUM_SHOWN = 3
-
-
 class StagingFolder:
-    """A folder of patches, finished or on the way.
+    """An output folder: locked for one process, and filled in a subfolder until everything is published.
 
     Args:
-        folder: The folder.
+        folder: The output folder.
 
     Attributes:
-        staging: Where everything is written.
+        folder: The output folder.
+        staging: Subfolder that files are written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -190,21 +180,24 @@ class StagingFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the folder, and keeps it for one process; a killed one lets go by itself.
+        """Creates the folder and locks it; the lock of a killed process is released by the system.
 
         Raises:
-            FiresegError: If another process has it, it holds something else, or it cannot be made.
+            FiresegError: If another process holds the lock, the folder contains other files, or it cannot be
+                created.
         """
         with naming_disk_faults(self.folder):
-            self._refuse_foreign()
+            self._check_own()
             self.staging.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / LOCK)
             try:
                 lock.acquire(timeout=0)
             except Timeout as error:
-                raise FiresegError(f"{self.folder}: another process is writing to it; wait for it or end it") from error
+                raise FiresegError(
+                    f"{self.folder}: in use by another process; wait until it has finished, or stop it"
+                ) from error
             try:
-                for part in self.folder.rglob(".*.part"):  # what a killed process was writing
+                for part in self.folder.rglob(".*.part"):  # temporary files of a killed process
                     part.unlink()
                 if self.state == "new":
                     self.staging.mkdir(exist_ok=True)
@@ -214,7 +207,7 @@ class StagingFolder:
 
     @property
     def state(self) -> State:
-        """How far it came: `publish` is all written, but not all moved to where it is looked for."""
+        """Progress of the folder; `publish` means that all files are written, but not all are moved to their place."""
         if (self.folder / MANIFEST).exists():
             return "finished"
         if (self.staging / MANIFEST).exists():
@@ -222,13 +215,13 @@ class StagingFolder:
         return "unfinished" if (self.staging / JOURNAL_NAME).exists() else "new"
 
     @property
-    def record(self) -> Path:
-        """Where the record is now."""
-        moved = self.folder / JOURNAL_NAME
-        return moved if moved.exists() else self.staging / JOURNAL_NAME
+    def journal_path(self) -> Path:
+        """Current path of the journal, before or after publishing."""
+        published = self.folder / JOURNAL_NAME
+        return published if published.exists() else self.staging / JOURNAL_NAME
 
-    def release(self) -> None:
-        """Moves all that is written to where it is looked for, the manifest last. Killed on the way, do it again."""
+    def publish(self) -> None:
+        """Moves all files out of the staging folder, the manifest last; can be repeated if interrupted."""
         for path in sorted(self.staging.iterdir()):
             if path.name != MANIFEST:
                 path.replace(self.folder / path.name)
@@ -236,17 +229,17 @@ class StagingFolder:
         if (self.staging / MANIFEST).exists():
             (self.staging / MANIFEST).replace(self.folder / MANIFEST)
         sync_folder(self.folder)
-        self.tidy()
+        self.remove_staging()
 
-    def tidy(self) -> None:
-        """Takes away what a process killed at the very end left."""
+    def remove_staging(self) -> None:
+        """Removes the empty staging folder that a process killed while publishing leaves behind."""
         if self.staging.is_dir():
             self.staging.rmdir()
 
-    def _refuse_foreign(self) -> None:
+    def _check_own(self) -> None:
         folder = self.folder
         if folder.exists() and not folder.is_dir():
-            raise FiresegError(f"{folder}: a file, but a folder for the patches is wanted; choose another name")
+            raise FiresegError(f"{folder}: is a file, but must be a folder; choose another name")
         if not folder.is_dir() or self.state in ("unfinished", "publish"):
             return
         names = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
@@ -256,55 +249,61 @@ class StagingFolder:
                 return
         elif not names or names == [UNFINISHED]:
             return
-        shown = ", ".join(names[:_NUM_SHOWN]) + ", …" * (len(names) > _NUM_SHOWN)
-        raise FiresegError(f"{folder}: holds something that was not prepared here ({shown}); choose an empty folder")
+        raise FiresegError(f"{folder}: contains other files ({_abbreviate(names)}); choose an empty folder")
 
 
-def compare(made: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-    """Refuses to go on with other options or tiles than those that a folder was begun with.
+def check_same_header(header: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> None:
+    """Checks that a run continues with the options and tiles that it was started with.
 
     Args:
-        made: The header of its record.
-        wanted: The header that would be written now.
-        folder: To be named.
+        header: Header of the journal.
+        other: Header that a new run would write.
+        folder: Output folder, for the message.
 
     Raises:
-        FiresegError: With all differences.
+        FiresegError: If they differ; lists all differences.
     """
-    options, others = made["options"], wanted["options"]
+    options, others = header["options"], other["options"]
     differences = [
-        f"{_show(name, options.get(name))} where {_show(name, others.get(name))} is wanted"
+        f"{_format_option(name, options.get(name))}, but the command has {_format_option(name, others.get(name))}"
         for name in sorted({*options, *others})
         if options.get(name) != others.get(name)
     ]
-    tiles, found = set(made["tiles"]), set(wanted["tiles"])
-    for what, paths in (("that is gone", tiles - found), ("that is not in it", found - tiles)):
+    tiles, other_tiles = set(header["tiles"]), set(other["tiles"])
+    for words, paths in (("missing now", tiles - other_tiles), ("added since", other_tiles - tiles)):
         if paths:
-            shown = ", ".join(sorted(paths)[:_NUM_SHOWN]) + ", …" * (len(paths) > _NUM_SHOWN)
-            differences.append(f"{len(paths)} tile{'s' * (len(paths) > 1)} {what} ({shown})")
-    check_same_options(folder, differences)
+            differences.append(f"other tiles: {len(paths)} {words} ({_abbreviate(sorted(paths))})")
+    check_no_differences(folder, differences)
 
 
-def check_same_options(folder: Path, differences: Sequence[str]) -> None:
-    """Raises: FiresegError: If there are any."""
+def check_no_differences(folder: Path, differences: Sequence[str]) -> None:
+    """Raises an error that lists the differences from an earlier run, if there are any.
+
+    Raises:
+        FiresegError: If there are differences.
+    """
+    cure = "delete the folder to prepare it again, or choose another"
     if differences:
-        raise FiresegError(*(f"{folder}: made with {difference}; {_AGAIN}" for difference in differences))
+        raise FiresegError(*(f"{folder}: made with {difference}; {cure}" for difference in differences))
 
 
 @contextmanager
-def naming_disk_faults(place: Path) -> Iterator[None]:
-    """Within, a full disk and the like are one clear line each."""
+def naming_disk_faults(path: Path) -> Iterator[None]:
+    """Converts errors of the file system within the context into `FiresegError`.
+
+    Args:
+        path: Path to name if the error has none.
+    """
     try:
         yield
-    except BrokenPipeError:  # whoever read what is printed went away: no matter of disks
+    except BrokenPipeError:  # the reader of stdout has gone, which the command handles
         raise
     except OSError as error:
-        path = Path(error.filename) if isinstance(error.filename, str) else place
-        raise disk_error(path, error) from error
+        raise disk_error(Path(error.filename) if isinstance(error.filename, str) else path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file holds; nothing if it cannot be understood."""
+    """Reads a JSON object; returns an empty one if the file is missing or invalid."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -312,76 +311,80 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _show(name: str, value: Any) -> str:
-    """An option as it is typed."""
+def _format_option(name: str, value: Any) -> str:
     option = f"--{name.replace('_', '-')}"
     if value is None:
         return f"no {option}"
     return f"{option} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
-def publish(
-    record: Journal, recipe: TilingOptions, folder: Path, leaks: Sequence[str], outside: Sequence[str] = ()
+def _abbreviate(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMES]) + ", …" * (len(names) > _MAX_NAMES)
+
+
+def write_tables(
+    journal: Journal, options: TilingOptions, folder: Path, leaks: Sequence[str], other_faults: Sequence[str] = ()
 ) -> None:
-    """Closes the arrays and writes the tables and, last of all, the manifest.
+    """Closes the patch store and writes the metadata tables and, last, the manifest.
 
     Args:
-        record: With all tiles.
-        recipe: How they became patches.
-        folder: Where the split folders are.
-        leaks: What splits know of each other, accepted by the user.
-        outside: Faults of files that belong to no tile.
+        journal: Journal with all tiles.
+        options: Options of the patches.
+        folder: Folder of the split folders.
+        leaks: Leaks between splits that the user allowed, one line each.
+        other_faults: Faults of files that belong to no tile.
     """
-    names = record.names()
-    recipe.open_store(folder).close({split: len(patches) for split, patches in names.items()})
+    names = journal.patch_names()
+    options.open_store(folder).close({split: len(patches) for split, patches in names.items()})
     for split in names:
-        write_table(folder / split / METADATA, [tile for tile in record.tiles if tile.split == split])
+        _write_metadata(folder / split / METADATA, [tile for tile in journal.tiles if tile.split == split])
+    manifest = make_manifest(journal, options, leaks, other_faults)
     with atomic_write(folder / MANIFEST) as part:
-        part.write_text(json.dumps(describe(record, recipe, leaks, outside), indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def describe(
-    record: Journal, recipe: TilingOptions, leaks: Sequence[str], outside: Sequence[str] = ()
+def make_manifest(
+    journal: Journal, options: TilingOptions, leaks: Sequence[str], other_faults: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The manifest."""
-    training = [tile for tile in record.tiles if tile.split == "train" and tile.rows]
+    """Returns the content of manifest.json; see `write_tables`."""
+    training = [tile for tile in journal.tiles if tile.split == "train" and tile.rows]
     return {
         "format": FORMAT_VERSION,
-        "layout": recipe.layout,
-        "task": recipe.task,
-        "bands": list(recipe.bands),
+        "layout": options.layout,
+        "task": options.task,
+        "bands": list(options.bands),
         "scale": SCALE,
-        "size": recipe.size,
-        "stride": recipe.strides(),
-        "patches": {split: len(patches) for split, patches in record.names().items()},
-        "statistics": sum_statistics(training, recipe),
-        "class_counts": {name: _add([tile.pixels[name][:-1] for tile in training]) for name in recipe.masks},
-        "left_out": sum_left_out(record.tiles),
-        "faults": [*(fault for tile in record.tiles for fault in tile.faults), *outside],
+        "size": options.size,
+        "stride": options.strides(),
+        "patches": {split: len(patches) for split, patches in journal.patch_names().items()},
+        "statistics": compute_statistics(training, options),
+        "class_counts": {name: _add([tile.pixels[name][:-1] for tile in training]) for name in options.masks},
+        "left_out": sum_left_out(journal.tiles),
+        "faults": [*(fault for tile in journal.tiles for fault in tile.faults), *other_faults],
         "leaks": list(leaks),
-        "options": record.header["options"],
+        "options": journal.header["options"],
         "sources": {
             source.path: {"bytes": source.bytes, ("sha256" if number else "pixels_sha256"): source.sha256}
-            for tile in record.tiles
-            for number, source in enumerate(tile.sources)  # the image first
+            for tile in journal.tiles
+            for number, source in enumerate(tile.sources)  # the image is the first
         },
     }
 
 
-def sum_statistics(tiles: Sequence[TileRecord], recipe: TilingOptions) -> dict[str, list[float] | None]:
-    r"""Mean and standard deviation of the reflectance of each band over all labelled pixels.
+def compute_statistics(tiles: Sequence[TileRecord], options: TilingOptions) -> dict[str, list[float] | None]:
+    r"""Computes the mean and standard deviation of the reflectance of each band over all labelled pixels.
 
-    Whole numbers up to the last step, :math:`\sigma = \sqrt{n \sum q^2 - (\sum q)^2} / n`, so that neither the
-    order of the tiles nor the number of workers shows in any digit.
+    Integers are used up to the last step, :math:`\sigma = \sqrt{n \sum q^2 - (\sum q)^2} / n`, so that the result
+    does not depend on the order of tiles or the number of workers.
 
     Args:
-        tiles: Those that have patches.
-        recipe: How they became patches.
+        tiles: Tiles that have patches.
+        options: Options of the patches.
 
     Returns:
-        `mean` and `std`, None where no pixel is labelled.
+        `mean` and `std`; None if no pixel is labelled.
     """
-    count = sum(sum(tile.pixels[recipe.masks[0]][:-1]) for tile in tiles)
+    count = sum(sum(tile.pixels[options.masks[0]][:-1]) for tile in tiles)
     if not count:
         return {"mean": None, "std": None}
     sums = _add([tile.band_sums for tile in tiles])
@@ -394,18 +397,18 @@ def sum_statistics(tiles: Sequence[TileRecord], recipe: TilingOptions) -> dict[s
 
 
 def sum_left_out(tiles: Sequence[TileRecord]) -> dict[str, dict[str, int]]:
-    """Windows left out and labelled pixels in them, by reason."""
-    found: dict[str, dict[str, int]] = {}
+    """Counts the windows left out and the labelled pixels in them, by reason."""
+    totals: dict[str, dict[str, int]] = {}
     for tile in tiles:
         for reason, (windows, pixels) in tile.left_out.items():
-            counts = found.setdefault(reason, {"windows": 0, "labelled_pixels": 0})
+            counts = totals.setdefault(reason, {"windows": 0, "labelled_pixels": 0})
             counts["windows"] += windows
             counts["labelled_pixels"] += pixels
-    return dict(sorted(found.items()))
+    return dict(sorted(totals.items()))
 
 
-def write_table(path: Path, tiles: Sequence[TileRecord]) -> None:
-    """Writes metadata.csv: row n is patch n of the split."""
+def _write_metadata(path: Path, tiles: Sequence[TileRecord]) -> None:
+    """Writes metadata.csv: row n describes patch n of the split."""
     rows: list[Mapping[str, Any]] = [row for tile in tiles for row in tile.rows]
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -1,49 +1,58 @@
-"""What decides the bytes of a patch."""
+"""Options of the `prepare` command: documented, checked and given their defaults once."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hashlib
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import tyro
+
+from fireseg.console import metavar
 from fireseg.data.bands import BAND_NAMES, check_bands
-from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter
+from fireseg.data.format import MASKS, FilesStore, Layout, MaskName, PackedStore, Store
 from fireseg.data.patches import SPLITS
 from fireseg.errors import SettingError
-from fireseg.prepare.tiling import Clouds, Disagreement
+
+LabelRule = Literal["ignore", "keep"]
+
+SplitBy = Literal["folder", "activation"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TilingOptions:
-    """How tiles become patches.
+    """Options that determine the content of the patches.
 
     Attributes:
-        bands: The bands of a patch, in the order of its channels.
-        size: Side of a patch in pixels.
-        stride: Pixels from one training patch to the next; None for 7/8 of the size. Those of val and test
-            lie side by side.
-        max_cloud: Highest share of cloud in a patch, 0 to 1.
-        layout: `packed` arrays, or `files`, one .npy a patch.
-        task: Whose mask the files hold; None where both are packed.
-        clouds: Whether labels under opaque cloud and shadow are ignored.
-        light_clouds: Whether those under light cloud and haze are, too.
-        disagreement: Whether labels are ignored where DEL and GRA disagree.
-        offset: What integer digital numbers have on top where nothing says so.
+        bands: Bands of a patch in channel order, matched to the band descriptions of the raster.
+        size: Patch height and width in pixels.
+        stride: Distance between training patches in pixels; 7/8 of the patch size if not given. In val and test it is
+            always the patch size.
+        max_cloud: Maximum cloud cover of a patch, 0 to 1; patches with more are left out.
+        layout: Output layout: one packed array per split (fast to read), or one .npy file per patch (readable
+            by other tools).
+        task: Mask written with --layout files: delineation (DEL) or grading (GRA).
+        clouds: Set labels under opaque cloud and cloud shadow to 255 (ignore), or keep them.
+        light_clouds: Set labels under light cloud and haze to 255 (ignore), or keep them.
+        disagreement: Keep labels where DEL and GRA disagree, or set them to 255 (ignore).
+        offset: Radiometric offset of the digital numbers (BOA_ADD_OFFSET; 1000 since processing baseline 04.00),
+            used if the metadata do not give it.
 
     Raises:
-        SettingError: If something cannot be: all faults at once.
+        SettingError: If options are out of range or exclude each other; lists all faults.
     """
 
-    bands: tuple[str, ...] = BAND_NAMES
+    bands: Annotated[tuple[str, ...], tyro.conf.arg(metavar="BAND ...")] = BAND_NAMES
     size: int = 256
-    stride: int | None = None
+    stride: Annotated[int | None, metavar("INT")] = None
     max_cloud: float = 0.5
     layout: Layout = "packed"
-    task: MaskName | None = None
-    clouds: Clouds = "ignore"
-    light_clouds: Clouds = "keep"
-    disagreement: Disagreement = "keep"
-    offset: float | None = None
+    task: Annotated[MaskName | None, metavar("{del,gra}")] = None
+    clouds: LabelRule = "ignore"
+    light_clouds: LabelRule = "keep"
+    disagreement: LabelRule = "keep"
+    offset: Annotated[float | None, metavar("FLOAT")] = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -52,36 +61,94 @@ class TilingOptions:
         except ValueError as error:
             faults.append(f"--bands: {error}")
         if not 8 <= self.size <= 4096:
-            faults.append(f"--size: {self.size}, but a patch is 8 to 4096 pixels wide")
+            faults.append(f"--size: {self.size}, but must be 8 to 4096 pixels")
         elif self.stride is not None and not 1 <= self.stride <= self.size:
-            faults.append(f"--stride: {self.stride}, but 1 to the size of a patch ({self.size}) leaves no gaps")
+            faults.append(f"--stride: {self.stride}, but must be 1 to the patch size ({self.size}) to leave no gaps")
         if not 0 <= self.max_cloud <= 1:
-            faults.append(f"--max-cloud: {self.max_cloud}, but it is a share, 0 to 1")
+            faults.append(f"--max-cloud: {self.max_cloud}, but must be a share, 0 to 1")
         if self.offset is not None and not 0 <= self.offset < 10_000:
-            faults.append(f"--offset: {self.offset:g}, but it is a digital number, as 1000; reflectance has none")
+            faults.append(f"--offset: {self.offset:g}, but must be in digital numbers, 0 to 9999, such as 1000")
         if self.layout == "files" and self.task is None:
-            faults.append("--layout files: holds one mask a patch; say which with --task del or --task gra")
+            faults.append("--layout files: stores one mask per patch; choose it with --task del or --task gra")
         if self.layout == "packed" and self.task is not None:
-            faults.append(f"--task {self.task}: packed patches hold both masks and training chooses; leave it out")
+            faults.append(f"--task {self.task}: packed patches hold both masks, and training chooses; omit it")
         if faults:
             raise SettingError(*faults)
 
     @property
     def masks(self) -> tuple[MaskName, ...]:
-        """Which masks a patch has."""
+        """Masks stored with each patch."""
         return MASKS if self.task is None else (self.task,)
 
     def strides(self) -> dict[str, int]:
-        """Pixels from one patch to the next, by split."""
+        """Returns the distance between patches in pixels for each split."""
         train = max(self.size * 7 // 8, 1) if self.stride is None else self.stride
         return {split: train if split == "train" else self.size for split in SPLITS}
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it in plain values."""
+        """Returns the options as plain values, as the journal and the manifest store them."""
         return {**asdict(self), "bands": list(self.bands), "stride": self.strides()["train"]}
 
-    def open_store(self, root: Path) -> PatchWriter:
-        """Where the patches go."""
+    def open_store(self, root: Path) -> Store:
+        """Returns the patch store of the chosen layout in a folder."""
         if self.task is None:
-            return PackedWriter(root=root, size=self.size, num_bands=len(self.bands))
-        return FilesWriter(root=root, mask=self.task)
+            return PackedStore(root=root, size=self.size, num_bands=len(self.bands))
+        return FilesStore(root=root, mask=self.task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """Options of the command.
+
+    Attributes:
+        tiles: Folder of the tiles.
+        patches: Output folder: new, empty, or started before with the same options.
+        tiling: Content of the patches.
+        split_by: Use the splits of the folders, or draw splits that do not leak: tiles of an activation, and
+            activations that overlap, stay together.
+        fractions: Shares of train, val and test, with --split-by activation.
+        seed: Seed of the split, with --split-by activation.
+        metadata: The data set's satelliteData.csv; adds country, climate and date to metadata.csv.
+        workers: Number of worker processes; does not change the output.
+        allow_leaks: Continue if tiles of different splits overlap or share pixels; recorded in the manifest.
+        allow_bad: Exit with 0 if tiles have faults.
+        audit: Only report overlaps and duplicates among the tiles in a folder, or in satelliteData.csv; exit with
+            1 if there are any. Takes the place of TILES and PATCHES.
+        json: Output file of --audit.
+
+    Raises:
+        SettingError: If there are fewer than one worker.
+    """
+
+    tiles: Annotated[Path | None, tyro.conf.Positional, metavar("TILES")] = None
+    patches: Annotated[Path | None, tyro.conf.Positional, metavar("PATCHES")] = None
+    tiling: Annotated[TilingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TilingOptions)
+    split_by: SplitBy = "folder"
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    seed: int = 0
+    metadata: Annotated[Path | None, metavar("CSV")] = None
+    workers: int = 1
+    allow_leaks: bool = False
+    allow_bad: bool = False
+    audit: Annotated[Path | None, metavar("PATH")] = None
+    json: Path = Path("audit.json")
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise SettingError(f"--workers: {self.workers}, but must be 1 or more")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the options that determine the output as plain values, with a digest of the metadata table.
+
+        Raises:
+            SettingError: If the metadata table cannot be read.
+        """
+        drawn = {"fractions": list(self.fractions), "seed": self.seed} if self.split_by == "activation" else {}
+        digest = None
+        if self.metadata is not None:
+            try:
+                digest = hashlib.sha256(self.metadata.read_bytes()).hexdigest()
+            except OSError as error:
+                reason = error.strerror or error
+                raise SettingError(f"--metadata {self.metadata}: cannot be read ({reason})") from error
+        return {**self.tiling.as_dict(), "split_by": self.split_by, **drawn, "metadata": digest}

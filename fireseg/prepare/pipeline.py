@@ -1,8 +1,7 @@
-"""From tiles to patches, step by step."""
+"""Pipeline of `prepare`: plans, cuts, audits and publishes; and formats the summary printed at the end."""
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 from collections import Counter
@@ -10,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fireseg.console import format_seconds
+from fireseg.console import format_count, format_seconds, format_share, format_table
 from fireseg.data.bands import BAND_NAMES
+from fireseg.data.format import JOURNAL_NAME
 from fireseg.data.patches import SPLITS, Fault
-from fireseg.errors import FiresegError
-from fireseg.files import atomic_write
+from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import Audit, audit
 from fireseg.prepare.footprints import from_dict
 from fireseg.prepare.journal import (
@@ -23,245 +22,211 @@ from fireseg.prepare.journal import (
     Journal,
     StagingFolder,
     TileRecord,
-    check_same_options,
-    compare,
+    check_no_differences,
+    check_same_header,
     naming_disk_faults,
-    publish,
     sum_left_out,
+    write_tables,
 )
-from fireseg.prepare.plan import (
-    Plan,
-    PrepareOptions,
-    apply_splits,
-    assign_splits,
-    check_leaks,
-    make_journal_header,
-    make_plan,
-)
+from fireseg.prepare.options import PrepareOptions, TilingOptions
+from fireseg.prepare.plan import Plan, apply_splits, assign_splits, check_leaks, make_journal_header, make_plan
 from fireseg.prepare.tile_task import TileTask, list_changed
 from fireseg.prepare.workers import run_in_order, track_tiles
 
 log = logging.getLogger("fireseg")
 
+REPORT = "report.html"
 
 _MISSING = {
-    "DEL": "without DEL: only their grading teaches",
-    "GRA": "without GRA: left out by task=gra",
-    "CM": "without CM: no cloud is known there",
+    "DEL": "without DEL: labelled only by GRA",
+    "GRA": "without GRA: not used by task=gra",
+    "CM": "without CM: clouds unknown",
     "json": "without json",
 }
 
-_NUM_SHOWN = 10
-
-
-def format_summary(record: Journal, wish: PrepareOptions, *, was_finished: bool) -> Iterator[str]:
-    """The lines to be shown.
-
-    Args:
-        record: With all tiles.
-        wish: What was asked for.
-        was_finished: Whether there was nothing to do.
-    """
-    if was_finished:
-        yield f"{wish.patches}: finished before, of the same tiles with the same options; nothing to do"
-    else:
-        yield from _describe(record, wish)
-
-
-def next_command(wish: PrepareOptions) -> str:
-    """What to type to train on the patches, as a shell takes it."""
-    recipe = wish.recipe
-    words = ["python", "-m", "fireseg.train", f"data.root={wish.patches}"]
-    if recipe.task is not None:
-        words.append(f"task={recipe.task}")
-    if recipe.bands != BAND_NAMES:
-        words.append(f"data.bands=[{','.join(recipe.bands)}]")
-    return shlex.join(words)
-
-
-def list_faults(record: Journal, outside: Sequence[Fault]) -> list[str]:
-    """What is wrong with tiles, one line each."""
-    return [*(fault for tile in record.tiles for fault in tile.faults), *map(str, outside)]
-
-
-def _describe(record: Journal, wish: PrepareOptions) -> Iterator[str]:
-    recipe = wish.recipe
-    yield (
-        f"{wish.patches}: {sum(map(len, record.names().values())):,} patches of {recipe.size} x {recipe.size} pixels, "
-        f"{len(recipe.bands)} bands ({' '.join(recipe.bands)}), layout {recipe.layout}"
-    )
-    yield from _table(record.tiles, recipe.masks[0])
-    yield from _left_out(record.tiles, wish)
-    missing = Counter(kind for tile in record.tiles for kind in tile.missing)
-    for kind, meaning in _MISSING.items():
-        if missing[kind]:
-            yield f"{_count(missing[kind], 'tile')} {meaning}"
-    yield from _disagreements(record.tiles, wish)
-    flags = [flag for tile in record.tiles for flag in tile.flags]
-    for flag in flags[:_NUM_SHOWN]:
-        yield f"look at {flag}"
-    if len(flags) > _NUM_SHOWN:
-        yield f"... and at {len(flags) - _NUM_SHOWN} more: see tiles.jsonl"
-    for split in SPLITS[:2]:
-        if split not in record.names():
-            yield f"no patch for {split}: training needs some"
-
-
-def _table(tiles: Sequence[TileRecord], mask: str) -> Iterator[str]:
-    """Tiles, patches and what was labelled, by split."""
-    yield f"{'':5}  {'tiles':>6}  {'patches':>8}  {'labelled pixels':>16}  {'burned':>7}"
-    for split in SPLITS:
-        ours = [tile for tile in tiles if tile.split == split]
-        if not ours:
-            continue
-        counts = [tile.pixels[mask][:-1] for tile in ours if tile.rows]  # pyright: ignore[reportArgumentType]
-        labelled, burned = sum(map(sum, counts)), sum(sum(row[1:]) for row in counts)
-        share = f"{100 * burned / labelled:.1f} %" if labelled else "-"
-        patches = sum(len(tile.rows) for tile in ours)
-        yield f"{split:5}  {len(ours):>6,}  {patches:>8,}  {labelled:>16,}  {share:>7}"
-
-
-def _left_out(tiles: Sequence[TileRecord], wish: PrepareOptions) -> Iterator[str]:
-    left_out = sum_left_out(tiles)
-    if cloud := left_out.get("cloud"):
-        yield (
-            f"left out: {_count(cloud['windows'], 'window')} with more than {wish.recipe.max_cloud:.0%} cloud, "
-            f"{cloud['labelled_pixels']:,} labelled pixels in them (--max-cloud)"
-        )
-    if unlabelled := left_out.get("unlabelled"):
-        yield f"left out: {_count(unlabelled['windows'], 'window')} with nothing labelled"
-
-
-def _disagreements(tiles: Sequence[TileRecord], wish: PrepareOptions) -> Iterator[str]:
-    graded, delineated = (sum(tile.disagreements[side] for tile in tiles) for side in (0, 1))
-    if graded or delineated:
-        did = {"keep": "both kept (--disagreement ignore leaves them out)", "ignore": "ignored (--disagreement keep)"}
-        yield (
-            f"DEL and GRA disagree: {graded:,} pixels graded but not delineated, {delineated:,} delineated but not "
-            f"graded; {did[wish.recipe.disagreement]}"
-        )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-Report = Callable[[Path], None]
-"""Draws what a finished folder of patches holds, into that folder."""
+_MAX_FLAGS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How it ended.
+    """The outcome of a run.
 
     Attributes:
-        faults: What is wrong with tiles, one line each.
-        was_finished: Whether there was nothing to do.
+        faults: Faults of tiles, one line each.
+        was_finished: True if the output folder was finished before.
     """
 
     faults: tuple[str, ...]
     was_finished: bool
 
 
-def prepare(wish: PrepareOptions, *, report: Report | None = None, report_name: str = "report.html") -> Outcome:
-    """Cuts tiles into patches, or goes on where it was killed, or finds all done.
+def prepare(options: PrepareOptions, *, write_report: Callable[[Path], None] | None = None) -> Outcome:
+    """Cuts tiles into patches, or continues an interrupted run; does nothing if the output folder is finished.
 
     Args:
-        wish: What the user asks for.
-        report: Called with the finished folder, once what it draws is not there.
-        report_name: The file whose presence says that it was drawn.
+        options: Options of the command.
+        write_report: Called with the finished output folder unless it contains a report.html.
 
     Raises:
-        FiresegError: If something is wrong that the user can mend. What is done is kept.
+        FiresegError: If the user must correct something; finished tiles are kept.
     """
-    plan = make_plan(wish)
-    space = StagingFolder(wish.patches)
-    with space.locked(), naming_disk_faults(wish.patches):
-        was_finished = space.state == "finished"
-        if space.state == "new":
-            record, plan = _begin(space, plan, wish)
-        else:
-            record, plan = _go_on(space, plan, wish)
-        if space.state == "unfinished":
-            _cut_tiles(space, record, plan, wish)
-            _complete(space, record, plan, wish)
-        if space.state == "publish":
-            space.release()
-        space.tidy()
-        if report is not None and not (wish.patches / report_name).exists():
-            report(wish.patches)
-    for line in format_summary(record, wish, was_finished=was_finished):
-        log.info("%s", line)
-    if (wish.patches / report_name).exists():
-        log.info("look at it: %s", wish.patches / report_name)
-    log.info("next: %s", next_command(wish))
-    return Outcome(faults=tuple(list_faults(record, plan.outside)), was_finished=was_finished)
+    if options.tiles is None or options.patches is None:
+        raise SettingError("tiles, patches: both folders are required")
+    plan = make_plan(options.tiles, options)
+    output = StagingFolder(options.patches)
+    with output.locked(), naming_disk_faults(output.folder):
+        was_finished = output.state == "finished"
+        start = _start if output.state == "new" else _resume
+        journal, plan = start(output, plan, options)
+        if output.state == "unfinished":
+            _cut_tiles(output, journal, plan, options)
+            _finish(output, journal, plan, options)
+        if output.state == "publish":
+            output.publish()
+        output.remove_staging()
+        report = output.folder / REPORT
+        if write_report is not None and not report.exists():
+            write_report(output.folder)
+    if was_finished:
+        log.info("%s: already finished with the same tiles and options; nothing to do", output.folder)
+    else:
+        for line in format_summary(journal, output.folder, options.tiling):
+            log.info("%s", line)
+    if report.exists():
+        log.info("report: %s", report)
+    log.info("next: %s", _next_command(output.folder, options.tiling))
+    return Outcome(faults=tuple(_list_faults(journal, plan.other_faults)), was_finished=was_finished)
 
 
-def _begin(space: StagingFolder, plan: Plan, wish: PrepareOptions) -> tuple[Journal, Plan]:
-    """Settles who goes where; from here on it stays so."""
-    plan, found = assign_splits(plan, wish)
-    _show_leaks(found, wish)
-    header = make_journal_header(wish, plan)
-    return Journal.create(space.staging / Journal.NAME, header), apply_splits(plan, header, wish)
+def _start(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple[Journal, Plan]:
+    """Assigns the splits and writes them to a new journal."""
+    plan, result = assign_splits(plan, options)
+    _check_leaks(result, plan, options)
+    header = make_journal_header(plan, options)
+    return Journal.create(output.staging / JOURNAL_NAME, header), apply_splits(plan, header)
 
 
-def _go_on(space: StagingFolder, plan: Plan, wish: PrepareOptions) -> tuple[Journal, Plan]:
-    """Holds what was asked for before against what is asked for now."""
-    record = Journal(space.record)
-    compare(record.header, make_journal_header(wish, plan), wish.patches)
-    plan = apply_splits(plan, record.header, wish)
+def _resume(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple[Journal, Plan]:
+    """Reads the journal and checks that options and tiles are the same."""
+    journal = Journal(output.journal_path)
+    check_same_header(journal.header, make_journal_header(plan, options), output.folder)
+    plan = apply_splits(plan, journal.header)
     changed = [
         f"{path}, which has changed since"
-        for files, tile in zip(plan.tiles, record.tiles, strict=False)
-        for path in list_changed(tile, files, wish.tiles, wish.recipe)
+        for files, record in zip(plan.tiles, journal.tiles, strict=False)
+        for path in list_changed(record, files, plan.root, options.tiling)
     ]
-    check_same_options(wish.patches, changed)
-    if space.state == "unfinished":
-        log.info("%s: going on after %d of %d tiles", wish.patches, len(record.tiles), len(plan.tiles))
-    return record, plan
+    check_no_differences(output.folder, changed)
+    if output.state == "unfinished":
+        log.info("%s: continuing after %d of %d tiles", output.folder, len(journal.tiles), len(plan.tiles))
+    return journal, plan
 
 
-def _cut_tiles(space: StagingFolder, record: Journal, plan: Plan, wish: PrepareOptions) -> None:
-    """The work. A tile counts from the moment its line is in the record."""
-    store = wish.recipe.open_store(space.staging)
-    names = record.names()
-    store.truncate(names)
+def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: PrepareOptions) -> None:
+    """Cuts the remaining tiles. A tile is finished as soon as its line is in the journal."""
+    store = options.tiling.open_store(output.staging)
+    names = journal.patch_names()
+    store.cut_back(names)
     counts = {split: len(patches) for split, patches in names.items()}
 
-    def place(tile: TileRecord) -> int:
+    def get_position(tile: TileRecord) -> int:
         first = counts.get(tile.split, 0)
         counts[tile.split] = first + len(tile.rows)
         return first
 
-    cutter = TileTask(wish.tiles, plan.tiles, wish.recipe, store, known=plan.known)
-    left = range(len(record.tiles), len(plan.tiles))
-    with track_tiles(len(plan.tiles), done=len(record.tiles)) as pace:
-        for _, tile in run_in_order(cutter, left, place, workers=wish.workers):
-            record.append(tile)
-            pace.advance(f"{sum(counts.values()):,} patches")
-    log.debug("cut in %s", format_seconds(pace.seconds))
+    task = TileTask(plan.root, plan.tiles, options.tiling, store, metadata=plan.metadata)
+    remaining = range(len(journal.tiles), len(plan.tiles))
+    with track_tiles(len(plan.tiles), done=len(journal.tiles)) as progress:
+        for _, tile in run_in_order(task, remaining, get_position, workers=options.workers):
+            journal.append(tile)
+            progress.advance(f"{sum(counts.values()):,} patches")
+    log.debug("cut in %s", format_seconds(progress.seconds))
 
 
-def _complete(space: StagingFolder, record: Journal, plan: Plan, wish: PrepareOptions) -> None:
-    """Looks at the splits once more, now that the pixels are known, and writes what others read."""
-    if not record.names():
-        faults = list_faults(record, ())
-        raise FiresegError(f"{wish.tiles}: no patch came of any tile", *faults)
-    found = audit([from_dict(tile.footprint) for tile in record.tiles if tile.footprint])
-    leaks = _show_leaks(found, wish, begun=wish.patches)
-    with atomic_write(space.staging / AUDIT) as part:
-        part.write_text(json.dumps(found.as_dict(), indent=1) + "\n", encoding="utf-8")
-    publish(record, wish.recipe, space.staging, leaks, [str(fault) for fault in plan.outside])
+def _finish(output: StagingFolder, journal: Journal, plan: Plan, options: PrepareOptions) -> None:
+    """Audits the splits again, now including pixels, and writes the tables and the manifest."""
+    if not journal.patch_names():
+        raise FiresegError(f"{plan.root}: no tile gave a patch", *_list_faults(journal, ()))
+    result = audit([from_dict(tile.footprint) for tile in journal.tiles if tile.footprint])
+    leaks = _check_leaks(result, plan, options, finished=output)
+    result.write(output.staging / AUDIT)
+    write_tables(journal, options.tiling, output.staging, leaks, [str(fault) for fault in plan.other_faults])
 
 
-def _show_leaks(found: Audit, wish: PrepareOptions, begun: Path | None = None) -> Sequence[str]:
-    if not found.is_clean and (begun is None or not wish.allow_leaks):
-        log.warning("%s", found.as_table())
+def _check_leaks(
+    result: Audit, plan: Plan, options: PrepareOptions, finished: StagingFolder | None = None
+) -> Sequence[str]:
+    """Prints the leaks and checks that they are allowed; allowed leaks are printed only at the start."""
+    if not result.is_clean and (finished is None or not options.allow_leaks):
+        log.warning("%s", result.format_text())
     try:
-        return check_leaks(found, wish)
+        return check_leaks(result, plan.root, options)
     except FiresegError as error:
-        if begun is None:
+        if finished is None:
             raise
-        hint = f"the patches are cut and wait in {begun / UNFINISHED}: delete {begun} for another split"
+        hint = f"the patches are kept in {finished.folder / UNFINISHED}; delete {finished.folder} for other splits"
         raise FiresegError(f"{error}; {hint}") from error
+
+
+def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> Iterator[str]:
+    """Formats the summary printed at the end, in the words of manifest.json.
+
+    Args:
+        journal: Journal with all tiles.
+        folder: Output folder.
+        options: Options of the patches.
+    """
+    tiles, names = journal.tiles, journal.patch_names()
+    yield (
+        f"{folder}: {format_count(sum(map(len, names.values())), 'patch', 'patches')} of size {options.size} x "
+        f"{options.size}, bands {' '.join(options.bands)}, layout {options.layout}"
+    )
+    rows = [["split", "tiles", "patches", "labelled pixels", "burned"]]
+    for split in SPLITS:
+        in_split = [tile for tile in tiles if tile.split == split]
+        if not in_split:
+            continue
+        counts = [tile.pixels[options.masks[0]][:-1] for tile in in_split if tile.rows]
+        labelled, burned = sum(map(sum, counts)), sum(sum(row[1:]) for row in counts)
+        numbers = (len(in_split), sum(len(tile.rows) for tile in in_split), labelled)
+        share = format_share(burned / labelled) if labelled else "-"
+        rows.append([split, *(f"{number:,}" for number in numbers), share])
+    yield from format_table(rows)
+    reasons = {"cloud": f"more than {options.max_cloud:.0%} cloud (--max-cloud)", "unlabelled": "no labelled pixel"}
+    for reason, counts in sum_left_out(tiles).items():
+        windows, pixels = counts["windows"], counts["labelled_pixels"]
+        labelled = f", {format_count(pixels, 'labelled pixel')}" if pixels else ""
+        yield f"left out: {format_count(windows, 'window')} with {reasons[reason]}{labelled}"
+    missing = Counter(kind for tile in tiles for kind in tile.missing)
+    for kind, words in _MISSING.items():
+        if missing[kind]:
+            yield f"{format_count(missing[kind], 'tile')} {words}"
+    graded, delineated = (sum(tile.disagreements[side] for tile in tiles) for side in (0, 1))
+    if graded or delineated:
+        rules = {"keep": "kept (--disagreement ignore excludes them)", "ignore": "ignored (--disagreement ignore)"}
+        yield (
+            f"DEL and GRA disagree: {graded:,} pixels graded but not delineated, {delineated:,} delineated but not "
+            f"graded; labels {rules[options.disagreement]}"
+        )
+    flags = [flag for tile in tiles for flag in tile.flags]
+    for flag in flags[:_MAX_FLAGS]:
+        yield f"check {flag}"
+    if len(flags) > _MAX_FLAGS:
+        yield f"... and {len(flags) - _MAX_FLAGS} more, see {JOURNAL_NAME}"
+    for split in SPLITS[:2]:
+        if split not in names:
+            yield f"no patches for {split}, which training requires"
+
+
+def _next_command(folder: Path, options: TilingOptions) -> str:
+    """Returns the training command for the patches, quoted for a shell."""
+    words = ["python", "-m", "fireseg.train", f"data.root={folder}"]
+    if options.task is not None:
+        words.append(f"task={options.task}")
+    if options.bands != BAND_NAMES:
+        words.append(f"data.bands=[{','.join(options.bands)}]")
+    return shlex.join(words)
+
+
+def _list_faults(journal: Journal, other_faults: Sequence[Fault]) -> list[str]:
+    return [*(fault for tile in journal.tiles for fault in tile.faults), *map(str, other_faults)]

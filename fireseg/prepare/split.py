@@ -1,66 +1,26 @@
-"""A split of its own that leaks nothing, by construction."""
+"""Draws train, validation and test splits without leaks."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import fsum, inf
 from random import Random
 from typing import Literal
 
+from fireseg.data.patches import SPLITS
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.footprints import Footprint
-from fireseg.prepare.leakage import LEAST_SHARE, find_leaks, number_groups
+from fireseg.prepare.leakage import MIN_OVERLAP, find_leaks, number_groups
 
 Measure = Literal["tiles", "burned"]
 
-SPLITS = ("train", "val", "test")
+_TOLERANCE = 0.005
+"""Distances to the fractions are compared in steps of this size."""
 
-_EQUALLY_GOOD = 0.005
-
-_PLACINGS = 100_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChosenSplit:
-    """Which tile learns, which validates and which tests.
-
-    Args:
-        footprints: The tiles in the order in which they came, each with its split.
-        fractions: What was wanted of each split.
-        by: What the fractions are of: number of tiles, or burned pixels.
-        num_groups: Groups of activations that may not be parted.
-        largest: Activations of the group with most tiles.
-        num_largest: Tiles of that group.
-    """
-
-    footprints: tuple[Footprint, ...]
-    fractions: tuple[float, ...]
-    by: Measure
-    num_groups: int
-    largest: tuple[str, ...]
-    num_largest: int
-
-    def as_table(self) -> str:
-        """What was wanted and what came of it, to be read in a terminal."""
-        wanted = "number of tiles" if self.by == "tiles" else "burned pixels"
-        lines = [
-            f"{len(self.footprints):,} tiles in {self.num_groups:,} groups that share no ground, split by {wanted}",
-            f"{'split':5}  {'wanted':>6}  {'tiles':>14}  {'activations':>11}  burned pixels",
-        ]
-        all_burned = sum(one.burned or 0 for one in self.footprints)
-        for split, fraction in zip(SPLITS, self.fractions, strict=False):
-            tiles = [one for one in self.footprints if one.split == split]
-            burned = sum(one.burned or 0 for one in tiles)
-            share = f"{len(tiles):,} ({len(tiles) / len(self.footprints):.1%})"
-            fire = f"{burned:,} ({burned / all_burned:.1%})" if all_burned else "unknown"
-            activations = len({one.activation or one.name for one in tiles})
-            lines.append(f"{split:5}  {fraction:>6.1%}  {share:>14}  {activations:>11,}  {fire}")
-        lines.append(
-            f"largest group: {self.num_largest:,} tiles of {', '.join(self.largest[:5])}{_more(len(self.largest) - 5)}"
-        )
-        return "\n".join(lines)
+_NUM_PLACEMENTS = 100_000
+"""Groups placed in all trials together."""
 
 
 def assign_split(
@@ -69,144 +29,126 @@ def assign_split(
     seed: int = 0,
     *,
     by: Measure = "tiles",
-    least_share: float = LEAST_SHARE,
-) -> ChosenSplit:
-    """Splits tiles so that an audit of the result is clean.
+    min_overlap: float = MIN_OVERLAP,
+) -> list[Footprint]:
+    """Draws splits of which an audit is clean.
 
-    Tiles of one activation stay together, and so do activations with tiles that share ground, an acquisition or
-    near-identical pixels, however long the chain. The groups are placed one after the other, larger ones first,
-    each at random among the splits with room for it in proportion to that room, so that large fires come to
-    validation and test as well. Many such placings are tried; the one nearest to the fractions is taken, and among
-    those that are equally near to half a percent the one that is nearest in the other measure (burned pixels, or
-    tiles).
+    Tiles of an activation stay together, and so do activations connected by tiles that overlap, are the same
+    acquisition or near-identical, directly or through others. The groups are placed one by one, larger ones first,
+    each in a random split that has room for it, with probability proportional to that room, so that large fires
+    also get into validation and test. Many placements are tried. The one closest to the fractions is chosen, and
+    among those within half a percent of each other the one closest in the other quantity (burned pixels or tiles).
 
     Args:
-        footprints: The tiles; the splits that they have count for nothing.
-        fractions: Of train, val and perhaps test, adding up to 1.
-        seed: Another number, another split. The order of the tiles makes no difference.
-        by: What the fractions are of.
-        least_share: Shared ground by that of the smaller tile, above which an overlap counts, 0 to 1.
+        footprints: The tiles; their current splits are ignored.
+        fractions: Shares of train, val and optionally test; sum 1.
+        seed: Random seed. The result does not depend on the order of the tiles.
+        by: Quantity that the fractions refer to.
+        min_overlap: Shared area over the area of the smaller tile, above which an overlap counts, 0 to 1.
+
+    Returns:
+        The tiles in input order, each with its split.
 
     Raises:
-        SettingError: If the fractions cannot be, or burned pixels are wanted and not known.
-        FiresegError: If there are fewer groups than splits, or bounds that no ground can have.
+        SettingError: If the fractions are invalid, or burned pixels are requested but unknown.
+        FiresegError: If there are fewer groups than splits, or bounds are invalid.
     """
     fractions = _check_fractions(fractions)
     tiles = [replace(one, split="") for one in footprints]
     if by == "burned" and not any(one.burned for one in tiles):
-        raise SettingError("by: burned, but no tile says how many pixels burned; split by tiles")
-    groups = _groups_that_stay_together(tiles, least_share)
-    wanted = [place for place, fraction in enumerate(fractions) if fraction > 0]
-    if len(groups) < len(wanted):
+        raise SettingError("by: burned, but no tile has a number of burned pixels; use by='tiles'")
+    groups = _find_groups(tiles, min_overlap)
+    num_splits = sum(fraction > 0 for fraction in fractions)
+    if len(groups) < num_splits:
         raise FiresegError(
-            f"fractions: {len(wanted)} splits, but {len(groups)} group(s) of tiles that may not be parted: those of "
-            "one activation, or of activations that share ground or pixels; take more activations, or fewer splits"
+            f"fractions: {num_splits} splits, but only {len(groups)} group(s) of activations that do not overlap or "
+            "share pixels; add activations, or use fewer splits"
         )
     counts = [float(len(group)) for group in groups]
-    burned = [float(sum(tiles[place].burned or 0 for place in group)) for group in groups]
+    burned = [float(sum(tiles[index].burned or 0 for index in group)) for group in groups]
     weights, others = (counts, burned) if by == "tiles" else (burned, counts)
-    chosen = _place(weights, others, fractions, Random(seed))
-    for group, split in zip(groups, chosen, strict=True):
-        for place in group:
-            tiles[place] = replace(tiles[place], split=SPLITS[split])
-    most = max(groups, key=len)
-    return ChosenSplit(
-        footprints=tuple(tiles),
-        fractions=fractions,
-        by=by,
-        num_groups=len(groups),
-        largest=tuple(sorted({tiles[place].activation or tiles[place].name for place in most})),
-        num_largest=len(most),
-    )
+    placement = _find_best_placement(weights, others, fractions, Random(seed))
+    for group, split in zip(groups, placement, strict=True):
+        for index in group:
+            tiles[index] = replace(tiles[index], split=SPLITS[split])
+    return tiles
 
 
 def _check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
-    came = " ".join(f"{fraction:g}" for fraction in fractions)
+    text = " ".join(f"{fraction:g}" for fraction in fractions)
     if len(fractions) not in (2, 3):
-        raise SettingError(
-            f"fractions: {came or 'none'}, but there is one for train, one for val and perhaps one for test"
-        )
+        raise SettingError(f"fractions: {text or 'none'}, but must be two or three, for train, val and test")
     if not all(0 <= fraction <= 1 for fraction in fractions) or abs(fsum(fractions) - 1) > 1e-6:
-        raise SettingError(f"fractions: {came}, but each lies in 0 to 1 and together they are 1; try 0.7 0.15 0.15")
+        raise SettingError(f"fractions: {text}, but must be between 0 and 1 with sum 1; for example 0.7 0.15 0.15")
     if not all(fraction > 0 for fraction in fractions[:2]):
-        raise SettingError(f"fractions: {came}, but train and val need tiles; only test may have none")
+        raise SettingError(f"fractions: {text}, but train and val must be above 0; only test may be 0")
     return tuple(fractions)
 
 
-def _groups_that_stay_together(tiles: Sequence[Footprint], least_share: float) -> list[list[int]]:
-    """Positions by connected component, in an order that does not depend on that of the tiles."""
+def _find_groups(tiles: Sequence[Footprint], min_overlap: float) -> list[list[int]]:
+    """Returns the indices of connected tiles, in an order that does not depend on that of the tiles."""
     activations = number_groups([one.activation for one in tiles])
     parent = list(range(len(tiles)))
 
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
+    def find_root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
 
     first_of: dict[int, int] = {}
-    for place, activation in enumerate(activations.tolist()):
-        parent[place] = first_of.setdefault(activation, place)
-    for one, other in find_leaks(tiles, activations, least_share=least_share):
-        parent[root(one)] = root(other)
+    for index, activation in enumerate(activations.tolist()):
+        parent[index] = first_of.setdefault(activation, index)
+    for one, other in find_leaks(tiles, activations, min_overlap=min_overlap):
+        parent[find_root(one)] = find_root(other)
+    keys = [(tile.name, tile.activation, tile.bounds, tile.date or "") for tile in tiles]
     groups: dict[int, list[int]] = defaultdict(list)
-    for place in sorted(range(len(tiles)), key=lambda place: _tell_apart(tiles[place])):
-        groups[root(place)].append(place)
+    for index in sorted(range(len(tiles)), key=keys.__getitem__):
+        groups[find_root(index)].append(index)
     return list(groups.values())
 
 
-def _tell_apart(tile: Footprint) -> tuple:
-    return tile.name, tile.activation, tile.bounds, tile.date or ""
-
-
-def _place(weights: Sequence[float], others: Sequence[float], fractions: Sequence[float], rng: Random) -> list[int]:
-    """A split for each group: the best of many placings."""
+def _find_best_placement(
+    weights: Sequence[float], others: Sequence[float], fractions: Sequence[float], rng: Random
+) -> list[int]:
+    """Returns the index of the split of each group: the best of many random placements."""
     best: tuple[tuple[float, float], list[int]] | None = None
-    for _ in range(min(max(_PLACINGS // len(weights), 4), 500)):
-        chosen = _place_once(weights, fractions, rng)
-        off = _distance(weights, chosen, fractions)
-        score = (off // _EQUALLY_GOOD, _distance(others, chosen, fractions))
+    for _ in range(min(max(_NUM_PLACEMENTS // len(weights), 4), 500)):
+        placement = _place_groups(weights, fractions, rng)
+        distance = _distance(weights, placement, fractions)
+        score = (distance // _TOLERANCE, _distance(others, placement, fractions))
         if best is None or score < best[0]:
-            best = score, chosen
+            best = score, placement
     assert best is not None
     return best[1]
 
 
-def _place_once(weights: Sequence[float], fractions: Sequence[float], rng: Random) -> list[int]:
+def _place_groups(weights: Sequence[float], fractions: Sequence[float], rng: Random) -> list[int]:
     total = fsum(weights)
     room = [total * fraction if fraction > 0 else -inf for fraction in fractions]
-    chosen = [0] * len(weights)
+    placement = [0] * len(weights)
     ties = [rng.random() for _ in weights]
     for group in sorted(range(len(weights)), key=lambda group: (-weights[group], ties[group])):
         fitting = [free if 2 * free > weights[group] else 0.0 for free in room]
         point = rng.random() * fsum(fitting)
         if point > 0:
-            split = next(place for place in range(len(room)) if point <= fsum(fitting[: place + 1]))
+            split = next(index for index in range(len(room)) if point <= fsum(fitting[: index + 1]))
         else:
-            split = max(range(len(room)), key=lambda place: room[place])
-        chosen[group] = split
+            split = max(range(len(room)), key=room.__getitem__)
+        placement[group] = split
         room[split] -= weights[group]
-    _fill_empty(chosen, weights, fractions)
-    return chosen
-
-
-def _fill_empty(chosen: list[int], weights: Sequence[float], fractions: Sequence[float]) -> None:
-    """Gives a split that came away empty the lightest group of one that has several."""
     for split, fraction in enumerate(fractions):
-        if fraction > 0 and split not in chosen:
-            times = Counter(chosen)
-            spare = [group for group, held in enumerate(chosen) if times[held] > 1]
-            chosen[min(spare, key=lambda group: weights[group])] = split
+        if fraction > 0 and split not in placement:  # gets the lightest group of a split with several
+            counts = Counter(placement)
+            spare = [group for group, held in enumerate(placement) if counts[held] > 1]
+            placement[min(spare, key=weights.__getitem__)] = split
+    return placement
 
 
-def _distance(weights: Sequence[float], chosen: Sequence[int], fractions: Sequence[float]) -> float:
-    """How far the shares of the splits lie from the fractions, added up."""
+def _distance(weights: Sequence[float], placement: Sequence[int], fractions: Sequence[float]) -> float:
+    """Returns the sum of absolute differences between the shares of the splits and the fractions."""
     total = fsum(weights)
-    held = [0.0] * len(fractions)
-    for weight, split in zip(weights, chosen, strict=True):
-        held[split] += weight
-    return fsum(abs(part / total - fraction) for part, fraction in zip(held, fractions, strict=True)) if total else 0.0
-
-
-def _more(number: int) -> str:
-    return f" and {number} more" if number > 0 else ""
+    sums = [0.0] * len(fractions)
+    for weight, split in zip(weights, placement, strict=True):
+        sums[split] += weight
+    return fsum(abs(part / total - fraction) for part, fraction in zip(sums, fractions, strict=True)) if total else 0.0

@@ -1,4 +1,4 @@
-"""One tile from its files to its place in the store."""
+"""Task of a worker: cuts one tile into patches and writes them to the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.data.format import MaskName, PatchWriter, StoredPatch
+from fireseg.data.format import MaskName, Store, StoredPatch
 from fireseg.errors import FiresegError
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
@@ -23,191 +23,118 @@ from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
 from fireseg.tiles.folder import TileFiles
 from fireseg.tiles.reader import Tile, read_tile
 
-Stamps = Mapping[Path, os.stat_result]
-
-
-def stamp(files: TileFiles) -> Stamps:
-    """Size and time of the files of a tile, the image first; those that cannot be looked at are left out."""
-    found = {}
-    for path in files.paths:
-        try:
-            found[path] = path.stat()
-        except OSError:  # it will be named when it is read
-            continue
-    return found
-
-
-def take_fingerprints(stamps: Stamps, root: Path, image_digest: str) -> list[SourceFile]:
-    """The files of a tile as they were when it was read.
-
-    Args:
-        stamps: What `stamp` gave before.
-        root: Folder of the tiles.
-        image_digest: Of the values of the image; empty where they could not be read.
-    """
-    sources = []
-    for number, (path, state) in enumerate(stamps.items()):
-        digest = image_digest if number == 0 else _hash(path)
-        name = path.relative_to(root).as_posix()
-        sources.append(SourceFile(path=name, bytes=state.st_size, time_ns=state.st_mtime_ns, sha256=digest))
-    return sources
-
-
-def list_changed(tile: TileRecord, files: TileFiles, root: Path, recipe: TilingOptions) -> list[Path]:
-    """The files of a tile that are not what they were when it was cut.
-
-    Those of the same size with another time are read again: a copy is no change.
-
-    Args:
-        tile: What came of it.
-        files: Its files now.
-        root: Folder of the tiles.
-        recipe: How it was cut.
-    """
-    before = {source.path: source for source in tile.sources}
-    now = {path.relative_to(root).as_posix(): (path, state) for path, state in stamp(files).items()}
-    changed = [root / name for name in before.keys() ^ now.keys()]
-    for name in before.keys() & now.keys():
-        source, (path, state) = before[name], now[name]
-        if (state.st_size, state.st_mtime_ns) == (source.bytes, source.time_ns):
-            continue
-        if state.st_size == source.bytes:
-            digest = _look(files, recipe) if path == files.image else _hash(path)
-            if digest and digest == source.sha256:
-                continue
-        changed.append(path)
-    return sorted(changed)
-
-
-def _hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _look(files: TileFiles, recipe: TilingOptions) -> str:
-    try:
-        tile = read_tile(files, recipe.bands, offset=recipe.offset)
-    except FiresegError:
-        return ""
-    return fingerprint_image(tile.image, tile.unknown, tile.delineation).digest
-
-
 NUM_CLASSES: dict[MaskName, int] = {"del": len(DELINEATION_CLASSES), "gra": len(GRADING_CLASSES)}
 
 
 class TileTask:
-    """Cuts tiles, and keeps the patches until it is told where to put them.
+    """Cuts tiles and keeps their patches until their position in the store is known; a `workers.Task`.
 
     Args:
-        root: Folder of the tiles: sources are named below it.
-        tiles: The files of each tile.
-        recipe: How tiles become patches.
-        store: Where patches go.
-        known: What the data set's own table says of the tiles, by name; None where none was given.
+        root: Folder of the tiles; source files are recorded relative to it.
+        tiles: Files of each tile.
+        options: Options of the patches.
+        store: Store of the patches.
+        metadata: The data set's own metadata by tile name; None without a table.
     """
 
     def __init__(
         self,
         root: Path,
         tiles: Sequence[TileFiles],
-        recipe: TilingOptions,
-        store: PatchWriter,
+        options: TilingOptions,
+        store: Store,
         *,
-        known: Mapping[str, TileMetadata] | None = None,
+        metadata: Mapping[str, TileMetadata] | None = None,
     ) -> None:
         self.root = root
-        self.known = known
+        self.metadata = metadata
         self.tiles = tiles
-        self.recipe = recipe
+        self.options = options
         self.store = store
-        self._held: dict[int, list[StoredPatch]] = {}
+        self._patches: dict[int, list[StoredPatch]] = {}
 
     def cut(self, number: int) -> TileRecord:
-        """Reads a tile and cuts it. What is wrong with it stands in the record.
+        """Reads and cuts a tile. Its faults are part of the record.
 
         Args:
-            number: Which of the tiles.
+            number: Index of the tile.
         """
         files = self.tiles[number]
-        facts: dict[str, Any] = {"name": files.name, "split": files.split, "activation": files.activation}
-        facts["missing"] = list_missing(files)
-        stamps = stamp(files)
+        values: dict[str, Any] = {"name": files.name, "split": files.split, "activation": files.activation}
+        values["missing"] = list_missing(files)
+        stats = _stat_files(files)
         try:
-            tile = read_tile(files, self.recipe.bands, offset=self.recipe.offset)
+            tile = read_tile(files, self.options.bands, offset=self.options.offset)
         except FiresegError as error:
-            self._held[number] = []
-            facts["sources"] = take_fingerprints(stamps, self.root, "")
-            return TileRecord(**facts, faults=[_below(fault, self.root) for fault in error.faults])
-        look = fingerprint_image(tile.image, tile.unknown, tile.delineation)
-        facts["sources"] = take_fingerprints(stamps, self.root, look.digest)
-        facts["flags"] = [_below(flag, self.root) for flag in tile.flags]
+            self._patches[number] = []
+            values["sources"] = _describe_sources(stats, self.root, "")
+            return TileRecord(**values, faults=[_make_relative(fault, self.root) for fault in error.faults])
+        fingerprint = fingerprint_image(tile.image, tile.unknown, tile.delineation)
+        values["sources"] = _describe_sources(stats, self.root, fingerprint.digest)
+        values["flags"] = [_make_relative(flag, self.root) for flag in tile.flags]
         burned = int((tile.delineation == 1).sum())
-        footprint = replace(make_footprint(files, tile.grid, tile.date, self.known), burned=burned, look=look)
-        return self._cut(number, tile, {**facts, "footprint": to_dict(footprint)})
+        footprint = replace(make_footprint(files, tile.place, self.metadata), burned=burned, fingerprint=fingerprint)
+        return self._cut(number, tile, {**values, "footprint": to_dict(footprint)})
 
     def write(self, number: int, first: int) -> None:
-        """Puts the patches of a tile that was cut into the store, and lets go of them.
+        """Writes the patches of a tile to the store and releases them.
 
         Args:
-            number: Which of the tiles.
-            first: The number of its first patch in its split.
+            number: Index of the tile.
+            first: Position of its first patch in its split.
 
         Raises:
             FiresegError: If the disk is full.
         """
-        if patches := self._held.pop(number):
+        if patches := self._patches.pop(number):
             split = self.tiles[number].split
             with naming_disk_faults(self.store.root / split):
                 self.store.write(split, first, patches)
 
-    def _cut(self, number: int, tile: Tile, facts: dict[str, Any]) -> TileRecord:
-        recipe, split = self.recipe, self.tiles[number].split
+    def _cut(self, number: int, tile: Tile, values: dict[str, Any]) -> TileRecord:
+        options, split = self.options, self.tiles[number].split
         labels = mask_labels(
             tile.delineation,
             tile.grading,
             tile.cloud,
             tile.unknown,
-            clouds=recipe.clouds,
-            light_clouds=recipe.light_clouds,
-            disagreement=recipe.disagreement,
+            clouds=options.clouds,
+            light_clouds=options.light_clouds,
+            disagreement=options.disagreement,
         )
         left_out: dict[str, list[int]] = {}
-        tally = PixelCounts(recipe, has_sums=split == "train")
-        rows, held = [], []
+        counts = PixelCounts(options, has_sums=split == "train")
+        rows, patches = [], []
         for patch in cut_patches(
-            tile.image, labels, size=recipe.size, stride=recipe.strides()[split], is_once=split != "train"
+            tile.image, labels, size=options.size, stride=options.strides()[split], ignore_repeats=split != "train"
         ):
-            masks: dict[MaskName, NDArray[np.uint8]] = {"del": patch.delineation, "gra": patch.grading}
-            masks = {name: masks[name] for name in recipe.masks}
+            both: dict[MaskName, NDArray[np.uint8]] = {"del": patch.delineation, "gra": patch.grading}
+            masks: dict[MaskName, NDArray[np.uint8]] = {name: both[name] for name in options.masks}
             if reason := self._why_left_out(patch):
-                counts = left_out.setdefault(reason, [0, 0])
-                counts[0] += 1
-                counts[1] += int(np.logical_or.reduce([mask != IGNORE_INDEX for mask in masks.values()]).sum())
+                totals = left_out.setdefault(reason, [0, 0])
+                totals[0] += 1
+                totals[1] += int(np.logical_or.reduce([mask != IGNORE_INDEX for mask in masks.values()]).sum())
                 continue
-            rows.append(self._describe(patch, self.tiles[number], tile))
-            tally.add(patch.image, masks)
-            held.append(StoredPatch(rows[-1]["patch_id"], patch.image, masks))
-        self._held[number] = held
+            rows.append(self._make_row(patch, self.tiles[number], tile))
+            counts.add(patch.image, masks)
+            patches.append(StoredPatch(rows[-1]["patch_id"], patch.image, masks))
+        self._patches[number] = patches
         return TileRecord(
-            **facts, rows=rows, left_out=left_out, disagreements=list(labels.disagreements), **tally.as_dict()
+            **values, rows=rows, left_out=left_out, disagreements=list(labels.disagreements), **counts.as_dict()
         )
 
     def _why_left_out(self, patch: Patch) -> str | None:
-        reason = patch.facts.why_left_out(self.recipe.max_cloud)
-        if reason is None and self.recipe.task is not None:
-            counts = {"del": patch.facts.delineated, "gra": patch.facts.graded}[self.recipe.task]
+        reason = patch.statistics.why_left_out(self.options.max_cloud)
+        if reason is None and self.options.task is not None:
+            counts = {"del": patch.statistics.delineated, "gra": patch.statistics.graded}[self.options.task]
             return None if any(counts) else "unlabelled"
         return reason
 
-    def _describe(self, patch: Patch, files: TileFiles, tile: Tile) -> dict[str, Any]:
-        """The row of the patch in metadata.csv."""
-        window, facts = patch.window, patch.facts
-        x_min, y_min, x_max, y_max = get_bounds(tile.grid.transform, window, self.recipe.size)
-        known = TileMetadata() if self.known is None else self.known.get(files.name, TileMetadata())
-        more = {} if self.known is None else {"country": known.country, "climate": known.climate}
+    def _make_row(self, patch: Patch, files: TileFiles, tile: Tile) -> dict[str, Any]:
+        """Returns the row of a patch in metadata.csv."""
+        window, statistics = patch.window, patch.statistics
+        x_min, y_min, x_max, y_max = get_bounds(tile.transform, window, self.options.size)
+        own = TileMetadata() if self.metadata is None else self.metadata.get(files.name, TileMetadata())
         return {
             "patch_id": f"{files.name}_r{window.row}_c{window.col}",
             "source_image": files.image.name,
@@ -217,45 +144,45 @@ class TileTask:
             "y_min": y_min,
             "x_max": x_max,
             "y_max": y_max,
-            "cloud_cover": round(facts.cloud_fraction, 6),
-            "burn_fraction": round(facts.burn_fraction, 6),
+            "cloud_cover": round(statistics.cloud_fraction, 6),
+            "burn_fraction": round(statistics.burn_fraction, 6),
             "tile_height": tile.image.shape[0],
             "tile_width": tile.image.shape[1],
-            "crs": tile.grid.crs,
-            "date": known.date or tile.date or "",
+            "crs": tile.crs,
+            "date": own.date or tile.date or "",
             "activation": files.activation,
-            "unknown_fraction": round(facts.unknown_fraction, 6),
-            **more,
+            "unknown_fraction": round(statistics.unknown_fraction, 6),
+            **({} if self.metadata is None else {"country": own.country, "climate": own.climate}),
         }
 
 
 class PixelCounts:
-    """Classes and stored values of patches, counted exactly: in whatever order they come, the same.
+    """Exact pixel counts by class and sums of stored values by band, independent of the order of patches.
 
     Args:
-        recipe: How tiles become patches.
-        has_sums: Whether the bands are summed up, too.
+        options: Options of the patches.
+        has_sums: True to sum the bands.
     """
 
-    def __init__(self, recipe: TilingOptions, *, has_sums: bool) -> None:
-        self._pixels = {name: np.zeros(NUM_CLASSES[name] + 1, np.int64) for name in recipe.masks}
-        self._sums = np.zeros((2, len(recipe.bands)), np.int64)
+    def __init__(self, options: TilingOptions, *, has_sums: bool) -> None:
+        self._pixels = {name: np.zeros(NUM_CLASSES[name] + 1, np.int64) for name in options.masks}
+        self._sums = np.zeros((2, len(options.bands)), np.int64)
         self._has_sums = has_sums
 
-    def add(self, image: NDArray[np.uint16], masks: dict[MaskName, NDArray[np.uint8]]) -> None:
-        """Counts a patch. The bands are summed over what the first of the masks labels."""
+    def add(self, image: NDArray[np.uint16], masks: Mapping[MaskName, NDArray[np.uint8]]) -> None:
+        """Adds a patch. Bands are summed over the labelled pixels of the first mask."""
         for name, mask in masks.items():
             counts = np.bincount(mask.ravel(), minlength=256)
             self._pixels[name] += counts[[*range(NUM_CLASSES[name]), IGNORE_INDEX]]
         if self._has_sums:
             labelled = (next(iter(masks.values())) != IGNORE_INDEX).ravel().astype(np.float64)
-            # Whole numbers below 2 ** 53 are exact in float64, and its products are fast.
+            # Integers below 2 ** 53 are exact in float64, and its matrix products are fast.
             values = image.reshape(-1, image.shape[2]).astype(np.float64)
             self._sums[0] += (labelled @ values).astype(np.int64)
             self._sums[1] += (labelled @ np.square(values, out=values)).astype(np.int64)
 
     def as_dict(self) -> dict[str, Any]:
-        """The counts, as a `TileRecord` has them."""
+        """Returns the counts as fields of a `TileRecord`."""
         sums, squares = self._sums.tolist() if self._has_sums else ([], [])
         return {
             "pixels": {name: counts.tolist() for name, counts in self._pixels.items()},
@@ -265,11 +192,74 @@ class PixelCounts:
 
 
 def list_missing(files: TileFiles) -> list[str]:
-    """What a tile may have and has not."""
-    found = {"DEL": files.delineation, "GRA": files.grading, "CM": files.cloud, "json": files.metadata}
-    return [kind for kind, path in found.items() if path is None]
+    """Returns the kinds of optional files that a tile lacks."""
+    paths = {"DEL": files.delineation, "GRA": files.grading, "CM": files.cloud, "json": files.metadata}
+    return [kind for kind, path in paths.items() if path is None]
 
 
-def _below(text: str, root: Path) -> str:
-    """The same, with files named below the folder of tiles: it may lie elsewhere tomorrow."""
+def list_changed(record: TileRecord, files: TileFiles, root: Path, options: TilingOptions) -> list[Path]:
+    """Returns the files of a tile whose content has changed since it was cut.
+
+    A file of the same size with another modification time, such as a copy, is read again and compared by digest.
+
+    Args:
+        record: Record of the tile.
+        files: Current files of the tile.
+        root: Folder of the tiles.
+        options: Options that it was cut with.
+    """
+    before = {source.path: source for source in record.sources}
+    now = {path.relative_to(root).as_posix(): (path, stat) for path, stat in _stat_files(files).items()}
+    changed = [root / name for name in before.keys() ^ now.keys()]
+    for name in before.keys() & now.keys():
+        source, (path, stat) = before[name], now[name]
+        if (stat.st_size, stat.st_mtime_ns) == (source.bytes, source.time_ns):
+            continue
+        if stat.st_size == source.bytes:
+            digest = _hash_pixels(files, options) if path == files.image else _hash_file(path)
+            if digest and digest == source.sha256:
+                continue
+        changed.append(path)
+    return sorted(changed)
+
+
+def _stat_files(files: TileFiles) -> dict[Path, os.stat_result]:
+    """Returns the status of each file of a tile, the image first; files without access are reported when read."""
+    stats = {}
+    for path in files.paths:
+        try:
+            stats[path] = path.stat()
+        except OSError:
+            continue
+    return stats
+
+
+def _describe_sources(stats: Mapping[Path, os.stat_result], root: Path, image_digest: str) -> list[SourceFile]:
+    """Describes the files of a tile; the digest of the image is that of its values, empty if it was not read."""
+    sources = []
+    for number, (path, stat) in enumerate(stats.items()):
+        digest = image_digest if number == 0 else _hash_file(path)
+        name = path.relative_to(root).as_posix()
+        sources.append(SourceFile(path=name, bytes=stat.st_size, time_ns=stat.st_mtime_ns, sha256=digest))
+    return sources
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _hash_pixels(files: TileFiles, options: TilingOptions) -> str:
+    try:
+        tile = read_tile(files, options.bands, offset=options.offset)
+    except FiresegError:
+        return ""
+    return fingerprint_image(tile.image, tile.unknown, tile.delineation).digest
+
+
+def _make_relative(text: str, root: Path) -> str:
+    """Removes the folder of the tiles, which may be moved, from the paths in a message."""
     return text.replace(f"{root}/", "")

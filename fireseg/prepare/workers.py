@@ -1,4 +1,9 @@
-"""Tiles spread over processes, and their patches put in order."""
+"""Worker pool: spreads tiles over processes, and writes their patches in order.
+
+It is not a `concurrent.futures.ProcessPoolExecutor`, which sends results through the parent: on tiles of 1.1 megapixels
+a pool with a bounded window of futures took 12 % more CPU time (7.0 against 6.3 s) and 100 MB more memory in the parent
+(180 against 78 MB). Here patches remain in the process that cut them, and only their positions are sent.
+"""
 
 from __future__ import annotations
 
@@ -32,57 +37,58 @@ Result = TypeVar("Result")
 
 Result_co = TypeVar("Result_co", covariant=True)
 
-_MOST_HELD = 2
-"""Jobs that a worker holds, the one it is at included: it need not wait for a slow neighbour, nor fill the memory."""
+_MAX_JOBS = 2
+"""Jobs per worker, including the current one: few enough to bound the memory, and enough not to wait for others."""
 
 
-class TaskRunner(Protocol[Result_co]):
-    """Work in two steps: what comes out of the first decides where the second one writes."""
+class Task(Protocol[Result_co]):
+    """Work on numbered jobs in two steps: the result of the first determines the position that the second writes to."""
 
     def cut(self, number: int) -> Result_co:
-        """Does the work and keeps what is heavy."""
+        """Processes a job, keeps large data, and returns a small result."""
         ...
 
     def write(self, number: int, first: int) -> None:
-        """Writes what was kept to its place, in another thread than the next job is cut in."""
+        """Writes the data kept for a job at a position; runs in a thread while the next job is cut."""
         ...
 
 
 def run_in_order(
-    craft: TaskRunner[Result], numbers: Sequence[int], place: Callable[[Result], int], *, workers: int
+    task: Task[Result], numbers: Sequence[int], get_position: Callable[[Result], int], *, workers: int
 ) -> Iterator[tuple[int, Result]]:
-    """Yields what comes of each job, in order, once it is written.
-
-    What is heavy never leaves the process that made it: only small results and places travel.
+    """Runs jobs and yields their results in order, each once it is written.
 
     Args:
-        craft: What does the work. With several workers each gets a copy of it.
-        numbers: The jobs.
-        place: Where the second step writes; called in the order of the jobs.
-        workers: Processes; with 1 the calling process does the work itself.
+        task: The work; copied to each worker.
+        numbers: Numbers of the jobs.
+        get_position: Returns the position to write a result to; called in the order of the jobs.
+        workers: Number of processes; 1 does the work in the calling process.
+
+    Yields:
+        Number and result of each job.
 
     Raises:
-        FiresegError: If a worker meets one, or is ended from outside.
+        FiresegError: If a job raises it, or a worker is killed.
     """
     if min(workers, len(numbers)) <= 1:
-        yield from _work_alone(craft, numbers, place)
+        yield from _run_in_process(task, numbers, get_position)
         return
-    with _Crew(craft, min(workers, len(numbers))) as crew:
-        yield from crew.run(numbers, place)
+    with _WorkerPool(task, min(workers, len(numbers))) as pool:
+        yield from pool.run(numbers, get_position)
 
 
-def _work_alone(
-    craft: TaskRunner[Result], numbers: Sequence[int], place: Callable[[Result], int]
+def _run_in_process(
+    task: Task[Result], numbers: Sequence[int], get_position: Callable[[Result], int]
 ) -> Iterator[tuple[int, Result]]:
-    """One tile is written, which is mostly waiting for the disk, while the next one is cut."""
+    """Writes a tile, which is mostly waiting for the disk, while the next one is cut."""
     with ThreadPoolExecutor(1) as writer:
         before: tuple[int, Result, Future[None]] | None = None
         for number in numbers:
-            result = craft.cut(number)
+            result = task.cut(number)
             if before is not None:
                 before[2].result()
                 yield before[:2]
-            before = number, result, writer.submit(craft.write, number, place(result))
+            before = number, result, writer.submit(task.write, number, get_position(result))
         if before is not None:
             before[2].result()
             yield before[:2]
@@ -90,29 +96,27 @@ def _work_alone(
 
 @dataclass
 class _Worker:
-    """One process, and what it has before it."""
-
     process: BaseProcess
     pipe: Connection
     is_cutting: bool = False
-    held: int = 0
+    num_jobs: int = 0
 
 
-class _Crew(Generic[Result]):
-    """Worker processes that end with this one."""
+class _WorkerPool(Generic[Result]):
+    """Worker processes that end with the parent."""
 
-    def __init__(self, craft: TaskRunner[Result], count: int) -> None:
-        # Spawned, because the calling process may have threads, and a fork would copy their locks.
+    def __init__(self, task: Task[Result], count: int) -> None:
+        # Spawned, because a fork would copy the locks of threads of the calling process.
         context = multiprocessing.get_context("spawn")
         self._workers = []
         for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, craft), daemon=True)
+            pipe, worker_pipe = context.Pipe()
+            process = context.Process(target=_serve, args=(worker_pipe, task), daemon=True)
             process.start()
-            theirs.close()
-            self._workers.append(_Worker(process, ours))
+            worker_pipe.close()
+            self._workers.append(_Worker(process, pipe))
 
-    def __enter__(self) -> _Crew[Result]:
+    def __enter__(self) -> _WorkerPool[Result]:
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -122,33 +126,33 @@ class _Crew(Generic[Result]):
             worker.process.join()
             worker.pipe.close()
 
-    def run(self, numbers: Sequence[int], place: Callable[[Result], int]) -> Iterator[tuple[int, Result]]:
+    def run(self, numbers: Sequence[int], get_position: Callable[[Result], int]) -> Iterator[tuple[int, Result]]:
         waiting = deque(numbers)
-        to_place, to_yield = deque(numbers), deque(numbers)
+        to_write, to_yield = deque(numbers), deque(numbers)
         results: dict[int, tuple[_Worker, Result]] = {}
         written: set[int] = set()
         while to_yield:
             for worker in self._workers:
-                if waiting and not worker.is_cutting and worker.held < _MOST_HELD:
+                if waiting and not worker.is_cutting and worker.num_jobs < _MAX_JOBS:
                     worker.pipe.send(("cut", waiting.popleft(), 0))
-                    worker.is_cutting, worker.held = True, worker.held + 1
-            for worker, (step, number, result) in self._hear():
+                    worker.is_cutting, worker.num_jobs = True, worker.num_jobs + 1
+            for worker, (step, number, result) in self._receive():
                 if step == "written":
                     written.add(number)
-                    worker.held -= 1
+                    worker.num_jobs -= 1
                 else:
                     results[number] = worker, result
                     worker.is_cutting = False
-            while to_place and to_place[0] in results:
-                number = to_place.popleft()
+            while to_write and to_write[0] in results:
+                number = to_write.popleft()
                 worker, result = results[number]
-                worker.pipe.send(("write", number, place(result)))
+                worker.pipe.send(("write", number, get_position(result)))
             while to_yield and to_yield[0] in written:
                 number = to_yield.popleft()
                 yield number, results.pop(number)[1]
 
-    def _hear(self) -> Iterator[tuple[_Worker, Any]]:
-        """What the workers have done by now; waits for one at least."""
+    def _receive(self) -> Iterator[tuple[_Worker, Any]]:
+        """Yields the answers of workers that are ready; waits for at least one."""
         by_pipe = {worker.pipe: worker for worker in self._workers}
         for pipe in wait(list(by_pipe)):
             assert isinstance(pipe, Connection)
@@ -158,19 +162,19 @@ class _Crew(Generic[Result]):
             except (EOFError, ConnectionResetError) as error:
                 worker.process.join()
                 raise FiresegError(
-                    f"a worker was ended from outside (exit code {worker.process.exitcode}), perhaps for want of "
-                    "memory; give the same command again, with fewer --workers: what is done is kept"
+                    f"a worker process was killed (exit code {worker.process.exitcode}), possibly because memory ran "
+                    "out; run the same command again with fewer --workers: finished tiles are kept"
                 ) from error
             if answer[0] == "failed":
                 raise FiresegError(*answer[2])
             yield worker, answer
 
 
-def _serve(pipe: Connection, craft: TaskRunner[Any]) -> None:
-    """What a worker does until it is ended: cuts, and in a thread beside it writes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+def _serve(pipe: Connection, task: Task[Any]) -> None:
+    """Runs the loop of a worker process: cuts in the main thread and writes in a second one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     end_with_parent()
-    telling = threading.Lock()
+    sending = threading.Lock()
 
     def do(step: str, number: int, work: Callable[[], Any]) -> None:
         try:
@@ -180,7 +184,7 @@ def _serve(pipe: Connection, craft: TaskRunner[Any]) -> None:
         except BaseException:
             traceback.print_exc()
             os._exit(1)
-        with telling:
+        with sending:
             pipe.send(answer)
 
     with ThreadPoolExecutor(1) as writer:
@@ -190,58 +194,58 @@ def _serve(pipe: Connection, craft: TaskRunner[Any]) -> None:
             except EOFError:
                 return
             if step == "cut":
-                do("cut", number, partial(craft.cut, number))
+                do("cut", number, partial(task.cut, number))
             else:
-                writer.submit(do, "written", number, partial(craft.write, number, first))
+                writer.submit(do, "written", number, partial(task.write, number, first))
 
 
-_LINE_EVERY_S = 30.0
+_LOG_INTERVAL_S = 30.0
 
 
 class TileProgress:
-    """Counts tiles: a bar with the time left on a terminal, elsewhere a line now and then.
+    """Shows the progress over tiles: a bar on a terminal, otherwise a log line every 30 seconds.
 
     Args:
-        total: Tiles in all.
-        done: Tiles done before.
+        total: Total number of tiles.
+        done: Number of tiles finished in earlier runs.
     """
 
     def __init__(self, total: int, done: int) -> None:
-        self._begin = self._said = time.monotonic()
+        self._start = self._logged = time.monotonic()
         self._total, self._before, self._done = total, done, done
         is_terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=done, desc="tiles", unit="tile", leave=False, disable=not is_terminal)
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self._begin
+        """Seconds since the start."""
+        return time.monotonic() - self._start
 
-    def advance(self, what: str) -> None:
-        """One tile more.
+    def advance(self, status: str) -> None:
+        """Counts one more tile.
 
         Args:
-            what: To be shown beside the bar.
+            status: Text shown next to the bar.
         """
         self._done += 1
-        self._bar.set_postfix_str(what, refresh=False)
+        self._bar.set_postfix_str(status, refresh=False)
         self._bar.update()
         now = time.monotonic()
-        if self._bar.disable and now - self._said >= _LINE_EVERY_S and self._done < self._total:
-            self._said = now
+        if self._bar.disable and now - self._logged >= _LOG_INTERVAL_S and self._done < self._total:
+            self._logged = now
             left = self.seconds / (self._done - self._before) * (self._total - self._done)
-            log.info("%d of %d tiles, %s; %s left", self._done, self._total, what, format_seconds(left))
+            log.info("%d of %d tiles, %s; %s left", self._done, self._total, status, format_seconds(left))
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._bar.close()
 
 
 @contextmanager
 def track_tiles(total: int, *, done: int) -> Iterator[TileProgress]:
-    """Shows the pace of what happens within."""
-    pace = TileProgress(total, done)
+    """Shows the progress over tiles within the context."""
+    progress = TileProgress(total, done)
     try:
-        yield pace
+        yield progress
     finally:
-        pace.close()
+        progress.close()

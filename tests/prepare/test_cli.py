@@ -1,4 +1,4 @@
-"""The door: what is typed, what is said, and what it ends with."""
+"""Command line: arguments, output and exit codes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from fireseg.prepare.cli import main
-from tests.prepare.look_alike_set import write_set, write_tile
+from tests.prepare.builders import write_set, write_tile
 
 Run = Callable[..., int]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
-    """Types words behind `python -m fireseg.prepare`; the audit's json goes below the test's own folder."""
+    """Runs `python -m fireseg.prepare` with arguments, in the folder of the test."""
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     yield lambda *words: main([str(word) for word in words])
@@ -49,9 +49,7 @@ def test_options_reach_the_patches(run: Run, tmp_path: Path) -> None:
     assert expected.items() <= manifest["options"].items()
 
 
-def test_the_next_command_trains_on_what_was_prepared(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_next_command_trains_on_the_patches(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0)
     run(tiles, "patches", "--size", 16, "--bands", "B04", "B12", "--layout", "files", "--task", "gra")
     last = capsys.readouterr().out.splitlines()[-1]
@@ -59,44 +57,45 @@ def test_the_next_command_trains_on_what_was_prepared(
 
 
 @pytest.mark.parametrize(
-    ("words", "what"),
+    ("words", "message"),
     [
-        (["tiles"], "two folders are wanted"),
+        (["tiles"], "two folders are required"),
         (["tiles", "patches", "--siz", "3"], "--size"),
         (["tiles", "patches", "--size", "x"], "--size"),
         (["tiles", "patches", "--size", "64", "--stride", "65"], "--stride: 65"),
         (["tiles", "patches", "--max-cloud", "50"], "--max-cloud: 50"),
         (["tiles", "patches", "--bands", "B4"], "did you mean 'B04'"),
         (["tiles", "patches", "--layout", "files"], "--task del or --task gra"),
-        (["tiles", "patches", "--task", "del"], "--task del: packed patches hold both masks"),
+        (["tiles", "patches", "--task", "del"], "--task del"),
         (["tiles", "patches", "--workers", "0"], "--workers: 0"),
-        (["tiles", "--audit", "tiles"], "takes the place of both folders"),
+        (["tiles", "--audit", "tiles"], "--audit tiles"),
     ],
 )
-def test_a_wrong_argument_ends_with_2_and_is_named(
-    run: Run, words: list[str], what: str, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_argument_exits_with_2_and_is_named(
+    run: Run, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = run(*words)
     except SystemExit as end:
         code = end.code
     assert code == 2
-    assert what in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_faults_of_tiles_end_with_1_unless_they_are_allowed(
+def test_faults_of_tiles_exit_with_1_unless_allowed(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0)
     next(tiles.rglob("EMSR101*_DEL.tif")).write_bytes(b"")
     assert run(tiles, "patches", "--size", 16) == 1
-    told = capsys.readouterr().err
-    assert "1 fault:" in told
-    assert "EMSR101_AOI01_01_DEL.tif: empty" in told
+    errors = capsys.readouterr().err
+    assert "1 fault:" in errors
+    assert "EMSR101_AOI01_01_DEL.tif: empty" in errors
+    assert "--allow-bad" in errors
     assert run(tiles, "patches", "--size", 16, "--allow-bad") == 0
 
 
-def test_leaks_end_with_1_unless_they_are_allowed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leaks_exit_with_1_unless_allowed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=0, test=0)
     write_tile(tiles, "EMSR900_AOI01_01", split="val", seed=9)
     assert run(tiles, "patches", "--size", 16) == 1
@@ -104,7 +103,7 @@ def test_leaks_end_with_1_unless_they_are_allowed(run: Run, tmp_path: Path, caps
     assert run(tiles, "patches", "--size", 16, "--allow-leaks") == 0
 
 
-def test_the_audit_of_tiles_ends_with_1_and_writes_what_it_found(
+def test_an_audit_of_tiles_exits_with_1_if_it_finds_leaks_and_writes_them(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0)
@@ -115,7 +114,7 @@ def test_the_audit_of_tiles_ends_with_1_and_writes_what_it_found(
     assert json.loads(Path("found/audit.json").read_text())["counts"]["same acquisition"] == 1
 
 
-def test_the_audit_of_a_table_needs_no_tiles(run: Run, tmp_path: Path) -> None:
+def test_an_audit_of_a_table_needs_no_tiles(run: Run, tmp_path: Path) -> None:
     table = tmp_path / "satelliteData.csv"
     table.write_text(
         "folderPath,left_Long,bottom_Lat,right_Long,top_Lat\n"
@@ -126,11 +125,11 @@ def test_the_audit_of_a_table_needs_no_tiles(run: Run, tmp_path: Path) -> None:
     assert json.loads(Path("audit.json").read_text())["counts"]["overlap"] == 1
 
 
-def test_the_help_names_every_option_and_what_is_taken_without_it(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_lists_options_with_defaults(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run("--help")
     assert end.value.code == 0
-    told = capsys.readouterr().out
+    text = capsys.readouterr().out
     for word in ("TILES PATCHES", "--max-cloud", "--split-by {folder,activation}", "(default: 256)"):
-        assert word in told
-    assert "None" not in told
+        assert word in text
+    assert "None" not in text

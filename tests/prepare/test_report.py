@@ -1,4 +1,4 @@
-"""The report of a finished folder, made from the folder alone."""
+"""Report of a finished folder of patches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.prepare.options import TilingOptions
+from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
-from fireseg.prepare.plan import PrepareOptions
-from fireseg.prepare.report import read_contents, select_examples, write_report
-from tests.prepare.look_alike_set import write_set, write_tile
+from fireseg.prepare.report import read_prepared, select_examples, write_report
+from tests.prepare.builders import write_set, write_tile
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -37,7 +36,7 @@ onload = () => {
 
 
 class Page(HTMLParser):
-    """What a page asks for, and what it says."""
+    """Images and text of an HTML page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -64,14 +63,14 @@ class Page(HTMLParser):
         return " ".join(word for word in self.words if word)
 
 
-def cut(tiles: Path, patches: Path, recipe: TilingOptions = SMALL, **options: bool) -> Path:
-    prepare(PrepareOptions(tiles=tiles, patches=patches, recipe=recipe, **options))  # pyright: ignore[reportArgumentType]
+def cut(tiles: Path, patches: Path, tiling: TilingOptions = SMALL, **options: bool) -> Path:
+    prepare(PrepareOptions(tiles=tiles, patches=patches, tiling=tiling, **options))  # pyright: ignore[reportArgumentType]
     return patches
 
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cut from a set with a cloud, an unreadable mask, a tile without GRA and CM, and a fire in two splits."""
+    """Patches of a set with a cloud, an unreadable mask, a tile without GRA and CM, and a fire in two splits."""
     folder = tmp_path_factory.mktemp("set")
     tiles = write_set(folder / "tiles")
     cloud = np.zeros((40, 56), np.uint8)
@@ -91,7 +90,7 @@ def page(patches: Path) -> Page:
     return Page((patches / "report.html").read_text(encoding="utf-8"))
 
 
-def test_the_page_asks_no_network_for_anything(patches: Path, page: Page) -> None:
+def test_the_page_needs_no_network(patches: Path, page: Page) -> None:
     text = (patches / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"(?:src|href)=[\"'](?!data:|#)", text)
     assert not re.search(r"https?://|@import|url\(|<script|<link", text)
@@ -99,7 +98,7 @@ def test_the_page_asks_no_network_for_anything(patches: Path, page: Page) -> Non
     assert all((image["src"] or "").startswith("data:image/") for image in page.images)
 
 
-def test_every_picture_says_in_words_what_it_shows(page: Page) -> None:
+def test_every_image_has_a_description(page: Page) -> None:
     assert all(len(image["alt"] or "") > 15 for image in page.images)
 
 
@@ -109,56 +108,56 @@ def test_the_counts_of_the_page_are_those_of_the_masks(patches: Path, page: Page
     with_fire = int((masks == 1).any(axis=(1, 2)).sum())
     assert f"{burned:,}" in page.words
     assert f"{ground:,}" in page.words
-    contents = read_contents(patches)
-    assert contents.balance.classes[0].pixels["train"] == [ground, burned]
-    assert contents.balance.classes[0].patches["train"][1] == with_fire
-    assert contents.balance.classes[0].weights[1] > contents.balance.classes[0].weights[0]
+    data = read_prepared(patches)
+    assert data.balance.classes[0].pixels["train"] == [ground, burned]
+    assert data.balance.classes[0].patches["train"][1] == with_fire
+    assert data.balance.classes[0].weights[1] > data.balance.classes[0].weights[0]
 
 
-def test_what_was_left_out_is_named_with_its_reason(patches: Path, page: Page) -> None:
+def test_windows_and_tiles_left_out_are_listed_with_reasons(patches: Path, page: Page) -> None:
     left_out = json.loads((patches / "manifest.json").read_text())["left_out"]["cloud"]
     assert left_out["windows"] > 0
-    assert "more than 50% of it under cloud (--max-cloud)" in page.text
+    assert "more than 50% cloud (--max-cloud)" in page.text
     assert f"{left_out['labelled_pixels']:,}" in page.words
     assert "train EMSR202_<b>" in page.text
     assert "truncated or not a raster" in page.text
 
 
-def test_leaks_accepted_stand_at_the_top_and_in_their_own_table(page: Page) -> None:
+def test_accepted_leaks_are_in_the_warnings_and_in_a_table(page: Page) -> None:
     assert "1 leak between the splits accepted" in page.text
     assert re.search(r"EMSR100_AOI02_01.*EMSR100", page.text)
 
 
-def test_a_tile_without_cloud_mask_has_no_cloud_that_is_known(patches: Path) -> None:
-    clouds = read_contents(patches).balance.cloud["train"]
-    without = [row for tile in read_contents(patches).tiles if "CM" in tile.missing for row in tile.rows]
+def test_the_cloud_cover_of_a_tile_without_cloud_mask_is_unknown(patches: Path) -> None:
+    clouds = read_prepared(patches).balance.cloud["train"]
+    without = [row for tile in read_prepared(patches).tiles if "CM" in tile.missing for row in tile.rows]
     assert np.isnan(clouds).sum() == len(without) > 0
 
 
-def test_sixteen_examples_each_with_image_and_masks(page: Page) -> None:
+def test_sixteen_examples_have_images_and_masks(page: Page) -> None:
     assert "16 examples" in page.text
     assert sum("Satellite image" in (image["alt"] or "") for image in page.images) == 16
     assert sum("DEL mask of" in (image["alt"] or "") for image in page.images) == 16
     assert sum("GRA mask of" in (image["alt"] or "") for image in page.images) == 16
 
 
-def test_examples_come_from_every_split_and_none_comes_twice(patches: Path) -> None:
-    contents = read_contents(patches)
-    picked = select_examples(contents.tiles, contents.splits)
-    names = [row["patch_id"] for rows in picked.values() for row in rows]
-    assert set(picked) == {"train", "val", "test"}
+def test_examples_are_from_every_split_and_unique(patches: Path) -> None:
+    data = read_prepared(patches)
+    selected = select_examples(data.tiles, data.splits)
+    names = [row["patch_id"] for rows in selected.values() for row in rows]
+    assert set(selected) == {"train", "val", "test"}
     assert len(set(names)) == len(names) == 16
-    assert len({row["activation"] for row in picked["train"]}) == 5
+    assert len({row["activation"] for row in selected["train"]}) == 5
 
 
-def test_examples_are_all_patches_where_there_are_fewer(tmp_path: Path) -> None:
+def test_examples_are_all_patches_if_there_are_fewer(tmp_path: Path) -> None:
     root = cut(write_set(tmp_path / "tiles", train=1, height=30, width=30), tmp_path / "patches")
-    contents = read_contents(root)
-    picked = select_examples(contents.tiles, contents.splits)
-    assert {split: len(rows) for split, rows in picked.items()} == contents.manifest["patches"]
+    data = read_prepared(root)
+    selected = select_examples(data.tiles, data.splits)
+    assert {split: len(rows) for split, rows in selected.items()} == data.manifest["patches"]
 
 
-def test_made_anew_and_elsewhere_it_is_the_same_to_the_byte(patches: Path, tmp_path: Path) -> None:
+def test_the_report_of_a_copy_of_the_folder_has_the_same_bytes(patches: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(patches, tmp_path / "elsewhere")
     for name in ("report.html", "balance.png"):
         (copy / name).unlink()
@@ -167,33 +166,33 @@ def test_made_anew_and_elsewhere_it_is_the_same_to_the_byte(patches: Path, tmp_p
         assert (copy / name).read_bytes() == (patches / name).read_bytes()
 
 
-def test_the_layout_of_files_has_the_same_counts(tmp_path: Path) -> None:
+def test_the_files_layout_has_the_same_counts(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=2)
     packed = cut(tiles, tmp_path / "packed")
     files = cut(tiles, tmp_path / "files", TilingOptions(size=32, layout="files", task="gra"))
     write_report(files)
     assert (files / "balance.png").stat().st_size > 10_000
-    one, other = read_contents(packed).balance, read_contents(files).balance
+    one, other = read_prepared(packed).balance, read_prepared(files).balance
     assert [counts.task.name for counts in other.classes] == ["gra"]
     assert one.classes[1] == other.classes[0]
 
 
 def test_the_area_of_a_fire_is_that_of_its_pixels_on_the_ground(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0, height=40, width=40)
-    contents = read_contents(cut(tiles, tmp_path / "patches"))
-    # 1e-4 degrees are 11.132 m to the north, and at 39.998 degrees 8.528 m to the east: 94.93 m2.
+    data = read_prepared(cut(tiles, tmp_path / "patches"))
+    # On the WGS 84 ellipsoid, 1e-4 degrees at 39.998 degrees are 11.104 m north and 8.540 m east: 94.82 m2.
     burned = np.hypot(*(np.mgrid[:40, :40] - 20)) < 13
-    assert contents.balance.fires_ha["train"] == pytest.approx([burned.sum() * 94.93 / 10_000], rel=1e-3)
+    assert data.balance.fires_ha["train"] == pytest.approx([burned.sum() * 94.82 / 10_000], rel=1e-4)
 
 
-def test_a_folder_that_was_not_prepared_here_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FiresegError, match="no finished folder"):
+def test_a_folder_that_is_not_finished_raises(tmp_path: Path) -> None:
+    with pytest.raises(FiresegError, match=r"not a finished folder.*run it again"):
         write_report(tmp_path)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to open the page with")
 @pytest.mark.parametrize("width", [1200, 400])
-def test_a_browser_shows_every_picture_and_nothing_reaches_over_the_edge(
+def test_a_browser_shows_every_image_and_nothing_is_wider_than_the_window(
     patches: Path, tmp_path: Path, width: int
 ) -> None:
     assert CHROMIUM is not None

@@ -37,12 +37,12 @@ def cems(real: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tile
 
 def cut_all(tile: Tile, *, stride: int, is_once: bool) -> list[Patch]:
     labels = mask_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
-    return list(cut_patches(tile.image, labels, size=256, stride=stride, is_once=is_once))
+    return list(cut_patches(tile.image, labels, size=256, stride=stride, ignore_repeats=is_once))
 
 
 def total(patches: list[Patch]) -> tuple[list[int], list[int]]:
-    delineated = np.sum([patch.facts.delineated for patch in patches], axis=0)
-    return delineated.tolist(), np.sum([patch.facts.graded for patch in patches], axis=0).tolist()
+    delineated = np.sum([patch.statistics.delineated for patch in patches], axis=0)
+    return delineated.tolist(), np.sum([patch.statistics.graded for patch in patches], axis=0).tolist()
 
 
 def test_cems_tile_is_read(cems: dict[str, Tile]) -> None:
@@ -97,7 +97,7 @@ def test_windows_with_more_than_half_cloud_are_left_out(
     cems: dict[str, Tile], name: str, stride: int, num_windows: int, num_cloudy: int
 ) -> None:
     patches = cut_all(cems[name], stride=stride, is_once=False)
-    reasons = [patch.facts.why_left_out(0.5) for patch in patches]
+    reasons = [patch.statistics.why_left_out(0.5) for patch in patches]
     assert (len(reasons), reasons.count("cloud"), reasons.count("unlabelled")) == (num_windows, num_cloudy, 0)
 
 
@@ -120,8 +120,8 @@ def test_every_label_of_the_california_validation_fires_counts_once(real: Path) 
     for files in find_tiles(real / "california" / "val").tiles:
         tile = read_tile(files, CALIFORNIA_BANDS)
         labels = mask_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
-        for patch in cut_patches(tile.image, labels, size=128, stride=128, is_once=True):
-            counts += patch.facts.delineated
+        for patch in cut_patches(tile.image, labels, size=128, stride=128, ignore_repeats=True):
+            counts += patch.statistics.delineated
     assert counts.tolist() == [39_517 + 46_351 + 44_084, 11_108 + 4_274 + 6_541]
 
 

@@ -1,4 +1,4 @@
-"""From tiles to patches: what goes where, what is refused, and what is said."""
+"""Pipeline: patches and files written, invalid input, and the summary."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ import rasterio
 
 from fireseg.data.bands import to_reflectance
 from fireseg.errors import FiresegError, SettingError
-from fireseg.prepare.options import TilingOptions
+from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
-from fireseg.prepare.plan import PrepareOptions
-from tests.prepare.look_alike_set import read_tree, write_set, write_tile
+from tests.prepare.builders import read_tree, write_set, write_tile
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What the user is told."""
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """Captures the log lines of fireseg."""
     monkeypatch.setattr(logging.getLogger("fireseg"), "propagate", True)
     caplog.set_level(logging.INFO, "fireseg")
     return caplog
 
 
-def make_wish(tiles: Path, patches: Path, *, size: int = 16, **options: Any) -> PrepareOptions:
+def make_options(tiles: Path, patches: Path, *, size: int = 16, **options: Any) -> PrepareOptions:
     names = ("stride", "bands", "layout", "task", "max_cloud", "clouds", "disagreement")
-    recipe = TilingOptions(size=size, **{name: options.pop(name) for name in names if name in options})
-    return PrepareOptions(tiles=tiles, patches=patches, recipe=recipe, **options)
+    tiling = TilingOptions(size=size, **{name: options.pop(name) for name in names if name in options})
+    return PrepareOptions(tiles=tiles, patches=patches, tiling=tiling, **options)
 
 
 def read_manifest(patches: Path) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
 
 def test_row_n_is_the_same_patch_in_every_file(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0)
-    prepare(make_wish(tiles, tmp_path / "patches"))
+    prepare(make_options(tiles, tmp_path / "patches"))
     folder = tmp_path / "patches/train"
     images, delineations, gradings = (
         np.load(folder / name) for name in ("images.npy", "masks_del.npy", "masks_gra.npy")
@@ -68,14 +67,14 @@ def test_row_n_is_the_same_patch_in_every_file(tmp_path: Path) -> None:
 
 def test_every_pixel_of_val_counts_exactly_once(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0, height=40, width=47)
-    prepare(make_wish(tiles, tmp_path / "patches"))
+    prepare(make_options(tiles, tmp_path / "patches"))
     masks = np.load(tmp_path / "patches/val/masks_del.npy")
     assert (masks != 255).sum() == 40 * 47
 
 
-def test_the_manifest_counts_and_averages_what_the_arrays_hold(tmp_path: Path) -> None:
+def test_the_manifest_has_the_counts_and_statistics_of_the_arrays(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", cloud=np.eye(40, 47, dtype=np.uint8), height=40, width=47)
-    prepare(make_wish(tiles, tmp_path / "patches"))
+    prepare(make_options(tiles, tmp_path / "patches"))
     manifest = read_manifest(tmp_path / "patches")
     images, masks, grades = (
         np.load(tmp_path / "patches/train" / name) for name in ("images.npy", "masks_del.npy", "masks_gra.npy")
@@ -89,10 +88,10 @@ def test_the_manifest_counts_and_averages_what_the_arrays_hold(tmp_path: Path) -
     assert manifest["stride"] == {"train": 14, "val": 16, "test": 16}
 
 
-def test_both_layouts_hold_the_same_values(tmp_path: Path) -> None:
+def test_both_layouts_contain_the_same_values(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0)
-    prepare(make_wish(tiles, tmp_path / "packed"))
-    prepare(make_wish(tiles, tmp_path / "files", layout="files", task="gra"))
+    prepare(make_options(tiles, tmp_path / "packed"))
+    prepare(make_options(tiles, tmp_path / "files", layout="files", task="gra"))
     rows = read_rows(tmp_path / "packed/train")
     assert read_rows(tmp_path / "files/train") == [
         row for row in rows if (tmp_path / f"files/train/{row['patch_id']}_mask.npy").exists()
@@ -106,64 +105,64 @@ def test_both_layouts_hold_the_same_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"layout": "files", "task": "del"}])
-def test_the_number_of_workers_changes_no_byte(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_the_number_of_workers_does_not_change_a_byte(tmp_path: Path, options: dict[str, Any]) -> None:
     tiles = write_set(tmp_path / "tiles")
     for workers in (1, 3):
-        prepare(make_wish(tiles, tmp_path / f"by_{workers}", workers=workers, **options))
+        prepare(make_options(tiles, tmp_path / f"by_{workers}", workers=workers, **options))
     assert read_tree(tmp_path / "by_1") == read_tree(tmp_path / "by_3")
 
 
-def test_what_is_finished_is_left_as_it_is(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+def test_a_finished_folder_is_not_changed(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     tiles = write_set(tmp_path / "tiles")
-    prepare(make_wish(tiles, tmp_path / "patches"))
+    prepare(make_options(tiles, tmp_path / "patches"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "patches").rglob("*.*") if path.name != ".lock"}
-    outcome = prepare(make_wish(tiles, tmp_path / "patches"))
+    outcome = prepare(make_options(tiles, tmp_path / "patches"))
     assert outcome.was_finished
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert told.messages[-2:] == [
-        f"{tmp_path / 'patches'}: finished before, of the same tiles with the same options; nothing to do",
+    assert log.messages[-2:] == [
+        f"{tmp_path / 'patches'}: already finished with the same tiles and options; nothing to do",
         f"next: python -m fireseg.train data.root={tmp_path / 'patches'}",
     ]
 
 
-def test_other_options_into_the_same_folder_are_refused_with_all_differences(tmp_path: Path) -> None:
+def test_other_options_for_the_same_folder_raise_with_all_differences(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles")
-    prepare(make_wish(tiles, tmp_path / "patches"))
+    prepare(make_options(tiles, tmp_path / "patches"))
     write_tile(tiles, "EMSR900_AOI01_01", west=40.0)
     with pytest.raises(FiresegError) as raised:
-        prepare(make_wish(tiles, tmp_path / "patches", max_cloud=0.3, bands=("B04", "B08")))
+        prepare(make_options(tiles, tmp_path / "patches", max_cloud=0.3, bands=("B04", "B08")))
     text = str(raised.value)
-    assert "made with --max-cloud 0.5 where --max-cloud 0.3 is wanted" in text
-    assert "--bands B04 B08 is wanted" in text
-    assert "1 tile that is not in it (train/EMSR900/EMSR900_AOI01_01/EMSR900_AOI01_01_S2L2A.tif)" in text
+    assert "made with --max-cloud 0.5, but the command has --max-cloud 0.3" in text
+    assert "but the command has --bands B04 B08" in text
+    assert "1 added since (train/EMSR900/EMSR900_AOI01_01/EMSR900_AOI01_01_S2L2A.tif)" in text
 
 
-def test_a_tile_that_changed_since_is_named(tmp_path: Path) -> None:
+def test_a_changed_tile_raises(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles")
-    prepare(make_wish(tiles, tmp_path / "patches"))
+    prepare(make_options(tiles, tmp_path / "patches"))
     changed = next(tiles.rglob("EMSR101*_DEL.tif"))
     shutil.copy(next(tiles.rglob("EMSR103*_DEL.tif")), changed)
-    with pytest.raises(FiresegError, match=r"EMSR101_AOI01_01_DEL\.tif, which has changed since"):
-        prepare(make_wish(tiles, tmp_path / "patches"))
+    with pytest.raises(FiresegError, match=r"EMSR101_AOI01_01_DEL\.tif.*changed.*delete"):
+        prepare(make_options(tiles, tmp_path / "patches"))
 
 
-def test_tiles_copied_again_are_the_same_tiles(tmp_path: Path) -> None:
+def test_tiles_that_were_copied_are_unchanged(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0)
-    prepare(make_wish(tiles, tmp_path / "patches"))
+    prepare(make_options(tiles, tmp_path / "patches"))
     for path in tiles.rglob("*.*"):
         path.write_bytes(path.read_bytes())
-    assert prepare(make_wish(tiles, tmp_path / "patches")).was_finished
+    assert prepare(make_options(tiles, tmp_path / "patches")).was_finished
 
 
-def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_raises(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=0, test=0)
     (tmp_path / "patches").mkdir()
     (tmp_path / "patches/thesis.tex").touch()
-    with pytest.raises(FiresegError, match=r"not prepared here \(thesis.tex\)"):
-        prepare(make_wish(tiles, tmp_path / "patches"))
+    with pytest.raises(FiresegError, match=r"thesis\.tex.*choose an empty folder"):
+        prepare(make_options(tiles, tmp_path / "patches"))
 
 
-def test_tiles_with_faults_are_named_and_the_others_done(tmp_path: Path) -> None:
+def test_tiles_with_faults_are_named_and_the_others_cut(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=4)
     truncated, values, record = (
         next(tiles.rglob(name)) for name in ("EMSR100*_S2L2A.tif", "EMSR101*_GRA.tif", "EMSR102*.json")
@@ -172,30 +171,30 @@ def test_tiles_with_faults_are_named_and_the_others_done(tmp_path: Path) -> None
     with rasterio.open(values, "r+") as raster:
         raster.write(np.full(raster.shape, 7, np.uint8), 1)
     record.write_text("{")
-    outcome = prepare(make_wish(tiles, tmp_path / "patches"))
+    outcome = prepare(make_options(tiles, tmp_path / "patches"))
     assert len(outcome.faults) == 3
     for path, fault in zip((truncated, values, record), outcome.faults, strict=True):
         assert path.relative_to(tiles).as_posix() in fault
     assert {row["activation"] for row in read_rows(tmp_path / "patches/train")} == {"EMSR103"}
     assert read_manifest(tmp_path / "patches")["faults"] == list(outcome.faults)
-    assert prepare(make_wish(tiles, tmp_path / "patches")).faults == outcome.faults
+    assert prepare(make_options(tiles, tmp_path / "patches")).faults == outcome.faults
 
 
-def test_without_a_single_good_tile_nothing_is_finished(tmp_path: Path) -> None:
+def test_a_run_without_a_usable_tile_is_not_finished(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=0, test=0)
     next(tiles.rglob("*_S2L2A.tif")).write_bytes(b"")
-    with pytest.raises(FiresegError, match="no patch came of any tile"):
-        prepare(make_wish(tiles, tmp_path / "patches"))
+    with pytest.raises(FiresegError, match="no tile gave a patch"):
+        prepare(make_options(tiles, tmp_path / "patches"))
     assert not (tmp_path / "patches/manifest.json").exists()
 
 
-def test_leaking_splits_are_refused_before_any_pixel_is_read_with_both_ways_out(tmp_path: Path) -> None:
+def test_leaking_splits_raise_before_any_pixel_is_read_and_name_both_cures(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=2, val=0, test=0)
     write_tile(tiles, "EMSR900_AOI01_01", split="val", west=8.0 + 0.0010, seed=9)
     with pytest.raises(FiresegError, match=r"--split-by activation .* --allow-leaks"):
-        prepare(make_wish(tiles, tmp_path / "patches"))
+        prepare(make_options(tiles, tmp_path / "patches"))
     assert not list((tmp_path / "patches").rglob("*.npy"))
-    prepare(make_wish(tiles, tmp_path / "patches", allow_leaks=True))
+    prepare(make_options(tiles, tmp_path / "patches", allow_leaks=True))
     [leak] = read_manifest(tmp_path / "patches")["leaks"]
     assert leak.startswith("overlap: train EMSR100_AOI01_01 and val EMSR900_AOI01_01 (82.1 %")
 
@@ -203,68 +202,66 @@ def test_leaking_splits_are_refused_before_any_pixel_is_read_with_both_ways_out(
 def test_a_split_by_activation_leaks_nothing(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=6, val=0, test=0)
     write_tile(tiles, "EMSR900_AOI01_01", split="val", west=8.0 + 0.0010, seed=9)
-    wish = make_wish(tiles, tmp_path / "patches", split_by="activation", fractions=(0.5, 0.25, 0.25))
-    prepare(wish)
+    options = make_options(tiles, tmp_path / "patches", split_by="activation", fractions=(0.5, 0.25, 0.25))
+    prepare(options)
     assert read_manifest(tmp_path / "patches")["leaks"] == []
-    found = {}
+    splits = {}
     for split in ("train", "val", "test"):
         for row in read_rows(tmp_path / "patches" / split):
-            found[row["activation"]] = split
-    assert len(set(found.values())) == 3
-    assert found["EMSR900"] == found["EMSR100"]
+            splits[row["activation"]] = split
+    assert len(set(splits.values())) == 3
+    assert splits["EMSR900"] == splits["EMSR100"]
 
 
-def test_copies_on_other_ground_are_found_by_their_pixels_and_the_work_is_kept(tmp_path: Path) -> None:
+def test_copies_at_another_location_are_found_by_their_pixels_and_finished_tiles_are_kept(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=0, test=0)
     write_tile(tiles, "EMSR900_AOI01_01", split="val", west=60.0, seed=0)
     with pytest.raises(FiresegError, match=r"1 leak between the splits"):
-        prepare(make_wish(tiles, tmp_path / "patches"))
+        prepare(make_options(tiles, tmp_path / "patches"))
     assert not (tmp_path / "patches/manifest.json").exists()
-    prepare(make_wish(tiles, tmp_path / "patches", allow_leaks=True))
+    prepare(make_options(tiles, tmp_path / "patches", allow_leaks=True))
     assert "same pixels" in read_manifest(tmp_path / "patches")["leaks"][0]
 
 
-def test_without_split_folders_a_split_must_be_drawn(tmp_path: Path) -> None:
+def test_without_split_folders_splits_must_be_drawn(tmp_path: Path) -> None:
     write_tile(tmp_path / "tiles", split="somewhere")
     with pytest.raises(SettingError, match="--split-by activation"):
-        prepare(make_wish(tmp_path / "tiles", tmp_path / "patches"))
+        prepare(make_options(tmp_path / "tiles", tmp_path / "patches"))
 
 
-def test_what_is_left_out_is_counted_in_windows_and_labelled_pixels(
-    tmp_path: Path, told: pytest.LogCaptureFixture
-) -> None:
+def test_windows_left_out_and_their_labelled_pixels_are_counted(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     cloud = np.zeros((32, 32), np.uint8)
     cloud[:16, :12] = 1
     tiles = write_set(tmp_path / "tiles", train=1, val=0, test=0, height=32, width=32, cloud=cloud)
-    prepare(make_wish(tiles, tmp_path / "patches", stride=16))
+    prepare(make_options(tiles, tmp_path / "patches", stride=16))
     assert len(read_rows(tmp_path / "patches/train")) == 3
-    # 12 of 16 columns of the window are cloudy: the other four are labelled, and lost.
-    assert "left out: 1 window with more than 50% cloud, 64 labelled pixels in them (--max-cloud)" in told.messages
+    # 12 of 16 columns of the window are cloudy; the other four are labelled.
+    assert "left out: 1 window with more than 50% cloud (--max-cloud), 64 labelled pixels" in log.messages
     assert read_manifest(tmp_path / "patches")["left_out"] == {"cloud": {"windows": 1, "labelled_pixels": 64}}
 
 
-def test_what_tiles_have_not_is_counted(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+def test_missing_optional_files_are_counted(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0, kinds=("DEL",))
-    outcome = prepare(make_wish(tiles, tmp_path / "patches"))
+    outcome = prepare(make_options(tiles, tmp_path / "patches"))
     assert not outcome.faults
-    assert [line.split(" without ")[0] for line in told.messages if " without " in line] == ["3 tiles"] * 3
+    assert [line.split(" without ")[0] for line in log.messages if " without " in line] == ["3 tiles"] * 3
     assert (np.load(tmp_path / "patches/train/masks_gra.npy") == 255).all()
 
 
-def test_the_data_sets_own_table_adds_country_climate_and_date(tmp_path: Path) -> None:
+def test_the_metadata_table_adds_country_climate_and_date(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0)
     table = tmp_path / "satelliteData.csv"
     table.write_text(
         "folderPath,post_fire_acquisition,country,koppen_subgroup\n"
         "dataOptimal/EMSR100/AOI01/EMSR100_AOI01_01,2017/07/04_11:24:31,Portugal,Csa\n"
     )
-    prepare(make_wish(tiles, tmp_path / "patches", metadata=table))
+    prepare(make_options(tiles, tmp_path / "patches", metadata=table))
     known, unknown = (read_rows(tmp_path / "patches" / split)[0] for split in ("train", "val"))
     assert (known["country"], known["climate"], known["date"]) == ("Portugal", "Csa", "2017-07-04T11:24:31")
     assert (unknown["country"], unknown["climate"], unknown["date"]) == ("", "", "2019-08-28T11:52:21Z")
 
 
-def test_a_full_disk_is_one_line_and_what_is_done_is_kept(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_fault_and_finished_tiles_are_kept(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles")
     small = tmp_path / "small"
     small.mkdir()
@@ -273,18 +270,18 @@ def test_a_full_disk_is_one_line_and_what_is_done_is_kept(tmp_path: Path) -> Non
         pytest.skip("only root may mount a small disk")
     try:
         with pytest.raises(FiresegError, match=r"the disk is full; make room") as raised:
-            prepare(make_wish(tiles, small / "patches"))
+            prepare(make_options(tiles, small / "patches"))
         assert len(raised.value.faults) == 1
         assert not (small / "patches/manifest.json").exists()
         subprocess.run(["mount", "-o", "remount,size=10m", str(small)], check=True)
-        prepare(make_wish(tiles, small / "patches"))
-        prepare(make_wish(tiles, tmp_path / "whole"))
+        prepare(make_options(tiles, small / "patches"))
+        prepare(make_options(tiles, tmp_path / "whole"))
         assert read_tree(small / "patches") == read_tree(tmp_path / "whole")
     finally:
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_the_report_is_drawn_once_and_again_if_it_is_not_there(tmp_path: Path) -> None:
+def test_the_report_is_written_once_and_again_if_it_is_missing(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0)
     drawn = []
 
@@ -293,7 +290,7 @@ def test_the_report_is_drawn_once_and_again_if_it_is_not_there(tmp_path: Path) -
         (folder / "report.html").touch()
 
     for _ in range(2):
-        prepare(make_wish(tiles, tmp_path / "patches"), report=draw)
+        prepare(make_options(tiles, tmp_path / "patches"), write_report=draw)
     (tmp_path / "patches/report.html").unlink()
-    prepare(make_wish(tiles, tmp_path / "patches"), report=draw)
+    prepare(make_options(tiles, tmp_path / "patches"), write_report=draw)
     assert drawn == [tmp_path / "patches"] * 2

@@ -1,4 +1,4 @@
-"""Writes a small data set in CEMS layout, as a test's helper and no more."""
+"""Writes small data sets in CEMS layout for tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_tile(
     seed: int = 0,
     **image_options: Any,
 ) -> Path:
-    """Writes a tile with a burned disc in its middle, and returns the folder of its files."""
+    """Writes a tile with a burned disc in its centre and returns the folder of its files."""
     folder = root / split / name.split("_")[0] / name
     folder.mkdir(parents=True)
     grid = Affine(PIXEL, 0.0, west, 0.0, -PIXEL, 40.0)
@@ -52,7 +52,7 @@ def write_tile(
 
 
 def write_set(root: Path, *, train: int = 3, val: int = 1, test: int = 1, **options: Any) -> Path:
-    """Writes tiles far from one another, of sizes that vary, each an activation of its own; returns their folder."""
+    """Writes tiles that do not overlap, of different sizes and activations, and returns their folder."""
     number = 0
     for split, count in (("train", train), ("val", val), ("test", test)):
         for _ in range(count):
@@ -63,7 +63,7 @@ def write_set(root: Path, *, train: int = 3, val: int = 1, test: int = 1, **opti
 
 
 def read_tree(folder: Path) -> dict[str, str]:
-    """A digest of every file below a folder, but for the lock."""
+    """Returns a digest of every file below a folder, except the lock."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""Shared ground, with true areas and the whole earth around."""
+"""Leakage: overlaps of footprints, with true areas all around the earth."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fireseg.prepare.footprints import Footprint
-from fireseg.prepare.leakage import clip, find_overlaps, lay_out, polygon_area
-
-SQUARE = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]
+from fireseg.prepare.leakage import find_overlaps
 
 
 def area_by_integration(width: float, south: float, north: float) -> float:
-    """Square metres of a box of the WGS 84 ellipsoid: the integral of both radii of curvature."""
+    """Area of a box on the WGS 84 ellipsoid in square metres: the integral of both radii of curvature."""
     a, e2 = 6378137.0, 0.0066943799901413165
     edges = np.linspace(np.radians(south), np.radians(north), 2001)
     middle = (edges[1:] + edges[:-1]) / 2
@@ -27,27 +25,31 @@ def tile(*bounds: float, outline: tuple[tuple[float, float], ...] | None = None)
     return Footprint(name="t", bounds=(west, south, east, north), outline=outline)
 
 
-def shares(*tiles: Footprint, least: float = 0.0) -> dict[tuple[int, int], float]:
-    """Shared ground by that of the smaller tile."""
-    found = find_overlaps(tiles, np.arange(len(tiles)), least)
+def areas(*tiles: Footprint) -> list[float]:
+    return find_overlaps(tiles, np.arange(len(tiles)), 0.0).areas_m2.tolist()
+
+
+def shares(*tiles: Footprint, min_overlap: float = 0.0) -> dict[tuple[int, int], float]:
+    """Shared area over the area of the smaller tile, by pair."""
+    found = find_overlaps(tiles, np.arange(len(tiles)), min_overlap)
     smaller = np.minimum(found.areas_m2[found.first], found.areas_m2[found.second])
     return dict(
         zip(zip(found.first.tolist(), found.second.tolist(), strict=True), found.shared_m2 / smaller, strict=True)
     )
 
 
-def test_both_hemispheres_together_have_the_area_of_the_earth() -> None:
-    west, east = lay_out([tile(-180, -90, 0, 90), tile(0, -90, 180, 90)]).areas_m2
+def test_both_hemispheres_have_the_area_of_the_earth() -> None:
+    west, east = areas(tile(-180, -90, 0, 90), tile(0, -90, 180, 90))
     assert west + east == pytest.approx(510_065_621.724e6, rel=1e-10)
 
 
 @pytest.mark.parametrize("south", [-60.0, 0.0, 41.0, 70.0, 89.0])
 def test_the_area_of_a_box_is_the_integral_over_the_ellipsoid(south: float) -> None:
-    (area,) = lay_out([tile(10, south, 10.2, south + 0.15)]).areas_m2
+    (area,) = areas(tile(10, south, 10.2, south + 0.15))
     assert area == pytest.approx(area_by_integration(0.2, south, south + 0.15), rel=1e-7)
 
 
-def test_the_northern_half_of_a_box_is_the_smaller_one() -> None:
+def test_the_northern_half_of_a_box_is_smaller() -> None:
     found = find_overlaps([tile(0, 40, 1, 60), tile(0, 50, 1, 60)], np.arange(2), 0.0)
     whole, north = found.areas_m2
     assert found.shared_m2[0] == pytest.approx(north)
@@ -59,11 +61,11 @@ def test_boxes_that_only_touch_share_nothing() -> None:
     assert shares(tile(0, 0, 1, 1), tile(1, 0, 2, 1), tile(0, 1, 1, 2)) == {}
 
 
-def test_ground_counts_above_the_least_share_of_the_smaller() -> None:
+def test_overlaps_count_above_a_share_of_the_smaller_tile() -> None:
     large, small = tile(0, 0, 2, 1), tile(1.99, 0, 2.99, 1)
     assert shares(large, small)[0, 1] == pytest.approx(0.01)
-    assert (0, 1) in shares(large, small, least=0.0099)
-    assert shares(large, small, least=0.0101) == {}
+    assert (0, 1) in shares(large, small, min_overlap=0.0099)
+    assert shares(large, small, min_overlap=0.0101) == {}
 
 
 def test_tiles_of_one_group_are_not_compared() -> None:
@@ -72,17 +74,17 @@ def test_tiles_of_one_group_are_not_compared() -> None:
     assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(0, 1), (1, 2)]
 
 
-def test_across_the_antimeridian_ground_is_shared_in_every_way_of_writing_it() -> None:
+def test_tiles_across_the_antimeridian_overlap_in_every_notation() -> None:
     crossing = tile(179.9, -17, -179.9, -16)
     for other in (tile(179.9, -17, 180.1, -16), tile(-180.1, -17, -179.9, -16)):
         assert shares(crossing, other) == {(0, 1): pytest.approx(1.0)}
     assert shares(crossing, tile(-180, -17, -179.95, -16)) == {(0, 1): pytest.approx(1.0)}
     assert shares(crossing, tile(179.8, -17, 180, -16)) == {(0, 1): pytest.approx(0.5)}
     neighbours = tile(179.0, -17, 179.9, -16), tile(-179.9, -17, -179, -16)
-    assert shares(crossing, *neighbours, least=1e-9) == {}
+    assert shares(crossing, *neighbours, min_overlap=1e-9) == {}
 
 
-def test_at_the_pole_boxes_are_compared_by_their_true_area() -> None:
+def test_boxes_at_the_pole_are_compared_by_true_area() -> None:
     assert shares(tile(0, 89, 90, 90), tile(45, 89, 135, 90)) == {(0, 1): pytest.approx(0.5)}
 
 
@@ -95,13 +97,13 @@ def whole_degrees(draw: st.DrawFn) -> Footprint:
 
 
 @given(st.lists(whole_degrees(), min_size=2, max_size=12))
-def test_the_sweep_finds_what_comparing_all_cells_of_all_pairs_finds(tiles: list[Footprint]) -> None:
+def test_overlaps_equal_those_of_comparing_all_cells_of_all_pairs(tiles: list[Footprint]) -> None:
     def cells(one: Footprint) -> set[tuple[int, int]]:
         west, south, east, north = map(int, one.bounds)
         columns = range(west, east if east > west else east + 360)
         return {(column % 360, row) for column in columns for row in range(south, north)}
 
-    def ground(parts: set[tuple[int, int]]) -> float:
+    def area(parts: set[tuple[int, int]]) -> float:
         return sum(band[row] for _, row in parts)
 
     rows = {row for one in tiles for _, row in cells(one)}
@@ -111,33 +113,20 @@ def test_the_sweep_finds_what_comparing_all_cells_of_all_pairs_finds(tiles: list
         for first in range(second):
             common = cells(tiles[first]) & cells(other)
             if common:
-                expected[first, second] = ground(common) / min(ground(cells(tiles[first])), ground(cells(other)))
-    assert shares(*tiles, least=1e-9) == pytest.approx(expected, rel=1e-5)
+                expected[first, second] = area(common) / min(area(cells(tiles[first])), area(cells(other)))
+    assert shares(*tiles, min_overlap=1e-9) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_diamond_in_a_square_is_half_of_it() -> None:
-    diamond = [(0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)]
-    assert polygon_area(clip(diamond, SQUARE)) == polygon_area(clip(SQUARE, diamond)) == pytest.approx(0.5)
-    assert clip([(x + 5, y) for x, y in diamond], SQUARE) == []
-    assert polygon_area([]) == 0
-
-
-@given(st.floats(-1.5, 1.5), st.floats(-1.5, 1.5))
-def test_a_shifted_square_shares_the_product_of_what_remains_on_either_axis(right: float, up: float) -> None:
-    shared = polygon_area(clip([(x + right, y + up) for x, y in SQUARE], SQUARE))
-    assert shared == pytest.approx(max(1 - abs(right), 0) * max(1 - abs(up), 0), abs=1e-12)
-
-
-def test_slanted_neighbours_share_their_boxes_but_no_ground() -> None:
-    # Two tiles of a UTM grid, tilted by about 2 degrees: the corners of their boxes reach into each other.
+def test_tilted_neighbours_overlap_by_their_boxes_but_not_by_their_outlines() -> None:
+    # Two tiles of a UTM grid, tilted by about 2 degrees: the corners of their boxes overlap.
     left = tile(0.0, 0.0, 1.03, 1.03, outline=((0.03, 0.0), (1.03, 0.03), (1.0, 1.03), (0.0, 1.0)))
     right = tile(1.0, 0.03, 2.03, 1.06, outline=((1.0, 1.03), (2.0, 1.06), (2.03, 0.06), (1.03, 0.03)))
     boxes = [tile(*one.bounds) for one in (left, right)]
     assert shares(*boxes)[0, 1] == pytest.approx(0.0283, abs=1e-3)
-    assert shares(left, right, least=1e-6) == {}
+    assert shares(left, right, min_overlap=1e-6) == {}
 
 
-def test_a_slanted_tile_and_a_box_share_what_the_outline_covers() -> None:
+def test_a_tilted_tile_and_a_box_share_the_area_within_the_outline() -> None:
     diamond = ((0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5))
     found = find_overlaps([tile(0, 0, 1, 1, outline=diamond), tile(0.5, 0, 1, 1)], np.arange(2), 0.0)
     box = area_by_integration(1, 0, 1)
@@ -145,7 +134,7 @@ def test_a_slanted_tile_and_a_box_share_what_the_outline_covers() -> None:
     assert found.shared_m2 == pytest.approx([box / 4], rel=1e-4)
 
 
-def test_an_outline_across_the_antimeridian_is_put_together() -> None:
+def test_an_outline_across_the_antimeridian_is_one_polygon() -> None:
     corners = ((180.0, 0.0), (-179.5, 0.5), (-180.0, 1.0), (179.5, 0.5))
     crossing = tile(179.5, 0, -179.5, 1, outline=corners)
     found = find_overlaps([crossing, tile(-180, 0, -179, 1), crossing], np.arange(3), 0.0)
@@ -155,5 +144,5 @@ def test_an_outline_across_the_antimeridian_is_put_together() -> None:
     assert found.shared_m2 == pytest.approx([box / 4, box / 2, box / 4], rel=1e-4)
 
 
-def test_no_footprint_shares_nothing() -> None:
+def test_no_footprints_have_no_overlaps() -> None:
     assert shares() == {}
