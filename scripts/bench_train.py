@@ -77,7 +77,7 @@ def build(folder: Path, options: argparse.Namespace) -> Training:
         f"tracker.uri=sqlite:///{folder / 'mlflow.db'}",
     ]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        settings = config.settle(compose("train", overrides), overrides)
+        settings = config.finalize(compose("train", overrides), overrides)
     run = RunFolder.create(folder, "run")
     run.write_config(settings)
     training = build_training(settings, run, ResumePoint(None, None, None))
@@ -114,12 +114,12 @@ def time_bare(training: Training, options: argparse.Namespace) -> float:
 
 def time_data(training: Training) -> float:
     """Measures CPU milliseconds per sample of the data pipeline alone, in this process without workers."""
-    from fireseg.data.dataset import Draw
+    from fireseg.data.dataset import SampleIndex
 
     dataset = training.data.train
     begin = time.process_time()
     for position in range(len(dataset)):
-        dataset[Draw(epoch=1, position=position, patch=position)]
+        dataset[SampleIndex(epoch=1, position=position, patch=position)]
     return (time.process_time() - begin) / len(dataset) * 1000
 
 

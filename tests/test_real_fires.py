@@ -62,7 +62,7 @@ def train(patches: Path, folder: Path, *overrides: str) -> list[dict[str, float]
         *overrides,
     ]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        settled = config.settle(compose("train", settings), settings)
+        settled = config.finalize(compose("train", settings), settings)
     run = RunFolder.create(folder, "run")
     run_epochs(build_training(settled, run, ResumePoint(None, None, None)), Interrupts())
     return run.read_metrics()

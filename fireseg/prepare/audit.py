@@ -20,7 +20,7 @@ from fireseg.prepare.journal import naming_disk_faults
 from fireseg.prepare.leakage import KINDS, MIN_OVERLAP, SAME_BOX, Kind, Leak, find_leaks, number_groups
 from fireseg.prepare.workers import run_in_order, track_tiles
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_tile, read_tile_grid, search_tiles
+from fireseg.tiles.reader import find_tiles, read_grid_and_date, read_tile
 
 log = logging.getLogger("fireseg")
 
@@ -202,19 +202,19 @@ class FingerprintTask:
             tile = read_tile(files, _FINGERPRINT_BANDS)
         except FiresegError as error:
             try:
-                return make_footprint(files, read_tile_grid(files)), error.faults
+                return make_footprint(files, *read_grid_and_date(files)), error.faults
             except FiresegError:
                 return None, error.faults
         fingerprint = fingerprint_image(tile.image, tile.unknown, tile.delineation)
         burned = int((tile.delineation == 1).sum())
-        return replace(make_footprint(files, tile.place), fingerprint=fingerprint, burned=burned), ()
+        return replace(make_footprint(files, tile.grid, tile.date), fingerprint=fingerprint, burned=burned), ()
 
     def write(self, number: int, first: int) -> None:
         """Does nothing: the results are small and returned by `cut`."""
 
 
 def _read_tiles(path: Path, workers: int) -> tuple[list[Footprint], list[str]]:
-    tiles, other_faults = search_tiles(path)
+    tiles, other_faults = find_tiles(path)
     faults = [str(fault) for fault in other_faults]
     footprints = []
     results = run_in_order(FingerprintTask(tiles), range(len(tiles)), lambda _: 0, workers=workers)

@@ -81,12 +81,15 @@ class TileMetadata(NamedTuple):
     date: str = ""
 
 
-def make_footprint(files: TileFiles, grid: Grid, metadata: Mapping[str, TileMetadata] | None = None) -> Footprint:
+def make_footprint(
+    files: TileFiles, grid: Grid, date: str | None, metadata: Mapping[str, TileMetadata] | None = None
+) -> Footprint:
     """Creates the footprint of a tile.
 
     Args:
         files: Files of the tile.
-        grid: Georeference of the image.
+        grid: Pixel grid of the image.
+        date: Acquisition date of the image; None if unknown.
         metadata: The data set's own metadata by tile name; its dates take precedence.
     """
     west, south, east, north = grid.bounds_lonlat
@@ -97,7 +100,7 @@ def make_footprint(files: TileFiles, grid: Grid, metadata: Mapping[str, TileMeta
         bounds=grid.bounds_lonlat,
         split=files.split,
         activation=files.activation,
-        date=own.date or grid.date,
+        date=own.date or date,
         height=grid.height,
         width=grid.width,
         outline=None if is_box else grid.outline_lonlat,

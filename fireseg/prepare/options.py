@@ -11,7 +11,7 @@ import tyro
 
 from fireseg.console import metavar
 from fireseg.data.bands import BAND_NAMES, check_bands
-from fireseg.data.format import MASKS, FilesStore, Layout, MaskName, PackedStore, Store
+from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter
 from fireseg.data.patches import SPLITS
 from fireseg.errors import SettingError
 
@@ -89,11 +89,11 @@ class TilingOptions:
         """Returns the options as plain values, as the journal and the manifest store them."""
         return {**asdict(self), "bands": list(self.bands), "stride": self.strides()["train"]}
 
-    def open_store(self, root: Path) -> Store:
+    def open_store(self, root: Path) -> PatchWriter:
         """Returns the patch store of the chosen layout in a folder."""
         if self.task is None:
-            return PackedStore(root=root, size=self.size, num_bands=len(self.bands))
-        return FilesStore(root=root, mask=self.task)
+            return PackedWriter(root=root, size=self.size, num_bands=len(self.bands))
+        return FilesWriter(root=root, mask=self.task)
 
 
 @dataclass(frozen=True, kw_only=True)

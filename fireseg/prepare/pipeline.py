@@ -126,7 +126,7 @@ def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: Pre
     """Cuts the remaining tiles. A tile is finished as soon as its line is in the journal."""
     store = options.tiling.open_store(output.staging)
     names = journal.patch_names()
-    store.cut_back(names)
+    store.truncate(names)
     counts = {split: len(patches) for split, patches in names.items()}
 
     def get_position(tile: TileRecord) -> int:

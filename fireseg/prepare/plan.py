@@ -16,7 +16,7 @@ from fireseg.prepare.leakage import Leak
 from fireseg.prepare.options import PrepareOptions
 from fireseg.prepare.split import assign_split
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_tile_grid, search_tiles
+from fireseg.tiles.reader import find_tiles, read_grid_and_date
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def make_plan(root: Path, options: PrepareOptions) -> Plan:
     Raises:
         FiresegError: If there are none.
     """
-    search = search_tiles(root)
+    search = find_tiles(root)
     metadata = None if options.metadata is None else read_tile_metadata(options.metadata)
     # Tiles outside of split folders are a fault of the folder, unless the splits are drawn.
     faults = (fault for fault in search.faults if options.split_by == "folder" or fault.path != root)
@@ -123,6 +123,6 @@ def apply_splits(plan: Plan, header: Mapping[str, Any]) -> Plan:
 
 def _read_footprint(files: TileFiles, metadata: Mapping[str, TileMetadata] | None) -> Footprint | None:
     try:
-        return make_footprint(files, read_tile_grid(files), metadata)
+        return make_footprint(files, *read_grid_and_date(files), metadata)
     except FiresegError:
         return None

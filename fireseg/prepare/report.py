@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fireseg.console import format_count, format_share
 from fireseg.data.format import JOURNAL_NAME, MANIFEST, MASKS, MaskName, masks_file, read_manifest
-from fireseg.data.patches import MASK_END, SPLITS, read_array
-from fireseg.data.reader import map_array, open_source
+from fireseg.data.patches import MASK_SUFFIX, SPLITS, read_array
+from fireseg.data.reader import map_array, open_split
 from fireseg.errors import FiresegError
 from fireseg.geo.components import polygon_area_m2
 from fireseg.plots import choose_composite, colour_classes, render_composite
@@ -173,7 +173,7 @@ def read_examples(data: PreparedData) -> Iterator[Example]:
     """Reads the patches that the report shows."""
     for split, rows in select_examples(data.tiles, data.splits).items():
         names = [row["patch_id"] for row in rows]
-        sources = {mask: open_source(data.root / split, mask).take(names) for mask in data.masks}
+        sources = {mask: open_split(data.root / split, mask).take(names) for mask in data.masks}
         for number, row in enumerate(rows):
             read = {mask: source.read(number) for mask, source in sources.items()}
             image = read[data.masks[0]][0].transpose(2, 0, 1)
@@ -248,7 +248,7 @@ def _iter_masks(root: Path, tiles: Sequence[TileRecord], split: str, mask: MaskN
         yield from map_array(packed)
         return
     for row in _iter_rows(tiles, split):
-        yield read_array(root / split / f"{row['patch_id']}{MASK_END}")
+        yield read_array(root / split / f"{row['patch_id']}{MASK_SUFFIX}")
 
 
 def _list_cloud(tiles: Sequence[TileRecord], split: str) -> list[float]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.data.format import MaskName, Store, StoredPatch
+from fireseg.data.format import MaskName, PatchWriter, StoredPatch
 from fireseg.errors import FiresegError
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
@@ -33,7 +33,7 @@ class TileTask:
         root: Folder of the tiles; source files are recorded relative to it.
         tiles: Files of each tile.
         options: Options of the patches.
-        store: Store of the patches.
+        store: PatchWriter of the patches.
         metadata: The data set's own metadata by tile name; None without a table.
     """
 
@@ -42,7 +42,7 @@ class TileTask:
         root: Path,
         tiles: Sequence[TileFiles],
         options: TilingOptions,
-        store: Store,
+        store: PatchWriter,
         *,
         metadata: Mapping[str, TileMetadata] | None = None,
     ) -> None:
@@ -73,7 +73,9 @@ class TileTask:
         values["sources"] = _describe_sources(stats, self.root, fingerprint.digest)
         values["flags"] = [_make_relative(flag, self.root) for flag in tile.flags]
         burned = int((tile.delineation == 1).sum())
-        footprint = replace(make_footprint(files, tile.place, self.metadata), burned=burned, fingerprint=fingerprint)
+        footprint = replace(
+            make_footprint(files, tile.grid, tile.date, self.metadata), burned=burned, fingerprint=fingerprint
+        )
         return self._cut(number, tile, {**values, "footprint": to_dict(footprint)})
 
     def write(self, number: int, first: int) -> None:

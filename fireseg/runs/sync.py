@@ -120,7 +120,7 @@ def list_epochs(folder: RunFolder, first_epoch: int = 1) -> list[EpochMetrics]:
 
 def list_files(folder: RunFolder) -> list[tuple[Path, str]]:
     """Lists the files that trackers store, each with its folder in the tracked run."""
-    files = (folder.config, folder.facts, folder.metrics, folder.batch, folder.samples, folder.curves)
+    files = (folder.config, folder.provenance, folder.metrics, folder.batch, folder.samples, folder.curves)
     checkpoint = folder.checkpoints / BEST_CHECKPOINT
     return [(path, "") for path in files if path.exists()] + [(checkpoint, "checkpoints")] * checkpoint.exists()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
-from fireseg.geo.windows import Layout
+from fireseg.geo.windows import SlidingWindows
 from fireseg.predict.api import ArraySource, read_image
 from fireseg.predict.inference import PredictedRows, get_batch_size, predict_rows, predict_windows, read_window_rows
 from fireseg.runs import TrainedModel
@@ -243,12 +243,12 @@ def whole(smooth_source: ArraySource) -> np.ndarray:
     return fire
 
 
-def predict_fire(source: ArraySource, layout: Layout) -> np.ndarray:
+def predict_fire(source: ArraySource, layout: SlidingWindows) -> np.ndarray:
     rows = predict_rows(make_trained(ContextNetwork()), source, layout)
     return np.concatenate([each.probabilities[1] for each in rows])
 
 
-def compare_border_steps(windowed: np.ndarray, whole: np.ndarray, layout: Layout) -> float:
+def compare_border_steps(windowed: np.ndarray, whole: np.ndarray, layout: SlidingWindows) -> float:
     """Mean step between neighbouring pixels at window borders, relative to the same lines of the whole pass."""
     lines = [
         sorted(
@@ -277,5 +277,5 @@ def test_steps_at_window_borders_are_not_larger_than_in_one_pass_over_the_whole(
 
 
 def test_without_overlap_seams_would_be_found(smooth_source: ArraySource, whole: np.ndarray) -> None:
-    layout = Layout(*SEAM_SIZE, 512, 576, 0, (0, 512), (0, 576))
+    layout = SlidingWindows(*SEAM_SIZE, 512, 576, 0, (0, 512), (0, 576))
     assert compare_border_steps(predict_fire(smooth_source, layout), whole, layout) > 1.5

@@ -20,7 +20,7 @@ def make_settings(*overrides: str) -> dict[str, Any]:
     """Composes the settings of a run as a checkpoint contains them."""
     words = [*QUICK, *overrides]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
-        return config.settle(compose("train", words), words)
+        return config.finalize(compose("train", words), words)
 
 
 def make_checkpoint(settings: dict[str, Any], *, seed: int = 0, epoch: int = 3) -> dict[str, Any]:

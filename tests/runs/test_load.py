@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.data.look_alike_tiles import make_reflectance, write_raster
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -28,6 +27,7 @@ from fireseg.runs import Calibration, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.load import read_checkpoint
 from tests.runs.builders import FINGERPRINT, make_checkpoint, make_settings, write_run
+from tests.tiles.builders import make_reflectance, write_raster
 
 Craft = Callable[[dict[str, Any]], None]
 

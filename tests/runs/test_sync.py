@@ -137,7 +137,7 @@ def test_only_missing_epochs_are_sent_and_a_run_of_an_earlier_version_keeps_its_
     folder.append_metrics({"epoch": 3, "val/fire_iou": 0.3, "seconds": 60.0, "best": True})
     (folder.checkpoints / "final_model.pt").write_text("weights")
     facts = folder.read_provenance()
-    folder.facts.write_text(json.dumps({name: value for name, value in facts.items() if name != "tracked"}))
+    folder.provenance.write_text(json.dumps({name: value for name, value in facts.items() if name != "tracked"}))
     assert "1 epoch and 4 files sent" in sync_run(folder.path)
     assert get_history(store, folder) == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert get_run(store, folder).info.status == "FINISHED"

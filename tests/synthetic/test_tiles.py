@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from fireseg.prepare.inspect import FingerprintTask
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import audit
-from fireseg.prepare.inspect import FingerprintTask
 from fireseg.synthetic.scene import make_scene
 from fireseg.synthetic.tiles import (
     TileJob,
@@ -31,7 +31,7 @@ from fireseg.synthetic.tiles import (
     write_raster,
 )
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import read_tile, search_tiles
+from fireseg.tiles.reader import find_tiles, read_tile
 
 BOUNDS = (-45.0, 19.995, -44.99, 20.0)
 
@@ -79,7 +79,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiles(root: Path) -> tuple[TileFiles, ...]:
-    return search_tiles(root).tiles
+    return find_tiles(root).tiles
 
 
 def test_tiles_have_the_layout_of_cems(root: Path, tiles: list[TileFiles]) -> None:
@@ -216,7 +216,7 @@ def test_a_killed_call_leaves_no_folder_and_the_next_call_makes_it(root: Path, t
 
 def test_a_sample_scene_is_one_tile_outside_splits_and_made_once(tmp_path: Path) -> None:
     image = make_sample_scene(tmp_path / "scene", side_px=64)
-    (files,) = search_tiles(tmp_path / "scene").tiles
+    (files,) = find_tiles(tmp_path / "scene").tiles
     assert (files.image, files.split) == (image, "")
     assert max(read_tile(files, BAND_NAMES).image.shape[:2]) == 64
     before = image.stat().st_mtime_ns

@@ -63,7 +63,7 @@ def test_masks_without_image_are_faults(tmp_path: Path) -> None:
     tiles, faults = group_tile_files(tmp_path)
     assert tiles == ()
     assert [fault.path.name for fault in faults] == ["a_CM.tif", "a_DEL.tif"]
-    assert "a_S2L2A.tif" in faults[0].what
+    assert "a_S2L2A.tif" in faults[0].message
 
 
 def test_duplicate_files_are_a_fault(tmp_path: Path) -> None:
@@ -82,13 +82,13 @@ def test_duplicate_name_is_a_fault_within_a_split_only(tmp_path: Path) -> None:
 
 def test_tile_in_two_split_folders_is_a_fault(tmp_path: Path) -> None:
     touch(tmp_path, "train/val/a_S2L2A.tif")
-    assert "train and val" in group_tile_files(tmp_path).faults[0].what
+    assert "train and val" in group_tile_files(tmp_path).faults[0].message
 
 
 def test_tiles_outside_the_splits_are_a_fault(tmp_path: Path) -> None:
     touch(tmp_path, "train/a_S2L2A.tif", "b_S2L2A.tif")
     (fault,) = group_tile_files(tmp_path).faults
-    assert "outside train, val and test (b)" in fault.what
+    assert "outside train, val and test (b)" in fault.message
 
 
 def test_cyclic_links_are_followed_once(tmp_path: Path) -> None:
