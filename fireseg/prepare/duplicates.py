@@ -173,7 +173,8 @@ def _sum_neighbours(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sums each cell and its eight neighbours; `(N, 16, 16)`."""
     padded: NDArray[np.float32] = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
     columns = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
-    return columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
+    sums: NDArray[np.float32] = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
+    return sums
 
 
 def _burned_shares(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

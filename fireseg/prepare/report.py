@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from pyproj import Geod
 
 from fireseg.console import format_count, format_share
 from fireseg.data.format import JOURNAL_NAME, MANIFEST, MASKS, MaskName, masks_file, read_manifest
 from fireseg.data.patches import MASK_SUFFIX, SPLITS, read_array
 from fireseg.data.reader import map_array, open_split
 from fireseg.errors import FiresegError
-from fireseg.geo.components import polygon_area_m2
 from fireseg.plots import choose_composite, colour_classes, render_composite
 from fireseg.plots.balance import Balance, ClassCounts, LonLatBox, draw_panel, list_panels, render_balance
 from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, to_uri, write_page
@@ -173,11 +173,11 @@ def read_examples(data: PreparedData) -> Iterator[Example]:
     """Reads the patches that the report shows."""
     for split, rows in select_examples(data.tiles, data.splits).items():
         names = [row["patch_id"] for row in rows]
-        sources = {mask: open_split(data.root / split, mask).take(names) for mask in data.masks}
+        sources = {mask: open_split(data.root / split, mask).select(names) for mask in data.masks}
         for number, row in enumerate(rows):
             read = {mask: source.read(number) for mask, source in sources.items()}
             image = read[data.masks[0]][0].transpose(2, 0, 1)
-            masks: dict[MaskName, NDArray[np.uint8]] = {mask: labels for mask, (_, labels) in read.items()}
+            masks = {mask: read[mask][1] for mask in data.masks}
             yield Example(row, split, image, masks)
 
 
@@ -278,7 +278,8 @@ def _burned_ha(tile: TileRecord) -> float | None:
     east = west + degrees_east(west, east)
     corners = tile.footprint["outline"] or [(west, south), (east, south), (east, north), (west, north)]
     num_pixels = tile.footprint["height"] * tile.footprint["width"]
-    return (tile.footprint["burned"] or 0) * polygon_area_m2(shapely.Polygon(corners)) / num_pixels / _M2_PER_HA
+    area_m2 = abs(Geod(ellps="WGS84").geometry_area_perimeter(shapely.Polygon(corners))[0])
+    return (tile.footprint["burned"] or 0) * area_m2 / num_pixels / _M2_PER_HA
 
 
 def _list_boxes(tiles: Sequence[TileRecord], split: str) -> list[LonLatBox]:

@@ -135,7 +135,7 @@ class TileTask:
     def _make_row(self, patch: Patch, files: TileFiles, tile: Tile) -> dict[str, Any]:
         """Returns the row of a patch in metadata.csv."""
         window, statistics = patch.window, patch.statistics
-        x_min, y_min, x_max, y_max = get_bounds(tile.transform, window, self.options.size)
+        x_min, y_min, x_max, y_max = get_bounds(tile.grid.transform, window, self.options.size)
         own = TileMetadata() if self.metadata is None else self.metadata.get(files.name, TileMetadata())
         return {
             "patch_id": f"{files.name}_r{window.row}_c{window.col}",
@@ -150,7 +150,7 @@ class TileTask:
             "burn_fraction": round(statistics.burn_fraction, 6),
             "tile_height": tile.image.shape[0],
             "tile_width": tile.image.shape[1],
-            "crs": tile.crs,
+            "crs": tile.grid.crs,
             "date": own.date or tile.date or "",
             "activation": files.activation,
             "unknown_fraction": round(statistics.unknown_fraction, 6),

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from fireseg.errors import SettingError
 from fireseg.prepare.options import LabelRule
-from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
-from fireseg.tiles.masks import CLOUD, LIGHT_CLOUD, SHADOW
+from fireseg.task import CLOUD, DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
 
 Mask = NDArray[np.uint8]
 

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from fireseg.prepare.inspect import FingerprintTask
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError, SettingError
-from fireseg.prepare.audit import audit
+from fireseg.prepare.audit import FingerprintTask, audit
 from fireseg.synthetic.scene import make_scene
 from fireseg.synthetic.tiles import (
     TileJob,
