@@ -225,7 +225,7 @@ def fetch_in_subprocess(endpoint: str, home: Path, **environ: str) -> dict:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONWARNINGS": "error"} | environ
     answer = subprocess.run(
-        [sys.executable, "-c", FETCH_PROGRAM], env=environment, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FETCH_PROGRAM], env=environment, capture_output=True, text=True, check=True, timeout=240
     )
     return json.loads(answer.stdout) | {"stderr": answer.stderr}
 
