@@ -159,7 +159,7 @@ def _hash_bits(fingerprints: Sequence[Fingerprint | None]) -> tuple[NDArray[np.i
     surroundings = _sum_neighbours(cells * known) / np.maximum(_sum_neighbours(known), 1)
     detail = known * (cells - surroundings)
     contrast = np.sqrt(np.square(detail).sum(axis=(1, 2)) / np.maximum(known.sum(axis=(1, 2)), 1))
-    bits = []
+    bits: list[NDArray[np.float32]] = []
     for axis in (1, 2):
         upper, lower = range(1, CELLS), range(CELLS - 1)
         steps = detail.take(upper, axis) - detail.take(lower, axis)
@@ -171,10 +171,9 @@ def _hash_bits(fingerprints: Sequence[Fingerprint | None]) -> tuple[NDArray[np.i
 
 def _sum_neighbours(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sums each cell and its eight neighbours; `(N, 16, 16)`."""
-    padded: NDArray[np.float32] = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
-    columns = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
-    sums: NDArray[np.float32] = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
-    return sums
+    padded = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
+    columns: NDArray[np.float32] = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
+    return columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
 
 
 def _burned_shares(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

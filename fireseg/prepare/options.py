@@ -112,8 +112,7 @@ class PrepareOptions:
         workers: Number of worker processes; does not change the output.
         allow_leaks: Continue if tiles of different splits overlap or share pixels; recorded in the manifest.
         allow_bad: Exit with 0 if tiles have faults.
-        audit: Only report overlaps and duplicates among the tiles in a folder, or in satelliteData.csv; exit with
-            1 if there are any. Takes the place of TILES and PATCHES.
+        audit: Only report overlaps and duplicates of the tiles in a folder or in satelliteData.csv (no TILES, PATCHES).
         json: Output file of --audit.
 
     Raises:
