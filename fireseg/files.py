@@ -95,19 +95,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise FiresegError(f"{path}: not a readable checkpoint: damaged or cut short; use another one") from error
     if not isinstance(content, dict):
         raise FiresegError(f"{path}: contains a {type(content).__name__}, but a checkpoint is a dict; use another one")
-    _copy_expanded_tensors(content)
     return content
-
-
-def _copy_expanded_tensors(content: dict[Any, Any] | list[Any]) -> None:
-    """Copies tensors whose elements share memory: torch's fused optimizers crash on them instead of raising."""
-    import torch
-
-    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-        if isinstance(value, dict | list):
-            _copy_expanded_tensors(value)
-        elif isinstance(value, torch.Tensor) and value.layout == torch.strided and 0 in value.stride():
-            content[key] = value.contiguous()
 
 
 MANIFEST = "sample.json"

@@ -82,6 +82,10 @@ class TrainingState:
         """Restores the state from `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for values in self.optimizer.state.values():  # fused optimizers crash on tensors whose elements share memory
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor) and 0 in value.stride():
+                    values[name] = value.contiguous()
         self.scaler.load_state_dict(state["scaler"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])

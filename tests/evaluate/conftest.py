@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from tests.prepare.look_alike_set import write_set
 
 from tests.evaluate.builders import cut_tiles, make_run, train_run
+from tests.prepare.builders import write_set
 
 
 def save_empty(figure: Figure, file: object, **options: object) -> None:

@@ -461,7 +461,7 @@ def test_another_file_type_is_named(content: dict[str, Any], tmp_path: Path) -> 
     assert load_error(tmp_path / "empty.pt").startswith("empty")
     np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
     assert "not a readable checkpoint" in load_error(tmp_path / "arrays.npz")
-    assert "holds a list" in load_error(save(tmp_path / "list.pt", [1, 2]))
+    assert "contains a list" in load_error(save(tmp_path / "list.pt", [1, 2]))
     with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
         archive.writestr("a/data.pkl", pickle.dumps({"config": {}}))
     assert "not a readable checkpoint" in load_error(tmp_path / "zip.pt")

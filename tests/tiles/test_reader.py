@@ -265,7 +265,7 @@ from fireseg.prepare.tiling import cut_patches, mask_labels
 from fireseg.tiles import find_tiles, read_tile
 tile = read_tile(find_tiles(Path(sys.argv[1])).tiles[0], CEMS_BANDS)
 labels = mask_labels(tile.delineation, tile.grading, tile.cloud, tile.unknown)
-print(sum(1 for _ in cut_patches(tile.image, labels, size=256, stride=224, is_once=False)))
+print(sum(1 for _ in cut_patches(tile.image, labels, size=256, stride=224, ignore_repeats=False)))
 # Not ru_maxrss, which a child inherits from its parent.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(int(peak.split()[1]) // 1024)
