@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests.look_alike_run import make_settings
 from torch import Tensor, nn
 
 from fireseg.batch import Batch
@@ -27,6 +26,7 @@ from fireseg.runs.folder import ResumePoint, RunFolder
 from fireseg.task import Task
 from fireseg.train.build import build_training
 from fireseg.train.run import train
+from tests.runs.builders import make_settings
 
 # Fires and predictions from nested lists
 
