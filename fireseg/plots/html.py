@@ -72,36 +72,6 @@ class Cell(NamedTuple):
         return self.text
 
 
-class Table(NamedTuple):
-    """A table of a page without its own template; the first column names the rows."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
-    align: str
-    is_folded: bool = False
-    is_sortable: bool = False
-
-
-class Section(NamedTuple):
-    """A section of a page without its own template."""
-
-    name: str
-    title: str
-    text: Sequence[str] = ()
-    pictures: Sequence[Picture] = ()
-    strips: Sequence[Strip] = ()
-    key: Sequence[tuple[str, str]] = ()
-    tables: Sequence[Table] = ()
-    tone: Literal["", "warn"] = ""
-
-
-def render_page(path: Path, *, title: str, summary: str, sections: Sequence[Section], tab: str = "") -> None:
-    """Writes a page of sections; reports with their own template use `write_page`."""
-    values = {"title": title, "summary": summary, "sections": sections, "tab": tab or title}
-    write_page(path, "sections.html.j2", **values)
-
-
 def write_page(path: Path, template: str | Template, **values: Any) -> None:
     """Renders a template and writes the HTML file atomically.
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fireseg.console import format_hectares, format_share
-from fireseg.plots.style import DPI, UNLABELLED, choose_composite, colour_classes, render_composite, save_figure
+from fireseg.plots.style import (
+    DPI,
+    UNLABELLED,
+    choose_composite,
+    colour_classes,
+    render_composite,
+    save_figure,
+    shorten_middle,
+)
 from fireseg.task import Task
 
 if TYPE_CHECKING:
@@ -72,7 +80,7 @@ def render_map(
     foot = top + layout.down + _GAP
     height = foot + 3 * _LINE + (positions[-1][1] + 1) * _LINE + _MARGIN
     figure, canvas = _create_canvas(layout.across + 2 * _MARGIN, height)
-    _write_heading(canvas, _shorten(title, int(layout.across / _TITLE_LETTER)), lines)
+    _write_heading(canvas, shorten_middle(title, int(layout.across / _TITLE_LETTER)), lines)
     panels = {"scene": render_composite(image, bands), "map": colour_classes(classes, task)}
     for (x, y), (name, picture) in zip(layout.corners, panels.items(), strict=True):
         _add_panel(figure, canvas, picture, name, (_MARGIN + x, top + y, layout.width, layout.height))
@@ -201,10 +209,3 @@ def _draw_entry(canvas: Axes, x: float, y: float, text: str, style: dict[str, An
 
     canvas.add_patch(Rectangle((x, y), _SWATCH, _SWATCH - 4, edgecolor=UNLABELLED[1], linewidth=0.6, **style))
     _write(canvas, x + _SWATCH + 8, y + 7, text, va="center")
-
-
-def _shorten(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    half = max(limit - 1, 2) // 2
-    return f"{text[:half]}…{text[-half:]}"
