@@ -177,7 +177,7 @@ def read_examples(data: PreparedData) -> Iterator[Example]:
         for number, row in enumerate(rows):
             read = {mask: source.read(number) for mask, source in sources.items()}
             image = read[data.masks[0]][0].transpose(2, 0, 1)
-            masks = {mask: read[mask][1] for mask in data.masks}
+            masks: dict[MaskName, NDArray[np.uint8]] = {mask: read[mask][1] for mask in data.masks}
             yield Example(row, split, image, masks)
 
 
