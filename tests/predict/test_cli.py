@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from fireseg.predict.cli import main
 from tests.predict.builders import draw_image, write_run, write_scene
+from tests.processes import ForkedProcess, start_command
 
 RunCommand = Callable[..., int]
 
@@ -145,8 +147,8 @@ def test_a_terminated_command_leaves_nothing_and_reports_it(run: Path, tmp_path:
     scene = write_scene(tmp_path / "scene.tif", draw_image(1400, 1400))
     with start_predict(run, scene, "--tta", "--out", tmp_path / "maps") as process:
         wait_for(tmp_path / "maps" / ".scene.part")
-        process.terminate()
-        _, output = process.communicate(timeout=120)
+        os.kill(process.pid, signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert output.splitlines()[-1].startswith("fireseg: stopped; finished maps are kept")
     assert not list((tmp_path / "maps").iterdir())
@@ -166,14 +168,13 @@ def test_a_killed_command_leaves_only_a_hidden_folder_which_the_next_call_clears
 
 
 @contextmanager
-def start_predict(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+def start_predict(*arguments: str | Path) -> Iterator[ForkedProcess]:
     """Starts the command in a process of its own, which is killed at the end if it is still running."""
-    command = [sys.executable, "-m", "fireseg.predict", *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    process = start_command("predict", *arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 def wait_for(path: Path, seconds: float = 180) -> None:

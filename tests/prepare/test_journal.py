@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from fireseg.data.format import JOURNAL_NAME
 from fireseg.errors import FiresegError
 from fireseg.prepare.journal import Journal, SourceFile, StagingFolder, TileRecord
 from tests.prepare.builders import read_tree, write_set
+from tests.processes import start_command, start_program
 
 # Kills itself at the n-th forced write or rename, below 0 never. Writes a line for each of these steps, and for each
 # tile that it reads.
@@ -91,16 +90,10 @@ def test_a_journal_of_another_format_raises(tmp_path: Path) -> None:
         Journal(path)
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-
-
 def run(tiles: Path, patches: Path, steps: int, layout: str = "packed") -> tuple[int, list[str], int]:
     """Returns the exit code, the tiles that were read, and the number of steps."""
     log = patches.parent / f"{patches.name}_{time.monotonic_ns()}"
-    code = start("-c", KILLED_RUN, tiles, patches, steps, log, layout).wait()
+    code = start_program(KILLED_RUN, (tiles, patches, steps, log, layout)).wait()
     lines = log.read_text().split() if log.exists() else []
     return code, [line for line in lines if line != "step"], lines.count("step")
 
@@ -133,18 +126,17 @@ def test_a_run_killed_at_any_step_continues_to_the_same_bytes_and_reads_no_tile_
 
 
 def test_a_run_with_workers_killed_at_some_time_continues_to_the_same_bytes(tiles: Path, tmp_path: Path) -> None:
-    arguments = ["-m", "fireseg.prepare", tiles]
-    assert start(*arguments, tmp_path / "whole", "--size", 16).wait() == 0
+    assert start_command("prepare", tiles, tmp_path / "whole", "--size", 16).wait() == 0
     for number in range(2):
         patches = tmp_path / f"killed_{number}"
-        command = [*arguments, patches, "--size", 16, "--workers", 2]
-        process = start(*command)
+        command = ["prepare", tiles, patches, "--size", "16", "--workers", "2"]
+        process = start_command(*command)
         journal = StagingFolder(patches).staging / JOURNAL_NAME
         while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > number + 1):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)  # only the parent: its workers must end with it
         process.wait()
-        assert start(*command).wait() == 0
+        assert start_command(*command).wait() == 0
         assert read_tree(patches) == read_tree(tmp_path / "whole")
 
 
@@ -152,7 +144,8 @@ def test_a_run_with_workers_killed_at_some_time_continues_to_the_same_bytes(tile
 def test_an_interrupted_run_exits_with_the_code_of_the_signal(
     tiles: Path, tmp_path: Path, signum: int, code: int
 ) -> None:
-    process = start("-m", "fireseg.prepare", tiles, tmp_path / "patches", "--size", 8, "--stride", 1, "--workers", 2)
+    options = ["--size", 8, "--stride", 1, "--workers", 2]
+    process = start_command("prepare", tiles, tmp_path / "patches", *options)
     journal = StagingFolder(tmp_path / "patches").staging / JOURNAL_NAME
     while process.poll() is None and not journal.exists():
         time.sleep(0.002)

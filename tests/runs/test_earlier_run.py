@@ -7,10 +7,7 @@ values of each weight tensor are equal.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +16,16 @@ import rasterio
 from rasterio import Affine
 
 import fireseg
+from tests.processes import start_command
 
 EARLIER = Path(__file__).parent / "run_of_0_1_0"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_command(name: str, *arguments: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", f"fireseg.{name}", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    process = start_command(name, *arguments, cwd=folder)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
 
 
 @pytest.fixture(scope="module")

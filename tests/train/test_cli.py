@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.kill_test import SETTINGS, finish, read_rows, start, write_patches
+from scripts.kill_test import SETTINGS, read_rows, write_patches
+from tests.train.builders import finish, start
 
 QUICK = [*(setting for setting in SETTINGS if setting != "tracker=none"), "engine.epochs=1", "data.num_workers=0"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.kill_test import SETTINGS, differences, finish, only_run, read_rows, start, write_patches
+from scripts.kill_test import SETTINGS, differences, only_run, read_rows, write_patches
+from tests.train.builders import finish, start
 
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 
