@@ -14,7 +14,7 @@ demo: $(STAMP) ## prepare, train, evaluate and map on synthetic tiles
 	$(BIN)/python scripts/demo.py
 
 test: $(STAMP) ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## run format, lint, layer and type checks, then all tests
 	scripts/check
