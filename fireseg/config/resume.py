@@ -16,6 +16,7 @@ from fireseg.config.resolve import resolve_all
 from fireseg.config.schema import check, format_value
 from fireseg.config.targets import CONF_DIR, RECIPES, update_targets
 from fireseg.errors import FiresegError, SettingError, did_you_mean
+from fireseg.files import find_run_folder, load_tensors
 
 CHANGEABLE = (
     "engine.epochs",
@@ -147,9 +148,8 @@ def _read_run_settings(path: Path) -> tuple[dict[str, Any], str]:
         if not (path / "config.json").exists():
             raise SettingError(f"resume: {path} has no config.json; give the folder of a run, or a checkpoint file")
         return _read_json(path / "config.json"), str(path / "config.json")
-    of_run = path.resolve().parent.parent / "config.json"
-    if path.resolve().parent.name == "checkpoints" and of_run.exists():
-        return _read_json(of_run), str(of_run)
+    if run := find_run_folder(path.resolve()):
+        return _read_json(run / "config.json"), str(run / "config.json")
     return _read_checkpoint(path), str(path)
 
 
@@ -162,8 +162,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    from fireseg.files import load_tensors
-
     try:
         content = load_tensors(path).get("config")
     except FiresegError as error:

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from pydantic import PositiveInt
 
-from fireseg.files import BEST_CHECKPOINT as BEST
-from fireseg.files import FINAL_CHECKPOINT as FINAL
-from fireseg.files import LAST_CHECKPOINT as LAST
-from fireseg.files import atomic_write
+from fireseg.files import BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT, atomic_write
 
 
 class Checkpoints:
@@ -42,15 +39,15 @@ class Checkpoints:
             _save(self.folder / f"checkpoint_epoch_{epoch}.pt", state)
             for number in self._numbered()[: -self.keep]:
                 (self.folder / f"checkpoint_epoch_{number}.pt").unlink()
-        _save(self.folder / LAST, state)
+        _save(self.folder / LAST_CHECKPOINT, state)
 
     def save_best(self, model: dict[str, Any]) -> None:
         """Writes `best_model.pt`."""
-        _save(self.folder / BEST, model)
+        _save(self.folder / BEST_CHECKPOINT, model)
 
     def save_final(self, model: dict[str, Any]) -> None:
         """Writes `final_model.pt`."""
-        _save(self.folder / FINAL, model)
+        _save(self.folder / FINAL_CHECKPOINT, model)
 
     def _numbered(self) -> list[int]:
         return sorted(int(path.stem.rpartition("_")[2]) for path in self.folder.glob("checkpoint_epoch_*.pt"))

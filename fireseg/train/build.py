@@ -15,10 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from fireseg.config import make
 from fireseg.data import WildfireDataModule
 from fireseg.engine import Checkpoints, EarlyStopping, Engine, TrainingState
-from fireseg.engine.checkpoint import BEST
 from fireseg.engine.loop import derive_seed
 from fireseg.errors import FiresegError, SettingError
-from fireseg.files import load_tensors
+from fireseg.files import BEST_CHECKPOINT, load_tensors
 from fireseg.loss import CombinedLoss
 from fireseg.metric import CombinedMetrics
 from fireseg.model import FireSegmentationModel
@@ -160,10 +159,10 @@ def _restore_folder(folder: RunFolder, point: ResumePoint, stopping: EarlyStoppi
             folder.append_metrics(row)
     folder.cut_metrics(epoch)
     if point.folder is None and stopping.best_epoch:
-        best = parent.checkpoints / BEST if parent else None
+        best = parent.checkpoints / BEST_CHECKPOINT if parent else None
         if best is not None and best.exists() and load_tensors(best)["epoch"] == stopping.best_epoch:
             folder.checkpoints.mkdir(exist_ok=True)
-            shutil.copyfile(best, folder.checkpoints / BEST)
+            shutil.copyfile(best, folder.checkpoints / BEST_CHECKPOINT)
         else:
             log.info("the best model up to epoch %d is not available; the search for the best starts again", epoch)
             stopping.best_score, stopping.best_epoch = math.nan, 0

@@ -11,8 +11,7 @@ import torch
 from fireseg.batch import Batch
 from fireseg.console import format_epoch, progress_bar
 from fireseg.engine import Interrupted, Interrupts
-from fireseg.engine.checkpoint import BEST
-from fireseg.files import load_tensors
+from fireseg.files import BEST_CHECKPOINT, load_tensors
 from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs.folder import ResumePoint, RunFolder, versions
@@ -109,7 +108,7 @@ def _save_results(run: Training) -> None:
     run.checkpoints.save_final(_model_checkpoint(run, run.state.epoch, None))
     if run.stopping.best_epoch == 0:
         run.checkpoints.save_best(_model_checkpoint(run, run.state.epoch, None))
-        log.warning("val/fire_iou was never a number: %s is the last model, not the best", BEST)
+        log.warning("val/fire_iou was never a number: %s is the last model, not the best", BEST_CHECKPOINT)
     else:
         log.info("best: epoch %d, val/fire_iou %.4f", run.stopping.best_epoch, run.stopping.best_score)
     _plot_results(run)
@@ -121,7 +120,7 @@ def _save_results(run: Training) -> None:
 def _plot_results(run: Training) -> None:
     """Plots the metrics by epoch, and the prediction of the best model for some validation patches."""
     render_curves(run.folder.read_metrics(), run.folder.curves)
-    model, best = run.state.eval_model, load_tensors(run.folder.checkpoints / BEST)
+    model, best = run.state.eval_model, load_tensors(run.folder.checkpoints / BEST_CHECKPOINT)
     assert isinstance(model, FireSegmentationModel)
     model.load_state_dict(best["model"])
     batch = run.data.sample_validation(NUM_SAMPLES)
