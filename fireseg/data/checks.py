@@ -80,8 +80,8 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
     notes += _note_constant_bands(bands, std)
     if not any(patch.num_burned(task.ignore_index) for patch in splits["val"]):
         notes.append(
-            f"{scans['val'].folder}: no burned pixel, so val/fire_iou is undefined and no epoch can be the best; "
-            "move patches with fire there"
+            f"{scans['val'].folder}: no burned pixel, so val/fire_iou is undefined: best_model.pt will be that "
+            "of the lowest val/loss, and training does not stop early; move patches with fire there"
         )
     return DatasetSummary(
         splits=splits,

@@ -92,7 +92,8 @@ def segmentation_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str,
     """Computes pixel scores of a confusion matrix; undefined scores are NaN, and means skip NaN.
 
     `fire_*` pools all classes above 0 into one before counting, so that a wrong severity grade is not a missed
-    fire. IoU = tp / (tp + fp + fn), Dice = 2tp / (2tp + fp + fn).
+    fire. IoU = tp / (tp + fp + fn), Dice = 2tp / (2tp + fp + fn). `fire_iou` and `fire_dice` are also NaN if nothing
+    burned in truth: else one false pixel would score 0, and a perfect output nothing.
 
     Args:
         counts: `(K, K)`, rows the truth, columns the output.
@@ -106,6 +107,8 @@ def segmentation_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str,
     fire = _class_scores(_pool_burned(matrix))
     by_class = _class_scores(matrix)
     scores = {f"fire_{measure}": float(values[1]) for measure, values in fire.items()}
+    if not matrix[1:].sum():
+        scores |= {"fire_iou": math.nan, "fire_dice": math.nan}
     scores |= {f"mean_{measure}": _mean(by_class[measure]) for measure in ("iou", "dice")}
     if len(matrix) > 2:
         scores |= severity_scores(counts)

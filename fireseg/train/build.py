@@ -165,7 +165,7 @@ def _restore_folder(folder: RunFolder, point: ResumePoint, stopping: EarlyStoppi
             shutil.copyfile(best, folder.checkpoints / BEST_CHECKPOINT)
         else:
             log.info("the best model up to epoch %d is not available; the search for the best starts again", epoch)
-            stopping.best_score, stopping.best_epoch = math.nan, 0
+            stopping.best_score, stopping.best_loss, stopping.best_epoch = math.nan, math.nan, 0
 
 
 def _write_provenance(

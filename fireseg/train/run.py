@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -88,7 +89,7 @@ def run_epochs(run: Training, interrupts: Interrupts) -> None:
         progress_bar=progress_bar,
     ):
         fire_iou = epoch.val["fire_iou"]
-        is_best = run.stopping.update(epoch.number, fire_iou)
+        is_best = run.stopping.update(epoch.number, fire_iou, loss=epoch.val["loss"])
         row = {"epoch": epoch.number, **epoch.row(), "best": is_best}
         seconds_per_epoch = (time.perf_counter() - start) / (epoch.number - first)
         log.info(format_epoch(row, total=total, seconds_left=seconds_per_epoch * (total - epoch.number)))
@@ -108,7 +109,10 @@ def _save_results(run: Training) -> None:
     run.checkpoints.save_final(_model_checkpoint(run, run.state.epoch, None))
     if run.stopping.best_epoch == 0:
         run.checkpoints.save_best(_model_checkpoint(run, run.state.epoch, None))
-        log.warning("val/fire_iou was never a number: %s is the last model, not the best", BEST_CHECKPOINT)
+        log.warning("no validation loss was a number: %s is the last model, not the best", BEST_CHECKPOINT)
+    elif math.isnan(run.stopping.best_score):
+        reason = "the validation split has no burned pixel, so that val/fire_iou is undefined"
+        log.warning("best: epoch %d, by val/loss %.4f: %s", run.stopping.best_epoch, run.stopping.best_loss, reason)
     else:
         log.info("best: epoch %d, val/fire_iou %.4f", run.stopping.best_epoch, run.stopping.best_score)
     _plot_results(run)

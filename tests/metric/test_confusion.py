@@ -245,10 +245,10 @@ def test_undefined_scores_are_nan_without_warnings() -> None:
     assert unburned["mean_iou"] == 1.0
 
 
-def test_a_false_alarm_without_fire_has_iou_0_and_no_recall() -> None:
+def test_where_nothing_burned_a_false_alarm_has_a_precision_and_no_iou() -> None:
     scores = segmentation_scores(torch.tensor([[8, 1], [0, 0]]), get_class_names(2))
-    assert (scores["fire_iou"], scores["fire_precision"]) == (0.0, 0.0)
-    assert math.isnan(scores["fire_recall"])
+    assert (scores["fire_precision"], scores["iou_fire"]) == (0.0, 0.0)
+    assert all(math.isnan(scores[f"fire_{measure}"]) for measure in ("iou", "dice", "recall"))
 
 
 def test_kappa_of_a_single_grade_is_nan() -> None:

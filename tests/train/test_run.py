@@ -106,22 +106,21 @@ def test_the_model_contains_the_normalisation_of_the_training_split(run: Run, tm
     np.testing.assert_allclose(mean.flatten().numpy(), images.mean((0, 1, 2)), rtol=1e-4)
 
 
-def test_without_fire_in_validation_a_warning_is_logged_and_the_best_model_is_the_last(
+def test_without_fire_in_validation_the_lowest_loss_is_the_best_and_both_logs_mention_it(
     run: Run, log: pytest.LogCaptureFixture, make_patches: Callable[..., Path], tmp_path: Path
 ):
     make_patches(tmp_path / "patches")
     for path in (tmp_path / "patches/val").glob("*_mask.npy"):
-        np.save(path, np.full((32, 32), 255, np.uint8))
+        np.save(path, np.zeros((32, 32), np.uint8))
 
-    folder = run("engine.epochs=2")
+    folder = run("engine.epochs=4", "stopping.patience=1")
 
-    first = log.text.index("epoch 1/2")
-    assert "val" in log.text[:first]
-    assert "fire" in log.text[:first]
-    assert "never a number" in log.text
-    assert [row["val/fire_iou"] for row in folder.read_metrics()] == [None, None]
-    best, final = (load(folder.checkpoints / name) for name in ("best_model.pt", "final_model.pt"))
-    assert best["epoch"] == final["epoch"] == 2
+    assert "no burned pixel" in log.text[: log.text.index("epoch 1/4")]
+    rows = folder.read_metrics()
+    assert [row["val/fire_iou"] for row in rows] == [None] * 4
+    lowest = min(rows, key=lambda row: row["val/loss"])
+    assert load(folder.checkpoints / "best_model.pt")["epoch"] == lowest["epoch"]
+    assert f"best: epoch {lowest['epoch']}, by val/loss {lowest['val/loss']:.4f}" in log.text
 
 
 def test_a_warm_start_loads_the_weights_and_logs_that_the_head_is_new(
