@@ -1,4 +1,4 @@
-"""Reads acquisition date, radiometric offset and band names from product metadata and band descriptions."""
+"""Reads acquisition date and radiometric offset from product metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fireseg.data.bands import RASTER_BAND_ORDERS, SENTINEL2_BANDS
 from fireseg.errors import FiresegError
 
 BASELINE_OFFSET = 1000.0
@@ -24,12 +23,6 @@ _DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?:[T_ ](\d\d):?(\d\d):?(\d\d)
 _DATE_KEYS = ("acquisitiondate", "acquisitiontime", "sensingtime", "sensingdate", "datetime")
 
 _START_KEYS = ("datatakesensingstart", "productstarttime")
-
-_BAND = re.compile(r"(?<![a-z0-9])b(?:and)?[\s_-]*0*(?P<number>\d{1,2})(?P<letter>a?)(?![a-z0-9])", re.IGNORECASE)
-
-_COUNTER = re.compile(r"b(?:and)?[\s_-]*(?P<number>[1-9]\d*)", re.IGNORECASE)
-
-_MAX_DESCRIPTIONS_SHOWN = 4
 
 Pairs = Sequence[tuple[str, Any]]
 
@@ -117,90 +110,6 @@ def find_date(pairs: Pairs) -> str | None:
         if all(ends):
             return "/".join(dict.fromkeys(str(end) for end in ends))
     return None
-
-
-def find_channels(
-    descriptions: Sequence[str | None], bands: Sequence[str], *, hint: str = "choose from these with --bands"
-) -> list[int]:
-    """Finds the channels of the requested bands, counted from 0, in the order requested.
-
-    Args:
-        descriptions: Band description of each channel.
-        bands: Band names such as `B08`.
-        hint: Advice in the error for a missing band.
-
-    Raises:
-        FiresegError: If the bands cannot be identified, or a requested band is missing.
-
-    Example:
-        >>> find_channels(["B04", "B08", "Band 12"], ["B12", "B04"])
-        [2, 0]
-    """
-    names = identify_bands(descriptions)
-    if missing := [band for band in bands if band not in names]:
-        available = " ".join(name for name in names if name is not None)
-        noun = "band" if len(missing) == 1 else "bands"
-        raise FiresegError(f"{noun} {' '.join(missing)} not found; available: {available}; {hint}")
-    return [names.index(band) for band in bands]
-
-
-def identify_bands(descriptions: Sequence[str | None]) -> tuple[str | None, ...]:
-    """Identifies the band of every channel.
-
-    The descriptions are used if there are any. Without them, twelve channels are the bands of level 2A and thirteen
-    those of the instrument, each in its usual order; other numbers of channels are an error.
-
-    Args:
-        descriptions: Band description of each channel.
-
-    Returns:
-        A band per channel, None for a channel that is not a band (a mask, an elevation).
-
-    Raises:
-        FiresegError: If the bands cannot be identified, or one occurs twice.
-    """
-    count = len(descriptions)
-    if not any(descriptions) or _are_counters(descriptions):
-        if count not in RASTER_BAND_ORDERS:
-            raise FiresegError(
-                f"{count} channels without band descriptions, but only 12 (level 2A) and 13 (all bands) have a known "
-                "order; describe each channel by its band, such as B02"
-            )
-        return RASTER_BAND_ORDERS[count]
-    names = tuple(parse_band_name(description) for description in descriptions)
-    known = [name for name in names if name is not None]
-    if not known:
-        shown = ", ".join(f"'{description}'" for description in descriptions[:_MAX_DESCRIPTIONS_SHOWN] if description)
-        raise FiresegError(
-            f"descriptions {shown} name no Sentinel-2 band; describe each channel by its band, such as B02"
-        )
-    if repeated := sorted({name for name in known if known.count(name) > 1}):
-        raise FiresegError(f"bands {', '.join(repeated)} are described twice; describe each band once")
-    return names
-
-
-def parse_band_name(description: str | None) -> str | None:
-    """Parses the band name in a description, in any common spelling.
-
-    Example:
-        >>> parse_band_name("Band 2 - Blue"), parse_band_name("b8a"), parse_band_name("elevation")
-        ('B02', 'B8A', None)
-    """
-    match = _BAND.search(description or "")
-    if match is None:
-        return None
-    number, letter = int(match["number"]), match["letter"].upper()
-    name = f"B{number}{letter}" if letter else f"B{number:02d}"
-    return name if name in SENTINEL2_BANDS else None
-
-
-def _are_counters(descriptions: Sequence[str | None]) -> bool:
-    """Returns True if the descriptions only count the channels (`Band 1`, `Band 2`, …), as some programs write them.
-
-    Read as names they would be wrong from the ninth channel on, which is B8A.
-    """
-    matches = [_COUNTER.fullmatch((description or "").strip()) for description in descriptions]
-    return all(match and int(match["number"]) == number for number, match in enumerate(matches, 1))
 
 
 def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:

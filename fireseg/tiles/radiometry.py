@@ -16,7 +16,8 @@ from rasterio.io import DatasetReader
 from fireseg.data.bands import SCALE
 from fireseg.errors import FiresegError
 from fireseg.geo.windows import Window, split_into_blocks
-from fireseg.tiles.metadata import find_channels, find_offset, flatten_metadata
+from fireseg.tiles.channels import identify_channels, select_bands
+from fireseg.tiles.metadata import find_offset, flatten_metadata
 
 _CACHE_BYTES = 32 * 2**20
 
@@ -70,7 +71,7 @@ def select_channels(
         FiresegError: If a band is missing or cannot be identified, or the data type cannot hold reflectance.
     """
     try:
-        channels = find_channels(raster.descriptions, bands, **hint)
+        channels = select_bands(identify_channels(raster), bands, **hint)
         tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
         known_offset = find_offset(flatten_metadata(*tags, metadata))
         dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))

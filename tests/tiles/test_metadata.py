@@ -1,4 +1,4 @@
-"""Offset, date and band names from metadata."""
+"""Offset and date from metadata."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import Any
 
 import pytest
 
-from fireseg.data.bands import BAND_NAMES, CEMS_BANDS, SENTINEL2_BANDS
 from fireseg.errors import FiresegError
 from fireseg.tiles.metadata import (
-    find_channels,
     find_date,
     find_offset,
     flatten_metadata,
-    identify_bands,
-    parse_band_name,
     read_metadata,
 )
 
@@ -98,72 +94,3 @@ def test_invalid_json_is_an_error_with_its_path(tmp_path: Path, content: bytes, 
     path.write_bytes(content)
     with pytest.raises(FiresegError, match=rf"a_S2L2A\.json: .*{what}"):
         read_metadata(path)
-
-
-@pytest.mark.parametrize(
-    ("description", "band"),
-    [
-        ("B02", "B02"),
-        ("b2", "B02"),
-        ("Band 2 - Blue", "B02"),
-        ("B8A", "B8A"),
-        ("band 8a", "B8A"),
-        ("B8", "B08"),
-        ("B12, central wavelength 2190 nm", "B12"),
-        ("T28RDR_20190828_B11_20m", "B11"),
-        ("band_09", "B09"),
-        ("B13", None),
-        ("B9A", None),
-        ("NBR2", None),
-        ("elevation", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_band_name_is_parsed_in_any_spelling(description: str | None, band: str | None) -> None:
-    assert parse_band_name(description) == band
-
-
-def test_channels_are_found_by_description_in_requested_order() -> None:
-    assert find_channels(["B12", "slope", "B8A", "Band 4 (red)"], ["B04", "B12", "B8A"]) == [3, 0, 2]
-
-
-def test_12_and_13_channels_without_descriptions_have_a_known_order() -> None:
-    assert find_channels([None] * 12, BAND_NAMES) == [1, 2, 3, 7, 8, 10, 11]
-    assert identify_bands([""] * 13) == SENTINEL2_BANDS
-
-
-def test_descriptions_have_priority_over_the_known_order() -> None:
-    assert identify_bands(list(reversed(CEMS_BANDS))) == tuple(reversed(CEMS_BANDS))
-
-
-@pytest.mark.parametrize("count", [1, 3, 7, 11, 14])
-def test_other_counts_without_descriptions_are_an_error(count: int) -> None:
-    with pytest.raises(FiresegError, match=f"^{count} channels without band descriptions"):
-        find_channels([None] * count, ["B02"])
-
-
-def test_channel_counters_are_not_band_names() -> None:
-    # Else the ninth of the twelve, B8A, would pass for B09.
-    assert identify_bands([f"Band {number}" for number in range(1, 13)]) == CEMS_BANDS
-    with pytest.raises(FiresegError, match="7 channels"):
-        identify_bands([f"Band {number}" for number in range(1, 8)])
-
-
-def test_zero_padded_numbers_are_band_names() -> None:
-    assert identify_bands(["B01", "B02", "B03"]) == ("B01", "B02", "B03")
-
-
-def test_missing_band_is_an_error_that_lists_the_available_ones() -> None:
-    with pytest.raises(FiresegError, match=r"B8A B11 not found; available: B02 B03 B04 B08 B12; .*--bands"):
-        find_channels(["B02", "B03", "B04", "B08", "B12"], BAND_NAMES)
-
-
-def test_descriptions_without_any_band_are_an_error_even_for_12_channels() -> None:
-    with pytest.raises(FiresegError, match=r"descriptions 'red', .* name no Sentinel-2 band"):
-        identify_bands(["red"] * 12)
-
-
-def test_repeated_band_is_an_error() -> None:
-    with pytest.raises(FiresegError, match="B02 are described twice"):
-        identify_bands(["B02", "b2", "B03"])
