@@ -124,7 +124,7 @@ def _resume(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple
 
 def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: PrepareOptions) -> None:
     """Cuts the remaining tiles. A tile is finished as soon as its line is in the journal."""
-    store = options.tiling.open_store(output.staging)
+    store = options.tiling.open_writer(output.staging)
     names = journal.patch_names()
     store.truncate(names)
     counts = {split: len(patches) for split, patches in names.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from fireseg.data.format import MaskName, PatchWriter, StoredPatch
 from fireseg.errors import FiresegError
+from fireseg.files import hash_file
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
 from fireseg.prepare.journal import SourceFile, TileRecord, naming_disk_faults
@@ -33,7 +33,7 @@ class TileTask:
         root: Folder of the tiles; source files are recorded relative to it.
         tiles: Files of each tile.
         options: Options of the patches.
-        store: PatchWriter of the patches.
+        store: Writer of the patches.
         metadata: The data set's own metadata by tile name; None without a table.
     """
 
@@ -248,8 +248,7 @@ def _describe_sources(stats: Mapping[Path, os.stat_result], root: Path, image_di
 
 def _hash_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 
