@@ -149,5 +149,7 @@ class PrepareOptions:
                 digest = hashlib.sha256(self.metadata.read_bytes()).hexdigest()
             except OSError as error:
                 reason = error.strerror or error
-                raise SettingError(f"--metadata {self.metadata}: cannot be read ({reason})") from error
+                raise SettingError(
+                    f"--metadata {self.metadata}: cannot be read ({reason}); check its path and permissions"
+                ) from error
         return {**self.tiling.as_dict(), "split_by": self.split_by, **drawn, "metadata": digest}

@@ -146,7 +146,10 @@ def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: Pre
 def _finish(output: StagingFolder, journal: Journal, plan: Plan, options: PrepareOptions) -> None:
     """Audits the splits again, now including pixels, and writes the tables and the manifest."""
     if not journal.patch_names():
-        raise FiresegError(f"{plan.root}: no tile gave a patch", *_list_faults(journal, ()))
+        raise FiresegError(
+            f"{plan.root}: no tile gave a patch; check the faults below, --max-cloud and the masks",
+            *_list_faults(journal, ()),
+        )
     result = audit([from_dict(tile.footprint) for tile in journal.tiles if tile.footprint])
     leaks = _check_leaks(result, plan, options, finished=output)
     result.write(output.staging / AUDIT)

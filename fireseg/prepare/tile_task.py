@@ -112,7 +112,7 @@ class TileTask:
         ):
             both: dict[MaskName, NDArray[np.uint8]] = {"del": patch.delineation, "gra": patch.grading}
             masks: dict[MaskName, NDArray[np.uint8]] = {name: both[name] for name in options.masks}
-            if reason := self._why_left_out(patch):
+            if reason := self._find_exclusion_reason(patch):
                 totals = left_out.setdefault(reason, [0, 0])
                 totals[0] += 1
                 totals[1] += int(np.logical_or.reduce([mask != IGNORE_INDEX for mask in masks.values()]).sum())
@@ -125,8 +125,8 @@ class TileTask:
             **values, rows=rows, left_out=left_out, disagreements=list(labels.disagreements), **counts.as_dict()
         )
 
-    def _why_left_out(self, patch: Patch) -> str | None:
-        reason = patch.statistics.why_left_out(self.options.max_cloud)
+    def _find_exclusion_reason(self, patch: Patch) -> str | None:
+        reason = patch.statistics.find_exclusion_reason(self.options.max_cloud)
         if reason is None and self.options.task is not None:
             counts = {"del": patch.statistics.delineated, "gra": patch.statistics.graded}[self.options.task]
             return None if any(counts) else "unlabelled"
