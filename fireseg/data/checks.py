@@ -70,10 +70,10 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
     if manifest is not None and task.name == "gra":
         splits, ungraded = _drop_ungraded(scans, splits)
         notes += ungraded
-    patch_faults = [] if on_bad == "skip" else [fault for found in faults.values() for fault in found]
-    split_faults = _find_split_faults(scans, splits, faults, task, bands)
-    if patch_faults or split_faults:
-        raise FiresegError(*split_faults, *_format_faults(patch_faults))
+    patch_faults = [] if on_bad == "skip" else [fault for split_faults in faults.values() for fault in split_faults]
+    other_faults = _find_split_faults(scans, splits, faults, task, bands)
+    if patch_faults or other_faults:
+        raise FiresegError(*other_faults, *_format_faults(patch_faults))
     notes += _note_skipped(scans, faults)
     train = splits["train"]
     mean, std = channel_statistics(train, bands, task.ignore_index, readers["train"].bands)
@@ -186,7 +186,7 @@ def _find_split_faults(
         elif not scans[split].patches and not scans[split].faults:
             messages.append(f"{folder}: no patch in it; {DATA_ROOT_HELP}")
         elif faults[split]:
-            messages.append(f"{folder}: no patch without a fault")
+            messages.append(f"{folder}: no patch without a fault; fix the files listed, or prepare the patches again")
         else:
             messages.append(f"{folder}: no patch in it has a grading; train with task=del")
     if splits["train"]:

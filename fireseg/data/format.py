@@ -82,7 +82,7 @@ def read_manifest(root: Path) -> Manifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise FiresegError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     except ValueError as error:
         raise FiresegError(f"{path}: truncated or not JSON; {PREPARE_AGAIN}") from error
     if not isinstance(content, dict) or not {"format", "layout"} <= content.keys():

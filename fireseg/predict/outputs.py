@@ -24,6 +24,7 @@ from fireseg.decision import apply_threshold, min_log_odds, severity_classes
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import disk_error
 from fireseg.geo import GDAL_VERSION, Polygons
+from fireseg.geo.grid import M2_PER_HA
 from fireseg.predict.options import PredictOptions
 from fireseg.runs import TrainedModel
 from fireseg.tiles import BandReader
@@ -223,9 +224,6 @@ def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.log(fire, out=fire)
 
 
-_HA_M2 = 10_000.0
-
-
 @dataclass
 class MapStatistics:
     """Running totals of a map: pixels and area by class, and the largest fire probability.
@@ -289,7 +287,7 @@ class MapStatistics:
     @property
     def hectares(self) -> list[float]:
         """Area by class in hectares."""
-        return [float(area) / _HA_M2 for area in self.area_m2]
+        return [float(area) / M2_PER_HA for area in self.area_m2]
 
     @property
     def burned_ha(self) -> float:

@@ -225,7 +225,7 @@ def _read_tiles(path: Path, workers: int) -> tuple[list[Footprint], list[str]]:
                 footprints.append(footprint)
             progress.advance(tiles[number].name)
     if not footprints:
-        raise FiresegError(f"{path}: no readable tile", *faults)
+        raise FiresegError(f"{path}: no readable tile; fix the files listed", *faults)
     return footprints, faults
 
 

@@ -335,7 +335,7 @@ def write_tables(
         other_faults: Faults of files that belong to no tile.
     """
     names = journal.patch_names()
-    options.open_store(folder).close({split: len(patches) for split, patches in names.items()})
+    options.open_writer(folder).close({split: len(patches) for split, patches in names.items()})
     for split in names:
         _write_metadata(folder / split / METADATA, [tile for tile in journal.tiles if tile.split == split])
     manifest = make_manifest(journal, options, leaks, other_faults)

@@ -52,7 +52,7 @@ class TilingOptions:
     clouds: LabelRule = "ignore"
     light_clouds: LabelRule = "keep"
     disagreement: LabelRule = "keep"
-    offset: Annotated[float | None, metavar("FLOAT")] = None
+    offset: Annotated[float | None, metavar("NUMBER")] = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -89,8 +89,8 @@ class TilingOptions:
         """Returns the options as plain values, as the journal and the manifest store them."""
         return {**asdict(self), "bands": list(self.bands), "stride": self.strides()["train"]}
 
-    def open_store(self, root: Path) -> PatchWriter:
-        """Returns the patch store of the chosen layout in a folder."""
+    def open_writer(self, root: Path) -> PatchWriter:
+        """Returns the patch writer of the layout."""
         if self.task is None:
             return PackedWriter(root=root, size=self.size, num_bands=len(self.bands))
         return FilesWriter(root=root, mask=self.task)
@@ -98,7 +98,7 @@ class TilingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """Options of the command.
+    """Options of `prepare`.
 
     Attributes:
         tiles: Folder of the tiles.
@@ -116,7 +116,7 @@ class PrepareOptions:
         json: Output file of --audit.
 
     Raises:
-        SettingError: If there are fewer than one worker.
+        SettingError: If `workers` is below 1.
     """
 
     tiles: Annotated[Path | None, tyro.conf.Positional, metavar("TILES")] = None
@@ -149,5 +149,7 @@ class PrepareOptions:
                 digest = hashlib.sha256(self.metadata.read_bytes()).hexdigest()
             except OSError as error:
                 reason = error.strerror or error
-                raise SettingError(f"--metadata {self.metadata}: cannot be read ({reason})") from error
+                raise SettingError(
+                    f"--metadata {self.metadata}: cannot be read ({reason}); check its path and permissions"
+                ) from error
         return {**self.tiling.as_dict(), "split_by": self.split_by, **drawn, "metadata": digest}

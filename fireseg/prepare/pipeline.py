@@ -124,7 +124,7 @@ def _resume(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple
 
 def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: PrepareOptions) -> None:
     """Cuts the remaining tiles. A tile is finished as soon as its line is in the journal."""
-    store = options.tiling.open_store(output.staging)
+    store = options.tiling.open_writer(output.staging)
     names = journal.patch_names()
     store.truncate(names)
     counts = {split: len(patches) for split, patches in names.items()}
@@ -146,7 +146,10 @@ def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: Pre
 def _finish(output: StagingFolder, journal: Journal, plan: Plan, options: PrepareOptions) -> None:
     """Audits the splits again, now including pixels, and writes the tables and the manifest."""
     if not journal.patch_names():
-        raise FiresegError(f"{plan.root}: no tile gave a patch", *_list_faults(journal, ()))
+        raise FiresegError(
+            f"{plan.root}: no tile gave a patch; check the faults below, --max-cloud and the masks",
+            *_list_faults(journal, ()),
+        )
     result = audit([from_dict(tile.footprint) for tile in journal.tiles if tile.footprint])
     leaks = _check_leaks(result, plan, options, finished=output)
     result.write(output.staging / AUDIT)

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Geod
 
 from fireseg.console import format_count, format_share
 from fireseg.data.format import JOURNAL_NAME, MANIFEST, MASKS, MaskName, masks_file, read_manifest
 from fireseg.data.patches import MASK_SUFFIX, SPLITS, read_array
 from fireseg.data.reader import map_array, open_split
 from fireseg.errors import FiresegError
+from fireseg.geo.grid import M2_PER_HA, get_geod
 from fireseg.plots import choose_composite, colour_classes, render_composite
 from fireseg.plots.balance import Balance, ClassCounts, LonLatBox, draw_panel, list_panels, render_balance
 from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, to_uri, write_page
@@ -32,8 +32,6 @@ from fireseg.task import Task, get_class_names, inverse_frequency_weights
 BALANCE = "balance.png"
 
 NUM_EXAMPLES = 16
-
-_M2_PER_HA = 10_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,8 +276,8 @@ def _burned_ha(tile: TileRecord) -> float | None:
     east = west + degrees_east(west, east)
     corners = tile.footprint["outline"] or [(west, south), (east, south), (east, north), (west, north)]
     num_pixels = tile.footprint["height"] * tile.footprint["width"]
-    area_m2 = abs(Geod(ellps="WGS84").geometry_area_perimeter(shapely.Polygon(corners))[0])
-    return (tile.footprint["burned"] or 0) * area_m2 / num_pixels / _M2_PER_HA
+    area_m2 = abs(get_geod().geometry_area_perimeter(shapely.Polygon(corners))[0])
+    return (tile.footprint["burned"] or 0) * area_m2 / num_pixels / M2_PER_HA
 
 
 def _list_boxes(tiles: Sequence[TileRecord], split: str) -> list[LonLatBox]:

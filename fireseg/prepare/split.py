@@ -31,7 +31,7 @@ def assign_split(
     by: Measure = "tiles",
     min_overlap: float = MIN_OVERLAP,
 ) -> list[Footprint]:
-    """Draws splits of which an audit is clean.
+    """Assigns tiles to splits without leaks.
 
     Tiles of an activation stay together, and so do activations connected by tiles that overlap, are the same
     acquisition or near-identical, directly or through others. The groups are placed one by one, larger ones first,
@@ -61,7 +61,7 @@ def assign_split(
     num_splits = sum(fraction > 0 for fraction in fractions)
     if len(groups) < num_splits:
         raise FiresegError(
-            f"fractions: {num_splits} splits, but only {len(groups)} group(s) of activations that do not overlap or "
+            f"--fractions: {num_splits} splits, but only {len(groups)} group(s) of activations that do not overlap or "
             "share pixels; add activations, or use fewer splits"
         )
     counts = [float(len(group)) for group in groups]
@@ -77,11 +77,11 @@ def assign_split(
 def _check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
     text = " ".join(f"{fraction:g}" for fraction in fractions)
     if len(fractions) not in (2, 3):
-        raise SettingError(f"fractions: {text or 'none'}, but must be two or three, for train, val and test")
+        raise SettingError(f"--fractions: {text or 'none'}, but must be two or three, for train, val and test")
     if not all(0 <= fraction <= 1 for fraction in fractions) or abs(fsum(fractions) - 1) > 1e-6:
-        raise SettingError(f"fractions: {text}, but must be between 0 and 1 with sum 1; for example 0.7 0.15 0.15")
+        raise SettingError(f"--fractions: {text}, but must be between 0 and 1 with sum 1; for example 0.7 0.15 0.15")
     if not all(fraction > 0 for fraction in fractions[:2]):
-        raise SettingError(f"fractions: {text}, but train and val must be above 0; only test may be 0")
+        raise SettingError(f"--fractions: {text}, but train and val must be above 0; only test may be 0")
     return tuple(fractions)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from fireseg.data.format import MaskName, PatchWriter, StoredPatch
 from fireseg.errors import FiresegError
+from fireseg.files import hash_file
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
 from fireseg.prepare.journal import SourceFile, TileRecord, naming_disk_faults
@@ -33,7 +33,7 @@ class TileTask:
         root: Folder of the tiles; source files are recorded relative to it.
         tiles: Files of each tile.
         options: Options of the patches.
-        store: PatchWriter of the patches.
+        store: Writer of the patches.
         metadata: The data set's own metadata by tile name; None without a table.
     """
 
@@ -112,7 +112,7 @@ class TileTask:
         ):
             both: dict[MaskName, NDArray[np.uint8]] = {"del": patch.delineation, "gra": patch.grading}
             masks: dict[MaskName, NDArray[np.uint8]] = {name: both[name] for name in options.masks}
-            if reason := self._why_left_out(patch):
+            if reason := self._find_exclusion_reason(patch):
                 totals = left_out.setdefault(reason, [0, 0])
                 totals[0] += 1
                 totals[1] += int(np.logical_or.reduce([mask != IGNORE_INDEX for mask in masks.values()]).sum())
@@ -125,8 +125,8 @@ class TileTask:
             **values, rows=rows, left_out=left_out, disagreements=list(labels.disagreements), **counts.as_dict()
         )
 
-    def _why_left_out(self, patch: Patch) -> str | None:
-        reason = patch.statistics.why_left_out(self.options.max_cloud)
+    def _find_exclusion_reason(self, patch: Patch) -> str | None:
+        reason = patch.statistics.find_exclusion_reason(self.options.max_cloud)
         if reason is None and self.options.task is not None:
             counts = {"del": patch.statistics.delineated, "gra": patch.statistics.graded}[self.options.task]
             return None if any(counts) else "unlabelled"
@@ -248,8 +248,7 @@ def _describe_sources(stats: Mapping[Path, os.stat_result], root: Path, image_di
 
 def _hash_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 

@@ -1,4 +1,4 @@
-"""Cuts tiles into patches: window positions, labels that count, and patch statistics."""
+"""Cuts tiles into patches: window positions, masking of labels, and patch statistics."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class WindowStatistics:
         counts = self.delineated if any(self.delineated) else self.graded
         return sum(counts[1:]) / max(sum(counts), 1)
 
-    def why_left_out(self, max_cloud: float) -> Reason | None:
+    def find_exclusion_reason(self, max_cloud: float) -> Reason | None:
         """Returns the reason to leave the window out, or None.
 
         Args:

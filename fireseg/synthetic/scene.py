@@ -216,7 +216,7 @@ def get_footprint(
     Scenes are 0.25 degrees apart in the open Atlantic, so that they neither overlap nor resemble a real fire.
 
     Args:
-        number: Number of the scene, 0 to 2999.
+        number: Number of the scene, 0 to 3000.
         top: First row of the window.
         left: First column of the window.
         height: Height of the window in pixels.

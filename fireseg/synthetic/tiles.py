@@ -253,7 +253,7 @@ def describe_request(properties: TileProperties, bounds: tuple[float, float, flo
             },
         },
         "timestamp": properties.end.strftime("%Y-%m-%dT%H:%M:%S"),
-        "url": "fireseg.synthetic",
+        "url": "fireseg.data.sample",  # part of the bytes of version 1
     }
 
 

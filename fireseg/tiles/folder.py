@@ -175,7 +175,7 @@ def open_raster(path: Path) -> Iterator[DatasetReader]:
         FiresegError: If the raster cannot be opened or read.
     """
     with convert_raster_errors(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by read_grid
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by reader._read_grid
         with rasterio.open(path) as raster:
             yield raster
 

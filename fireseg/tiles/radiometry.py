@@ -55,7 +55,12 @@ class ChannelSelection:
 
 
 def select_channels(
-    raster: DatasetReader, bands: Sequence[str], metadata: dict[str, Any], *, offset: float | None, **hint: str
+    raster: DatasetReader,
+    bands: Sequence[str],
+    metadata: dict[str, Any],
+    *,
+    offset: float | None,
+    hint: str = "choose from these with --bands",
 ) -> ChannelSelection:
     """Selects the channels of the requested bands and determines their scaling.
 
@@ -64,13 +69,13 @@ def select_channels(
         bands: Names of the requested bands, in order.
         metadata: Content of the json beside the raster; may be empty.
         offset: Radiometric offset of integer digital numbers, used if neither json nor tags give it; 0 by default.
-        **hint: Passed to `find_channels`.
+        hint: Remedy of the error for a missing band.
 
     Raises:
         FiresegError: If a band is missing or cannot be identified, or the data type cannot hold reflectance.
     """
     try:
-        channels = find_channels(raster.descriptions, bands, **hint)
+        channels = find_channels(raster.descriptions, bands, hint=hint)
         tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
         known_offset = find_offset(flatten_metadata(*tags, metadata))
         dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from fireseg.errors import FiresegError
 from fireseg.prepare.audit import audit
 from fireseg.prepare.duplicates import Fingerprint, fingerprint_image
 from fireseg.prepare.footprints import Footprint, read_footprints
+from tests.prepare.builders import get_real_data
 
 SECOND = "2017/10/07_08:05:51"
 
@@ -242,10 +241,7 @@ def test_twenty_thousand_tiles_take_seconds() -> None:
 
 @pytest.mark.real
 def test_the_real_metadata_contain_one_acquisition_twice_and_122_tiles_that_overlap_another_activation() -> None:
-    root = os.environ.get("FIRESEG_REAL_DATA")
-    if not root:
-        pytest.skip("FIRESEG_REAL_DATA is not set")
-    tiles = read_footprints(Path(root) / "cems" / "csv_files" / "satelliteData.csv")
+    tiles = read_footprints(get_real_data() / "cems" / "csv_files" / "satelliteData.csv")
     start = time.process_time()
     report = audit(tiles)
     assert time.process_time() - start < 1

@@ -123,6 +123,27 @@ def test_windows_and_tiles_left_out_are_listed_with_reasons(patches: Path, page:
     assert "truncated or not a raster" in page.text
 
 
+def test_a_class_without_training_pixels_is_named_in_the_warnings(tmp_path: Path) -> None:
+    root = cut(write_set(tmp_path / "tiles", train=1), tmp_path / "patches", TilingOptions(size=64))
+    lines = (root / "tiles.jsonl").read_text().splitlines()
+    tiles = [json.loads(line) for line in lines[1:]]
+    for tile in tiles:
+        tile["pixels"]["gra"][3] = 0
+    (root / "tiles.jsonl").write_text("\n".join([lines[0], *map(json.dumps, tiles)]) + "\n")
+    write_report(root)
+    text = Page((root / "report.html").read_text(encoding="utf-8")).text
+    assert re.findall(r"No training pixel of class (\w+) \(GRA\)", text) == ["high"]
+
+
+def test_a_report_without_an_audit_leaves_it_out(patches: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(patches, tmp_path / "copy")
+    (copy / "audit.json").unlink()
+    write_report(copy)
+    text = Page((copy / "report.html").read_text(encoding="utf-8")).text
+    assert "1 leak between the splits accepted" in text
+    assert "checked for" not in text
+
+
 def test_accepted_leaks_are_in_the_warnings_and_in_a_table(page: Page) -> None:
     assert "1 leak between the splits accepted" in page.text
     assert re.search(r"EMSR100_AOI02_01.*EMSR100", page.text)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from fireseg.prepare.audit import audit
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import Footprint, read_footprints
 from fireseg.prepare.split import SPLITS, assign_split
+from tests.prepare.builders import get_real_data
 
 IMAGES = [np.kron(np.random.default_rng(n).integers(0, 3000, (16, 16, 1)), np.ones((2, 2, 1))) for n in range(4)]
 FINGERPRINTS = [fingerprint_image((image * gain).astype(np.uint16)) for image in IMAGES for gain in (1.0, 0.8)]
@@ -161,10 +160,7 @@ def test_splitting_by_unknown_burned_pixels_raises() -> None:
 
 @pytest.mark.real
 def test_the_real_tiles_are_split_without_leaks_within_half_a_percent_of_the_fractions() -> None:
-    root = os.environ.get("FIRESEG_REAL_DATA")
-    if not root:
-        pytest.skip("FIRESEG_REAL_DATA is not set")
-    footprints = read_footprints(Path(root) / "cems" / "csv_files" / "satelliteData.csv")
+    footprints = read_footprints(get_real_data() / "cems" / "csv_files" / "satelliteData.csv")
     chosen = assign_split(footprints, (0.7, 0.15, 0.15), 0)
     assert audit(chosen).is_clean
     assert [part / 559 for part in count(chosen)] == pytest.approx([0.7, 0.15, 0.15], abs=0.005)

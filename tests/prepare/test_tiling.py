@@ -233,10 +233,10 @@ def test_windows_with_too_much_cloud_or_nothing_labelled_are_left_out() -> None:
     def facts(cloud: float, delineated: tuple[int, ...], graded: tuple[int, ...]) -> WindowStatistics:
         return WindowStatistics(cloud_fraction=cloud, unknown_fraction=0.0, delineated=delineated, graded=graded)
 
-    assert facts(0.6, (9, 1), (0,) * 5).why_left_out(0.5) == "cloud"
-    assert facts(0.5, (9, 1), (0,) * 5).why_left_out(0.5) is None
-    assert facts(0.0, (0, 0), (0, 0, 0, 3, 0)).why_left_out(0.5) is None
-    assert facts(0.0, (0, 0), (0,) * 5).why_left_out(0.5) == "unlabelled"
+    assert facts(0.6, (9, 1), (0,) * 5).find_exclusion_reason(0.5) == "cloud"
+    assert facts(0.5, (9, 1), (0,) * 5).find_exclusion_reason(0.5) is None
+    assert facts(0.0, (0, 0), (0, 0, 0, 3, 0)).find_exclusion_reason(0.5) is None
+    assert facts(0.0, (0, 0), (0,) * 5).find_exclusion_reason(0.5) == "unlabelled"
 
 
 def test_the_burn_fraction_of_a_window_without_delineation_is_that_of_its_grades() -> None:
