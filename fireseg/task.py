@@ -112,7 +112,7 @@ def check_classes(place: str, classes: Tensor, num_classes: int) -> None:
     if low < 0 or high >= num_classes:
         value = low if low < 0 else high
         raise FiresegError(
-            f"{place}: value {value}, but the classes are 0 to {num_classes - 1}; was it made for another task?"
+            f"{place}: value {value}, but the classes are 0 to {num_classes - 1}; use masks of this task, or set task"
         )
 
 

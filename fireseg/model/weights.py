@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from torch import Tensor, nn
 
+from fireseg.console import format_count
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, hash_file, load_tensors
 from fireseg.model.encoders import TIMM_PREFIX
@@ -245,7 +246,11 @@ def _compare_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
         "unexpected": [key for key in given if key not in expected],
         "of another shape": shapes,
     }
-    return [f"{len(keys)} tensors {problem} ({_list_first(keys)})" for problem, keys in differences.items() if keys]
+    return [
+        f"{format_count(len(keys), 'tensor')} {problem} ({_list_first(keys)})"
+        for problem, keys in differences.items()
+        if keys
+    ]
 
 
 def _list_first(keys: Iterable[str], limit: int = 5) -> str:
@@ -326,7 +331,9 @@ def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_clas
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise FiresegError(f"{weights.source}: weights that do not match its settings ({reason[:300]})") from error
+        raise FiresegError(
+            f"{weights.source}: weights that do not match its settings ({reason[:300]}); use another checkpoint"
+        ) from error
     model.provenance = weights.provenance | {"note": note}
 
 

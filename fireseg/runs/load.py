@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fireseg.config import make
 from fireseg.config.schema import find_target_fault
+from fireseg.console import format_count
 from fireseg.engine.device import (
     DeviceName,
     autocast,
@@ -124,7 +125,7 @@ def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads
     """
     if threads is not None:
         set_threads(threads)
-    torch_device = get_device(device)
+    torch_device = get_device(device, "--device")
     folder = None
     if _MLFLOW_URI.match(str(path)):
         from fireseg.tracker import download_artifact
@@ -169,7 +170,7 @@ def _describe_folder(path: Path) -> str:
     if (path / "config.json").exists():
         return f"a run without a checkpoint; wait for its first epoch, or continue it with resume={path}"
     if runs := sorted(run for run in path.iterdir() if run.is_dir() and find_checkpoint(run)):
-        return f"a folder of {len(runs)} runs, but one run is expected; name one, such as {runs[-1]}"
+        return f"a folder of {format_count(len(runs), 'run')}, but one run is expected; name one, such as {runs[-1]}"
     if (path / "train").is_dir() or (path / "val").is_dir():
         return "a folder of patches or tiles, but a run is expected; runs are in outputs/ and multirun/"
     return f"not a run folder: it contains none of {', '.join(CHECKPOINT_NAMES)}; runs are in outputs/ and multirun/"
