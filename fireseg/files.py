@@ -217,6 +217,20 @@ def find_run_folder(checkpoint: Path) -> Path | None:
     return folder if is_in_run else None
 
 
+def sync_folder(folder: Path) -> None:
+    """Flushes the directory entries of a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def count_cores() -> int:
+    """Returns the number of cores available to this process, fewer than the machine's in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hash_file(path: Path) -> str:
     """Returns the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:

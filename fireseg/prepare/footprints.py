@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fireseg.errors import FiresegError, did_you_mean
+from fireseg.errors import FiresegError, did_you_mean, shorten
 from fireseg.geo.grid import Grid
 from fireseg.prepare.duplicates import Fingerprint
 from fireseg.tiles.folder import TileFiles
@@ -26,8 +26,6 @@ _FOOTPRINT_COLUMNS = ("folderPath", *_BOX_COLUMNS)
 _METADATA_COLUMNS = ("folderPath", "post_fire_acquisition", "country", "koppen_subgroup")
 
 _MAX_WIDTH_DEG = 180.0
-
-_MAX_FAULTS = 20
 
 _CURE = "pass the data set's satelliteData.csv"
 
@@ -147,7 +145,7 @@ def check_footprints(footprints: Sequence[Footprint]) -> None:
     """
     faults = [f"{one.name}: {fault}" for one in footprints if (fault := _find_fault(one))]
     if faults:
-        raise FiresegError(*_shorten(faults))
+        raise FiresegError(*shorten(faults))
 
 
 def read_footprints(path: Path | str) -> list[Footprint]:
@@ -173,7 +171,7 @@ def read_footprints(path: Path | str) -> list[Footprint]:
         except ValueError as error:
             faults.append(f"{path}: line {line}: {error}")
     if faults:
-        raise FiresegError(*_shorten(faults))
+        raise FiresegError(*shorten(faults))
     counts = Counter(one.name for one in footprints)
     roots = [row["folderPath"].replace("\\", "/").strip("/").partition("/")[0] for _, row in rows]
     return [
@@ -311,8 +309,3 @@ def _find_fault(footprint: Footprint) -> str | None:
     if footprint.outline is not None and len(footprint.outline) < 3:
         return f"outline of {len(footprint.outline)} corners, but needs at least 3; omit the outline of a box"
     return None
-
-
-def _shorten(faults: Sequence[str]) -> list[str]:
-    more = [f"and {len(faults) - _MAX_FAULTS} more"] if len(faults) > _MAX_FAULTS else []
-    return [*faults[:_MAX_FAULTS], *more]

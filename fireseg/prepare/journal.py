@@ -15,9 +15,9 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from fireseg.data.bands import SCALE
-from fireseg.data.format import FORMAT_VERSION, JOURNAL_NAME, MANIFEST, METADATA, MaskName, sync_folder
-from fireseg.errors import FiresegError
-from fireseg.files import atomic_write, disk_error
+from fireseg.data.format import FORMAT_VERSION, JOURNAL_NAME, MANIFEST, METADATA, MaskName
+from fireseg.errors import FiresegError, join_names
+from fireseg.files import atomic_write, disk_error, sync_folder
 from fireseg.prepare.options import TilingOptions
 
 UNFINISHED = "unfinished"
@@ -249,7 +249,7 @@ class StagingFolder:
                 return
         elif not names or names == [UNFINISHED]:
             return
-        raise FiresegError(f"{folder}: contains other files ({_abbreviate(names)}); choose an empty folder")
+        raise FiresegError(f"{folder}: contains other files ({join_names(names, _MAX_NAMES)}); choose an empty folder")
 
 
 def check_same_header(header: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> None:
@@ -272,7 +272,7 @@ def check_same_header(header: Mapping[str, Any], other: Mapping[str, Any], folde
     tiles, other_tiles = set(header["tiles"]), set(other["tiles"])
     for words, paths in (("missing now", tiles - other_tiles), ("added since", other_tiles - tiles)):
         if paths:
-            differences.append(f"other tiles: {len(paths)} {words} ({_abbreviate(sorted(paths))})")
+            differences.append(f"other tiles: {len(paths)} {words} ({join_names(sorted(paths), _MAX_NAMES)})")
     check_no_differences(folder, differences)
 
 
@@ -316,10 +316,6 @@ def _format_option(name: str, value: Any) -> str:
     if value is None:
         return f"no {option}"
     return f"{option} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-
-
-def _abbreviate(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MAX_NAMES]) + ", …" * (len(names) > _MAX_NAMES)
 
 
 def write_tables(

@@ -19,11 +19,9 @@ from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
 from fireseg.prepare.journal import SourceFile, TileRecord, naming_disk_faults
 from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.tiling import Patch, cut_patches, get_bounds, mask_labels
-from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
+from fireseg.task import IGNORE_INDEX, TASKS
 from fireseg.tiles.folder import TileFiles
 from fireseg.tiles.reader import Tile, read_tile
-
-NUM_CLASSES: dict[MaskName, int] = {"del": len(DELINEATION_CLASSES), "gra": len(GRADING_CLASSES)}
 
 
 class TileTask:
@@ -167,7 +165,7 @@ class PixelCounts:
     """
 
     def __init__(self, options: TilingOptions, *, has_sums: bool) -> None:
-        self._pixels = {name: np.zeros(NUM_CLASSES[name] + 1, np.int64) for name in options.masks}
+        self._pixels = {name: np.zeros(TASKS[name].num_classes + 1, np.int64) for name in options.masks}
         self._sums = np.zeros((2, len(options.bands)), np.int64)
         self._has_sums = has_sums
 
@@ -175,7 +173,7 @@ class PixelCounts:
         """Adds a patch. Bands are summed over the labelled pixels of the first mask."""
         for name, mask in masks.items():
             counts = np.bincount(mask.ravel(), minlength=256)
-            self._pixels[name] += counts[[*range(NUM_CLASSES[name]), IGNORE_INDEX]]
+            self._pixels[name] += counts[[*range(TASKS[name].num_classes), IGNORE_INDEX]]
         if self._has_sums:
             labelled = (next(iter(masks.values())) != IGNORE_INDEX).ravel().astype(np.float64)
             # Integers below 2 ** 53 are exact in float64, and its matrix products are fast.

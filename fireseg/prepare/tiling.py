@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fireseg.errors import SettingError
 from fireseg.prepare.options import LabelRule
-from fireseg.task import CLOUD, DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
+from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD, SHADOW, TASKS
 
 Mask = NDArray[np.uint8]
 
@@ -194,8 +194,8 @@ def _measure(labels: Labels, window: Window, size: int, delineation: Mask, gradi
     return WindowStatistics(
         cloud_fraction=int(cloudy.sum()) / max(unknown.size - num_unknown, 1),
         unknown_fraction=num_unknown / unknown.size,
-        delineated=_count_classes(delineation, len(DELINEATION_CLASSES)),
-        graded=_count_classes(grading, len(GRADING_CLASSES)),
+        delineated=_count_classes(delineation, TASKS["del"].num_classes),
+        graded=_count_classes(grading, TASKS["gra"].num_classes),
     )
 
 
