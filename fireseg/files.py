@@ -66,6 +66,21 @@ def disk_error(path: Path, error: OSError) -> FiresegError:
     return FiresegError(f"{path}: cannot be written ({error.strerror or error})")
 
 
+@contextmanager
+def convert_disk_errors(path: Path) -> Iterator[None]:
+    """Converts errors of the file system within the context into `FiresegError`.
+
+    Args:
+        path: Path to name if the error has none.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # the reader of stdout has gone, which the command handles
+        raise
+    except OSError as error:
+        raise disk_error(Path(error.filename) if isinstance(error.filename, str) else path, error) from error
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """Reads a file of tensors and plain values without running any code from it.
 

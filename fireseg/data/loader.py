@@ -135,18 +135,18 @@ class BufferedBatch:
     """Reference to a batch in a shared-memory buffer, as a worker returns it.
 
     Args:
-        owner: Number of the `BatchBuffers`.
+        buffers_number: Number of the `BatchBuffers`.
         buffer: Index of the buffer.
         names: Names of the patches.
     """
 
-    owner: int
+    buffers_number: int
     buffer: int
     names: tuple[str, ...]
 
     def open(self) -> Batch:
         """Returns the batch as views of the buffer."""
-        return _buffers_by_number[self.owner].open(self)
+        return _buffers_by_number[self.buffers_number].open(self)
 
     def pin_memory(self) -> Batch:
         """Returns the batch in page-locked memory; called by torch's data loader."""
@@ -171,10 +171,10 @@ class BatchBuffers:
     def __init__(self, sample: Sample, max_patches: int, num_buffers: int) -> None:
         self.image_shape, self.mask_shape = sample.image.shape, sample.mask.shape
         self.memory = torch.empty((num_buffers, max_patches * _sample_bytes(sample)), dtype=torch.uint8).share_memory_()
-        self.owner = next(_buffer_numbers)
+        self.number = next(_buffer_numbers)
         self._free = list(range(num_buffers))[::-1]
         self._pending: set[int] = set()
-        _buffers_by_number[self.owner] = self
+        _buffers_by_number[self.number] = self
 
     def acquire(self) -> int | None:
         """Returns a free buffer, or None; the most recently used one first, because it is still in the CPU cache."""
@@ -250,7 +250,7 @@ class BufferedDataset(Dataset[BufferedBatch]):
         for number, index in enumerate(request.indices):
             images[number], masks[number], name = self.dataset[index]
             names.append(name)
-        return BufferedBatch(self.buffers.owner, request.buffer, tuple(names))
+        return BufferedBatch(self.buffers.number, request.buffer, tuple(names))
 
 
 def _sample_bytes(sample: Sample) -> int:

@@ -64,6 +64,30 @@ class Footprint:
         """Acquisition time as `2017-10-07T08:05:51` or `2017-10-07` (UTC), or unchanged if it cannot be parsed."""
         return normalize_date(self.date) if self.date else None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the footprint as plain values, as the journal stores it."""
+        # Journals of format 1 name the fingerprint "look".
+        values = {"look" if name == "fingerprint" else name: value for name, value in asdict(self).items()}
+        if fingerprint := self.fingerprint:
+            values["look"] = {
+                "digest": fingerprint.digest,
+                "cells": b64encode(fingerprint.cells).decode(),
+                "burned": b64encode(fingerprint.burned).decode(),
+            }
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Footprint:
+        """Creates a footprint from the output of `as_dict`."""
+        values = dict(values)
+        look, outline = values.pop("look"), values["outline"]
+        fingerprint = look and Fingerprint(
+            digest=look["digest"], cells=b64decode(look["cells"]), burned=b64decode(look["burned"])
+        )
+        west, south, east, north = values["bounds"]
+        values |= {"bounds": (west, south, east, north), "outline": outline and tuple((x, y) for x, y in outline)}
+        return cls(**values, fingerprint=fingerprint)
+
 
 class TileMetadata(NamedTuple):
     """Metadata of a tile from the data set's table; empty strings if unknown.
@@ -204,31 +228,6 @@ def read_tile_metadata(path: Path) -> dict[str, TileMetadata]:
         for name, rows in by_name.items()
         if name
     }
-
-
-def to_dict(footprint: Footprint) -> dict[str, Any]:
-    """Converts a footprint to plain values, as the journal stores it."""
-    # Journals of format 1 name the fingerprint "look".
-    values = {"look" if name == "fingerprint" else name: value for name, value in asdict(footprint).items()}
-    if fingerprint := footprint.fingerprint:
-        values["look"] = {
-            "digest": fingerprint.digest,
-            "cells": b64encode(fingerprint.cells).decode(),
-            "burned": b64encode(fingerprint.burned).decode(),
-        }
-    return values
-
-
-def from_dict(values: Mapping[str, Any]) -> Footprint:
-    """Converts the output of `to_dict` back to a footprint."""
-    values = dict(values)
-    look, outline = values.pop("look"), values["outline"]
-    fingerprint = look and Fingerprint(
-        digest=look["digest"], cells=b64decode(look["cells"]), burned=b64decode(look["burned"])
-    )
-    west, south, east, north = values["bounds"]
-    values |= {"bounds": (west, south, east, north), "outline": outline and tuple((x, y) for x, y in outline)}
-    return Footprint(**values, fingerprint=fingerprint)
 
 
 def _read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

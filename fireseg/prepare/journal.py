@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from fireseg.data.bands import SCALE
 from fireseg.data.format import FORMAT_VERSION, JOURNAL_NAME, MANIFEST, METADATA, MaskName
 from fireseg.errors import FiresegError, join_names
-from fireseg.files import atomic_write, disk_error, sync_folder
+from fireseg.files import atomic_write, convert_disk_errors, sync_folder
 from fireseg.prepare.options import TilingOptions
 
 UNFINISHED = "unfinished"
@@ -186,7 +186,7 @@ class StagingFolder:
             FiresegError: If another process holds the lock, the folder contains other files, or it cannot be
                 created.
         """
-        with naming_disk_faults(self.folder):
+        with convert_disk_errors(self.folder):
             self._check_own()
             self.staging.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / LOCK)
@@ -285,21 +285,6 @@ def check_no_differences(folder: Path, differences: Sequence[str]) -> None:
     cure = "delete the folder to prepare it again, or choose another"
     if differences:
         raise FiresegError(*(f"{folder}: made with {difference}; {cure}" for difference in differences))
-
-
-@contextmanager
-def naming_disk_faults(path: Path) -> Iterator[None]:
-    """Converts errors of the file system within the context into `FiresegError`.
-
-    Args:
-        path: Path to name if the error has none.
-    """
-    try:
-        yield
-    except BrokenPipeError:  # the reader of stdout has gone, which the command handles
-        raise
-    except OSError as error:
-        raise disk_error(Path(error.filename) if isinstance(error.filename, str) else path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from rasterio import Affine
 from rasterio.io import MemoryFile
 from tqdm import tqdm
 
+from fireseg.data.patches import SPLITS
 from fireseg.errors import SettingError
 from fireseg.files import Settings, atomic_write, build_once
-from fireseg.synthetic.patches import MAX_SCENES_PER_SPLIT, SAMPLE_VERSION, SPLITS, run_jobs
+from fireseg.synthetic.patches import MAX_SCENES_PER_SPLIT, SAMPLE_VERSION, run_jobs
 from fireseg.synthetic.scene import get_footprint, get_tile_name, make_scene
 from fireseg.task import IGNORE_INDEX
 
