@@ -151,8 +151,8 @@ def test_the_metadata_call_the_tile_synthetic(tiles: list[TileFiles]) -> None:
 
 
 def test_splits_do_not_leak(tiles: list[TileFiles]) -> None:
-    task = FingerprintJob(tiles)
-    footprints = [task.cut(number)[0] for number in range(len(tiles))]
+    job = FingerprintJob(tiles)
+    footprints = [job.process(number)[0] for number in range(len(tiles))]
     assert audit([footprint for footprint in footprints if footprint is not None]).is_clean
 
 
