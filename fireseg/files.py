@@ -66,6 +66,21 @@ def disk_error(path: Path, error: OSError) -> FiresegError:
     return FiresegError(f"{path}: cannot be written ({error.strerror or error}); choose another folder")
 
 
+@contextmanager
+def convert_disk_errors(path: Path) -> Iterator[None]:
+    """Converts errors of the file system within the context into `FiresegError`.
+
+    Args:
+        path: Path to name if the error has none.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # the reader of stdout has gone, which the command handles
+        raise
+    except OSError as error:
+        raise disk_error(Path(error.filename) if isinstance(error.filename, str) else path, error) from error
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """Reads a file of tensors and plain values without running any code from it.
 
@@ -216,6 +231,20 @@ def find_run_folder(checkpoint: Path) -> Path | None:
     folder = checkpoint.parent.parent
     is_in_run = checkpoint.parent.name == CHECKPOINT_FOLDER and (folder / "config.json").exists()
     return folder if is_in_run else None
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes the directory entries of a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def count_cores() -> int:
+    """Returns the number of cores available to this process, fewer than the machine's in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def hash_file(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from fireseg.errors import FiresegError, SettingError
+from fireseg.files import count_cores
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -139,8 +140,7 @@ def set_threads(threads: int | None) -> int:
             to this process (fewer than the machine's in a container or a batch job).
     """
     if threads is None:
-        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
         requested = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(requested) if requested.isdigit() and int(requested) > 0 else num_cores
+        threads = int(requested) if requested.isdigit() and int(requested) > 0 else count_cores()
     torch.set_num_threads(threads)
     return threads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from torch import Tensor, nn
 
 from fireseg.console import format_count
-from fireseg.errors import FiresegError, SettingError
+from fireseg.errors import FiresegError, SettingError, join_names
 from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, hash_file, load_tensors
 from fireseg.model.encoders import TIMM_PREFIX
 from fireseg.model.network import FireSegmentationModel
@@ -247,15 +247,10 @@ def _compare_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
         "of another shape": shapes,
     }
     return [
-        f"{format_count(len(keys), 'tensor')} {problem} ({_list_first(keys)})"
+        f"{format_count(len(keys), 'tensor')} {problem} ({join_names(keys, 5)})"
         for problem, keys in differences.items()
         if keys
     ]
-
-
-def _list_first(keys: Iterable[str], limit: int = 5) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:limit]) + (", …" if len(keys) > limit else "")
 
 
 _HEAD = "network.segmentation_head."

@@ -26,8 +26,7 @@ from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, to_uri, writ
 from fireseg.prepare.footprints import degrees_east
 from fireseg.prepare.journal import AUDIT, Journal, TileRecord, read_json
 from fireseg.prepare.pipeline import REPORT
-from fireseg.prepare.tile_task import NUM_CLASSES
-from fireseg.task import Task, get_class_names, inverse_frequency_weights
+from fireseg.task import TASKS, inverse_frequency_weights
 
 BALANCE = "balance.png"
 
@@ -214,18 +213,13 @@ def _select_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[
     return selected
 
 
-def _get_task(mask: MaskName) -> Task:
-    num_classes = NUM_CLASSES[mask]
-    return Task(name=mask, num_classes=num_classes, class_names=get_class_names(num_classes))
-
-
 def _iter_rows(tiles: Sequence[TileRecord], split: str) -> Iterator[dict[str, Any]]:
     return (row for tile in tiles if tile.split == split for row in tile.rows)
 
 
 def _count_classes(root: Path, tiles: Sequence[TileRecord], splits: Sequence[str], mask: MaskName) -> ClassCounts:
     """Counts the pixels and patches of each class of a mask, by split."""
-    num_classes = NUM_CLASSES[mask]
+    num_classes = TASKS[mask].num_classes
     pixels, patches, totals = {}, {}, {}
     for split in splits:
         counts = [tile.pixels[mask] for tile in tiles if tile.split == split and tile.rows]
@@ -237,7 +231,7 @@ def _count_classes(root: Path, tiles: Sequence[TileRecord], splits: Sequence[str
         totals[split] = int(is_present.any(axis=1).sum())
     train = pixels.get("train", ())
     weights = inverse_frequency_weights(train) if any(train) else ()
-    return ClassCounts(task=_get_task(mask), pixels=pixels, patches=patches, totals=totals, weights=weights)
+    return ClassCounts(task=TASKS[mask], pixels=pixels, patches=patches, totals=totals, weights=weights)
 
 
 def _iter_masks(root: Path, tiles: Sequence[TileRecord], split: str, mask: MaskName) -> Iterator[NDArray[np.uint8]]:
@@ -329,7 +323,7 @@ def _make_strip(example: Example, bands: Sequence[str]) -> Strip:
     pictures = [Picture("image", image, f"Satellite image of patch {name}")]
     for mask, labels in example.masks.items():
         alt = f"{mask.upper()} mask of patch {name}: {burned} of its labelled pixels burned"
-        pictures.append(Picture(mask.upper(), encode_pixels(colour_classes(labels, _get_task(mask)), "png"), alt))
+        pictures.append(Picture(mask.upper(), encode_pixels(colour_classes(labels, TASKS[mask]), "png"), alt))
     caption = f"{example.split}, {burned} burned" + (f", {format_share(cloud)} cloud" if cloud else "")
     return Strip(name, caption, pictures)
 

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
-from fireseg.data.bands import SCALE
+from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, SCALE
 from fireseg.errors import FiresegError
-from fireseg.geo.windows import Window, split_into_blocks
-from fireseg.tiles.metadata import find_channels, find_offset, flatten_metadata
+from fireseg.geo.windows import Window
+from fireseg.tiles.blocks import split_into_blocks
+from fireseg.tiles.metadata import BASELINE_OFFSET, find_channels, find_offset, flatten_metadata
 
 _CACHE_BYTES = 32 * 2**20
 
 _SAMPLE_PX = 200_000
+
+_OFFSET_TEXT = f"the offset of {BASELINE_OFFSET:g} that digital numbers have since processing baseline 04.00"
 
 
 class Scaling(NamedTuple):
@@ -248,9 +251,6 @@ class PixelSample:
         return [f"{name}: {flag}" for flag in flag_values(np.concatenate(self._parts, axis=1), scaling)]
 
 
-_OFFSET = "the offset of 1000 that digital numbers have since processing baseline 04.00"
-
-
 def flag_values(sample: NDArray[Any], scaling: Scaling) -> list[str]:
     """Describes sampled values that do not look like reflectance.
 
@@ -293,17 +293,17 @@ def _flag_scale(raw: NDArray[np.float64], values: NDArray[np.float64], is_intege
     if is_integer:
         if highest <= 255:
             return [f"{span}: look like an 8-bit picture, or percent, not like digital numbers of Sentinel-2"]
-        if top > 2:
+        if top > MAX_REFLECTANCE:
             return [f"{span}: look stretched to 16 bits, not like digital numbers of Sentinel-2, reflectance x 10000"]
         return []
     expected = "reflectance is expected, mostly 0 to 1"
-    if top > 255:
+    if top > MIN_DIGITAL_NUMBER:
         return [f"{span}: look like digital numbers; divide by 10000 (after subtracting the offset), {expected}"]
-    if top > 2:
+    if top > MAX_REFLECTANCE:
         is_whole = bool((raw == np.rint(raw)).all())
         what = "an 8-bit picture" if is_whole or top > 120 else "percent; divide by 100"
         return [f"{span}: look like {what}, but {expected}"]
-    if low < -0.2:
+    if low < MIN_REFLECTANCE:
         return [f"{span}: look normalised by mean and standard deviation, but {expected}; undo the normalisation"]
     if top < 0.01:
         return [f"{span}: almost black; check whether they were divided by 10000 twice, {expected}"]
@@ -320,8 +320,8 @@ def _flag_darkness(values: NDArray[np.float64], is_integer: bool) -> Iterator[st
     # Shadow and water are near 0 in every band. If the offset was not subtracted they are near 0.1, and
     # vegetation and soil slightly above; a desert is far above in the infrared.
     if low >= 0.085 and low <= 0.17 and high <= 0.30:
-        cure = "use --offset 1000" if is_integer else "subtract 0.1"
-        yield f"the darkest pixels are {low:.2f} to {high:.2f} in every band: looks like {_OFFSET} left on; {cure}"
+        cure = f"use --offset {BASELINE_OFFSET:g}" if is_integer else "subtract 0.1"
+        yield f"the darkest pixels are {low:.2f} to {high:.2f} in every band: looks like {_OFFSET_TEXT} left on; {cure}"
     elif float(np.percentile(values, 1, axis=1).min()) < -0.02:
         cure = "use --offset 0" if is_integer else "add 0.1"
-        yield f"reflectance down to {values.min():.2f}: looks like {_OFFSET} subtracted twice; {cure}"
+        yield f"reflectance down to {values.min():.2f}: looks like {_OFFSET_TEXT} subtracted twice; {cure}"

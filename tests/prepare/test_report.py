@@ -117,7 +117,7 @@ def test_the_counts_of_the_page_are_those_of_the_masks(patches: Path, page: Page
 def test_windows_and_tiles_left_out_are_listed_with_reasons(patches: Path, page: Page) -> None:
     left_out = json.loads((patches / "manifest.json").read_text())["left_out"]["cloud"]
     assert left_out["windows"] > 0
-    assert "more than 50% cloud (--max-cloud)" in page.text
+    assert "more than 50 % cloud (--max-cloud)" in page.text
     assert f"{left_out['labelled_pixels']:,}" in page.words
     assert "train EMSR202_<b>" in page.text
     assert "truncated or not a raster" in page.text

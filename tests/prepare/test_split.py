@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from itertools import product
 
 import numpy as np
@@ -61,9 +60,9 @@ def count(footprints: list[Footprint]) -> list[int]:
     return [sum(one.split == split for one in footprints) for split in SPLITS]
 
 
-@given(tiles(), st.integers(0, 3), st.sampled_from(["tiles", "burned"]))
-def test_an_audit_of_the_splits_is_clean(footprints: list[Footprint], seed: int, by) -> None:
-    chosen = assign_split(footprints, (0.6, 0.2, 0.2), seed, by=by)
+@given(tiles(), st.integers(0, 3))
+def test_an_audit_of_the_splits_is_clean(footprints: list[Footprint], seed: int) -> None:
+    chosen = assign_split(footprints, (0.6, 0.2, 0.2), seed)
     report = audit(chosen)
     assert report.is_clean, report.format_text()
     assert [one.name for one in chosen] == [one.name for one in footprints]
@@ -107,15 +106,6 @@ def test_activations_connected_by_a_chain_of_overlaps_stay_together() -> None:
     assert count(chosen) == [6, 3, 3]
 
 
-def test_the_fractions_can_refer_to_burned_pixels() -> None:
-    large = simple(1, burned=70)
-    small = [Footprint(name=f"s{n}", activation=f"S{n}", bounds=(n * 2, -5, n * 2 + 1, -4), burned=5) for n in range(6)]
-    burned = defaultdict(int)
-    for one in assign_split([*large, *small], (0.7, 0.15, 0.15), by="burned"):
-        burned[one.split] += one.burned or 0
-    assert burned == {"train": 70, "val": 15, "test": 15}
-
-
 def test_of_equally_close_splits_the_one_with_fire_in_every_split_is_chosen() -> None:
     footprints = [
         Footprint(name=f"t{n:02d}", activation=f"E{n}", bounds=(n * 2, 0, n * 2 + 1, 1), burned=100 if n < 10 else 0)
@@ -151,11 +141,6 @@ def test_invalid_fractions_raise(fractions: tuple[float, ...]) -> None:
 def test_fewer_groups_than_splits_raise() -> None:
     with pytest.raises(FiresegError, match=r"3 splits.*2 group"):
         assign_split(simple(4, 4))
-
-
-def test_splitting_by_unknown_burned_pixels_raises() -> None:
-    with pytest.raises(SettingError, match="by='tiles'"):
-        assign_split(simple(1, 1, 1, burned=0), by="burned")
 
 
 @pytest.mark.real

@@ -1,4 +1,4 @@
-"""Task of a worker: cuts one tile into patches and writes them to the store."""
+"""Job of a worker: cuts one tile into patches and writes them to the store."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from numpy.typing import NDArray
 
 from fireseg.data.format import MaskName, PatchWriter, StoredPatch
 from fireseg.errors import FiresegError
-from fireseg.files import hash_file
+from fireseg.files import convert_disk_errors, hash_file
 from fireseg.prepare.duplicates import fingerprint_image
-from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
-from fireseg.prepare.journal import SourceFile, TileRecord, naming_disk_faults
+from fireseg.prepare.footprints import TileMetadata, make_footprint
+from fireseg.prepare.journal import SourceFile, TileRecord
 from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.tiling import Patch, cut_patches, get_bounds, mask_labels
-from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
+from fireseg.task import IGNORE_INDEX, TASKS
 from fireseg.tiles.folder import TileFiles
 from fireseg.tiles.reader import Tile, read_tile
 
-NUM_CLASSES: dict[MaskName, int] = {"del": len(DELINEATION_CLASSES), "gra": len(GRADING_CLASSES)}
 
-
-class TileTask:
-    """Cuts tiles and keeps their patches until their position in the store is known; a `workers.Task`.
+class CutJob:
+    """Cuts tiles and keeps their patches until their position in the store is known; a `workers.TileJob`.
 
     Args:
         root: Folder of the tiles; source files are recorded relative to it.
@@ -53,7 +51,7 @@ class TileTask:
         self.store = store
         self._patches: dict[int, list[StoredPatch]] = {}
 
-    def cut(self, number: int) -> TileRecord:
+    def process(self, number: int) -> TileRecord:
         """Reads and cuts a tile. Its faults are part of the record.
 
         Args:
@@ -76,7 +74,7 @@ class TileTask:
         footprint = replace(
             make_footprint(files, tile.grid, tile.date, self.metadata), burned=burned, fingerprint=fingerprint
         )
-        return self._cut(number, tile, {**values, "footprint": to_dict(footprint)})
+        return self._cut(number, tile, {**values, "footprint": footprint.as_dict()})
 
     def write(self, number: int, first: int) -> None:
         """Writes the patches of a tile to the store and releases them.
@@ -90,7 +88,7 @@ class TileTask:
         """
         if patches := self._patches.pop(number):
             split = self.tiles[number].split
-            with naming_disk_faults(self.store.root / split):
+            with convert_disk_errors(self.store.root / split):
                 self.store.write(split, first, patches)
 
     def _cut(self, number: int, tile: Tile, values: dict[str, Any]) -> TileRecord:
@@ -167,7 +165,7 @@ class PixelCounts:
     """
 
     def __init__(self, options: TilingOptions, *, has_sums: bool) -> None:
-        self._pixels = {name: np.zeros(NUM_CLASSES[name] + 1, np.int64) for name in options.masks}
+        self._pixels = {name: np.zeros(TASKS[name].num_classes + 1, np.int64) for name in options.masks}
         self._sums = np.zeros((2, len(options.bands)), np.int64)
         self._has_sums = has_sums
 
@@ -175,7 +173,7 @@ class PixelCounts:
         """Adds a patch. Bands are summed over the labelled pixels of the first mask."""
         for name, mask in masks.items():
             counts = np.bincount(mask.ravel(), minlength=256)
-            self._pixels[name] += counts[[*range(NUM_CLASSES[name]), IGNORE_INDEX]]
+            self._pixels[name] += counts[[*range(TASKS[name].num_classes), IGNORE_INDEX]]
         if self._has_sums:
             labelled = (next(iter(masks.values())) != IGNORE_INDEX).ravel().astype(np.float64)
             # Integers below 2 ** 53 are exact in float64, and its matrix products are fast.
