@@ -75,6 +75,12 @@ def print_error(error: FiresegError) -> int:
     return error.exit_code
 
 
+def print_faults(faults: Sequence[str]) -> None:
+    """Prints the number of faults and each fault as a line on stderr; nothing if there are none."""
+    if faults:
+        sys.stderr.write("\n  ".join([f"\n{format_count(len(faults), 'fault')}:", *faults]) + "\n")
+
+
 def _describe(function: Callable[..., int]) -> str | None:
     text = inspect.getdoc(function)
     return text.partition("\nArgs:")[0].strip() if text else None
@@ -115,17 +121,27 @@ def format_epoch(row: Mapping[str, Any], *, total: int, seconds_left: float) -> 
         seconds_left: Estimated seconds until the last epoch ends.
     """
     names = ("fire_iou", "fire_recall", "detection_f1")
-    scores = "  ".join(f"{name} {_format_score(row[f'val/{name}'])}" for name in names)
+    scores = "  ".join(f"{name} {format_score(row[f'val/{name}']):^5}" for name in names)
     return (
         f"epoch {row['epoch']:>{len(str(total))}}/{total}  "
-        f"train loss {_format_score(row['train/loss'])}  val loss {_format_score(row['val/loss'])}  {scores}  "
+        f"train loss {format_score(row['train/loss']):^5}  val loss {format_score(row['val/loss']):^5}  {scores}  "
         f"lr {row['lr']:.1e}  {format_seconds(row['seconds'])}, {format_seconds(seconds_left)} left"
         f"{'  * best' if row['best'] else ''}"
     )
 
 
-def _format_score(value: float) -> str:
-    return "  -  " if math.isnan(value) else f"{value:.3f}"
+def format_score(value: float | None, *, undefined: str = "-") -> str:
+    """Formats a score with 3 decimals.
+
+    Args:
+        value: Score; None or NaN if it is undefined.
+        undefined: Text for an undefined score.
+
+    Example:
+        >>> format_score(0.8125), format_score(float("nan")), format_score(None)
+        ('0.812', '-', '-')
+    """
+    return undefined if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -15,12 +15,11 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fireseg.data.format import METADATA
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import M2_PER_HA, Grid, PixelAreas, Transform
 
 log = logging.getLogger("fireseg")
-
-METADATA = "metadata.csv"
 
 _PATCH_NAME = re.compile(r"(?P<tile>.+)_r(?P<row>\d+)_c(?P<col>\d+)")
 

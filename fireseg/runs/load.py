@@ -81,6 +81,27 @@ class TrainedModel:
     folder: RunFolder | None
     calibration: Calibration | None
 
+    @property
+    def name(self) -> str:
+        """Name of the run folder, or of the checkpoint file if there is no run folder."""
+        return (self.folder.path.resolve() if self.folder else self.checkpoint).name
+
+    def describe(self) -> dict[str, Any]:
+        """Returns origin, task and architecture as plain values, as the results of evaluation and prediction store."""
+        settings = self.settings.get("model", {})
+        return {
+            "folder": str(self.folder.path.resolve()) if self.folder else None,
+            "checkpoint": self.checkpoint.name,
+            "sha256": self.sha256,
+            "epoch": self.epoch,
+            "fingerprint": self.fingerprint,
+            "task": self.task.name,
+            "class_names": list(self.task.class_names),
+            "arch": settings.get("arch"),
+            "encoder": settings.get("encoder"),
+            "bands": list(self.bands),
+        }
+
     @torch.inference_mode()
     def predict_logits(self, image: Tensor) -> Tensor:
         """Runs the model over a batch, in mixed precision where the device supports it.
