@@ -35,7 +35,7 @@ def main() -> int:
         sys.stderr.write(f"fireseg: {name}: no such command{did_you_mean(name, COMMANDS)}\n{_list_commands()}")
         return 2
     sys.argv = [f"fireseg {name}", *arguments]
-    return import_module(f"fireseg.{name}.cli").main() or 0
+    return import_module(f"fireseg.{name}.cli").main()
 
 
 def _list_commands() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import logging
 import math
@@ -22,11 +21,11 @@ class _Terminated(BaseException):
     """SIGTERM was received. Not an `Exception`, so that no `except Exception` on the way swallows it."""
 
 
-def metavar(metavar: str) -> Any:
+def metavar(name: str) -> Any:
     """Returns the tyro annotation that names an optional value in `--help` and hides its default of None."""
     import tyro
 
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+    return tyro.conf.arg(metavar=name, help_behavior_hint="")
 
 
 def run_command(
@@ -34,8 +33,8 @@ def run_command(
 ) -> int:
     """Parses a command line for a function, calls it, and prints expected errors as one line each.
 
-    Options and `--help` are read from the parameters of the function and its docstring. If the function
-    has a single parameter that is a dataclass, its fields are the options and its `Attributes:` their help.
+    The parameter of the function is annotated with a dataclass: its fields are the options, its `Attributes:`
+    their help, and the docstring of the function the description.
 
     Args:
         function: The command; returns its exit code.
@@ -49,16 +48,16 @@ def run_command(
     import tyro
 
     signal.signal(signal.SIGTERM, _raise_terminated)
-    options_class = _find_options_class(function)
+    (options,) = inspect.signature(function, eval_str=True).parameters.values()
     try:
         parsed = tyro.cli(
-            options_class or function,
+            options.annotation,
             prog=program,
             description=_describe(function),
             args=arguments,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-        return function(parsed) if options_class else parsed
+        return function(parsed)
     except FiresegError as error:
         return print_error(error)
     except BrokenPipeError:  # the reader of a pipe, as `| head`, has gone; Python would report it again at exit
@@ -76,11 +75,10 @@ def print_error(error: FiresegError) -> int:
     return error.exit_code
 
 
-def _find_options_class(function: Callable[..., int]) -> type | None:
-    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    if len(parameters) == 1 and dataclasses.is_dataclass(options := parameters[0].annotation):
-        return options if isinstance(options, type) else None
-    return None
+def print_faults(faults: Sequence[str]) -> None:
+    """Prints the number of faults and each fault as a line on stderr; nothing if there are none."""
+    if faults:
+        sys.stderr.write("\n  ".join([f"\n{format_count(len(faults), 'fault')}:", *faults]) + "\n")
 
 
 def _describe(function: Callable[..., int]) -> str | None:
@@ -123,17 +121,27 @@ def format_epoch(row: Mapping[str, Any], *, total: int, seconds_left: float) -> 
         seconds_left: Estimated seconds until the last epoch ends.
     """
     names = ("fire_iou", "fire_recall", "detection_f1")
-    scores = "  ".join(f"{name} {_format_score(row[f'val/{name}'])}" for name in names)
+    scores = "  ".join(f"{name} {format_score(row[f'val/{name}']):^5}" for name in names)
     return (
         f"epoch {row['epoch']:>{len(str(total))}}/{total}  "
-        f"train loss {_format_score(row['train/loss'])}  val loss {_format_score(row['val/loss'])}  {scores}  "
+        f"train loss {format_score(row['train/loss']):^5}  val loss {format_score(row['val/loss']):^5}  {scores}  "
         f"lr {row['lr']:.1e}  {format_seconds(row['seconds'])}, {format_seconds(seconds_left)} left"
         f"{'  * best' if row['best'] else ''}"
     )
 
 
-def _format_score(value: float) -> str:
-    return "  -  " if math.isnan(value) else f"{value:.3f}"
+def format_score(value: float | None, *, undefined: str = "-") -> str:
+    """Formats a score with 3 decimals.
+
+    Args:
+        value: Score; None or NaN if it is undefined.
+        undefined: Text for an undefined score.
+
+    Example:
+        >>> format_score(0.8125), format_score(float("nan")), format_score(None)
+        ('0.812', '-', '-')
+    """
+    return undefined if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def format_seconds(seconds: float) -> str:

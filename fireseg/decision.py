@@ -118,6 +118,24 @@ def min_log_odds(threshold: float, temperature: float = 1.0) -> float:
     return temperature * math.log(threshold / (1 - threshold))
 
 
+def find_threshold(log_odds: float, temperature: float) -> float:
+    """Returns the threshold whose `min_log_odds` at a temperature are the given ones, as nearly as a float can.
+
+    Args:
+        log_odds: Lowest log-odds, as the model gives them, that count as burned.
+        temperature: Divisor of the log-odds in the calibrated probability, above 0.
+
+    Returns:
+        sigmoid(log_odds / temperature), above 0 and below 1.
+
+    Example:
+        >>> find_threshold(0.0, 2.0), find_threshold(1.0, 0.001) < 1
+        (0.5, True)
+    """
+    # Above 709 exp would overflow; sigmoid(-709) is the smallest threshold, near 1e-308.
+    return min(1 / (1 + math.exp(min(-log_odds / temperature, 709.0))), math.nextafter(1.0, 0.0))
+
+
 def apply_threshold(
     log_odds: NDArray[np.floating],
     severity: NDArray[np.uint8],

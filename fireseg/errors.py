@@ -1,9 +1,12 @@
-"""Errors that a user can fix, and suggestions for misspelt names."""
+"""Errors that a user can fix, suggestions for misspelt names, and shortened lists."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+MAX_FAULTS_SHOWN = 20
+"""Number of faults that an error lists; the others are only counted."""
 
 
 class FiresegError(Exception):
@@ -42,3 +45,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def shorten(faults: Sequence[str]) -> list[str]:
+    """Returns the first 20 faults, and a line with the number of the others if there are more.
+
+    Example:
+        >>> shorten([f"fault {number}" for number in range(25)])[-2:]
+        ['fault 19', 'and 5 more']
+    """
+    num_more = len(faults) - MAX_FAULTS_SHOWN
+    return [*faults[:MAX_FAULTS_SHOWN], *([f"and {num_more} more"] if num_more > 0 else [])]
+
+
+def join_names(names: Sequence[str], limit: int) -> str:
+    """Joins names with commas, and ends with an ellipsis if there are more than the limit.
+
+    Example:
+        >>> join_names(["a", "b", "c"], 2)
+        'a, b, …'
+    """
+    return ", ".join(names[:limit]) + ", …" * (len(names) > limit)

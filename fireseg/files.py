@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from fireseg.errors import FiresegError
 
-# Exceptions that torch.load was seen to raise for damaged or made-up files, besides UnpicklingError.
+# Exceptions that torch.load raises for damaged or forged files, besides UnpicklingError.
 _BROKEN_FILE_ERRORS = (
     *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError),
     *(AssertionError, ArithmeticError, MemoryError, struct.error),
@@ -62,8 +62,23 @@ def disk_error(path: Path, error: OSError) -> FiresegError:
     if error.errno == errno.ENOSPC:
         return FiresegError(f"{path}: the disk is full; make room and start again; finished files are kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return FiresegError(f"{path}: cannot be written ({error.strerror}); choose a folder that is yours")
-    return FiresegError(f"{path}: cannot be written ({error.strerror or error})")
+        return FiresegError(f"{path}: cannot be written ({error.strerror}); choose a folder that you may write to")
+    return FiresegError(f"{path}: cannot be written ({error.strerror or error}); choose another folder")
+
+
+@contextmanager
+def convert_disk_errors(path: Path) -> Iterator[None]:
+    """Converts errors of the file system within the context into `FiresegError`.
+
+    Args:
+        path: Path to name if the error has none.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # the reader of stdout has gone, which the command handles
+        raise
+    except OSError as error:
+        raise disk_error(Path(error.filename) if isinstance(error.filename, str) else path, error) from error
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
@@ -85,7 +100,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise FiresegError(f"{path}: no such file") from error
+        raise FiresegError(f"{path}: no such file; check the path") from error
     except UnpicklingError as error:
         raise FiresegError(
             f"{path}: not a readable checkpoint: contains more than tensors and plain values, or is another kind of "
@@ -212,9 +227,24 @@ def find_checkpoint(path: Path) -> Path | None:
 
 def find_run_folder(checkpoint: Path) -> Path | None:
     """Returns the run folder that contains a checkpoint file, or None for a file outside of any run."""
+    checkpoint = checkpoint.resolve()
     folder = checkpoint.parent.parent
     is_in_run = checkpoint.parent.name == CHECKPOINT_FOLDER and (folder / "config.json").exists()
     return folder if is_in_run else None
+
+
+def sync_folder(folder: Path) -> None:
+    """Flushes the directory entries of a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def count_cores() -> int:
+    """Returns the number of cores available to this process, fewer than the machine's in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def hash_file(path: Path) -> str:

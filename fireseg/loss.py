@@ -297,5 +297,5 @@ def _check_weights(class_weights: Weights) -> Tensor | None:
         return None
     weights = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
     if weights.ndim != 1 or not weights.isfinite().all() or weights.min() < 0 or weights.max() == 0:
-        raise SettingError(f"class_weights: {weights.tolist()}, expected one number >= 0 per class, not all 0")
+        raise SettingError(f"loss.class_weights: {weights.tolist()}, expected one number >= 0 per class, not all 0")
     return weights

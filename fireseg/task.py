@@ -21,6 +21,9 @@ DELINEATION_CLASSES = ("background", "fire")
 
 GRADING_CLASSES = ("no_damage", "negligible", "moderate", "high", "destroyed")
 
+CLEAR, CLOUD, LIGHT_CLOUD, SHADOW = range(4)
+"""Values of a CEMS cloud mask (CM)."""
+
 # Unburned ground is grey so that burned classes stand out; the ramp darkens steadily, so it is readable
 # without colour vision.
 _COLOURS = {
@@ -95,6 +98,13 @@ class Task:
         return (_COLOURS[5][0], *("#" + "".join(f"{round(part):02x}" for part in colour) for colour in mixed))
 
 
+TASKS = {
+    "del": Task(name="del", num_classes=len(DELINEATION_CLASSES), class_names=DELINEATION_CLASSES),
+    "gra": Task(name="gra", num_classes=len(GRADING_CLASSES), class_names=GRADING_CLASSES),
+}
+"""Tasks of the CEMS masks by name."""
+
+
 def check_classes(place: str, classes: Tensor, num_classes: int) -> None:
     """Checks that class values exist, for tensors on the CPU; elsewhere the check would block the host.
 
@@ -112,7 +122,7 @@ def check_classes(place: str, classes: Tensor, num_classes: int) -> None:
     if low < 0 or high >= num_classes:
         value = low if low < 0 else high
         raise FiresegError(
-            f"{place}: value {value}, but the classes are 0 to {num_classes - 1}; was it made for another task?"
+            f"{place}: value {value}, but the classes are 0 to {num_classes - 1}; use masks of this task, or set task"
         )
 
 
@@ -142,7 +152,3 @@ def inverse_frequency_weights(counts: Sequence[int], cap: float = 20.0) -> tuple
     ratios = [min(most / count, cap) if count else 0.0 for count in counts]
     mean = sum(ratios) / max(sum(count > 0 for count in counts), 1)
     return tuple(ratio / mean if ratio else 1.0 for ratio in ratios)
-
-
-CLEAR, CLOUD, LIGHT_CLOUD, SHADOW = range(4)
-"""Values of a CEMS cloud mask (CM)."""

@@ -176,7 +176,8 @@ def report_sizes(root: Path) -> None:
     def measure(pattern: str) -> int:
         return sum(path.stat().st_size for path in root.glob(pattern))
 
-    images, both = measure("packed/*/images.npy"), measure("packed/**/*[!y]") + measure("packed/*/*.npy")
+    images = measure("packed/*/images.npy")
+    both = sum(path.stat().st_size for path in (root / "packed").rglob("*") if path.is_file())
     file_images, files = measure("files/*/*_image.npy"), measure("files/*/*.npy")
     print("\ndisk                          packed     files     ratio")
     for name, one, other in (

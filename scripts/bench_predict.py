@@ -32,7 +32,7 @@ from fireseg.synthetic.scene import make_scene
 
 MOSAIC_PX = 1024
 
-# Run in a process of its own, whose peak memory is that of the map.
+# Run in a separate process, whose peak memory is that of the map.
 PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path

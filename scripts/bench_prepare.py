@@ -29,7 +29,7 @@ SPLITS = ("train", "val", "test")
 
 # The time does not include the start of Python.
 BASELINE = """
-import json, os, resource, sys, time
+import json, os, sys, time
 from pathlib import Path
 import numpy as np, rasterio
 tiles, made, out, indexes = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])

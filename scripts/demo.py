@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fireseg.console import print_error
 from fireseg.data import WildfirePatchDataset
 from fireseg.errors import FiresegError
 from fireseg.evaluate.baseline import count_ratios, iou_at, normalised_burn_ratio, tune_threshold
@@ -118,4 +119,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except FiresegError as error:
-        sys.exit("\n".join(f"demo: {fault}" for fault in error.faults))
+        sys.exit(print_error(error))

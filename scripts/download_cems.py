@@ -17,6 +17,7 @@ from hub_files import RESUME_HINT, HubFile, Listing, fetch, format_bytes, list_f
 from split_archives import group_parts, unpack
 from tqdm import tqdm
 
+from fireseg.console import print_error
 from fireseg.errors import FiresegError
 from fireseg.files import disk_error
 
@@ -60,8 +61,7 @@ def main() -> int:
                 options.folder, splits, confirm=not options.yes, keep=options.keep_archives, retries=options.retries
             )
     except FiresegError as error:
-        print(f"fireseg: {error}", file=sys.stderr)
-        return error.exit_code
+        return print_error(error)
     except KeyboardInterrupt:
         print(f"Stopped; {RESUME_HINT}.", file=sys.stderr)
         return 130

@@ -51,12 +51,11 @@ def write_patches(root: Path, *, train: int = 12, val: int = 4, size: int = 32) 
     return root
 
 
-def start(arguments: Sequence[str], cwd: Path, before: str = "") -> subprocess.Popen[str]:
-    """Starts a training in a new process group, after the Python code in `before`."""
-    program = f"{before}\nimport sys\nfrom fireseg.train.cli import main\nsys.exit(main())"
+def start(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
+    """Starts a training in a new process group."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-m", "fireseg.train", *arguments],
         cwd=cwd,
         env=environment,
         text=True,

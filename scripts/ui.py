@@ -19,6 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
+from fireseg.console import print_error
 from fireseg.errors import FiresegError
 from fireseg.tracker.mlflow_store import get_database, prepare_environment, resolve_uri
 
@@ -42,8 +43,7 @@ def main() -> int:
             return 0
         serve(uri, arguments.experiment, arguments.port)
     except FiresegError as error:
-        print(f"fireseg: {error}", file=sys.stderr)
-        return error.exit_code
+        return print_error(error)
     except KeyboardInterrupt:
         print("Stopped.")
     return 0

@@ -50,13 +50,6 @@ def test_fields_of_a_dataclass_are_options() -> None:
     assert run("--size", "7") == 7
 
 
-def test_parameters_of_a_function_are_options() -> None:
-    def double(*, size: int = 1) -> int:
-        return 2 * size
-
-    assert run_command(double, ["--size", "3"], program="do", stopped="") == 6
-
-
 def test_help_shows_the_docstrings_of_function_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("--help")

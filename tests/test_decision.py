@@ -14,6 +14,7 @@ from fireseg.decision import (
     apply_threshold,
     argmax_classes,
     class_probabilities,
+    find_threshold,
     fire_log_odds,
     fire_probability,
     min_log_odds,
@@ -29,8 +30,20 @@ LOGITS = torch.tensor(
 )
 
 
+def draw_logits(seed: int, num_classes: int) -> torch.Tensor:
+    return 3 * torch.randn(2, num_classes, 5, 4, generator=torch.Generator().manual_seed(seed))
+
+
 def test_argmax_takes_the_largest_logit_and_the_lower_of_two_equal_classes() -> None:
     assert argmax_classes(LOGITS).tolist() == [[[0, 2]], [[0, 0]]]
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 7), has_ties=st.booleans())
+def test_argmax_classes_equals_argmax_also_for_ties(seed: int, num_classes: int, has_ties: bool) -> None:
+    logits = draw_logits(seed, num_classes)
+    logits = logits.round() if has_ties else logits
+    for each in (logits, logits.contiguous(memory_format=torch.channels_last), logits.bfloat16()):
+        assert torch.equal(argmax_classes(each).long(), each.argmax(1))
 
 
 def test_severity_is_the_likeliest_class_above_0_even_where_unburned_is_likelier() -> None:
@@ -40,6 +53,32 @@ def test_severity_is_the_likeliest_class_above_0_even_where_unburned_is_likelier
 def test_fire_probability_is_the_sum_of_the_fire_classes() -> None:
     first = (math.e + math.e**3) / (1 + math.e + math.e**3)
     assert fire_probability(LOGITS)[0, 0, 1].item() == pytest.approx(first, abs=1e-6)
+
+
+def test_log_odds_of_three_classes_by_hand() -> None:
+    # Softmax of (log 2, 0, 0) is (1/2, 1/4, 1/4): log-odds 0.
+    assert fire_log_odds(torch.tensor([math.log(2), 0, 0]).view(1, 3, 1, 1)).item() == pytest.approx(0, abs=1e-6)
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 6))
+def test_the_sigmoid_of_the_log_odds_is_the_softmax_sum_of_the_burned_classes(seed: int, num_classes: int) -> None:
+    logits = draw_logits(seed, num_classes)
+    torch.testing.assert_close(fire_log_odds(logits).sigmoid(), logits.softmax(1)[:, 1:].sum(1), atol=1e-6, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_log_odds_above_0_equal_the_decision_for_fire_of_two_classes(seed: int) -> None:
+    logits = draw_logits(seed, 2)
+    assert torch.equal(fire_log_odds(logits) > 0, argmax_classes(logits) > 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_largest_logits_of_a_dtype_give_no_nan(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    logits = torch.tensor([[largest, -largest, -largest], [largest] * 3, [-largest, largest, -largest]], dtype=dtype)
+    odds = fire_log_odds(logits.view(3, 3, 1, 1))
+    assert odds.dtype == torch.float32
+    assert not odds.isnan().any()
 
 
 @given(num_classes=st.integers(2, 6), seed=st.integers(0, 1000), scale=st.sampled_from([0.1, 1.0, 100.0]))
@@ -76,3 +115,14 @@ def test_numpy_and_torch_agree_at_one_half_for_two_classes() -> None:
     logits = torch.randn(1, 2, 40, 50, generator=torch.Generator().manual_seed(0))
     log_odds, severity = fire_log_odds(logits).numpy(), severity_classes(logits).numpy()
     np.testing.assert_array_equal(apply_threshold(log_odds, severity, threshold=0.5), argmax_classes(logits).numpy())
+
+
+@given(threshold=st.floats(0.001, 0.999), temperature=st.floats(0.05, 20))
+def test_a_threshold_is_found_by_its_log_odds(threshold: float, temperature: float) -> None:
+    found = find_threshold(min_log_odds(threshold, temperature), temperature)
+    assert found == pytest.approx(threshold)
+
+
+@given(log_odds=st.floats(-1000, 1000), temperature=st.floats(5e-324, 20))
+def test_a_found_threshold_is_above_0_and_below_1(log_odds: float, temperature: float) -> None:
+    assert 0 < find_threshold(log_odds, temperature) < 1

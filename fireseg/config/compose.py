@@ -67,7 +67,9 @@ def compose_settings(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     settings = preflight(overrides).settings
     if settings is None:
-        raise SettingError("overrides: these start a sweep, but the settings of one run are wanted; leave out sweep=")
+        raise SettingError(
+            "overrides: these start a sweep, but the settings of one run are required; leave out -m, sweep= and --cfg"
+        )
     return settings
 
 
@@ -140,7 +142,8 @@ class _Composer:
 @contextmanager
 def _initialize(flags: Namespace, words: Sequence[Override]) -> Iterator[_Composer]:
     # Hydra resolves a relative --config-path from the folder of fireseg.train.cli.
-    folder = CONF_DIR if flags.config_path is None else CONF_DIR.parent.joinpath("fireseg/train", flags.config_path)
+    train = Path(__file__).resolve().parents[1] / "train"
+    folder = CONF_DIR if flags.config_path is None else train / flags.config_path
     for flag, path in (("--config-path", folder), ("--config-dir", flags.config_dir)):
         if path is not None and not Path(path).is_dir():
             raise SettingError(f"{flag}: {path}: no such folder")

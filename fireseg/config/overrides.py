@@ -1,4 +1,4 @@
-"""Overrides of a command line: parsing, expansion of sweeps, and what is wrong with each of them."""
+"""Overrides of a command line: parsing, expansion of sweeps, and and their faults."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ CHANGEABLE = (
 """Settings that may change when a run is resumed: where and how long it runs, and what records it."""
 
 _SHAPE = ("model.arch", "model.encoder", "model.bands", "model.in_channels", "model.stem", "data.bands")
-"""Settings that decide which weights fit; if they differ, starting from the weights of the run is no way out."""
+"""Settings that decide which weights fit; if they differ, starting from the weights of the run does not work either."""
 
 _MISSING = object()
 
@@ -148,7 +148,7 @@ def _read_run_settings(path: Path) -> tuple[dict[str, Any], str]:
         if not (path / "config.json").exists():
             raise SettingError(f"resume: {path} has no config.json; give the folder of a run, or a checkpoint file")
         return _read_json(path / "config.json"), str(path / "config.json")
-    if run := find_run_folder(path.resolve()):
+    if run := find_run_folder(path):
         return _read_json(run / "config.json"), str(run / "config.json")
     return _read_checkpoint(path), str(path)
 

@@ -23,6 +23,12 @@ NUM_INPUT_CHANNELS = len(BAND_NAMES)
 SCALE = 10000
 """Factor from reflectance to stored integers, the resolution of the Sentinel-2 product itself."""
 
+MIN_REFLECTANCE, MAX_REFLECTANCE = -0.2, 2.0
+"""Plausible range: atmospheric correction gives values a little below 0, bright cloud exceeds 1."""
+
+MIN_DIGITAL_NUMBER = 255
+"""Values of supposed reflectance above this are digital numbers; those of percent or of 8 bits do not exceed it."""
+
 RASTER_BAND_ORDERS = {len(order): order for order in (CEMS_BANDS, SENTINEL2_BANDS)}
 """Band orders of rasters without band descriptions, by number of channels."""
 

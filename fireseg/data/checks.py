@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fireseg.data.bands import select_bands
+from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, select_bands
 from fireseg.data.format import Manifest
 from fireseg.data.patches import DATA_ROOT_HELP, Fault, SplitReader
 from fireseg.data.reader import open_splits
 from fireseg.data.statistics import PatchStatistics, SplitStatistics, channel_statistics, class_counts, scan_split
-from fireseg.errors import FiresegError
+from fireseg.errors import MAX_FAULTS_SHOWN, FiresegError, join_names
 from fireseg.task import IGNORE_INDEX, Task
-
-MIN_REFLECTANCE, MAX_REFLECTANCE = -0.2, 2.0
-"""Plausible range: atmospheric correction gives values a little below 0, bright cloud exceeds 1."""
-
-MAX_FAULTS_SHOWN = 20
 
 _MIN_STD = 1e-6
 
@@ -70,10 +65,10 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
     if manifest is not None and task.name == "gra":
         splits, ungraded = _drop_ungraded(scans, splits)
         notes += ungraded
-    patch_faults = [] if on_bad == "skip" else [fault for found in faults.values() for fault in found]
-    split_faults = _find_split_faults(scans, splits, faults, task, bands)
-    if patch_faults or split_faults:
-        raise FiresegError(*split_faults, *_format_faults(patch_faults))
+    patch_faults = [] if on_bad == "skip" else [fault for split_faults in faults.values() for fault in split_faults]
+    other_faults = _find_split_faults(scans, splits, faults, task, bands)
+    if patch_faults or other_faults:
+        raise FiresegError(*other_faults, *_format_faults(patch_faults))
     notes += _note_skipped(scans, faults)
     train = splits["train"]
     mean, std = channel_statistics(train, bands, task.ignore_index, readers["train"].bands)
@@ -144,7 +139,7 @@ def _check_image_values(patch: PatchStatistics) -> Iterator[str]:
     values = f"values from {patch.low:.4g} to {patch.high:.4g}"
     if patch.num_not_finite:
         yield f"{patch.num_not_finite} values are NaN or infinite; set them to 0, and the mask there to 255"
-    if patch.high > 255:
+    if patch.high > MIN_DIGITAL_NUMBER:
         yield (
             f"{values} look like digital numbers, expected reflectance, mostly 0 to 1; "
             "divide by 10000 (subtract 1000 first if the processing baseline is 04.00 or later)"
@@ -161,9 +156,9 @@ def _check_image_values(patch: PatchStatistics) -> Iterator[str]:
 def _check_mask_values(patch: PatchStatistics, task: Task) -> Iterator[str]:
     unknown = [value for value in patch.pixels if value >= task.num_classes and value != task.ignore_index]
     if unknown:
-        values = ("value " if len(unknown) == 1 else "values ") + ", ".join(map(str, unknown[:5]))
+        values = ("value " if len(unknown) == 1 else "values ") + join_names([str(value) for value in unknown], 5)
         yield (
-            f"{values}{', …' * (len(unknown) > 5)}, but task {task.name} has classes 0 to {task.num_classes - 1} and "
+            f"{values}, but task {task.name} has classes 0 to {task.num_classes - 1} and "
             f"{task.ignore_index}; was it made for another task?"
         )
 
@@ -186,7 +181,7 @@ def _find_split_faults(
         elif not scans[split].patches and not scans[split].faults:
             messages.append(f"{folder}: no patch in it; {DATA_ROOT_HELP}")
         elif faults[split]:
-            messages.append(f"{folder}: no patch without a fault")
+            messages.append(f"{folder}: no patch without a fault; fix the files listed, or prepare the patches again")
         else:
             messages.append(f"{folder}: no patch in it has a grading; train with task=del")
     if splits["train"]:

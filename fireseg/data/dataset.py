@@ -26,7 +26,7 @@ class SampleIndex(NamedTuple):
 
     Attributes:
         epoch: Epoch number, from 1.
-        position: Position in the epoch, from 0. Sampling with replacement gives one patch several.
+        position: Position in the epoch, from 0; a patch sampled more than once has several.
         patch: Index of the patch in the dataset.
     """
 

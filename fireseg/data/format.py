@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from fireseg.data.bands import check_bands, to_reflectance
 from fireseg.data.patches import IMAGE_SUFFIX, MASK_SUFFIX, SPLITS
 from fireseg.errors import FiresegError
+from fireseg.files import sync_folder
 
 FORMAT_VERSION = 1
 """Version of the format; increases whenever earlier readers could not read what is written now."""
@@ -82,7 +84,7 @@ def read_manifest(root: Path) -> Manifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise FiresegError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     except ValueError as error:
         raise FiresegError(f"{path}: truncated or not JSON; {PREPARE_AGAIN}") from error
     if not isinstance(content, dict) or not {"format", "layout"} <= content.keys():
@@ -158,8 +160,8 @@ class PackedWriter:
         paths = self._paths(split)
         with ExitStack() as stack:
             files = [stack.enter_context(_open_for_update(path)) for path in paths]
-            for file, (_, _, shape) in zip(files, self._arrays(), strict=True):
-                file.seek(HEADER_BYTES + first * _patch_bytes(shape))
+            for file, (_, descr, shape) in zip(files, self._arrays(), strict=True):
+                file.seek(HEADER_BYTES + first * _patch_bytes(descr, shape))
             for patch in patches:
                 for file, array in zip(files, (patch.image, *(patch.masks[name] for name in self.masks)), strict=True):
                     file.write(np.ascontiguousarray(array).data)
@@ -174,9 +176,9 @@ class PackedWriter:
             FiresegError: If some of these are missing.
         """
         for split in SPLITS:
-            for path, (_, _, shape) in zip(self._paths(split), self._arrays(), strict=True):
+            for path, (_, descr, shape) in zip(self._paths(split), self._arrays(), strict=True):
                 count = len(names.get(split, ()))
-                expected = HEADER_BYTES + count * _patch_bytes(shape) if count else 0
+                expected = HEADER_BYTES + count * _patch_bytes(descr, shape) if count else 0
                 actual = path.stat().st_size if path.exists() else 0
                 if actual < expected:
                     raise FiresegError(f"{path}: {actual} bytes, but {expected} were written; {_DAMAGED}")
@@ -275,17 +277,8 @@ def npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
 
-def sync_folder(folder: Path) -> None:
-    """Flushes the directory entries of a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _patch_bytes(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape)) * (2 if len(shape) == 3 else 1)
+def _patch_bytes(descr: str, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * np.dtype(descr).itemsize
 
 
 def _open_for_update(path: Path) -> BinaryIO:

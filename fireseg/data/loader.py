@@ -28,6 +28,12 @@ PREFETCH = 2
 _SHARED_MEMORY = Path("/dev/shm")
 """Shared memory on Linux; in a container often only 64 MB."""
 
+_buffer_numbers = itertools.count()
+
+_buffers_by_number: weakref.WeakValueDictionary[int, BatchBuffers] = weakref.WeakValueDictionary()
+
+_open_loaders: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
+
 
 class EpochLoader:
     """The batches of one epoch; each iteration starts from the beginning.
@@ -72,7 +78,7 @@ def make_loader(
     sample = dataset[0]  # forked workers share the modules and the noise that this loads
     max_patches, num_buffers = max(sampler.sizes), count_buffers(num_workers)
     free_bytes = free_shared_memory()
-    if free_bytes is None or free_bytes > num_buffers * max_patches * _patch_bytes(sample):
+    if free_bytes is None or free_bytes > num_buffers * max_patches * _sample_bytes(sample):
         buffers = BatchBuffers(sample, max_patches, num_buffers)
         loader = _create_loader(
             BufferedDataset(dataset, buffers), BufferedBatchSampler(sampler, buffers), num_workers, pin_memory
@@ -129,18 +135,18 @@ class BufferedBatch:
     """Reference to a batch in a shared-memory buffer, as a worker returns it.
 
     Args:
-        owner: Number of the `BatchBuffers`.
+        buffers_number: Number of the `BatchBuffers`.
         buffer: Index of the buffer.
         names: Names of the patches.
     """
 
-    owner: int
+    buffers_number: int
     buffer: int
     names: tuple[str, ...]
 
     def open(self) -> Batch:
         """Returns the batch as views of the buffer."""
-        return _buffers_by_number[self.owner].open(self)
+        return _buffers_by_number[self.buffers_number].open(self)
 
     def pin_memory(self) -> Batch:
         """Returns the batch in page-locked memory; called by torch's data loader."""
@@ -164,11 +170,11 @@ class BatchBuffers:
 
     def __init__(self, sample: Sample, max_patches: int, num_buffers: int) -> None:
         self.image_shape, self.mask_shape = sample.image.shape, sample.mask.shape
-        self.memory = torch.empty((num_buffers, max_patches * _patch_bytes(sample)), dtype=torch.uint8).share_memory_()
-        self.owner = next(_buffer_numbers)
+        self.memory = torch.empty((num_buffers, max_patches * _sample_bytes(sample)), dtype=torch.uint8).share_memory_()
+        self.number = next(_buffer_numbers)
         self._free = list(range(num_buffers))[::-1]
         self._pending: set[int] = set()
-        _buffers_by_number[self.owner] = self
+        _buffers_by_number[self.number] = self
 
     def acquire(self) -> int | None:
         """Returns a free buffer, or None; the most recently used one first, because it is still in the CPU cache."""
@@ -198,11 +204,6 @@ class BatchBuffers:
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_free", "_pending")}
-
-
-_buffer_numbers = itertools.count()
-
-_buffers_by_number: weakref.WeakValueDictionary[int, BatchBuffers] = weakref.WeakValueDictionary()
 
 
 class BufferedBatchSampler(Sampler[BatchRequest]):
@@ -249,10 +250,10 @@ class BufferedDataset(Dataset[BufferedBatch]):
         for number, index in enumerate(request.indices):
             images[number], masks[number], name = self.dataset[index]
             names.append(name)
-        return BufferedBatch(self.buffers.owner, request.buffer, tuple(names))
+        return BufferedBatch(self.buffers.number, request.buffer, tuple(names))
 
 
-def _patch_bytes(sample: Sample) -> int:
+def _sample_bytes(sample: Sample) -> int:
     return sample.image.nbytes + sample.mask.nbytes
 
 
@@ -297,9 +298,6 @@ def _raise_mmap_threshold() -> None:
     (measured: 2.9 against 0.7 ms a patch of 256 x 256 x 7). Other C libraries are not affected.
     """
     np.empty(30 << 20, np.uint8)
-
-
-_open_loaders: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
 
 
 @atexit.register

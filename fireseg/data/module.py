@@ -31,12 +31,10 @@ from fireseg.data.loader import (
 from fireseg.data.patches import DATA_ROOT_HELP, MASK_SUFFIX, read_array
 from fireseg.data.reader import map_array
 from fireseg.data.statistics import PatchStatistics, count_values
-from fireseg.errors import FiresegError
-from fireseg.task import DELINEATION_CLASSES, IGNORE_INDEX, Task, inverse_frequency_weights
+from fireseg.errors import FiresegError, shorten
+from fireseg.task import IGNORE_INDEX, TASKS, Task, inverse_frequency_weights
 
 Maker = Callable[[Path], None]
-
-_DELINEATION = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
 
 
 class WildfireDataModule:
@@ -81,7 +79,7 @@ class WildfireDataModule:
         patches_root: Annotated[Path, Field(alias="root")],
         batch_size: PositiveInt = 16,
         *,
-        task: Task = _DELINEATION,
+        task: Task = TASKS["del"],
         bands: Annotated[tuple[str, ...], AfterValidator(check_bands)] = BAND_NAMES,
         num_workers: NonNegativeInt = 0,
         weighted_sampling: bool = False,
@@ -281,7 +279,7 @@ def compute_class_weights(
             )
         counts.update(mask_counts)
     if faults:
-        raise FiresegError(*faults[:20], *([f"and {len(faults) - 20} more"] if len(faults) > 20 else []))
+        raise FiresegError(*shorten(faults))
     return torch.tensor(inverse_frequency_weights([counts[value] for value in range(num_classes)], cap))
 
 

@@ -170,7 +170,9 @@ def read_array(path: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[
         problem = "empty" if path.stat().st_size == 0 else "truncated or not a .npy array"
         raise UnreadableError(Fault(path, f"{problem}; write it again")) from error
     except OSError as error:
-        raise UnreadableError(Fault(path, f"cannot be read ({error.strerror or error})")) from error
+        raise UnreadableError(
+            Fault(path, f"cannot be read ({error.strerror or error}); check its permissions")
+        ) from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise UnreadableError(Fault(path, "an archive of arrays, expected a plain .npy; write it with np.save"))

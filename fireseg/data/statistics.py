@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from fireseg.data.bands import select_bands
 from fireseg.data.patches import CacheKey, Fault, SplitReader, UnreadableError
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write
+from fireseg.files import atomic_write, count_cores
 from fireseg.task import IGNORE_INDEX
 
 CACHE_VERSION = 1
@@ -255,8 +254,7 @@ def _scan_patches(
 @contextmanager
 def _open_thread_pool(num_threads: int | None) -> Iterator[ThreadPoolExecutor]:
     """Opens a thread pool that cancels pending work when the block is left, as on Ctrl-C."""
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(num_threads or min(2 * num_cores, 16))
+    pool = ThreadPoolExecutor(num_threads or min(2 * count_cores(), 16))
     try:
         yield pool
     finally:

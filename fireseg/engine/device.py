@@ -13,17 +13,19 @@ from typing import Literal
 import torch
 
 from fireseg.errors import FiresegError, SettingError
+from fireseg.files import count_cores
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-def get_device(name: str = "auto") -> torch.device:
+def get_device(name: str = "auto", setting: str = "engine.device") -> torch.device:
     """Returns the device of that name; `auto` selects CUDA, else Apple's MPS, else the CPU.
 
     Args:
         name: `auto`, `cuda`, `mps` or `cpu`.
+        setting: Name of the setting or option, for the error.
 
     Raises:
         SettingError: If the machine has no such device.
@@ -36,10 +38,10 @@ def get_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = next(kind for kind, is_available in available.items() if is_available)
     if name not in available:
-        raise SettingError(f"engine.device: {name}, expected one of auto, cuda, mps, cpu")
+        raise SettingError(f"{setting}: {name}, expected one of auto, cuda, mps, cpu")
     if not available[name]:
         usable = ", ".join(kind for kind, is_available in available.items() if is_available)
-        raise SettingError(f"engine.device: {name} is not available on this machine; use auto, or one of: {usable}")
+        raise SettingError(f"{setting}: {name} is not available on this machine; use auto, or one of: {usable}")
     return torch.device(name)
 
 
@@ -138,8 +140,7 @@ def set_threads(threads: int | None) -> int:
             to this process (fewer than the machine's in a container or a batch job).
     """
     if threads is None:
-        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
         requested = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(requested) if requested.isdigit() and int(requested) > 0 else num_cores
+        threads = int(requested) if requested.isdigit() and int(requested) > 0 else count_cores()
     torch.set_num_threads(threads)
     return threads

@@ -136,7 +136,7 @@ class Engine:
         self.clip_norm = clip_norm
         self.limit_batches = limit_batches
         self.device = get_device(device)
-        self.threads = set_threads(threads)
+        set_threads(threads)
         self._ema_decay = ema_decay
         self._precision: PrecisionName = precision
         self._is_scaled = get_autocast_dtype(self.device, precision) is torch.float16

@@ -74,6 +74,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            # Called so since the first files; the EMA of the weights.
             "mean": None if self.ema_model is None else self.ema_model.state_dict(),
             "epoch": self.epoch,
         }

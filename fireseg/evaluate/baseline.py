@@ -20,6 +20,18 @@ FIXED_MAX_NDWI = 0.0
 _EDGES = np.linspace(-1.0, 1.0, NUM_BINS + 1)
 
 
+def missing_for_nbr(bands: Sequence[str]) -> str:
+    """Names the bands that the burn ratio lacks, as a sentence; empty if it lacks none."""
+    return "" if {"B8A", "B08"} & set(bands) and "B12" in bands else "the burn ratio needs B8A or B08, and B12"
+
+
+def missing_for_fixed_rule(bands: Sequence[str]) -> str:
+    """Names all bands that the fixed rule lacks, as a sentence; empty if it lacks none."""
+    near = () if {"B08", "B8A"} & set(bands) else ("B08 or B8A",)
+    missing = [*(band for band in ("B03", "B12") if band not in bands), *near]
+    return f"the fixed rule also needs {', '.join(missing)}" if missing else ""
+
+
 def normalised_burn_ratio(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.float32]:
     """Computes the normalised burn ratio (NIR - SWIR) / (NIR + SWIR).
 
@@ -38,9 +50,9 @@ def normalised_burn_ratio(image: NDArray[np.float32], bands: Sequence[str]) -> N
     References:
         Key and Benson, Landscape Assessment, USDA RMRS-GTR-164, 2006.
     """
-    near = next((band for band in ("B8A", "B08") if band in bands), None)
-    if near is None or "B12" not in bands:
-        raise FiresegError(f"data.bands: {' '.join(bands)}, but the burn ratio needs B8A or B08, and B12")
+    if missing := missing_for_nbr(bands):
+        raise FiresegError(f"data.bands: {' '.join(bands)}, but {missing}")
+    near = "B8A" if "B8A" in bands else "B08"
     infrared, short_wave = image[list(bands).index(near)], image[list(bands).index("B12")]
     total = infrared + short_wave
     return np.divide(infrared - short_wave, total, out=np.zeros_like(total), where=total > 0)
@@ -87,9 +99,8 @@ def fixed_rule(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.b
     Raises:
         FiresegError: If bands are missing; it lists them all.
     """
-    near = () if {"B08", "B8A"} & set(bands) else ("B08 or B8A",)
-    if missing := [*(band for band in ("B03", "B12") if band not in bands), *near]:
-        raise FiresegError(f"data.bands: {' '.join(bands)}, but the fixed rule also needs {', '.join(missing)}")
+    if missing := missing_for_fixed_rule(bands):
+        raise FiresegError(f"data.bands: {' '.join(bands)}, but {missing}")
     is_dry = normalised_difference_water_index(image, bands) <= FIXED_MAX_NDWI
     return (normalised_burn_ratio(image, bands) < FIXED_MAX_NBR) & is_dry
 

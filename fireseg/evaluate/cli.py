@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fireseg.console import run_command, start_logging
-from fireseg.errors import SettingError
 from fireseg.evaluate.options import EvaluateOptions
 
 
@@ -16,13 +15,6 @@ def evaluate(options: EvaluateOptions) -> int:
     the report evaluation_<split>.html. Temperature, threshold and detection rule are chosen on val and stored in
     calibration.json, which fireseg.predict reads. Exit codes: 0 success, 1 error, 2 invalid argument.
     """
-    minimums = (("batch-size", options.batch_size, 1), ("workers", options.workers, 0))
-    if faults := [
-        f"--{name}: {value}, but the minimum is {minimum}"
-        for name, value, minimum in minimums
-        if value is not None and value < minimum
-    ]:
-        raise SettingError(*faults)
     # Imported here because torch takes seconds that --help need not wait for.
     from fireseg.evaluate import pipeline
 

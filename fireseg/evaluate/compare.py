@@ -34,7 +34,7 @@ def check_comparable(ours: TrainedModel, theirs: TrainedModel) -> None:
     if set(differences) <= {_ROOT}:
         return
     raise FiresegError(
-        f"--against {_get_name(theirs)}: not comparable with {_get_name(ours)}, because more than the model differs; "
+        f"--against {theirs.name}: not comparable with {ours.name}, because more than the model differs; "
         "train both for one task and on one folder of patches",
         *(f"  {what}: {our}, theirs {their}" for what, (our, their) in differences.items()),
     )
@@ -103,7 +103,3 @@ def _describe_label_difference(fire: str, ours: Mapping[str, str], theirs: Mappi
 
 def _format_task(trained: TrainedModel) -> str:
     return f"{trained.task.name} ({' '.join(trained.task.class_names)})"
-
-
-def _get_name(trained: TrainedModel) -> str:
-    return (trained.folder.path if trained.folder else trained.checkpoint).name

@@ -15,12 +15,11 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fireseg.data.format import METADATA
 from fireseg.errors import FiresegError
-from fireseg.geo.grid import Grid, PixelAreas, Transform
+from fireseg.geo.grid import M2_PER_HA, Grid, PixelAreas, Transform
 
 log = logging.getLogger("fireseg")
-
-METADATA = "metadata.csv"
 
 _PATCH_NAME = re.compile(r"(?P<tile>.+)_r(?P<row>\d+)_c(?P<col>\d+)")
 
@@ -29,8 +28,6 @@ _ACTIVATION = re.compile(r"EMSR\d+")
 _IMAGE_SUFFIX = "_S2L2A"
 
 _STRIP_ROWS = 256
-
-_M2_PER_HA = 1e4
 
 Row = Mapping[str, str]
 
@@ -286,5 +283,5 @@ def measure_areas(fire: Fire, maps: Mapping[str, NDArray[np.bool_]]) -> dict[str
         rows = slice(top, min(top + _STRIP_ROWS, fire.height))
         strip = areas.of_rows(rows.start, rows.stop - rows.start).astype(np.float64)
         for name, is_counted in maps.items():
-            sums[name] += float(np.where(is_counted[rows], strip, 0.0).sum()) / _M2_PER_HA
+            sums[name] += float(np.where(is_counted[rows], strip, 0.0).sum()) / M2_PER_HA
     return sums

@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 
 from fireseg.batch import Batch
 from fireseg.decision import argmax_classes, fire_log_odds, severity_classes
-from fireseg.errors import FiresegError
-from fireseg.evaluate.baseline import count_ratios, fixed_rule, normalised_burn_ratio
+from fireseg.evaluate.baseline import (
+    count_ratios,
+    fixed_rule,
+    missing_for_fixed_rule,
+    missing_for_nbr,
+    normalised_burn_ratio,
+)
 from fireseg.evaluate.mosaic import Layers, Mosaic, PatchPrediction, summarize_patch
 from fireseg.metric import find_components
 from fireseg.runs import TrainedModel
@@ -36,16 +41,7 @@ class MissingBands(NamedTuple):
 
 def find_missing_bands(bands: Sequence[str]) -> MissingBands:
     """Finds the bands that each baseline rule lacks."""
-    pixel = np.zeros((len(bands), 1), np.float32)
-    reasons = []
-    for rule in (normalised_burn_ratio, fixed_rule):
-        try:
-            rule(pixel, bands)
-        except FiresegError as error:
-            reasons.append(str(error).partition(", but ")[2] or str(error))
-        else:
-            reasons.append("")
-    return MissingBands(*reasons)
+    return MissingBands(missing_for_nbr(bands), missing_for_fixed_rule(bands))
 
 
 def predict_patches(trained: TrainedModel, batches: Iterable[Batch]) -> Iterator[PatchPrediction]:

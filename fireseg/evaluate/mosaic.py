@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fireseg.data.format import METADATA
 from fireseg.errors import FiresegError
-from fireseg.evaluate.fires import METADATA, Fire, PatchPosition
+from fireseg.evaluate.fires import Fire, PatchPosition
 from fireseg.metric import Component, DetectionRule, count_detections, detection_scores
 from fireseg.task import IGNORE_INDEX
 
@@ -203,7 +204,7 @@ def score_any_pixel_detection(patches: Sequence[PatchSummary], predictions: Iter
 
 
 def score_rule_detection(patches: Sequence[PatchSummary], rule: DetectionRule) -> Mapping[str, float]:
-    """Scores a detection rule, which asks for a minimum size and probability of a connected burned area.
+    """Scores a detection rule, which requires a minimum size and probability of a connected burned area.
 
     Args:
         patches: Patches with a labelled pixel.

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from fireseg.console import metavar
+from fireseg.errors import SettingError
 
-Split = Literal["train", "val", "test"]
+Split = Literal["test", "val", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +27,25 @@ class EvaluateOptions:
         batch_size: Patches per batch; as in training if not given.
         workers: Processes that read patches; as in training if not given.
         no_track: Do not log the scores to the run's tracker.
+
+    Raises:
+        SettingError: If values are out of range; with all faults.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    split: Literal["test", "val", "train"] = "test"
+    split: Split = "test"
     data: Annotated[Path | None, metavar("PATCHES")] = None
     against: Annotated[Path | None, metavar("RUN")] = None
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     batch_size: Annotated[int | None, metavar("INT")] = None
     workers: Annotated[int | None, metavar("INT")] = None
     no_track: bool = False
+
+    def __post_init__(self) -> None:
+        minimums = (("batch-size", self.batch_size, 1), ("workers", self.workers, 0))
+        if faults := [
+            f"--{name}: {value}, but it must be {minimum} or more"
+            for name, value, minimum in minimums
+            if value is not None and value < minimum
+        ]:
+            raise SettingError(*faults)

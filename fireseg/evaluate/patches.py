@@ -17,6 +17,7 @@ from fireseg.data import WildfireDataModule, WildfirePatchDataset
 from fireseg.data.dataset import EpochBatchSampler
 from fireseg.data.format import read_manifest
 from fireseg.data.loader import EpochLoader, make_loader, stop_workers
+from fireseg.data.patches import SPLITS
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.fires import Fire, group_by_fire
 from fireseg.evaluate.options import Split
@@ -58,7 +59,7 @@ class Patches:
             SettingError: If the split does not exist.
         """
         self.module.setup()
-        datasets = {name: getattr(self.module, name) for name in ("train", "val", "test")}
+        datasets = {name: getattr(self.module, name) for name in SPLITS}
         if datasets[split] is None:
             available = [name for name, dataset in datasets.items() if dataset is not None]
             raise SettingError(

@@ -109,7 +109,7 @@ def get_operating_point(trained: TrainedModel, folder: RunFolder, patches: Patch
         temperature=point.temperature,
         threshold=point.threshold,
         rule_min_pixels=point.rule.min_pixels,
-        rule_min_odds=point.rule.min_odds,
+        rule_min_odds=point.rule.min_log_odds,
         checkpoint_sha256=trained.sha256,
         fingerprint=patches.fingerprint,
     )

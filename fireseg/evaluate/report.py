@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fireseg.evaluate.mosaic import Mosaic
-from fireseg.evaluate.results import Evaluation, Preview, Results, to_dict
+from fireseg.evaluate.results import Evaluation, Preview, Results
 from fireseg.evaluate.scores import BASELINES, Classes
 from fireseg.plots import ERROR_COLOURS, choose_composite, colour_classes, colour_errors, render_composite
 from fireseg.plots.html import (
@@ -22,7 +22,6 @@ from fireseg.plots.html import (
     format_number,
     format_percentage,
     format_text,
-    make_environment,
     write_page,
 )
 from fireseg.plots.scores import (
@@ -74,7 +73,7 @@ _FIRE_COLUMNS = {
 def write_report(evaluation: Evaluation, path: Path) -> None:
     """Writes `evaluation_<split>.html` atomically.
 
-    The bytes depend only on the evaluation, not on the location or the time.
+    The bytes depend only on the evaluation and the file name, not on the folder or the time.
 
     Args:
         evaluation: Results and the previews to show.
@@ -83,16 +82,16 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     Raises:
         FiresegError: If the file cannot be written.
     """
-    results: Results = to_dict(evaluation.results)
+    results = evaluation.results
     run, fires = results["run"], results["fires"]
     task = Task(name=run["task"], num_classes=len(run["class_names"]), class_names=tuple(run["class_names"]))
     errors = [(f"error: {kind}", colour) for kind, colour in ERROR_COLOURS.items()]
-    environment = make_environment()
-    environment.filters |= {"interval": format_interval, "p_value": format_p_value, "row_shares": _format_row_shares}
     write_page(
         path,
-        environment.get_template("evaluate.html.j2"),
+        "evaluate.html.j2",
+        filters={"interval": format_interval, "p_value": format_p_value, "row_shares": _format_row_shares},
         **results,
+        json_name=path.with_suffix(".json").name,
         by_name={method["name"]: method for method in results["methods"]},
         figures=_plot_figures(results),
         group_titles=_GROUP_TITLES,
@@ -278,12 +277,12 @@ class PreviewSelection:
 
     def __init__(self, num_previews: int = NUM_PREVIEWS) -> None:
         self._num_previews = num_previews
-        self._kept: list[tuple[float, str, Preview]] = []
+        self._ranked: list[tuple[float, str, Preview]] = []
 
     @property
     def previews(self) -> dict[str, Preview]:
         """Selected previews by fire name, best fire first."""
-        return {name: preview for _, name, preview in reversed(self._kept)}
+        return {name: preview for _, name, preview in reversed(self._ranked)}
 
     def add(self, mosaic: Mosaic, classes: Classes, iou: float) -> None:
         """Adds a fire and drops the preview of a middling one if there are too many.
@@ -295,10 +294,10 @@ class PreviewSelection:
         """
         if math.isnan(iou):
             return
-        self._kept.append((iou, mosaic.fire.name, make_preview(mosaic, classes)))
-        self._kept.sort(key=lambda ranked: ranked[:2])
-        if len(self._kept) > 2 * self._num_previews:
-            del self._kept[self._num_previews]
+        self._ranked.append((iou, mosaic.fire.name, make_preview(mosaic, classes)))
+        self._ranked.sort(key=lambda entry: entry[:2])
+        if len(self._ranked) > 2 * self._num_previews:
+            del self._ranked[self._num_previews]
 
 
 def make_preview(mosaic: Mosaic, classes: Classes) -> Preview:

@@ -11,7 +11,7 @@ run           folder, name, checkpoint (file name), sha256, epoch, task, class_n
 data          root, fingerprint, trained_on (fingerprint of the run's own data), is_same, leaks, patches, fires,
               labelled_pixels, hectares_known (true if the area of every fire is known)
 decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None if val has no
-              burned pixel), is_optimistic (true if evaluated on the split that it was chosen on)
+              burned pixel and they are defaults), is_optimistic (true if the split is val)
 methods       a list: "model" (temperature and threshold from val) first, then "model_argmax", "index_tuned",
               "index_fixed"; each
                 name, label, note, is_there (false if a band is missing; the values below are then None)
@@ -30,7 +30,8 @@ detection     plain and rule: as `metric.detection_scores`
 fires         a list, one entry per tile, of the method "model": name, activation, country, climate, date, size,
               burned_share, labelled_pixels, iou, dice, precision, recall, true_ha, predicted_ha, boundary_f1_2px,
               boundary_iou_2px, hausdorff_95_px, index_tuned_iou, index_fixed_iou, truth_sha256
-groups        size, and country, climate, year if known: lists of {name, num, iou (interval), index_tuned_iou}
+groups        size, and country, climate, year if known: lists of {name, num, iou, index_tuned_iou, difference},
+              the last three an interval each
 against       None, or name, sha256, split, difference (interval of ours minus theirs), wins, losses, ties, p_value,
               pooled {ours, theirs}, fires: a list of {name, ours, theirs}
 ```
@@ -74,6 +75,12 @@ FORMAT = 1
 
 MAX_POINTS = 200
 """Largest number of points of the precision-recall curve."""
+
+_RUN_KEYS = (
+    *("folder", "name", "checkpoint", "sha256", "epoch", "task", "class_names", "colours"),
+    *("arch", "encoder", "bands", "version"),
+)
+"""Keys of `results["run"]`, in the order of the file."""
 
 Results = dict[str, Any]
 
@@ -237,22 +244,9 @@ def describe_calibration(
 
 
 def _describe_run(trained: TrainedModel) -> dict[str, Any]:
-    assert trained.folder is not None
-    folder, task = trained.folder.path.resolve(), trained.task
-    return {
-        "folder": str(folder),
-        "name": folder.name,
-        "checkpoint": trained.checkpoint.name,
-        "sha256": trained.sha256,
-        "epoch": trained.epoch,
-        "task": task.name,
-        "class_names": task.class_names,
-        "colours": task.colours,
-        "arch": trained.settings["model"].get("arch"),
-        "encoder": trained.settings["model"].get("encoder"),
-        "bands": trained.bands,
-        "version": __version__,
-    }
+    more = {"name": trained.name, "colours": trained.task.colours, "version": __version__}
+    description = {**trained.describe(), **more}
+    return {key: description[key] for key in _RUN_KEYS}
 
 
 def _describe_data(

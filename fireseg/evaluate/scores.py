@@ -24,12 +24,12 @@ from fireseg.metric import (
     boundary_scores,
     compare_paired,
     count_log_odds,
+    fire_scores,
     hausdorff_95,
     image_counts,
     segmentation_scores,
     sum_boundary_counts,
 )
-from fireseg.task import DELINEATION_CLASSES
 
 MODEL, MODEL_ARGMAX, INDEX_TUNED, INDEX_FIXED = METHODS = ("model", "model_argmax", "index_tuned", "index_fixed")
 """Model with the threshold from val; its argmax; burn ratio with the threshold from train; fixed rule."""
@@ -174,7 +174,7 @@ def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[s
     edges = boundary_scores(sum_boundary_counts(each.boundaries for each in counts))
     is_baseline = name in BASELINES
     return {
-        "pixels": _score_burned(confusion)
+        "pixels": fire_scores(torch.from_numpy(confusion))
         if is_baseline
         else segmentation_scores(torch.from_numpy(confusion), class_names),
         "fires": {measure: bootstrap_mean([each[measure] for each in scores]) for measure in MEASURES},
@@ -185,7 +185,9 @@ def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[s
 
 def score_fire(counts: MethodCounts) -> dict[str, float]:
     """Computes IoU, Dice, precision and recall of the burned pixels of a fire; NaN if undefined."""
-    return {name.removeprefix("fire_"): value for name, value in _score_burned(counts.confusion).items()}
+    return {
+        name.removeprefix("fire_"): value for name, value in fire_scores(torch.from_numpy(counts.confusion)).items()
+    }
 
 
 def list_ious(name: str, fires: Iterable[FireScores]) -> list[float]:
@@ -210,7 +212,7 @@ def compare_to_baseline(fires: Sequence[FireScores]) -> dict[str, Any]:
     if not all(INDEX_TUNED in fire.methods for fire in fires):
         return {"pooled": None, "per_fire": None}
     ours, theirs = (
-        _score_burned(np.sum([fire.methods[name].confusion for fire in fires], axis=0))["fire_iou"]
+        fire_scores(torch.from_numpy(np.sum([fire.methods[name].confusion for fire in fires], axis=0)))["fire_iou"]
         for name in (MODEL, INDEX_TUNED)
     )
     return {
@@ -281,11 +283,3 @@ def _group(
             gains = [row["iou"] - row["index_tuned_iou"] for row in members]
             groups.append({"name": name, "num": len(members), **ious, "difference": bootstrap_mean(gains)})
     return groups
-
-
-def _score_burned(confusion: np.ndarray) -> dict[str, float]:
-    """Computes the `fire_*` scores of a confusion matrix with all burned classes pooled."""
-    negatives, misses, false_alarms = confusion[0, 0], confusion[1:, 0].sum(), confusion[0, 1:].sum()
-    pooled = np.array([[negatives, false_alarms], [misses, confusion[1:, 1:].sum()]])
-    scores = segmentation_scores(torch.from_numpy(pooled), DELINEATION_CLASSES)
-    return {f"fire_{measure}": scores[f"fire_{measure}"] for measure in MEASURES}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fireseg.console import format_count, format_table
+from fireseg.console import format_count, format_score, format_table
 from fireseg.evaluate.results import Results, name_evaluation
 from fireseg.runs import TrainedModel
 from fireseg.runs.folder import RunFolder
@@ -31,10 +31,10 @@ def format_summary(results: Results) -> Iterator[str]:
     else:
         yield f"gain over index_tuned: fire_iou {gain['pooled']:+.3f} pooled; {_format_pairs(gain['per_fire'])}"
     yield from format_table([*_list_rows(results)], align="<" + ">" * 5)
-    if results["decision"]["is_optimistic"]:
+    if results["decision"]["chosen_on"] and results["decision"]["is_optimistic"]:
         yield "threshold and temperature were chosen on these patches, so scores are optimistic; use --split test"
     if against is not None:
-        ours, theirs = (_format_score(against["pooled"][key]) for key in ("ours", "theirs"))
+        ours, theirs = (format_score(against["pooled"][key]) for key in ("ours", "theirs"))
         yield f"against {against['name']}: fire_iou {ours}, theirs {theirs}; {_format_pairs(against)}"
 
 
@@ -54,10 +54,10 @@ def _list_rows(results: Results) -> Iterator[list[str]]:
         pixels, error = method["pixels"], method["area"]["relative_error"]
         yield [
             method["name"],
-            _format_score(pixels["fire_iou"]),
+            format_score(pixels["fire_iou"]),
             _format_interval(method["fires"]["iou"], ".3f"),
-            _format_score(pixels["fire_precision"]),
-            _format_score(pixels["fire_recall"]),
+            format_score(pixels["fire_precision"]),
+            format_score(pixels["fire_recall"]),
             "-" if error is None else f"{100 * error:+.1f} %",
         ]
 
@@ -67,10 +67,6 @@ def _format_interval(interval: Mapping[str, Any], spec: str) -> str:
     if mean is None:
         return "-"
     return f"{mean:{spec}}" if low is None else f"{mean:{spec}} [{low:{spec}}, {high:{spec}}]"
-
-
-def _format_score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _get_method(results: Results, name: str) -> Mapping[str, Any]:

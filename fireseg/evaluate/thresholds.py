@@ -38,7 +38,7 @@ class OperatingPoint(NamedTuple):
     @property
     def min_probability(self) -> float:
         """Calibrated probability that the peak of a component must reach."""
-        return 1 / (1 + math.exp(-self.rule.min_odds / self.temperature))
+        return 1 / (1 + math.exp(-self.rule.min_log_odds / self.temperature))
 
 
 def select_operating_point(mosaics: Iterable[Mosaic]) -> OperatingPoint:

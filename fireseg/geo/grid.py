@@ -27,6 +27,8 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, SystemError)
 """Errors that rasterio raises for GDAL. SystemError is raised where GDAL fails a second time while it reports the
 first failure. Import them from here: this is the only import of a private module of rasterio."""
 
+M2_PER_HA = 10_000.0
+
 _LONLAT = "EPSG:4326"
 
 
@@ -145,7 +147,7 @@ class Grid:
         """
         col, row = self.width / 2, self.height / 2
         lon, lat = self.to_lonlat([col - 0.5, col + 0.5, col, col], [row, row, row - 0.5, row + 0.5])
-        azimuths, _, distances = _get_geod().inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
+        azimuths, _, distances = get_geod().inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
         axes = np.stack([np.sin(np.radians(azimuths)), np.cos(np.radians(azimuths))])  # east and north of each axis
         right, down = np.linalg.solve(axes, [0.0, 1.0])
         north_deg = math.degrees(math.atan2(right, -down)) + 0.0  # no -0.0
@@ -214,7 +216,8 @@ class PixelAreas:
         return _interpolate(rows.T.astype(np.float32), self._cols, np.arange(self._width)).T
 
 
-def _get_geod() -> Any:
+def get_geod() -> Any:
+    """Returns the WGS 84 ellipsoid, on which distances and areas are measured."""
     from pyproj import Geod
 
     return Geod(ellps="WGS84")
@@ -230,7 +233,7 @@ def _measure_pixels(grid: Grid, rows: NDArray[np.intp], cols: NDArray[np.intp]) 
     right = np.broadcast_to(cols[None, :, None] + np.array([0, 1, 1, 0]), shape)
     down = np.broadcast_to(rows[:, None, None] + np.array([0, 0, 1, 1]), shape)
     lon, lat = (values.reshape(-1, 4) for values in grid.to_lonlat(right.ravel(), down.ravel()))
-    geod = _get_geod()
+    geod = get_geod()
     areas = np.array([abs(geod.polygon_area_perimeter(*pixel)[0]) for pixel in zip(lon, lat, strict=True)])
     if not (np.isfinite(areas).all() and areas.min() > 0):
         raise FiresegError(

@@ -18,12 +18,10 @@ from rasterio.io import DatasetReader
 from fireseg.errors import FiresegError
 from fireseg.files import atomic_write, disk_error
 from fireseg.geo.components import Components, find_components, label_strips
-from fireseg.geo.grid import GDAL_ERRORS, Grid, PixelAreas
+from fireseg.geo.grid import GDAL_ERRORS, M2_PER_HA, Grid, PixelAreas, get_geod
 from fireseg.geo.raster import CACHE_BYTES
 
 LAYER = "burned"
-
-M2_PER_HA = 10_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +216,6 @@ def _simplify(outlines: NDArray[np.object_], crs: CRS, tolerance_m: float) -> ND
 def _metres_per_unit(outlines: NDArray[np.object_], crs: CRS) -> NDArray[np.float64]:
     """Measures how many metres one unit of x and of y is at the middle latitude of each outline, `(N, 2)`."""
     import shapely
-    from pyproj import Geod
 
     factor = crs.units_factor[1]  # metres, or radians if the CRS is geographic
     if not crs.is_geographic:
@@ -226,7 +223,7 @@ def _metres_per_unit(outlines: NDArray[np.object_], crs: CRS) -> NDArray[np.floa
     unit_deg, step_deg = np.degrees(factor), 0.01
     bounds = shapely.bounds(outlines)
     latitude = np.clip((bounds[:, 1] + bounds[:, 3]) / 2 * unit_deg, -89.9, 89.9)  # longitude has no length at a pole
-    zero, geod = np.zeros(len(outlines)), Geod(ellps="WGS84")
+    zero, geod = np.zeros(len(outlines)), get_geod()
     east_m = geod.inv(zero, latitude, zero + step_deg, latitude)[2]
     north_m = geod.inv(zero, latitude - step_deg / 2, zero, latitude + step_deg / 2)[2]
     return np.column_stack([east_m, north_m]) / step_deg * unit_deg

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from fireseg.metric.bootstrap import Interval, PairedComparison, bootstrap_mean, compare_paired
+from fireseg.metric.bootstrap import bootstrap_mean, compare_paired
 from fireseg.metric.boundary import BoundaryCounts, boundary_counts, boundary_scores, hausdorff_95, sum_boundary_counts
 from fireseg.metric.calibration import (
-    LOG_ODDS_EDGES,
-    LOG_ODDS_RANGE,
-    NUM_LOG_ODDS_BINS,
-    PrecisionRecall,
-    Reliability,
     count_log_odds,
     fit_temperature,
     precision_recall,
@@ -18,40 +13,32 @@ from fireseg.metric.calibration import (
     select_threshold,
 )
 from fireseg.metric.confusion import (
-    confusion_counts,
     detection_counts,
     detection_scores,
+    fire_scores,
     image_counts,
     segmentation_scores,
-    severity_scores,
 )
 from fireseg.metric.detection import Component, DetectionRule, count_detections, find_components, select_rule
 from fireseg.metric.running import CombinedMetrics, DetectionMetrics, SegmentationMetrics
 
 __all__ = [
-    "LOG_ODDS_EDGES",
-    "LOG_ODDS_RANGE",
-    "NUM_LOG_ODDS_BINS",
     "BoundaryCounts",
     "CombinedMetrics",
     "Component",
     "DetectionMetrics",
     "DetectionRule",
-    "Interval",
-    "PairedComparison",
-    "PrecisionRecall",
-    "Reliability",
     "SegmentationMetrics",
     "bootstrap_mean",
     "boundary_counts",
     "boundary_scores",
     "compare_paired",
-    "confusion_counts",
     "count_detections",
     "count_log_odds",
     "detection_counts",
     "detection_scores",
     "find_components",
+    "fire_scores",
     "fit_temperature",
     "hausdorff_95",
     "image_counts",
@@ -61,6 +48,5 @@ __all__ = [
     "segmentation_scores",
     "select_rule",
     "select_threshold",
-    "severity_scores",
     "sum_boundary_counts",
 ]

@@ -30,12 +30,12 @@ _NUM_BISECTIONS = 60
 
 
 def count_log_odds(
-    odds: NDArray[np.floating], truth: NDArray[np.uint8], *, ignore_index: int = IGNORE_INDEX
+    log_odds: NDArray[np.floating], truth: NDArray[np.uint8], *, ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.int64]:
     """Computes the histograms of log-odds over unburned and burned pixels; those of several images can be added.
 
     Args:
-        odds: Log-odds from `fireseg.decision.fire_log_odds`, of any shape; values of unlabelled pixels are ignored.
+        log_odds: Log-odds from `fireseg.decision.fire_log_odds`, of any shape; values of unlabelled pixels are ignored.
         truth: Class of every pixel, of the same shape; above 0 is burned.
         ignore_index: Truth of unlabelled pixels.
 
@@ -43,16 +43,16 @@ def count_log_odds(
         `(2, NUM_LOG_ODDS_BINS)`: numbers of unburned and burned pixels in each bin of `LOG_ODDS_EDGES`.
 
     Raises:
-        FiresegError: If the odds of a labelled pixel are NaN.
+        FiresegError: If the log-odds of a labelled pixel are NaN.
         ValueError: If the shapes differ.
     """
-    if odds.shape != truth.shape:
-        raise ValueError(f"odds {odds.shape}, truth {truth.shape}: the shapes must be equal")
+    if log_odds.shape != truth.shape:
+        raise ValueError(f"log_odds {log_odds.shape}, truth {truth.shape}: the shapes must be equal")
     is_labelled = truth != ignore_index
-    labelled = odds[is_labelled]
+    labelled = log_odds[is_labelled]
     if num_nan := int(np.isnan(labelled).sum()):
         raise FiresegError(
-            f"odds: {num_nan} of {labelled.size} labelled pixels are NaN, because the logits are not finite; "
+            f"log_odds: {num_nan} of {labelled.size} labelled pixels are NaN, because the logits are not finite; "
             "use a checkpoint from before the training diverged"
         )
     # Floor after scaling keeps the sign of values just below 0.
@@ -95,10 +95,10 @@ class PrecisionRecall(NamedTuple):
 
 
 def fit_temperature(counts: NDArray[np.int64]) -> float:
-    """Fits the temperature T with which sigmoid(odds / T) is the best calibrated probability of fire.
+    """Fits the temperature T with which sigmoid(log_odds / T) is the best calibrated probability of fire.
 
-    It minimises the mean negative log-likelihood, which is convex in 1 / T, by bisection. Odds beyond
-    `LOG_ODDS_RANGE` count as the outermost bin.
+    It minimises the mean negative log-likelihood, which is convex in 1 / T, by bisection. Log-odds
+    beyond `LOG_ODDS_RANGE` count as the outermost bin.
 
     Args:
         counts: Histograms of a validation split, from `count_log_odds`.
@@ -210,11 +210,11 @@ def precision_recall(counts: NDArray[np.int64], *, temperature: float) -> Precis
     return PrecisionRecall(_probability(LOG_ODDS_EDGES[occupied], temperature), burned / (burned + unburned), recall)
 
 
-def _log_probability(odds: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+def _log_probability(log_odds: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     if not temperature > 0:
         raise ValueError(f"temperature {temperature}: must be above 0")
-    return -np.logaddexp(0.0, -odds / temperature)
+    return -np.logaddexp(0.0, -log_odds / temperature)
 
 
-def _probability(odds: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    return np.exp(_log_probability(odds, temperature))
+def _probability(log_odds: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    return np.exp(_log_probability(log_odds, temperature))

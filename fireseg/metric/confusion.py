@@ -16,7 +16,7 @@ from fireseg.task import IGNORE_INDEX, check_classes
 def image_counts(output: Tensor, targets: Tensor, num_classes: int, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
     """Computes the confusion matrix of every image without synchronising with the device.
 
-    Sum over the images for pixel scores (`confusion_counts`), or reduce each image to burned or not for patch
+    Sum over the images for pixel scores (`segmentation_scores`), or reduce each image to burned or not for patch
     scores (`detection_counts`). Matrices of several batches and devices can be added.
 
     Args:
@@ -49,16 +49,6 @@ def image_counts(output: Tensor, targets: Tensor, num_classes: int, *, ignore_in
     return count(pair, num_classes**2).unflatten(1, (num_classes, num_classes))
 
 
-def confusion_counts(output: Tensor, targets: Tensor, num_classes: int, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Computes the confusion matrix of a batch, `image_counts` summed over its images, `(K, K)` int64.
-
-    Example:
-        >>> confusion_counts(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]), 2).tolist()
-        [[1, 1], [0, 0]]
-    """
-    return image_counts(output, targets, num_classes, ignore_index=ignore_index).sum(0)
-
-
 def detection_counts(images: Tensor) -> Tensor:
     """Computes the confusion matrix of burned patches: patches with a labelled pixel above class 0.
 
@@ -88,27 +78,38 @@ def _count_by_comparison(pair: Tensor, num_bins: int) -> Tensor:
     return torch.stack([(pair == number).sum(1) for number in range(num_bins)], dim=1)
 
 
+def fire_scores(counts: Tensor) -> dict[str, float]:
+    """Computes the pixel scores of burned against unburned; undefined scores are NaN.
+
+    All classes above 0 are pooled into one before counting, so that a wrong severity grade is not a missed fire.
+    IoU = tp / (tp + fp + fn), Dice = 2tp / (2tp + fp + fn). IoU and Dice are also NaN if nothing burned in truth:
+    otherwise one false pixel would score 0, and a perfect output nothing.
+
+    Args:
+        counts: `(K, K)`, rows the truth, columns the output.
+
+    Returns:
+        `fire_{iou,dice,precision,recall}`, each 0 to 1 or NaN.
+    """
+    matrix = _pool_burned(_to_numpy(counts))
+    scores = {f"fire_{measure}": float(values[1]) for measure, values in _class_scores(matrix).items()}
+    return scores if matrix[1].any() else scores | {"fire_iou": math.nan, "fire_dice": math.nan}
+
+
 def segmentation_scores(counts: Tensor, class_names: Sequence[str]) -> dict[str, float]:
     """Computes pixel scores of a confusion matrix; undefined scores are NaN, and means skip NaN.
-
-    `fire_*` pools all classes above 0 into one before counting, so that a wrong severity grade is not a missed
-    fire. IoU = tp / (tp + fp + fn), Dice = 2tp / (2tp + fp + fn). `fire_iou` and `fire_dice` are also NaN if nothing
-    burned in truth: else one false pixel would score 0, and a perfect output nothing.
 
     Args:
         counts: `(K, K)`, rows the truth, columns the output.
         class_names: K class names for the keys.
 
     Returns:
-        `fire_{iou,dice,precision,recall}`, `mean_{iou,dice}`, then `{iou,dice,precision,recall}_<class>`,
+        The four of `fire_scores`, `mean_{iou,dice}`, then `{iou,dice,precision,recall}_<class>`,
         each 0 to 1 or NaN. For K > 2 also `severity_iou` and the two of `severity_scores`.
     """
     matrix = _to_numpy(counts)
-    fire = _class_scores(_pool_burned(matrix))
     by_class = _class_scores(matrix)
-    scores = {f"fire_{measure}": float(values[1]) for measure, values in fire.items()}
-    if not matrix[1:].sum():
-        scores |= {"fire_iou": math.nan, "fire_dice": math.nan}
+    scores = fire_scores(counts)
     scores |= {f"mean_{measure}": _mean(by_class[measure]) for measure in ("iou", "dice")}
     if len(matrix) > 2:
         scores |= severity_scores(counts)

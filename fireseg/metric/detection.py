@@ -16,11 +16,11 @@ class Component(NamedTuple):
 
     Attributes:
         pixels: Area in pixels.
-        peak_odds: Largest log-odds of fire in the area, above 0.
+        peak_log_odds: Largest log-odds of fire in the area, above 0.
     """
 
     pixels: int
-    peak_odds: float
+    peak_log_odds: float
 
 
 class DetectionRule(NamedTuple):
@@ -28,21 +28,21 @@ class DetectionRule(NamedTuple):
 
     Attributes:
         min_pixels: Minimum area of the component in pixels, from 1.
-        min_odds: Minimum peak log-odds of the component, from 0.
+        min_log_odds: Minimum peak log-odds of the component, from 0.
     """
 
     min_pixels: int
-    min_odds: float
+    min_log_odds: float
 
 
-def find_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) -> list[Component]:
+def find_components(log_odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) -> list[Component]:
     """Finds the connected burned areas of a patch that can affect a detection rule.
 
     Pixels with log-odds above 0 are connected with their eight neighbours. A component is left out if another one
     has at least its area and its peak, because it passes no rule that the other one fails.
 
     Args:
-        odds: Log-odds from `fireseg.decision.fire_log_odds`, `(H, W)`; values of unlabelled pixels are ignored.
+        log_odds: Log-odds from `fireseg.decision.fire_log_odds`, `(H, W)`; values of unlabelled pixels are ignored.
         is_labelled: Mask of labelled pixels, `(H, W)` bool.
 
     Returns:
@@ -50,13 +50,13 @@ def find_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) 
     """
     from scipy import ndimage
 
-    is_fire = np.greater(odds, 0.0, out=np.zeros(odds.shape, bool), where=is_labelled)
-    numbers = np.empty(odds.shape, np.int32)
+    is_fire = np.greater(log_odds, 0.0, out=np.zeros(log_odds.shape, bool), where=is_labelled)
+    numbers = np.empty(log_odds.shape, np.int32)
     num_components = int(np.asarray(ndimage.label(is_fire, np.ones((3, 3), bool), output=numbers)))
     number = numbers[is_fire] - 1
     sizes = np.bincount(number, minlength=num_components)
     peaks = np.zeros(num_components)
-    np.maximum.at(peaks, number, odds[is_fire])
+    np.maximum.at(peaks, number, log_odds[is_fire])
     order = np.lexsort((-peaks, -sizes))
     highest_before = np.maximum.accumulate(np.concatenate([[0.0], peaks[order]]))[:-1]
     relevant = order[peaks[order] > highest_before]
@@ -66,8 +66,8 @@ def find_components(odds: NDArray[np.floating], is_labelled: NDArray[np.bool_]) 
 def select_rule(patches: Sequence[Sequence[Component]], burns: Sequence[bool]) -> DetectionRule:
     """Selects the detection rule with the best F1 among the areas and peaks that occur.
 
-    Ties are broken by the smallest `min_pixels`, then the smallest `min_odds`, so that the default rule, any burned
-    pixel, is returned unless another one is better.
+    Ties are broken by the smallest `min_pixels`, then the smallest `min_log_odds`, so that the default rule, any
+    burned pixel, is returned unless another one is better.
 
     Args:
         patches: Components of each patch of a validation split, from `find_components`.
@@ -82,7 +82,7 @@ def select_rule(patches: Sequence[Sequence[Component]], burns: Sequence[bool]) -
     is_burned = _to_truths(patches, burns)
     if not is_burned.any():
         return DetectionRule(1, 0.0)
-    components = [(each.pixels, each.peak_odds, number) for number, patch in enumerate(patches) for each in patch]
+    components = [(each.pixels, each.peak_log_odds, number) for number, patch in enumerate(patches) for each in patch]
     smallest = min((pixels for pixels, _, _ in components), default=1)
     thresholds = np.unique([0.0, *(peak for _, peak, _ in components)])
     # In order of descending area, each component lets its patch pass further thresholds, so that one sweep
@@ -121,7 +121,7 @@ def count_detections(
     is_burned = _to_truths(patches, burns)
     is_detected = np.array(
         [
-            any(each.pixels >= rule.min_pixels and each.peak_odds >= rule.min_odds for each in patch)
+            any(each.pixels >= rule.min_pixels and each.peak_log_odds >= rule.min_log_odds for each in patch)
             for patch in patches
         ],
         bool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from torch import Tensor, nn
 
-from fireseg.errors import FiresegError, SettingError
+from fireseg.console import format_count
+from fireseg.errors import FiresegError, SettingError, join_names
 from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, hash_file, load_tensors
 from fireseg.model.encoders import TIMM_PREFIX
 from fireseg.model.network import FireSegmentationModel
@@ -245,12 +246,11 @@ def _compare_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
         "unexpected": [key for key in given if key not in expected],
         "of another shape": shapes,
     }
-    return [f"{len(keys)} tensors {problem} ({_list_first(keys)})" for problem, keys in differences.items() if keys]
-
-
-def _list_first(keys: Iterable[str], limit: int = 5) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:limit]) + (", …" if len(keys) > limit else "")
+    return [
+        f"{format_count(len(keys), 'tensor')} {problem} ({join_names(keys, 5)})"
+        for problem, keys in differences.items()
+        if keys
+    ]
 
 
 _HEAD = "network.segmentation_head."
@@ -326,7 +326,9 @@ def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_clas
         model.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise FiresegError(f"{weights.source}: weights that do not match its settings ({reason[:300]})") from error
+        raise FiresegError(
+            f"{weights.source}: weights that do not match its settings ({reason[:300]}); use another checkpoint"
+        ) from error
     model.provenance = weights.provenance | {"note": note}
 
 

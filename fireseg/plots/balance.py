@@ -20,7 +20,7 @@ from fireseg.task import Task
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHARE_LABELS = ("none", "to 1%", "to 10%", "to 30%", "to 50%", "to 100%")
+SHARE_LABELS = ("none", "to 1 %", "to 10 %", "to 30 %", "to 50 %", "to 100 %")
 
 _SHARE_EDGES = (0.0, 0.01, 0.1, 0.3, 0.5, 1.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ from fireseg.console import format_count, format_share
 from fireseg.files import atomic_write
 
 if TYPE_CHECKING:
-    from jinja2 import Environment, Template
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -72,7 +72,9 @@ class Cell(NamedTuple):
         return self.text
 
 
-def write_page(path: Path, template: str | Template, **values: Any) -> None:
+def write_page(
+    path: Path, template: str, *, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any
+) -> None:
     """Renders a template and writes the HTML file atomically.
 
     The page needs no network. Its Content-Security-Policy allows only the script that sorts tables, by hash, so no
@@ -80,13 +82,15 @@ def write_page(path: Path, template: str | Template, **values: Any) -> None:
 
     Args:
         path: HTML file to write.
-        template: Template name in `templates/`, or a template of `make_environment()`.
+        template: Template name in `templates/`.
+        filters: Filters of the template besides those of `make_environment`.
         values: Variables of the template.
 
     Raises:
         FiresegError: If the file cannot be written.
     """
     environment = make_environment()
+    environment.filters |= filters or {}
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     text = environment.get_template(template).render(contents=[], sort_script=script, **values)
     with atomic_write(path) as part:
@@ -128,8 +132,8 @@ def format_number(value: float | None, spec: str = ".3f") -> Cell:
 
 
 def format_percentage(value: float | None, *, signed: bool = False) -> Cell:
-    """Formats a share as a percentage with 1 decimal, or 2 below 10 %."""
-    if value is None:
+    """Formats a share as a percentage with 1 decimal, or 2 below 10 %; `-` if it is None or not finite."""
+    if value is None or not math.isfinite(value):
         return Cell("-", None)
     places = 2 if 0 < abs(value) < 0.1 else 1
     return Cell(f"{100 * value:{'+' if signed else ''}.{places}f} %", value)

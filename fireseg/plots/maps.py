@@ -73,19 +73,19 @@ def render_map(
     """
     layout = _plan_layout(classes.shape[1] * pixel_m[0], classes.shape[0] * pixel_m[1])
     notes = [*notes, f"Scene: {choose_composite(bands).caption}."]
-    lines = [line for note in notes for line in textwrap.wrap(note, int(layout.across / _LETTER))]
+    lines = [line for note in notes for line in textwrap.wrap(note, int(layout.total_width / _LETTER))]
     entries = list(_list_entries(task, hectares, unknown_share, bool((classes == task.ignore_index).any())))
-    positions = _arrange_entries([text for text, _ in entries], layout.across)
+    positions = _arrange_entries([text for text, _ in entries], layout.total_width)
     top = _MARGIN + int(1.3 * _LINE) + len(lines) * _LINE + _GAP
-    foot = top + layout.down + _GAP
+    foot = top + layout.total_height + _GAP
     height = foot + 3 * _LINE + (positions[-1][1] + 1) * _LINE + _MARGIN
-    figure, canvas = _create_canvas(layout.across + 2 * _MARGIN, height)
-    _write_heading(canvas, shorten_middle(title, int(layout.across / _TITLE_LETTER)), lines)
+    figure, canvas = _create_canvas(layout.total_width + 2 * _MARGIN, height)
+    _write_heading(canvas, shorten_middle(title, int(layout.total_width / _TITLE_LETTER)), lines)
     panels = {"scene": render_composite(image, bands), "map": colour_classes(classes, task)}
     for (x, y), (name, picture) in zip(layout.corners, panels.items(), strict=True):
         _add_panel(figure, canvas, picture, name, (_MARGIN + x, top + y, layout.width, layout.height))
     _draw_scale(canvas, _MARGIN, foot, layout.metres_per_px, layout.width)
-    _draw_north(canvas, _MARGIN + layout.across - 20, foot + 18, north_deg)
+    _draw_north(canvas, _MARGIN + layout.total_width - 20, foot + 18, north_deg)
     for (text, style), (x, line) in zip(entries, positions, strict=True):
         _draw_entry(canvas, _MARGIN + x, foot + (2.5 + line) * _LINE, text, style)
     save_figure(figure, path)
@@ -118,11 +118,11 @@ class _PanelLayout(NamedTuple):
     metres_per_px: float
 
     @property
-    def across(self) -> int:
+    def total_width(self) -> int:
         return max(self.corners[1][0] + self.width, _MIN_WIDTH)
 
     @property
-    def down(self) -> int:
+    def total_height(self) -> int:
         return self.corners[1][1] + self.height
 
 
@@ -134,13 +134,13 @@ def _plan_layout(width_m: float, height_m: float) -> _PanelLayout:
     return _PanelLayout(width, height, ((0, 0), second), metres_per_px)
 
 
-def _create_canvas(across: int, down: int) -> tuple[Figure, Axes]:
+def _create_canvas(canvas_width: int, canvas_height: int) -> tuple[Figure, Axes]:
     """Creates a figure, and axes over all of it whose coordinates are pixels."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(across / DPI, down / DPI), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(canvas_width / DPI, canvas_height / DPI), dpi=DPI, facecolor="white")
     canvas = figure.add_axes((0, 0, 1, 1), frame_on=False, zorder=-1)
-    canvas.set(xlim=(0, across), ylim=(down, 0), xticks=[], yticks=[])
+    canvas.set(xlim=(0, canvas_width), ylim=(canvas_height, 0), xticks=[], yticks=[])
     return figure, canvas
 
 
@@ -156,8 +156,10 @@ def _write_heading(canvas: Axes, title: str, lines: Sequence[str]) -> None:
 
 def _add_panel(figure: Figure, canvas: Axes, picture: np.ndarray, name: str, box: tuple[int, int, int, int]) -> None:
     x, y, width, height = box
-    across, down = canvas.get_xlim()[1], canvas.get_ylim()[0]
-    axes = figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
+    canvas_width, canvas_height = canvas.get_xlim()[1], canvas.get_ylim()[0]
+    axes = figure.add_axes(
+        (x / canvas_width, 1 - (y + height) / canvas_height, width / canvas_width, height / canvas_height)
+    )
     axes.set(xticks=[], yticks=[])
     # Enlarged pixels stay sharp; pixels that share one of the figure are averaged.
     axes.imshow(picture, aspect="auto", interpolation="antialiased" if name == "scene" else "nearest")
@@ -192,12 +194,12 @@ def _list_entries(
         yield f"unknown  {format_share(unknown_share)}", {"facecolor": UNLABELLED[0], "hatch": "/////"}
 
 
-def _arrange_entries(texts: Sequence[str], across: int) -> list[tuple[float, int]]:
+def _arrange_entries(texts: Sequence[str], total_width: int) -> list[tuple[float, int]]:
     """Positions of legend entries: x and line number, as many side by side as fit."""
     positions, x, line = [], 0.0, 0
     for text in texts:
         width = _SWATCH + 10 + _LETTER * len(text) + _GAP
-        if x and x + width > across:
+        if x and x + width > total_width:
             x, line = 0.0, line + 1
         positions.append((x, line))
         x += width

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fireseg.batch import Batch
-from fireseg.console import format_share
+from fireseg.console import format_score, format_share
 from fireseg.plots.style import (
     ERROR_COLOURS,
     Pixels,
@@ -85,7 +85,7 @@ def render_samples(
     """
     truths, predictions = to_array(mask), to_array(prediction)
     pairs = list(zip(truths, predictions, strict=True))
-    split_scores = ", ".join(f"{name} {_format_score(value)}" for name, value in (scores or {}).items())
+    split_scores = ", ".join(f"{name} {format_score(value)}" for name, value in (scores or {}).items())
     figure, blocks = compose_figure(
         [(name, _describe_pair(*pair, task)) for name, pair in zip(names, pairs, strict=True)],
         panels=("image", "truth", "prediction", "agreement"),
@@ -116,10 +116,6 @@ def _describe_pair(truth: np.ndarray, prediction: np.ndarray, task: Task) -> str
         return "unlabelled"
     union = counts[1:4].sum()
     return f"fire IoU {counts[3] / union:.2f}" if union else "no fire, none predicted"
-
-
-def _format_score(score: float | None) -> str:
-    return "-" if score is None or np.isnan(score) else f"{score:.3f}"
 
 
 def _class_key(task: Task) -> dict[str, str]:

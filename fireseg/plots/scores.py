@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fireseg.console import format_share
+from fireseg.console import format_score, format_share
 from fireseg.plots.html import Picture, to_uri
 from fireseg.plots.style import UNLABELLED
 
@@ -30,7 +30,7 @@ LonLatBox = tuple[float, float, float, float]
 
 _EDGE = "#4d4d4d"
 
-_SMALL = 8
+_FONT_SIZE = 8
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -81,15 +81,15 @@ def draw_class_shares(
             label = name if position == 0 else None
             axes.barh(position, share, left=left, color=colour, edgecolor=_EDGE, linewidth=0.5, label=label)
             if share >= _MIN_LABELLED_SHARE:
-                at = {"ha": "center", "va": "center", "fontsize": _SMALL, "color": _text_colour(colour)}
+                at = {"ha": "center", "va": "center", "fontsize": _FONT_SIZE, "color": _text_colour(colour)}
                 axes.text(left + share / 2, position, format_share(share), **at)
             left += share
         if not total:
-            axes.text(0.01, position, "nothing labelled", va="center", fontsize=_SMALL)
+            axes.text(0.01, position, "nothing labelled", va="center", fontsize=_FONT_SIZE)
     _label_rows(axes, list(counts))
     _set_percent_axis(axes, 1.0)
     columns = len(names) if len(names) < 4 else 3
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=columns, frameon=False, fontsize=_SMALL)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=columns, frameon=False, fontsize=_FONT_SIZE)
 
 
 def draw_class_patches(
@@ -108,7 +108,7 @@ def draw_class_patches(
         for number, (colour, count) in enumerate(zip(colours, row, strict=True)):
             y, share = position * step + number, count / max(totals[split], 1)
             axes.barh(y, share, height=0.85, color=colour, edgecolor=_EDGE, linewidth=0.5)
-            axes.text(share + 0.015, y, f"{count:,} ({format_share(share)})", va="center", fontsize=_SMALL)
+            axes.text(share + 0.015, y, f"{count:,} ({format_share(share)})", va="center", fontsize=_FONT_SIZE)
     middles = [position * step + (len(colours) - 1) / 2 for position in range(len(counts))]
     axes.set_yticks(middles, [f"{split}\n{totals[split]:,}" for split in counts])
     axes.invert_yaxis()
@@ -127,7 +127,7 @@ def draw_weights(axes: Axes, weights: Sequence[float], names: Sequence[str], col
     """
     axes.barh(range(len(weights)), weights, color=colours, edgecolor=_EDGE, linewidth=0.5)
     for position, weight in enumerate(weights):
-        axes.text(weight + 0.02 * max(weights), position, f"{weight:.3g}", va="center", fontsize=_SMALL)
+        axes.text(weight + 0.02 * max(weights), position, f"{weight:.3g}", va="center", fontsize=_FONT_SIZE)
     _label_rows(axes, names)
     axes.axvline(1, color=_EDGE, linewidth=0.8, linestyle=":")
     axes.set_xlim(0, 1.2 * max(*weights, 1))
@@ -161,7 +161,7 @@ def draw_share_bins(axes: Axes, bins: Mapping[str, Sequence[int]], labels: Seque
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1])
     axes.yaxis.set_major_formatter(_percent_formatter())
     axes.set_ylabel("of the split's patches")
-    axes.legend(loc="upper center", ncols=len(bins), frameon=False, fontsize=_SMALL)
+    axes.legend(loc="upper center", ncols=len(bins), frameon=False, fontsize=_FONT_SIZE)
 
 
 def draw_fire_sizes(axes: Axes, areas_ha: Mapping[str, Sequence[float]]) -> None:
@@ -183,9 +183,9 @@ def draw_fire_sizes(axes: Axes, areas_ha: Mapping[str, Sequence[float]]) -> None
             middle = float(np.median(known))
             axes.plot([middle] * 2, [position - 0.38, position + 0.38], color="black", linewidth=1.6)
             text = f"median {middle:,.0f} ha"
-            axes.annotate(text, (middle, position - 0.39), ha="center", va="bottom", fontsize=_SMALL)
+            axes.annotate(text, (middle, position - 0.39), ha="center", va="bottom", fontsize=_FONT_SIZE)
         else:
-            axes.text(0.02, position, "no fire", transform=axes.get_yaxis_transform(), va="center", fontsize=_SMALL)
+            axes.text(0.02, position, "no fire", transform=axes.get_yaxis_transform(), va="center", fontsize=_FONT_SIZE)
     axes.set_yticks(range(len(areas_ha)), [f"{split}\n{len(areas)}" for split, areas in areas_ha.items()])
     axes.set_ylim(len(areas_ha) - 0.45, -0.7)
     if any(area > 0 for areas in areas_ha.values() for area in areas):
@@ -233,7 +233,7 @@ def draw_map(axes: Axes, boxes: Mapping[str, Sequence[LonLatBox]]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: _format_degrees((value + 180) % 360 - 180, "EW"))
     axes.yaxis.set_major_formatter(lambda value, _: _format_degrees(value, "NS") if abs(value) <= 90 else "")
     axes.grid(color="#e6e6e6", linewidth=0.8)
-    axes.legend(frameon=True, fontsize=_SMALL, title="tiles", title_fontsize=_SMALL)
+    axes.legend(frameon=True, fontsize=_FONT_SIZE, title="tiles", title_fontsize=_FONT_SIZE)
 
 
 def _format_bar_count(count: int) -> str:
@@ -287,10 +287,10 @@ def plot_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pic
         share = float(shares[row, column])
         text = f"{format_share(share)}\n{_format_short_count(float(matrix[row, column]))}" if matrix[row].any() else "-"
         colour = "white" if share > 0.55 else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=_SMALL, color=colour)
+        axes.text(column, row, text, ha="center", va="center", fontsize=_FONT_SIZE, color=colour)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(
-            range(len(names)), [name[:_MAX_NAME_LENGTH] for name in names], parse_math=False, fontsize=_SMALL
+            range(len(names)), [name[:_MAX_NAME_LENGTH] for name in names], parse_math=False, fontsize=_FONT_SIZE
         )
     if len(names) > 3:
         axes.tick_params(axis="x", rotation=25)
@@ -317,7 +317,7 @@ def plot_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]
         x, y = _select_known(curve["confidence"], curve["frequency"])
         axes.plot(x, y, label=label, markersize=4.5, **style)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that burned")
-    axes.legend(frameon=False, fontsize=_SMALL, loc="upper left")
+    axes.legend(frameon=False, fontsize=_FONT_SIZE, loc="upper left")
     pixels = _to_array(after["pixels"])
     edges = np.linspace(0, 1, len(pixels) + 1)
     below.bar(edges[:-1], pixels, width=np.diff(edges), align="edge", color="#b3cde0", edgecolor="#4d4d4d", lw=0.5)
@@ -356,7 +356,7 @@ def plot_precision_recall(
             alt.append(f"{name}: precision {y:.3f}, recall {x:.3f}.")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set(xlabel="recall", ylabel="precision")
-    axes.legend(frameon=False, fontsize=_SMALL, loc="lower left")
+    axes.legend(frameon=False, fontsize=_FONT_SIZE, loc="lower left")
     return _to_picture(figure, "Precision and recall", " ".join(alt))
 
 
@@ -380,9 +380,9 @@ def plot_areas(true_ha: Numbers, predicted_ha: Numbers) -> Picture:
         getattr(axes, f"{axis}axis").set_major_formatter(lambda value, _: f"{value:,.0f}")
         if 0 < low < top < 200 * low:  # too few major ticks
             getattr(axes, f"{axis}axis").set_minor_formatter(lambda value, _: f"{value:,.0f}")
-            axes.tick_params(which="minor", labelsize=_SMALL)
+            axes.tick_params(which="minor", labelsize=_FONT_SIZE)
     axes.set(xlabel="true area, ha", ylabel="predicted area, ha")
-    axes.legend(frameon=False, fontsize=_SMALL, loc="upper left")
+    axes.legend(frameon=False, fontsize=_FONT_SIZE, loc="upper left")
     num_over, num_under = int((y > x).sum()), int((y < x).sum())
     alt = f"Predicted against true area of {len(x)} fires: too large for {num_over}, too small for {num_under}."
     return _to_picture(figure, "Burned area of each fire", alt)
@@ -401,8 +401,8 @@ def plot_paired_ious(ours: Numbers, theirs: Numbers, *, other: str) -> Picture:
     axes.fill_between([0, 1], [0, 1], 1, color="#eaf3f9", linewidth=0)
     axes.plot([0, 1], [0, 1], **_REFERENCE)
     axes.plot(x, y, **_MODEL, linestyle="", markersize=6, alpha=0.8)
-    axes.text(0.03, 0.97, "model better", va="top", fontsize=_SMALL)
-    axes.text(0.97, 0.03, "model worse", ha="right", fontsize=_SMALL)
+    axes.text(0.03, 0.97, "model better", va="top", fontsize=_FONT_SIZE)
+    axes.text(0.97, 0.03, "model worse", ha="right", fontsize=_FONT_SIZE)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="IoU of the model")
     axes.set_xlabel(f"IoU of {other}", parse_math=False)
     alt = f"IoU of {len(x)} fires by the model and by {other}: the model is better on {int((y > x).sum())}"
@@ -426,10 +426,11 @@ def plot_groups(rows: Mapping[str, tuple[Spread, Spread]], *, title: str, other:
             axes.plot(mean, position + shift, **style, linestyle="", markersize=6, label=None if position else label)
     axes.set_yticks(range(len(rows)), [name[:_MAX_NAME_LENGTH] for name in rows], parse_math=False)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel="mean IoU over fires, 95 % interval")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=_SMALL)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=_FONT_SIZE)
     means = "; ".join(
-        f"{name}: model {_format_score(ours.mean)}, {other} {_format_score(theirs.mean)}"
-        for name, (ours, theirs) in rows.items()
+        f"{name}: model {ours}, {other} {theirs}"
+        for name, spreads in rows.items()
+        for ours, theirs in [[format_score(spread.mean, undefined="unknown") for spread in spreads]]
     )
     return _to_picture(figure, title, f"{title}, mean IoU. {means}.")
 
@@ -453,7 +454,7 @@ def _make_figure_pair(*, height: float) -> tuple[Figure, Axes, Axes]:
 
 def _style_axes(axes: Axes) -> Axes:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=_SMALL)
+    axes.tick_params(labelsize=_FONT_SIZE)
     axes.set_axisbelow(True)
     return axes
 
@@ -481,7 +482,3 @@ def _format_short_count(count: float) -> str:
         if count >= 0.9995 * size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f}"
-
-
-def _format_score(score: float | None) -> str:
-    return "unknown" if score is None or math.isnan(score) else f"{score:.3f}"

@@ -164,7 +164,7 @@ _PANEL, _MARGIN, _GAP, _BLOCK_GAP, _LINE = 256, 24, 6, 30, 24
 
 _LETTER, _WIDE_LETTER = 7.9, 9.3  # mean letter width of running text; of capitals, digits and bold text
 
-_KEY_NAME = 108
+_KEY_TITLE_WIDTH = 108
 
 
 class _Grid(NamedTuple):
@@ -299,14 +299,14 @@ def _add_key(sheet: _Sheet, colours: Mapping[str, str], y: int, columns: int) ->
     handles = [Patch(facecolor=colour, edgecolor=edge, label=label) for label, colour in colours.items()]
     handles.append(Patch(facecolor=UNLABELLED[0], edgecolor=edge, hatch="/////", label="unlabelled"))
     style = {"frameon": False, "fontsize": 8, "borderpad": 0, "borderaxespad": 0, "columnspacing": 1.5}
-    corner = ((_MARGIN + _KEY_NAME) / sheet.width, 1 - y / sheet.height)
+    corner = ((_MARGIN + _KEY_TITLE_WIDTH) / sheet.width, 1 - y / sheet.height)
     sheet.figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=columns, **style)
 
 
 def _count_key_columns(colours: Mapping[str, str], total_width: int) -> int:
     """Number of legend entries that fit side by side to the right of the legend title."""
     widest = (max(len(label) for label in (*colours, "unlabelled")) + 7) * _LETTER
-    return max(1, min(len(colours) + 1, int((total_width - _KEY_NAME) / widest)))
+    return max(1, min(len(colours) + 1, int((total_width - _KEY_TITLE_WIDTH) / widest)))
 
 
 def shorten_middle(text: str, limit: int) -> str:

@@ -16,9 +16,10 @@ from fireseg.engine.device import DeviceName
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
 from fireseg.predict.inference import predict_rows
-from fireseg.predict.options import PredictOptions
-from fireseg.predict.outputs import MapStatistics, classify, get_decision_threshold
+from fireseg.predict.options import MapOptions
+from fireseg.predict.outputs import get_decision_threshold
 from fireseg.predict.pipeline import SceneMap, predict_scene
+from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
 
 _MAX_REFLECTANCE = 255.0
@@ -78,7 +79,7 @@ class Run:
             SettingError: If an option is out of range.
         """
         trained = self.trained
-        options = self._make_options(threshold=threshold, temperature=temperature, tta=tta, batch_size=batch_size)
+        options = MapOptions(threshold=threshold, temperature=temperature, tta=tta, batch_size=batch_size)
         decision = get_decision_threshold(trained, options.threshold, options.temperature)
         source = read_image(image, trained.bands)
         classes = np.empty((source.height, source.width), np.uint8)
@@ -106,7 +107,7 @@ class Run:
         Args:
             path: Raster with the bands of the run.
             out: Output folder; created if missing.
-            **options: Fields of `fireseg.predict.options.PredictOptions`: `threshold`, `tta`, `geojson`, `overwrite`…
+            **options: Fields of `fireseg.predict.options.MapOptions`: `threshold`, `tta`, `geojson`, `overwrite`…
 
         Returns:
             Paths of the files, and the summary.
@@ -114,11 +115,9 @@ class Run:
         Raises:
             FiresegError: If the scene cannot be read, maps exist already, or the folder is not writable.
             SettingError: If an option is out of range.
+            TypeError: If there is no such option.
         """
-        return predict_scene(self.trained, Path(path), self._make_options(out=Path(out), **options))
-
-    def _make_options(self, **options: Any) -> PredictOptions:
-        return PredictOptions(run=str(self.trained.checkpoint), scenes=(), **options)
+        return predict_scene(self.trained, Path(path), Path(out), options=MapOptions(**options))
 
 
 def load(path: Path | str, *, device: DeviceName = "auto") -> Run:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from fireseg.console import format_count, run_command, start_logging
+from fireseg.console import print_faults, run_command, start_logging
 from fireseg.predict.options import PredictOptions
 
 
@@ -24,8 +23,7 @@ def predict(options: PredictOptions) -> int:
 
     start_logging()
     faults = predict_scenes(options)
-    if faults:
-        print(f"\n{format_count(len(faults), 'fault')}:", *faults, sep="\n  ", file=sys.stderr)
+    print_faults(faults)
     return int(bool(faults))
 
 

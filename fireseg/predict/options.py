@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,18 +11,14 @@ import tyro
 
 from fireseg.console import metavar
 from fireseg.errors import SettingError
-
-_INPUTS = ("run", "scenes", "out", "device")
+from fireseg.tiles.options import RasterOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions:
-    """Run, scenes and options of a prediction.
+class MapOptions(RasterOptions):
+    """Options of a map.
 
     Attributes:
-        run: Run folder, checkpoint file, or MLflow URI.
-        scenes: Rasters to map.
-        out: Output folder.
         overwrite: Replace existing maps.
         geojson: Also write the polygons as scene_burned.geojson in longitude and latitude.
         min_area_ha: Smallest burned area that gets a polygon, in hectares; the rasters keep smaller ones.
@@ -31,9 +27,6 @@ class PredictOptions:
         threshold: Lowest fire probability that counts as burned (default: selected on val, else 0.5).
         temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
         tta: Average over the 8 flips and 90° rotations: slightly better, eight times slower.
-        offset: Radiometric offset of the digital numbers (BOA_ADD_OFFSET; 1000 since processing baseline 04.00),
-            used if the metadata do not give it.
-        device: Device for inference.
         batch_size: Windows per batch (default: 1 on a CPU, else 8); affects only speed and memory.
         readers: Threads that read the scene; affects only speed.
 
@@ -41,11 +34,6 @@ class PredictOptions:
         SettingError: If values are out of range; with all faults.
     """
 
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    scenes: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCENE ...", help_behavior_hint="(required)")
-    ]
-    out: Path = Path("maps")
     overwrite: bool = False
     geojson: bool = False
     min_area_ha: float = 0.5
@@ -54,8 +42,6 @@ class PredictOptions:
     threshold: Annotated[float | None, metavar("NUMBER")] = None
     temperature: Annotated[float | None, metavar("NUMBER")] = None
     tta: bool = False
-    offset: Annotated[float | None, metavar("NUMBER")] = None
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     batch_size: Annotated[int | None, metavar("INT")] = None
     readers: int = 2
 
@@ -66,7 +52,6 @@ class PredictOptions:
             "fire_dtype": (self.fire_dtype in ("uint8", "float32"), "uint8 or float32"),
             "min_area_ha": (0 <= self.min_area_ha < math.inf, "an area in hectares, 0 or more"),
             "simplify_m": (0 <= self.simplify_m < math.inf, "a distance in metres, 0 or more"),
-            "offset": (self.offset is None or 0 <= self.offset < math.inf, "a number, 0 or more, such as 1000"),
             "batch_size": (self.batch_size is None or self.batch_size >= 1, "1 or more"),
             "readers": (self.readers >= 1, "1 or more"),
         }
@@ -75,9 +60,29 @@ class PredictOptions:
             for name, (is_ok, expected) in is_valid.items()
             if not is_ok
         ]
+        faults += self.list_faults()
         if faults:
             raise SettingError(*faults)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the options that affect a map, for its JSON summary; run, scenes, out and device are left out."""
-        return {name: value for name, value in asdict(self).items() if name not in _INPUTS}
+        """Returns the fields of `MapOptions` by name, for the JSON summary of a map."""
+        return {field.name: getattr(self, field.name) for field in fields(MapOptions)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(MapOptions):
+    """Run, scenes and options of a prediction.
+
+    Attributes:
+        run: Run folder, checkpoint file, or MLflow URI.
+        scenes: Rasters to map.
+        out: Output folder.
+        device: Device for inference.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    scenes: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCENE ...", help_behavior_hint="(required)")
+    ]
+    out: Path = Path("maps")
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"

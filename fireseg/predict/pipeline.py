@@ -21,19 +21,17 @@ from fireseg.console import format_hectares, format_seconds, format_share, forma
 from fireseg.errors import FiresegError, SettingError
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
 from fireseg.predict.inference import predict_rows
-from fireseg.predict.options import PredictOptions
+from fireseg.predict.options import MapOptions, PredictOptions
 from fireseg.predict.outputs import (
     DecisionThreshold,
     MapFiles,
-    MapStatistics,
     check_outputs,
-    classify,
     describe_map,
     get_decision_threshold,
-    get_run_name,
     staged_outputs,
 )
 from fireseg.predict.quicklook import Thumbnail, draw_quicklook
+from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.task import Task
 from fireseg.tiles import BandReader, open_bands
@@ -79,7 +77,7 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
     log.info(
         "%s: threshold %.3g (%s), temperature %.3g, device %s",
-        get_run_name(trained),
+        trained.name,
         decision.threshold,
         {"user": "given", "calibration": "selected on val", "default": "default"}[decision.chosen_by],
         decision.temperature,
@@ -88,7 +86,7 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     results: dict[Path, SceneMap | FiresegError] = {}
     for number, scene in enumerate(options.scenes, 1):
         try:
-            result = results[scene] = predict_scene(trained, scene, options)
+            result = results[scene] = predict_scene(trained, scene, options.out, options=options)
         except FiresegError as error:
             results[scene] = error
             outcome = "failed"
@@ -100,7 +98,7 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     return [fault for result in results.values() if isinstance(result, FiresegError) for fault in result.faults]
 
 
-def predict_scene(trained: TrainedModel, scene: Path, options: PredictOptions) -> SceneMap:
+def predict_scene(trained: TrainedModel, scene: Path, out: Path, *, options: MapOptions) -> SceneMap:
     """Maps one scene: classes, fire probability, polygons, summary and quicklook.
 
     Reading, inference and writing overlap, and memory depends on the width of the scene alone. The files appear
@@ -109,28 +107,40 @@ def predict_scene(trained: TrainedModel, scene: Path, options: PredictOptions) -
     Args:
         trained: Model.
         scene: Raster with the bands of the model, of any size, CRS and data type.
-        options: Output folder and options; its run and scenes are not used.
+        out: Output folder; created if missing.
+        options: Options of the map.
 
     Raises:
         FiresegError: If the scene cannot be read, maps exist already, or the folder is not writable.
     """
-    check_outputs([scene], options.out, overwrite=options.overwrite)
+    check_outputs([scene], out, overwrite=options.overwrite)
     start = time.monotonic()
-    files = MapFiles.of(options.out, scene.stem)
+    files = MapFiles.of(out, scene.stem)
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
     with (
-        open_bands(scene, trained.bands, offset=options.offset) as reader,
+        open_bands(scene, trained.bands, options) as reader,
         staged_outputs(files, scene.stem) as staged,
         ThreadPoolExecutor(1, thread_name_prefix="background") as background,
     ):
         statistics, thumbnail = MapStatistics(trained.task.num_classes), Thumbnail.of_scene(reader)
-        flags = background.submit(_log_flags, reader)
-        _write_rasters(trained, reader, decision, staged, options, statistics, thumbnail)
+        _check_values(reader)
+        _write_rasters(
+            trained,
+            reader,
+            decision=decision,
+            staged=staged,
+            options=options,
+            statistics=statistics,
+            thumbnail=thumbnail,
+        )
         # Polygons are mostly GDAL's work and the quicklook is Python's: together they take as long as one of them.
         polygons = background.submit(_write_polygons, staged, trained.task, options)
-        draw_quicklook(staged.picture, trained, reader, thumbnail, statistics, decision)
-        flags.result()
-        summary = describe_map(trained, reader, decision, statistics, polygons.result(), options)
+        draw_quicklook(
+            staged.picture, trained, reader=reader, thumbnail=thumbnail, statistics=statistics, decision=decision
+        )
+        summary = describe_map(
+            trained, reader, decision=decision, statistics=statistics, polygons=polygons.result(), options=options
+        )
         staged.summary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return SceneMap(files=files, summary=summary, seconds=time.monotonic() - start)
 
@@ -161,18 +171,19 @@ def format_summary(results: Mapping[Path, SceneMap | FiresegError]) -> list[str]
     return format_table(rows, align="<>>>>><")
 
 
-def _log_flags(reader: BandReader) -> None:
+def _check_values(reader: BandReader) -> None:
     """Warns of suspicious values as soon as they are found, not at the end."""
-    for flag in reader.read_flags():
+    for flag in reader.check_values():
         log.warning("%s", flag)
 
 
 def _write_rasters(
     trained: TrainedModel,
     reader: BandReader,
+    *,
     decision: DecisionThreshold,
     staged: MapFiles,
-    options: PredictOptions,
+    options: MapOptions,
     statistics: MapStatistics,
     thumbnail: Thumbnail,
 ) -> None:
@@ -202,9 +213,9 @@ def _write_rasters(
 
 
 def _predict_and_write(
-    trained: TrainedModel, reader: BandReader, options: PredictOptions, thumbnail: Thumbnail, write: Callable[..., None]
+    trained: TrainedModel, reader: BandReader, options: MapOptions, thumbnail: Thumbnail, write: Callable[..., None]
 ) -> None:
-    """Passes all rows to `write`, in order, in a thread of its own while the model predicts the following rows."""
+    """Passes all rows to `write`, in order, in a separate thread while the model predicts the following rows."""
     layout = plan_sliding_windows(reader.height, reader.width)
     pending: list[Future[None]] = []
 
@@ -233,7 +244,7 @@ def _predict_and_write(
         wait_for_writer()
 
 
-def _write_polygons(staged: MapFiles, task: Task, options: PredictOptions) -> Polygons:
+def _write_polygons(staged: MapFiles, task: Task, options: MapOptions) -> Polygons:
     polygons = polygonize(
         staged.classes,
         staged.fire,

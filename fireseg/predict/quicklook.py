@@ -12,7 +12,8 @@ from fireseg.console import format_hectares, format_share
 from fireseg.data.bands import to_reflectance
 from fireseg.plots.maps import render_map
 from fireseg.plots.style import choose_composite
-from fireseg.predict.outputs import DecisionThreshold, MapStatistics, get_run_name
+from fireseg.predict.outputs import DecisionThreshold
+from fireseg.predict.statistics import MapStatistics
 from fireseg.runs import TrainedModel
 from fireseg.tiles import BandReader
 
@@ -74,6 +75,7 @@ class Thumbnail:
 def draw_quicklook(
     path: Path,
     trained: TrainedModel,
+    *,
     reader: BandReader,
     thumbnail: Thumbnail,
     statistics: MapStatistics,
@@ -95,7 +97,7 @@ def draw_quicklook(
     step, spacing = thumbnail.step, reader.grid.pixel_spacing()
     dates = "/".join(date[:10] for date in (reader.date or "").split("/"))
     burned = f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.fraction)} of the known area."
-    run = f"Run {get_run_name(trained)}, threshold {decision.threshold:.3g}, temperature {decision.temperature:.3g}."
+    run = f"Run {trained.name}, threshold {decision.threshold:.3g}, temperature {decision.temperature:.3g}."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
     render_map(
         thumbnail.image,

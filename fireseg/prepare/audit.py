@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from fireseg.console import format_count, format_table
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write
+from fireseg.files import atomic_write, convert_disk_errors
 from fireseg.prepare.duplicates import MAX_DISTANCE, fingerprint_image
 from fireseg.prepare.footprints import Footprint, make_footprint, read_footprints
-from fireseg.prepare.journal import naming_disk_faults
 from fireseg.prepare.leakage import KINDS, MIN_OVERLAP, SAME_BOX, Kind, Leak, find_leaks, number_groups
 from fireseg.prepare.workers import run_in_order, track_tiles
 from fireseg.tiles.folder import TileFiles
+from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
 from fireseg.tiles.reader import find_tiles, read_grid_and_date, read_tile
 
 log = logging.getLogger("fireseg")
@@ -45,7 +45,6 @@ class Audit:
         num_tiles: Number of tiles audited.
         num_activations: Number of their activations.
         num_sharing: Number of tiles that share area or pixels with a tile of another group.
-        min_overlap: Shared area over the area of the smaller tile, above which an overlap counted.
         notes: Remarks that are not leaks.
     """
 
@@ -54,7 +53,6 @@ class Audit:
     num_tiles: int
     num_activations: int
     num_sharing: int
-    min_overlap: float = MIN_OVERLAP
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,7 +75,7 @@ class Audit:
             "num_activations": self.num_activations,
             "num_sharing": self.num_sharing,
             "thresholds": {
-                "overlap_of_smaller": self.min_overlap,
+                "overlap_of_smaller": MIN_OVERLAP,
                 "same_box": SAME_BOX,
                 "near_identical_distance": MAX_DISTANCE,
             },
@@ -102,7 +100,7 @@ class Audit:
             if leaks := [finding for finding in self.findings if finding.kind == kind]:
                 title = _TITLES[kind][len(leaks) > 1]
                 if kind == "overlap":
-                    title += f" of more than {self.min_overlap:.0%} of the smaller tile"
+                    title += f" of more than {100 * MIN_OVERLAP:.0f} % of the smaller tile"
                 lines += ["", f"{len(leaks)} {title}", *_format_rows(leaks[:max_rows])]
                 if len(leaks) > max_rows:
                     lines.append(f"  ... and {len(leaks) - max_rows} more")
@@ -119,19 +117,18 @@ class Audit:
         return f"{audited}: {self.num_sharing} {verb} a tile of {other}"
 
 
-def audit(footprints: Sequence[Footprint], *, min_overlap: float = MIN_OVERLAP) -> Audit:
+def audit(footprints: Sequence[Footprint]) -> Audit:
     """Finds tiles of different splits (of different activations if no tile has a split) that leak into each other.
 
     A pair is one finding, of the first kind that applies:
 
     - `same acquisition`: the same bounding box (0.999 of the union) at the same second, or exactly the same pixels;
     - `near-identical`: difference hashes with at most a quarter of the bits different, see `find_near_duplicates`;
-    - `overlap`: more than `min_overlap` of the smaller tile's area, whatever the dates;
+    - `overlap`: more than 1 % of the smaller tile's area, whatever the dates;
     - `activation`: one finding for an activation and two splits that both contain tiles of it.
 
     Args:
         footprints: Tiles with a split each, or all without one.
-        min_overlap: Shared area over the area of the smaller tile, above which an overlap counts, 0 to 1.
 
     Raises:
         FiresegError: If bounds are invalid.
@@ -145,7 +142,7 @@ def audit(footprints: Sequence[Footprint], *, min_overlap: float = MIN_OVERLAP) 
     has_splits = any(one.split for one in footprints)
     audited = [one for one in footprints if one.split] if has_splits else list(footprints)
     groups = number_groups([one.split for one in audited] if has_splits else [one.activation for one in audited])
-    leaks = find_leaks(audited, groups, min_overlap=min_overlap)
+    leaks = find_leaks(audited, groups)
     findings = [*leaks.values(), *_find_divided_activations(audited)]
     notes = [] if has_splits else _describe_repeats(audited)
     if len(audited) < len(footprints):
@@ -156,18 +153,20 @@ def audit(footprints: Sequence[Footprint], *, min_overlap: float = MIN_OVERLAP) 
         num_tiles=len(audited),
         num_activations=len({one.activation or one.name for one in audited}),
         num_sharing=len({index for pair in leaks for index in pair}),
-        min_overlap=min_overlap,
         notes=tuple(notes),
     )
 
 
-def audit_tiles(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, list[str]]:
+def audit_tiles(
+    path: Path, *, json_path: Path, workers: int, options: RasterOptions = DEFAULT_OPTIONS
+) -> tuple[Audit, list[str]]:
     """Audits a folder of tiles or the data set's own table of them, prints the result and writes it as JSON.
 
     Args:
         path: Folder of tiles, or satelliteData.csv.
         json_path: Output file.
         workers: Number of processes that read tiles.
+        options: Statements about the rasters that their metadata lack.
 
     Returns:
         The audit, and the faults of tiles, one line each.
@@ -175,9 +174,9 @@ def audit_tiles(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, li
     Raises:
         FiresegError: If there is no such folder or table, or no readable tile in it.
     """
-    footprints, faults = _read_tiles(path, workers) if path.is_dir() else (read_footprints(path), [])
+    footprints, faults = _read_tiles(path, workers, options) if path.is_dir() else (read_footprints(path), [])
     result = audit(footprints)
-    with naming_disk_faults(json_path):
+    with convert_disk_errors(json_path):
         json_path.parent.mkdir(parents=True, exist_ok=True)
         result.write(json_path)
     log.info("%s", result.format_text())
@@ -185,21 +184,22 @@ def audit_tiles(path: Path, *, json_path: Path, workers: int) -> tuple[Audit, li
     return result, faults
 
 
-class FingerprintTask:
-    """Reads the footprint and the fingerprint of tiles; a `fireseg.prepare.workers.Task`.
+class FingerprintJob:
+    """Reads the footprint and the fingerprint of tiles; a `fireseg.prepare.workers.TileJob`.
 
     Args:
         tiles: Files of each tile.
+        options: Statements about the rasters that their metadata lack.
     """
 
-    def __init__(self, tiles: Sequence[TileFiles]) -> None:
-        self.tiles = tiles
+    def __init__(self, tiles: Sequence[TileFiles], options: RasterOptions = DEFAULT_OPTIONS) -> None:
+        self.tiles, self.options = tiles, options
 
-    def cut(self, number: int) -> tuple[Footprint | None, tuple[str, ...]]:
+    def process(self, number: int) -> tuple[Footprint | None, tuple[str, ...]]:
         """Returns the footprint of a tile, without a fingerprint if its pixels cannot be read, and its faults."""
         files = self.tiles[number]
         try:
-            tile = read_tile(files, _FINGERPRINT_BANDS)
+            tile = read_tile(files, _FINGERPRINT_BANDS, self.options)
         except FiresegError as error:
             try:
                 return make_footprint(files, *read_grid_and_date(files)), error.faults
@@ -210,14 +210,14 @@ class FingerprintTask:
         return replace(make_footprint(files, tile.grid, tile.date), fingerprint=fingerprint, burned=burned), ()
 
     def write(self, number: int, first: int) -> None:
-        """Does nothing: the results are small and returned by `cut`."""
+        """Does nothing: the results are small and returned by `process`."""
 
 
-def _read_tiles(path: Path, workers: int) -> tuple[list[Footprint], list[str]]:
+def _read_tiles(path: Path, workers: int, options: RasterOptions) -> tuple[list[Footprint], list[str]]:
     tiles, other_faults = find_tiles(path)
     faults = [str(fault) for fault in other_faults]
     footprints = []
-    results = run_in_order(FingerprintTask(tiles), range(len(tiles)), lambda _: 0, workers=workers)
+    results = run_in_order(FingerprintJob(tiles, options), range(len(tiles)), lambda _: 0, workers=workers)
     with track_tiles(len(tiles), done=0) as progress:
         for number, (footprint, tile_faults) in results:
             faults += tile_faults
@@ -225,7 +225,7 @@ def _read_tiles(path: Path, workers: int) -> tuple[list[Footprint], list[str]]:
                 footprints.append(footprint)
             progress.advance(tiles[number].name)
     if not footprints:
-        raise FiresegError(f"{path}: no readable tile", *faults)
+        raise FiresegError(f"{path}: no readable tile; fix the files listed", *faults)
     return footprints, faults
 
 
@@ -264,7 +264,7 @@ def _format_rows(leaks: Sequence[Leak]) -> list[str]:
     """Formats leaks in columns; the note comes last."""
     rows = []
     for leak in leaks:
-        cells = [] if leak.share is None else [f"{leak.share:.1%}"]
+        cells = [] if leak.share is None else [f"{100 * leak.share:.1f} %"]
         for tile in leak.tiles:
             cells.append(f"{tile.split} {tile.name}".strip())
             if leak.kind != "activation":

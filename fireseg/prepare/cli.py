@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fireseg.console import format_count, run_command, start_logging
+from fireseg.console import print_faults, run_command, start_logging
 from fireseg.errors import SettingError
 from fireseg.prepare.options import PrepareOptions
 
@@ -31,12 +31,14 @@ def prepare(options: PrepareOptions) -> int:
     if options.audit is not None:
         if options.tiles is not None:
             raise SettingError(f"--audit {options.audit}: takes the place of TILES and PATCHES; omit {options.tiles}")
-        audit, faults = audit_tiles(options.audit, json_path=options.json, workers=options.workers)
-        return _print_faults(faults, options.allow_bad) or int(not audit.is_clean)
+        audit, faults = audit_tiles(
+            options.audit, json_path=options.json, workers=options.workers, options=options.tiling
+        )
+        return _finish(faults, options.allow_bad) or int(not audit.is_clean)
     if options.tiles is None or options.patches is None:
         raise SettingError(f"two folders are required: {_PROGRAM} TILES PATCHES (see --help)")
     outcome = prepare_patches(options, write_report=write_report)
-    return _print_faults(outcome.faults, options.allow_bad)
+    return _finish(outcome.faults, options.allow_bad)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,13 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(prepare, arguments, program=_PROGRAM, stopped="run the same command again to continue")
 
 
-def _print_faults(faults: Sequence[str], allow_bad: bool) -> int:
+def _finish(faults: Sequence[str], allow_bad: bool) -> int:
     """Prints the faults of tiles on stderr and returns the exit code."""
     if not faults:
         return 0
-    print(f"\n{format_count(len(faults), 'fault')}:", file=sys.stderr)
-    for fault in faults:
-        print(f"  {fault}", file=sys.stderr)
+    print_faults(faults)
     if allow_bad:
         return 0
     print("fix or remove the files listed, or accept the faults with --allow-bad", file=sys.stderr)

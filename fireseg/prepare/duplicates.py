@@ -111,9 +111,8 @@ def find_near_duplicates(
     of the thumbnail, 480 bits, after the mean of the 3 x 3 cells around it was subtracted from each cell. It does
     not change with gain, offset, data type or size, nor with a brightness gradient across the tile. Bits next to
     cells without data, and of steps too small to be more than noise, are not compared. With fewer bits n the distance
-    must be smaller,
-    :math:`d \le 0.5 - (0.5 - 0.25) \sqrt{480 / n}`, so that different images are as unlikely to match. Rotated,
-    mirrored or shifted copies are not found by their pixels, but by their overlapping footprints.
+    must be smaller, :math:`d \le 0.5 - (0.5 - 0.25) \sqrt{480 / n}`, so that different images are as unlikely to
+    match. Rotated, mirrored or shifted copies are not found by their pixels, but by their overlapping footprints.
 
     Args:
         fingerprints: One per tile; None if its pixels were not read.

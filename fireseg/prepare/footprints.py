@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fireseg.errors import FiresegError, did_you_mean
+from fireseg.errors import FiresegError, did_you_mean, shorten
 from fireseg.geo.grid import Grid
 from fireseg.prepare.duplicates import Fingerprint
 from fireseg.tiles.folder import TileFiles
@@ -26,8 +26,6 @@ _FOOTPRINT_COLUMNS = ("folderPath", *_BOX_COLUMNS)
 _METADATA_COLUMNS = ("folderPath", "post_fire_acquisition", "country", "koppen_subgroup")
 
 _MAX_WIDTH_DEG = 180.0
-
-_MAX_FAULTS = 20
 
 _CURE = "pass the data set's satelliteData.csv"
 
@@ -65,6 +63,30 @@ class Footprint:
     def timestamp(self) -> str | None:
         """Acquisition time as `2017-10-07T08:05:51` or `2017-10-07` (UTC), or unchanged if it cannot be parsed."""
         return normalize_date(self.date) if self.date else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the footprint as plain values, as the journal stores it."""
+        # Journals of format 1 name the fingerprint "look".
+        values = {"look" if name == "fingerprint" else name: value for name, value in asdict(self).items()}
+        if fingerprint := self.fingerprint:
+            values["look"] = {
+                "digest": fingerprint.digest,
+                "cells": b64encode(fingerprint.cells).decode(),
+                "burned": b64encode(fingerprint.burned).decode(),
+            }
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Footprint:
+        """Creates a footprint from the output of `as_dict`."""
+        values = dict(values)
+        look, outline = values.pop("look"), values["outline"]
+        fingerprint = look and Fingerprint(
+            digest=look["digest"], cells=b64decode(look["cells"]), burned=b64decode(look["burned"])
+        )
+        west, south, east, north = values["bounds"]
+        values |= {"bounds": (west, south, east, north), "outline": outline and tuple((x, y) for x, y in outline)}
+        return cls(**values, fingerprint=fingerprint)
 
 
 class TileMetadata(NamedTuple):
@@ -147,7 +169,7 @@ def check_footprints(footprints: Sequence[Footprint]) -> None:
     """
     faults = [f"{one.name}: {fault}" for one in footprints if (fault := _find_fault(one))]
     if faults:
-        raise FiresegError(*_shorten(faults))
+        raise FiresegError(*shorten(faults))
 
 
 def read_footprints(path: Path | str) -> list[Footprint]:
@@ -173,7 +195,7 @@ def read_footprints(path: Path | str) -> list[Footprint]:
         except ValueError as error:
             faults.append(f"{path}: line {line}: {error}")
     if faults:
-        raise FiresegError(*_shorten(faults))
+        raise FiresegError(*shorten(faults))
     counts = Counter(one.name for one in footprints)
     roots = [row["folderPath"].replace("\\", "/").strip("/").partition("/")[0] for _, row in rows]
     return [
@@ -206,31 +228,6 @@ def read_tile_metadata(path: Path) -> dict[str, TileMetadata]:
         for name, rows in by_name.items()
         if name
     }
-
-
-def to_dict(footprint: Footprint) -> dict[str, Any]:
-    """Converts a footprint to plain values, as the journal stores it."""
-    # Journals of format 1 name the fingerprint "look".
-    values = {"look" if name == "fingerprint" else name: value for name, value in asdict(footprint).items()}
-    if fingerprint := footprint.fingerprint:
-        values["look"] = {
-            "digest": fingerprint.digest,
-            "cells": b64encode(fingerprint.cells).decode(),
-            "burned": b64encode(fingerprint.burned).decode(),
-        }
-    return values
-
-
-def from_dict(values: Mapping[str, Any]) -> Footprint:
-    """Converts the output of `to_dict` back to a footprint."""
-    values = dict(values)
-    look, outline = values.pop("look"), values["outline"]
-    fingerprint = look and Fingerprint(
-        digest=look["digest"], cells=b64decode(look["cells"]), burned=b64decode(look["burned"])
-    )
-    west, south, east, north = values["bounds"]
-    values |= {"bounds": (west, south, east, north), "outline": outline and tuple((x, y) for x, y in outline)}
-    return Footprint(**values, fingerprint=fingerprint)
 
 
 def _read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -311,8 +308,3 @@ def _find_fault(footprint: Footprint) -> str | None:
     if footprint.outline is not None and len(footprint.outline) < 3:
         return f"outline of {len(footprint.outline)} corners, but needs at least 3; omit the outline of a box"
     return None
-
-
-def _shorten(faults: Sequence[str]) -> list[str]:
-    more = [f"and {len(faults) - _MAX_FAULTS} more"] if len(faults) > _MAX_FAULTS else []
-    return [*faults[:_MAX_FAULTS], *more]

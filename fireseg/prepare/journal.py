@@ -15,9 +15,9 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from fireseg.data.bands import SCALE
-from fireseg.data.format import FORMAT_VERSION, JOURNAL_NAME, MANIFEST, METADATA, MaskName, sync_folder
-from fireseg.errors import FiresegError
-from fireseg.files import atomic_write, disk_error
+from fireseg.data.format import FORMAT_VERSION, JOURNAL_NAME, MANIFEST, METADATA, MaskName
+from fireseg.errors import FiresegError, join_names
+from fireseg.files import atomic_write, convert_disk_errors, sync_folder
 from fireseg.prepare.options import TilingOptions
 
 UNFINISHED = "unfinished"
@@ -186,7 +186,7 @@ class StagingFolder:
             FiresegError: If another process holds the lock, the folder contains other files, or it cannot be
                 created.
         """
-        with naming_disk_faults(self.folder):
+        with convert_disk_errors(self.folder):
             self._check_own()
             self.staging.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / LOCK)
@@ -249,7 +249,7 @@ class StagingFolder:
                 return
         elif not names or names == [UNFINISHED]:
             return
-        raise FiresegError(f"{folder}: contains other files ({_abbreviate(names)}); choose an empty folder")
+        raise FiresegError(f"{folder}: contains other files ({join_names(names, _MAX_NAMES)}); choose an empty folder")
 
 
 def check_same_header(header: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> None:
@@ -272,7 +272,7 @@ def check_same_header(header: Mapping[str, Any], other: Mapping[str, Any], folde
     tiles, other_tiles = set(header["tiles"]), set(other["tiles"])
     for words, paths in (("missing now", tiles - other_tiles), ("added since", other_tiles - tiles)):
         if paths:
-            differences.append(f"other tiles: {len(paths)} {words} ({_abbreviate(sorted(paths))})")
+            differences.append(f"other tiles: {len(paths)} {words} ({join_names(sorted(paths), _MAX_NAMES)})")
     check_no_differences(folder, differences)
 
 
@@ -285,21 +285,6 @@ def check_no_differences(folder: Path, differences: Sequence[str]) -> None:
     cure = "delete the folder to prepare it again, or choose another"
     if differences:
         raise FiresegError(*(f"{folder}: made with {difference}; {cure}" for difference in differences))
-
-
-@contextmanager
-def naming_disk_faults(path: Path) -> Iterator[None]:
-    """Converts errors of the file system within the context into `FiresegError`.
-
-    Args:
-        path: Path to name if the error has none.
-    """
-    try:
-        yield
-    except BrokenPipeError:  # the reader of stdout has gone, which the command handles
-        raise
-    except OSError as error:
-        raise disk_error(Path(error.filename) if isinstance(error.filename, str) else path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -318,10 +303,6 @@ def _format_option(name: str, value: Any) -> str:
     return f"{option} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
-def _abbreviate(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MAX_NAMES]) + ", …" * (len(names) > _MAX_NAMES)
-
-
 def write_tables(
     journal: Journal, options: TilingOptions, folder: Path, leaks: Sequence[str], other_faults: Sequence[str] = ()
 ) -> None:
@@ -335,7 +316,7 @@ def write_tables(
         other_faults: Faults of files that belong to no tile.
     """
     names = journal.patch_names()
-    options.open_store(folder).close({split: len(patches) for split, patches in names.items()})
+    options.open_writer(folder).close({split: len(patches) for split, patches in names.items()})
     for split in names:
         _write_metadata(folder / split / METADATA, [tile for tile in journal.tiles if tile.split == split])
     manifest = make_manifest(journal, options, leaks, other_faults)

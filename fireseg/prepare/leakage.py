@@ -89,15 +89,12 @@ def number_groups(names: Sequence[str]) -> NDArray[np.intp]:
     return np.array(groups, np.intp)
 
 
-def find_leaks(
-    footprints: Sequence[Footprint], groups: NDArray[np.intp], *, min_overlap: float = MIN_OVERLAP
-) -> dict[Pair, Leak]:
+def find_leaks(footprints: Sequence[Footprint], groups: NDArray[np.intp]) -> dict[Pair, Leak]:
     """Finds pairs of tiles of different groups that overlap or show the same image.
 
     Args:
         footprints: The tiles.
         groups: Number of the group (split or activation) of each tile.
-        min_overlap: Shared area over the area of the smaller tile, above which an overlap counts, 0 to 1.
 
     Returns:
         Leaks by the indices of both tiles, the lower first.
@@ -106,7 +103,7 @@ def find_leaks(
         FiresegError: If bounds are invalid.
     """
     fingerprints = [one.fingerprint for one in footprints]
-    shares, same_box = _compare_areas(find_overlaps(footprints, groups, min_overlap))
+    shares, same_box = _compare_areas(find_overlaps(footprints, groups, MIN_OVERLAP))
     copies = set(find_copies(fingerprints, groups))
     similar = {(one, other): distance for one, other, distance in find_near_duplicates(fingerprints, groups)}
     leaks = {}
@@ -121,7 +118,7 @@ def find_leaks(
         elif pair in similar:
             masks = {None: "", True: ", similar masks", False: ", different masks"}
             has_similar = have_similar_masks(tiles[0].fingerprint, tiles[1].fingerprint)
-            kind, note = "near-identical", f"{similar[pair]:.1%} of the hash bits differ{masks[has_similar]}"
+            kind, note = "near-identical", f"{100 * similar[pair]:.1f} % of the hash bits differ{masks[has_similar]}"
         if pair not in shares:
             note += ", at different locations"
         leaks[pair] = Leak(kind=kind, tiles=tiles, shares=shares.get(pair, (0.0, 0.0)), note=note)

@@ -14,6 +14,7 @@ from fireseg.data.bands import BAND_NAMES, check_bands
 from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter
 from fireseg.data.patches import SPLITS
 from fireseg.errors import SettingError
+from fireseg.tiles.options import RasterOptions
 
 LabelRule = Literal["ignore", "keep"]
 
@@ -21,7 +22,7 @@ SplitBy = Literal["folder", "activation"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TilingOptions:
+class TilingOptions(RasterOptions):
     """Options that determine the content of the patches.
 
     Attributes:
@@ -36,8 +37,6 @@ class TilingOptions:
         clouds: Set labels under opaque cloud and cloud shadow to 255 (ignore), or keep them.
         light_clouds: Set labels under light cloud and haze to 255 (ignore), or keep them.
         disagreement: Keep labels where DEL and GRA disagree, or set them to 255 (ignore).
-        offset: Radiometric offset of the digital numbers (BOA_ADD_OFFSET; 1000 since processing baseline 04.00),
-            used if the metadata do not give it.
 
     Raises:
         SettingError: If options are out of range or exclude each other; lists all faults.
@@ -52,7 +51,6 @@ class TilingOptions:
     clouds: LabelRule = "ignore"
     light_clouds: LabelRule = "keep"
     disagreement: LabelRule = "keep"
-    offset: Annotated[float | None, metavar("FLOAT")] = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -66,8 +64,7 @@ class TilingOptions:
             faults.append(f"--stride: {self.stride}, but must be 1 to the patch size ({self.size}) to leave no gaps")
         if not 0 <= self.max_cloud <= 1:
             faults.append(f"--max-cloud: {self.max_cloud}, but must be a share, 0 to 1")
-        if self.offset is not None and not 0 <= self.offset < 10_000:
-            faults.append(f"--offset: {self.offset:g}, but must be in digital numbers, 0 to 9999, such as 1000")
+        faults += self.list_faults()
         if self.layout == "files" and self.task is None:
             faults.append("--layout files: stores one mask per patch; choose it with --task del or --task gra")
         if self.layout == "packed" and self.task is not None:
@@ -87,10 +84,14 @@ class TilingOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as plain values, as the journal and the manifest store them."""
-        return {**asdict(self), "bands": list(self.bands), "stride": self.strides()["train"]}
+        # Options of later versions are left out if they are not given: folders of earlier versions do not have them.
+        later = {"channels": self.channels and list(self.channels), "trust_values": self.trust_values}
+        earlier = {name: value for name, value in asdict(self).items() if name not in later}
+        given = {name: value for name, value in later.items() if value}
+        return {**earlier, "bands": list(self.bands), "stride": self.strides()["train"], **given}
 
-    def open_store(self, root: Path) -> PatchWriter:
-        """Returns the patch store of the chosen layout in a folder."""
+    def open_writer(self, root: Path) -> PatchWriter:
+        """Returns the patch writer of the layout."""
         if self.task is None:
             return PackedWriter(root=root, size=self.size, num_bands=len(self.bands))
         return FilesWriter(root=root, mask=self.task)
@@ -98,7 +99,7 @@ class TilingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """Options of the command.
+    """Options of `prepare`.
 
     Attributes:
         tiles: Folder of the tiles.
@@ -116,7 +117,7 @@ class PrepareOptions:
         json: Output file of --audit.
 
     Raises:
-        SettingError: If there are fewer than one worker.
+        SettingError: If `workers` is below 1.
     """
 
     tiles: Annotated[Path | None, tyro.conf.Positional, metavar("TILES")] = None
@@ -149,5 +150,7 @@ class PrepareOptions:
                 digest = hashlib.sha256(self.metadata.read_bytes()).hexdigest()
             except OSError as error:
                 reason = error.strerror or error
-                raise SettingError(f"--metadata {self.metadata}: cannot be read ({reason})") from error
+                raise SettingError(
+                    f"--metadata {self.metadata}: cannot be read ({reason}); check its path and permissions"
+                ) from error
         return {**self.tiling.as_dict(), "split_by": self.split_by, **drawn, "metadata": digest}

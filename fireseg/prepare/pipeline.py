@@ -14,8 +14,10 @@ from fireseg.data.bands import BAND_NAMES
 from fireseg.data.format import JOURNAL_NAME
 from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError, SettingError
+from fireseg.files import convert_disk_errors
 from fireseg.prepare.audit import Audit, audit
-from fireseg.prepare.footprints import from_dict
+from fireseg.prepare.cut_job import CutJob, list_changed
+from fireseg.prepare.footprints import Footprint
 from fireseg.prepare.journal import (
     AUDIT,
     UNFINISHED,
@@ -24,13 +26,11 @@ from fireseg.prepare.journal import (
     TileRecord,
     check_no_differences,
     check_same_header,
-    naming_disk_faults,
     sum_left_out,
     write_tables,
 )
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.plan import Plan, apply_splits, assign_splits, check_leaks, make_journal_header, make_plan
-from fireseg.prepare.tile_task import TileTask, list_changed
 from fireseg.prepare.workers import run_in_order, track_tiles
 
 log = logging.getLogger("fireseg")
@@ -74,7 +74,7 @@ def prepare(options: PrepareOptions, *, write_report: Callable[[Path], None] | N
         raise SettingError("tiles, patches: both folders are required")
     plan = make_plan(options.tiles, options)
     output = StagingFolder(options.patches)
-    with output.locked(), naming_disk_faults(output.folder):
+    with output.locked(), convert_disk_errors(output.folder):
         was_finished = output.state == "finished"
         start = _start if output.state == "new" else _resume
         journal, plan = start(output, plan, options)
@@ -124,7 +124,7 @@ def _resume(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple
 
 def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: PrepareOptions) -> None:
     """Cuts the remaining tiles. A tile is finished as soon as its line is in the journal."""
-    store = options.tiling.open_store(output.staging)
+    store = options.tiling.open_writer(output.staging)
     names = journal.patch_names()
     store.truncate(names)
     counts = {split: len(patches) for split, patches in names.items()}
@@ -134,10 +134,10 @@ def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: Pre
         counts[tile.split] = first + len(tile.rows)
         return first
 
-    task = TileTask(plan.root, plan.tiles, options.tiling, store, metadata=plan.metadata)
+    job = CutJob(plan.root, plan.tiles, options.tiling, store, metadata=plan.metadata)
     remaining = range(len(journal.tiles), len(plan.tiles))
     with track_tiles(len(plan.tiles), done=len(journal.tiles)) as progress:
-        for _, tile in run_in_order(task, remaining, get_position, workers=options.workers):
+        for _, tile in run_in_order(job, remaining, get_position, workers=options.workers):
             journal.append(tile)
             progress.advance(f"{sum(counts.values()):,} patches")
     log.debug("cut in %s", format_seconds(progress.seconds))
@@ -146,8 +146,11 @@ def _cut_tiles(output: StagingFolder, journal: Journal, plan: Plan, options: Pre
 def _finish(output: StagingFolder, journal: Journal, plan: Plan, options: PrepareOptions) -> None:
     """Audits the splits again, now including pixels, and writes the tables and the manifest."""
     if not journal.patch_names():
-        raise FiresegError(f"{plan.root}: no tile gave a patch", *_list_faults(journal, ()))
-    result = audit([from_dict(tile.footprint) for tile in journal.tiles if tile.footprint])
+        raise FiresegError(
+            f"{plan.root}: no tile gave a patch; check the faults below, --max-cloud and the masks",
+            *_list_faults(journal, ()),
+        )
+    result = audit([Footprint.from_dict(tile.footprint) for tile in journal.tiles if tile.footprint])
     leaks = _check_leaks(result, plan, options, finished=output)
     result.write(output.staging / AUDIT)
     write_tables(journal, options.tiling, output.staging, leaks, [str(fault) for fault in plan.other_faults])
@@ -192,7 +195,10 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
         share = format_share(burned / labelled) if labelled else "-"
         rows.append([split, *(f"{number:,}" for number in numbers), share])
     yield from format_table(rows)
-    reasons = {"cloud": f"more than {options.max_cloud:.0%} cloud (--max-cloud)", "unlabelled": "no labelled pixel"}
+    reasons = {
+        "cloud": f"more than {100 * options.max_cloud:.0f} % cloud (--max-cloud)",
+        "unlabelled": "no labelled pixel",
+    }
     for reason, counts in sum_left_out(tiles).items():
         windows, pixels = counts["windows"], counts["labelled_pixels"]
         labelled = f", {format_count(pixels, 'labelled pixel')}" if pixels else ""

@@ -13,27 +13,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import Geod
 
 from fireseg.console import format_count, format_share
 from fireseg.data.format import JOURNAL_NAME, MANIFEST, MASKS, MaskName, masks_file, read_manifest
 from fireseg.data.patches import MASK_SUFFIX, SPLITS, read_array
 from fireseg.data.reader import map_array, open_split
 from fireseg.errors import FiresegError
+from fireseg.geo.grid import M2_PER_HA, get_geod
 from fireseg.plots import choose_composite, colour_classes, render_composite
 from fireseg.plots.balance import Balance, ClassCounts, LonLatBox, draw_panel, list_panels, render_balance
 from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, to_uri, write_page
 from fireseg.prepare.footprints import degrees_east
 from fireseg.prepare.journal import AUDIT, Journal, TileRecord, read_json
 from fireseg.prepare.pipeline import REPORT
-from fireseg.prepare.tile_task import NUM_CLASSES
-from fireseg.task import Task, get_class_names, inverse_frequency_weights
+from fireseg.task import TASKS, inverse_frequency_weights
 
 BALANCE = "balance.png"
 
 NUM_EXAMPLES = 16
-
-_M2_PER_HA = 10_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,18 +213,13 @@ def _select_rows(rows: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[
     return selected
 
 
-def _get_task(mask: MaskName) -> Task:
-    num_classes = NUM_CLASSES[mask]
-    return Task(name=mask, num_classes=num_classes, class_names=get_class_names(num_classes))
-
-
 def _iter_rows(tiles: Sequence[TileRecord], split: str) -> Iterator[dict[str, Any]]:
     return (row for tile in tiles if tile.split == split for row in tile.rows)
 
 
 def _count_classes(root: Path, tiles: Sequence[TileRecord], splits: Sequence[str], mask: MaskName) -> ClassCounts:
     """Counts the pixels and patches of each class of a mask, by split."""
-    num_classes = NUM_CLASSES[mask]
+    num_classes = TASKS[mask].num_classes
     pixels, patches, totals = {}, {}, {}
     for split in splits:
         counts = [tile.pixels[mask] for tile in tiles if tile.split == split and tile.rows]
@@ -239,7 +231,7 @@ def _count_classes(root: Path, tiles: Sequence[TileRecord], splits: Sequence[str
         totals[split] = int(is_present.any(axis=1).sum())
     train = pixels.get("train", ())
     weights = inverse_frequency_weights(train) if any(train) else ()
-    return ClassCounts(task=_get_task(mask), pixels=pixels, patches=patches, totals=totals, weights=weights)
+    return ClassCounts(task=TASKS[mask], pixels=pixels, patches=patches, totals=totals, weights=weights)
 
 
 def _iter_masks(root: Path, tiles: Sequence[TileRecord], split: str, mask: MaskName) -> Iterator[NDArray[np.uint8]]:
@@ -278,8 +270,8 @@ def _burned_ha(tile: TileRecord) -> float | None:
     east = west + degrees_east(west, east)
     corners = tile.footprint["outline"] or [(west, south), (east, south), (east, north), (west, north)]
     num_pixels = tile.footprint["height"] * tile.footprint["width"]
-    area_m2 = abs(Geod(ellps="WGS84").geometry_area_perimeter(shapely.Polygon(corners))[0])
-    return (tile.footprint["burned"] or 0) * area_m2 / num_pixels / _M2_PER_HA
+    area_m2 = abs(get_geod().geometry_area_perimeter(shapely.Polygon(corners))[0])
+    return (tile.footprint["burned"] or 0) * area_m2 / num_pixels / M2_PER_HA
 
 
 def _list_boxes(tiles: Sequence[TileRecord], split: str) -> list[LonLatBox]:
@@ -331,7 +323,7 @@ def _make_strip(example: Example, bands: Sequence[str]) -> Strip:
     pictures = [Picture("image", image, f"Satellite image of patch {name}")]
     for mask, labels in example.masks.items():
         alt = f"{mask.upper()} mask of patch {name}: {burned} of its labelled pixels burned"
-        pictures.append(Picture(mask.upper(), encode_pixels(colour_classes(labels, _get_task(mask)), "png"), alt))
+        pictures.append(Picture(mask.upper(), encode_pixels(colour_classes(labels, TASKS[mask]), "png"), alt))
     caption = f"{example.split}, {burned} burned" + (f", {format_share(cloud)} cloud" if cloud else "")
     return Strip(name, caption, pictures)
 

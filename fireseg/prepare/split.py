@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import fsum, inf
 from random import Random
-from typing import Literal
 
 from fireseg.data.patches import SPLITS
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.footprints import Footprint
-from fireseg.prepare.leakage import MIN_OVERLAP, find_leaks, number_groups
-
-Measure = Literal["tiles", "burned"]
+from fireseg.prepare.leakage import find_leaks, number_groups
 
 _TOLERANCE = 0.005
 """Distances to the fractions are compared in steps of this size."""
@@ -24,50 +21,40 @@ _NUM_PLACEMENTS = 100_000
 
 
 def assign_split(
-    footprints: Sequence[Footprint],
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    seed: int = 0,
-    *,
-    by: Measure = "tiles",
-    min_overlap: float = MIN_OVERLAP,
+    footprints: Sequence[Footprint], fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0
 ) -> list[Footprint]:
-    """Draws splits of which an audit is clean.
+    """Assigns tiles to splits without leaks.
 
     Tiles of an activation stay together, and so do activations connected by tiles that overlap, are the same
     acquisition or near-identical, directly or through others. The groups are placed one by one, larger ones first,
     each in a random split that has room for it, with probability proportional to that room, so that large fires
-    also get into validation and test. Many placements are tried. The one closest to the fractions is chosen, and
-    among those within half a percent of each other the one closest in the other quantity (burned pixels or tiles).
+    also get into validation and test. Many placements are tried. The one whose numbers of tiles are closest to the
+    fractions is chosen, and among those within half a percent of each other the one closest in burned pixels.
 
     Args:
         footprints: The tiles; their current splits are ignored.
         fractions: Shares of train, val and optionally test; sum 1.
         seed: Random seed. The result does not depend on the order of the tiles.
-        by: Quantity that the fractions refer to.
-        min_overlap: Shared area over the area of the smaller tile, above which an overlap counts, 0 to 1.
 
     Returns:
         The tiles in input order, each with its split.
 
     Raises:
-        SettingError: If the fractions are invalid, or burned pixels are requested but unknown.
+        SettingError: If the fractions are invalid.
         FiresegError: If there are fewer groups than splits, or bounds are invalid.
     """
     fractions = _check_fractions(fractions)
     tiles = [replace(one, split="") for one in footprints]
-    if by == "burned" and not any(one.burned for one in tiles):
-        raise SettingError("by: burned, but no tile has a number of burned pixels; use by='tiles'")
-    groups = _find_groups(tiles, min_overlap)
+    groups = _find_groups(tiles)
     num_splits = sum(fraction > 0 for fraction in fractions)
     if len(groups) < num_splits:
         raise FiresegError(
-            f"fractions: {num_splits} splits, but only {len(groups)} group(s) of activations that do not overlap or "
+            f"--fractions: {num_splits} splits, but only {len(groups)} group(s) of activations that do not overlap or "
             "share pixels; add activations, or use fewer splits"
         )
     counts = [float(len(group)) for group in groups]
     burned = [float(sum(tiles[index].burned or 0 for index in group)) for group in groups]
-    weights, others = (counts, burned) if by == "tiles" else (burned, counts)
-    placement = _find_best_placement(weights, others, fractions, Random(seed))
+    placement = _find_best_placement(counts, burned, fractions, Random(seed))
     for group, split in zip(groups, placement, strict=True):
         for index in group:
             tiles[index] = replace(tiles[index], split=SPLITS[split])
@@ -77,15 +64,15 @@ def assign_split(
 def _check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
     text = " ".join(f"{fraction:g}" for fraction in fractions)
     if len(fractions) not in (2, 3):
-        raise SettingError(f"fractions: {text or 'none'}, but must be two or three, for train, val and test")
+        raise SettingError(f"--fractions: {text or 'none'}, but must be two or three, for train, val and test")
     if not all(0 <= fraction <= 1 for fraction in fractions) or abs(fsum(fractions) - 1) > 1e-6:
-        raise SettingError(f"fractions: {text}, but must be between 0 and 1 with sum 1; for example 0.7 0.15 0.15")
+        raise SettingError(f"--fractions: {text}, but must be between 0 and 1 with sum 1; for example 0.7 0.15 0.15")
     if not all(fraction > 0 for fraction in fractions[:2]):
-        raise SettingError(f"fractions: {text}, but train and val must be above 0; only test may be 0")
+        raise SettingError(f"--fractions: {text}, but train and val must be above 0; only test may be 0")
     return tuple(fractions)
 
 
-def _find_groups(tiles: Sequence[Footprint], min_overlap: float) -> list[list[int]]:
+def _find_groups(tiles: Sequence[Footprint]) -> list[list[int]]:
     """Returns the indices of connected tiles, in an order that does not depend on that of the tiles."""
     activations = number_groups([one.activation for one in tiles])
     parent = list(range(len(tiles)))
@@ -99,7 +86,7 @@ def _find_groups(tiles: Sequence[Footprint], min_overlap: float) -> list[list[in
     first_of: dict[int, int] = {}
     for index, activation in enumerate(activations.tolist()):
         parent[index] = first_of.setdefault(activation, index)
-    for one, other in find_leaks(tiles, activations, min_overlap=min_overlap):
+    for one, other in find_leaks(tiles, activations):
         parent[find_root(one)] = find_root(other)
     keys = [(tile.name, tile.activation, tile.bounds, tile.date or "") for tile in tiles]
     groups: dict[int, list[int]] = defaultdict(list)

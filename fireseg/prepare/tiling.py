@@ -1,4 +1,4 @@
-"""Cuts tiles into patches: window positions, labels that count, and patch statistics."""
+"""Cuts tiles into patches: window positions, masking of labels, and patch statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fireseg.errors import SettingError
 from fireseg.prepare.options import LabelRule
-from fireseg.task import CLOUD, DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
+from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD, SHADOW, TASKS
 
 Mask = NDArray[np.uint8]
 
@@ -20,7 +20,7 @@ Pixels = NDArray[np.bool_]
 Reason = Literal["cloud", "unlabelled"]
 
 
-class Window(NamedTuple):
+class PatchPosition(NamedTuple):
     """The position of a square window in a tile.
 
     Attributes:
@@ -85,7 +85,7 @@ class WindowStatistics:
         counts = self.delineated if any(self.delineated) else self.graded
         return sum(counts[1:]) / max(sum(counts), 1)
 
-    def why_left_out(self, max_cloud: float) -> Reason | None:
+    def find_exclusion_reason(self, max_cloud: float) -> Reason | None:
         """Returns the reason to leave the window out, or None.
 
         Args:
@@ -108,7 +108,7 @@ class Patch:
         statistics: Statistics of the labels and clouds.
     """
 
-    window: Window
+    window: PatchPosition
     image: NDArray[np.uint16]
     delineation: NDArray[np.uint8]
     grading: NDArray[np.uint8]
@@ -187,15 +187,15 @@ def cut_patches(
         )
 
 
-def _measure(labels: Labels, window: Window, size: int, delineation: Mask, grading: Mask) -> WindowStatistics:
+def _measure(labels: Labels, window: PatchPosition, size: int, delineation: Mask, grading: Mask) -> WindowStatistics:
     unknown = cut_window(labels.unknown, window, size, True)
     cloudy = cut_window(labels.cloudy, window, size, False) & ~unknown
     num_unknown = int(unknown.sum())
     return WindowStatistics(
         cloud_fraction=int(cloudy.sum()) / max(unknown.size - num_unknown, 1),
         unknown_fraction=num_unknown / unknown.size,
-        delineated=_count_classes(delineation, len(DELINEATION_CLASSES)),
-        graded=_count_classes(grading, len(GRADING_CLASSES)),
+        delineated=_count_classes(delineation, TASKS["del"].num_classes),
+        graded=_count_classes(grading, TASKS["gra"].num_classes),
     )
 
 
@@ -203,7 +203,7 @@ def _count_classes(mask: Mask, num_classes: int) -> tuple[int, ...]:
     return tuple(np.bincount(mask.ravel(), minlength=256)[:num_classes].tolist())
 
 
-def plan_tile_windows(height: int, width: int, *, size: int, stride: int) -> list[Window]:
+def plan_tile_windows(height: int, width: int, *, size: int, stride: int) -> list[PatchPosition]:
     """Returns window positions that cover a tile without gaps, row by row.
 
     The last window of a row or column is shifted inwards to end at the edge of the tile. A tile smaller than
@@ -212,7 +212,7 @@ def plan_tile_windows(height: int, width: int, *, size: int, stride: int) -> lis
     Args:
         height: Tile height in pixels.
         width: Tile width in pixels.
-        size: Window height and width in pixels.
+        size: PatchPosition height and width in pixels.
         stride: Distance between windows in pixels, 1 to `size`.
 
     Raises:
@@ -220,24 +220,24 @@ def plan_tile_windows(height: int, width: int, *, size: int, stride: int) -> lis
 
     Example:
         >>> plan_tile_windows(4, 10, size=4, stride=4)
-        [Window(row=0, col=0), Window(row=0, col=4), Window(row=0, col=6)]
+        [PatchPosition(row=0, col=0), PatchPosition(row=0, col=4), PatchPosition(row=0, col=6)]
     """
     if size < 1:
         raise SettingError(f"size: {size}, but must be at least 1 pixel")
     if not 1 <= stride <= size:
         raise SettingError(f"stride: {stride}, but must be 1 to the window size ({size}) to leave no gaps")
     rows, cols = (_window_starts(length, size, stride) for length in (height, width))
-    return [Window(row, col) for row in rows for col in cols]
+    return [PatchPosition(row, col) for row in rows for col in cols]
 
 
-def mark_repeats(windows: Sequence[Window], *, size: int) -> list[NDArray[np.bool_]]:
+def mark_repeats(windows: Sequence[PatchPosition], *, size: int) -> list[NDArray[np.bool_]]:
     """Marks the pixels of each window that an earlier window contains.
 
     If these pixels are ignored, every pixel of the tile counts exactly once over all windows.
 
     Args:
         windows: All windows of a tile, as returned by `plan_tile_windows`.
-        size: Window height and width in pixels.
+        size: PatchPosition height and width in pixels.
 
     Returns:
         One `(size, size)` mask per window, True where an earlier window contains the pixel.
@@ -247,13 +247,13 @@ def mark_repeats(windows: Sequence[Window], *, size: int) -> list[NDArray[np.boo
     return [in_rows[window.row][:, None] | in_cols[window.col][None, :] for window in windows]
 
 
-def cut_window(array: NDArray[Any], window: Window, size: int, fill: float) -> NDArray[Any]:
+def cut_window(array: NDArray[Any], window: PatchPosition, size: int, fill: float) -> NDArray[Any]:
     """Copies the pixels of a window.
 
     Args:
         array: `(H, W)` or `(H, W, C)`.
         window: Position of the window.
-        size: Window height and width in pixels.
+        size: PatchPosition height and width in pixels.
         fill: Value of pixels beyond the tile.
 
     Returns:
@@ -268,17 +268,17 @@ def cut_window(array: NDArray[Any], window: Window, size: int, fill: float) -> N
 
 
 def get_bounds(
-    transform: tuple[float, float, float, float, float, float], window: Window, size: int
+    transform: tuple[float, float, float, float, float, float], window: PatchPosition, size: int
 ) -> tuple[float, float, float, float]:
     """Returns x_min, y_min, x_max and y_max of a window in the units of the tile's CRS.
 
     Args:
         transform: Affine transform of the tile: x = a col + b row + c, y = d col + e row + f.
         window: Position of the window.
-        size: Window height and width in pixels.
+        size: PatchPosition height and width in pixels.
 
     Example:
-        >>> get_bounds((10.0, 0.0, 500.0, 0.0, -10.0, 900.0), Window(1, 2), 4)
+        >>> get_bounds((10.0, 0.0, 500.0, 0.0, -10.0, 900.0), PatchPosition(1, 2), 4)
         (520.0, 850.0, 560.0, 890.0)
     """
     a, b, c, d, e, f = transform

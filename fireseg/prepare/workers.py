@@ -41,25 +41,25 @@ _MAX_JOBS = 2
 """Jobs per worker, including the current one: few enough to bound the memory, and enough not to wait for others."""
 
 
-class Task(Protocol[Result_co]):
-    """Work on numbered jobs in two steps: the result of the first determines the position that the second writes to."""
+class TileJob(Protocol[Result_co]):
+    """Work on numbered tiles in two steps: the result of the first determines where the second writes."""
 
-    def cut(self, number: int) -> Result_co:
-        """Processes a job, keeps large data, and returns a small result."""
+    def process(self, number: int) -> Result_co:
+        """Processes a tile, keeps large data, and returns a small result."""
         ...
 
     def write(self, number: int, first: int) -> None:
-        """Writes the data kept for a job at a position; runs in a thread while the next job is cut."""
+        """Writes the data kept for a tile at a position; runs in a thread while the next one is processed."""
         ...
 
 
 def run_in_order(
-    task: Task[Result], numbers: Sequence[int], get_position: Callable[[Result], int], *, workers: int
+    job: TileJob[Result], numbers: Sequence[int], get_position: Callable[[Result], int], *, workers: int
 ) -> Iterator[tuple[int, Result]]:
     """Runs jobs and yields their results in order, each once it is written.
 
     Args:
-        task: The work; copied to each worker.
+        job: The work; copied to each worker.
         numbers: Numbers of the jobs.
         get_position: Returns the position to write a result to; called in the order of the jobs.
         workers: Number of processes; 1 does the work in the calling process.
@@ -71,24 +71,24 @@ def run_in_order(
         FiresegError: If a job raises it, or a worker is killed.
     """
     if min(workers, len(numbers)) <= 1:
-        yield from _run_in_process(task, numbers, get_position)
+        yield from _run_in_process(job, numbers, get_position)
         return
-    with _WorkerPool(task, min(workers, len(numbers))) as pool:
+    with _WorkerPool(job, min(workers, len(numbers))) as pool:
         yield from pool.run(numbers, get_position)
 
 
 def _run_in_process(
-    task: Task[Result], numbers: Sequence[int], get_position: Callable[[Result], int]
+    job: TileJob[Result], numbers: Sequence[int], get_position: Callable[[Result], int]
 ) -> Iterator[tuple[int, Result]]:
-    """Writes a tile, which is mostly waiting for the disk, while the next one is cut."""
+    """Writes a tile, which is mostly waiting for the disk, while the next one is processed."""
     with ThreadPoolExecutor(1) as writer:
         before: tuple[int, Result, Future[None]] | None = None
         for number in numbers:
-            result = task.cut(number)
+            result = job.process(number)
             if before is not None:
                 before[2].result()
                 yield before[:2]
-            before = number, result, writer.submit(task.write, number, get_position(result))
+            before = number, result, writer.submit(job.write, number, get_position(result))
         if before is not None:
             before[2].result()
             yield before[:2]
@@ -98,20 +98,20 @@ def _run_in_process(
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    is_cutting: bool = False
+    is_processing: bool = False
     num_jobs: int = 0
 
 
 class _WorkerPool(Generic[Result]):
     """Worker processes that end with the parent."""
 
-    def __init__(self, task: Task[Result], count: int) -> None:
+    def __init__(self, job: TileJob[Result], count: int) -> None:
         # Spawned, because a fork would copy the locks of threads of the calling process.
         context = multiprocessing.get_context("spawn")
         self._workers = []
         for _ in range(count):
             pipe, worker_pipe = context.Pipe()
-            process = context.Process(target=_serve, args=(worker_pipe, task), daemon=True)
+            process = context.Process(target=_serve, args=(worker_pipe, job), daemon=True)
             process.start()
             worker_pipe.close()
             self._workers.append(_Worker(process, pipe))
@@ -133,16 +133,16 @@ class _WorkerPool(Generic[Result]):
         written: set[int] = set()
         while to_yield:
             for worker in self._workers:
-                if waiting and not worker.is_cutting and worker.num_jobs < _MAX_JOBS:
-                    worker.pipe.send(("cut", waiting.popleft(), 0))
-                    worker.is_cutting, worker.num_jobs = True, worker.num_jobs + 1
+                if waiting and not worker.is_processing and worker.num_jobs < _MAX_JOBS:
+                    worker.pipe.send(("process", waiting.popleft(), 0))
+                    worker.is_processing, worker.num_jobs = True, worker.num_jobs + 1
             for worker, (step, number, result) in self._receive():
                 if step == "written":
                     written.add(number)
                     worker.num_jobs -= 1
                 else:
                     results[number] = worker, result
-                    worker.is_cutting = False
+                    worker.is_processing = False
             while to_write and to_write[0] in results:
                 number = to_write.popleft()
                 worker, result = results[number]
@@ -170,7 +170,7 @@ class _WorkerPool(Generic[Result]):
             yield worker, answer
 
 
-def _serve(pipe: Connection, task: Task[Any]) -> None:
+def _serve(pipe: Connection, job: TileJob[Any]) -> None:
     """Runs the loop of a worker process: cuts in the main thread and writes in a second one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     end_with_parent()
@@ -193,10 +193,10 @@ def _serve(pipe: Connection, task: Task[Any]) -> None:
                 step, number, first = pipe.recv()
             except EOFError:
                 return
-            if step == "cut":
-                do("cut", number, partial(task.cut, number))
+            if step == "process":
+                do("process", number, partial(job.process, number))
             else:
-                writer.submit(do, "written", number, partial(task.write, number, first))
+                writer.submit(do, "written", number, partial(job.write, number, first))
 
 
 _LOG_INTERVAL_S = 30.0

@@ -151,9 +151,9 @@ class ResumePoint:
         parent: Folder of the run that a new run starts from; None if there is none.
     """
 
-    folder: RunFolder | None
-    checkpoint: Path | None
-    parent: RunFolder | None
+    folder: RunFolder | None = None
+    checkpoint: Path | None = None
+    parent: RunFolder | None = None
 
 
 def find_resume_point(path: Path) -> ResumePoint:
@@ -171,14 +171,14 @@ def find_resume_point(path: Path) -> ResumePoint:
     if path.is_dir():
         folder = RunFolder(path)
         last = folder.checkpoints / LAST_CHECKPOINT
-        return ResumePoint(folder, last if last.exists() else None, None)
+        return ResumePoint(folder, last if last.exists() else None)
     if not path.is_file():
         raise FiresegError(f"resume: {path}: no such run folder or checkpoint; runs are in outputs/ and multirun/")
-    run = find_run_folder(path.resolve())
+    run = find_run_folder(path)
     folder = RunFolder(run) if run else None
     if folder and path.name == LAST_CHECKPOINT:
-        return ResumePoint(folder, path, None)
-    return ResumePoint(None, path, folder)
+        return ResumePoint(folder, path)
+    return ResumePoint(checkpoint=path, parent=folder)
 
 
 def create_folder(parent: Path, name: str) -> Path:

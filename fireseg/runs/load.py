@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fireseg.config import make
 from fireseg.config.schema import find_target_fault
+from fireseg.console import format_count
 from fireseg.engine.device import (
     DeviceName,
     autocast,
@@ -80,6 +81,27 @@ class TrainedModel:
     folder: RunFolder | None
     calibration: Calibration | None
 
+    @property
+    def name(self) -> str:
+        """Name of the run folder, or of the checkpoint file if there is no run folder."""
+        return (self.folder.path.resolve() if self.folder else self.checkpoint).name
+
+    def describe(self) -> dict[str, Any]:
+        """Returns origin, task and architecture as plain values, as the results of evaluation and prediction store."""
+        settings = self.settings.get("model", {})
+        return {
+            "folder": str(self.folder.path.resolve()) if self.folder else None,
+            "checkpoint": self.checkpoint.name,
+            "sha256": self.sha256,
+            "epoch": self.epoch,
+            "fingerprint": self.fingerprint,
+            "task": self.task.name,
+            "class_names": list(self.task.class_names),
+            "arch": settings.get("arch"),
+            "encoder": settings.get("encoder"),
+            "bands": list(self.bands),
+        }
+
     @torch.inference_mode()
     def predict_logits(self, image: Tensor) -> Tensor:
         """Runs the model over a batch, in mixed precision where the device supports it.
@@ -124,7 +146,7 @@ def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads
     """
     if threads is not None:
         set_threads(threads)
-    torch_device = get_device(device)
+    torch_device = get_device(device, "--device")
     folder = None
     if _MLFLOW_URI.match(str(path)):
         from fireseg.tracker import download_artifact
@@ -169,7 +191,7 @@ def _describe_folder(path: Path) -> str:
     if (path / "config.json").exists():
         return f"a run without a checkpoint; wait for its first epoch, or continue it with resume={path}"
     if runs := sorted(run for run in path.iterdir() if run.is_dir() and find_checkpoint(run)):
-        return f"a folder of {len(runs)} runs, but one run is expected; name one, such as {runs[-1]}"
+        return f"a folder of {format_count(len(runs), 'run')}, but one run is expected; name one, such as {runs[-1]}"
     if (path / "train").is_dir() or (path / "val").is_dir():
         return "a folder of patches or tiles, but a run is expected; runs are in outputs/ and multirun/"
     return f"not a run folder: it contains none of {', '.join(CHECKPOINT_NAMES)}; runs are in outputs/ and multirun/"

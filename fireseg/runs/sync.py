@@ -10,7 +10,7 @@ from typing import Any
 
 from fireseg.console import format_count
 from fireseg.errors import FiresegError
-from fireseg.files import BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT
+from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_FOLDER, FINAL_CHECKPOINT, LAST_CHECKPOINT
 from fireseg.runs.folder import RunFolder
 from fireseg.tracker import EpochMetrics, Status, TrackedRun, Tracker
 from fireseg.tracker.mlflow import MlflowTracker, create_mlflow_tracker
@@ -49,8 +49,10 @@ def start_tracking(
 
 def note_run_ids(tracker: Tracker, folder: RunFolder) -> None:
     """Writes the ids of the run to `run.json`; a server that was down assigns them later."""
-    if folder.read_provenance().get("tracking") != tracker.run_ids:
-        folder.write_provenance({"tracking": tracker.run_ids})
+    earlier = folder.read_provenance().get("tracking", {})
+    # A tracker that gave up has no id, but the run that it began is still the one to continue.
+    if (run_ids := {**earlier, **tracker.run_ids}) != earlier:
+        folder.write_provenance({"tracking": run_ids})
 
 
 def finish_tracking(tracker: Tracker, folder: RunFolder, status: Status) -> None:
@@ -72,14 +74,14 @@ def finish_tracking(tracker: Tracker, folder: RunFolder, status: Status) -> None
 
 def describe_run(folder: RunFolder) -> TrackedRun:
     """Describes a run to trackers, from `config.json`, `run.json` and `metrics.jsonl`."""
-    settings, facts = _read_settings(folder), folder.read_provenance()
-    note, data = facts.get("tracked", {}), facts.get("data", {})
+    settings, provenance = _read_settings(folder), folder.read_provenance()
+    tracked, data = provenance.get("tracked", {}), provenance["data"]
     tags = {
         "task": settings["task"]["name"],
-        "git_commit": facts.get("git_commit") or "unknown",
-        "host": facts.get("host", ""),
+        "git_commit": provenance.get("git_commit") or "unknown",
+        "host": provenance.get("host", ""),
         "run_folder": str(folder.path.resolve()),
-        **({"parent": facts["parent"]} if "parent" in facts else {}),
+        **({"parent": provenance["parent"]} if "parent" in provenance else {}),
     }
     dataset = {
         "name": Path(settings["data"].get("root") or data["root"]).name,
@@ -88,13 +90,13 @@ def describe_run(folder: RunFolder) -> TrackedRun:
         "profile": f"class counts {data['class_counts']}",
     }
     return TrackedRun(
-        name=note.get("name", folder.path.name),
-        params={**settings, "weights_sha256": facts.get("weights", {}).get("sha256", "")},
-        tags={**tags, **note.get("tags", {})},
+        name=tracked.get("name", folder.path.name),
+        params={**settings, "weights_sha256": provenance.get("weights", {}).get("sha256", "")},
+        tags={**tags, **tracked.get("tags", {})},
         dataset=dataset,
-        read_epochs=lambda: list_epochs(folder, note.get("first_epoch", 1)),
-        started_ms=note.get("started_ms") or int(1000 * folder.config.stat().st_mtime),
-        ended_ms=note.get("ended_ms"),
+        read_epochs=lambda: list_epochs(folder, tracked.get("first_epoch", 1)),
+        started_ms=tracked.get("started_ms") or int(1000 * folder.config.stat().st_mtime),
+        ended_ms=tracked.get("ended_ms"),
     )
 
 
@@ -122,7 +124,7 @@ def list_files(folder: RunFolder) -> list[tuple[Path, str]]:
     """Lists the files that trackers store, each with its folder in the tracked run."""
     files = (folder.config, folder.provenance, folder.metrics, folder.batch, folder.samples, folder.curves)
     checkpoint = folder.checkpoints / BEST_CHECKPOINT
-    return [(path, "") for path in files if path.exists()] + [(checkpoint, "checkpoints")] * checkpoint.exists()
+    return [(path, "") for path in files if path.exists()] + [(checkpoint, CHECKPOINT_FOLDER)] * checkpoint.exists()
 
 
 def sync_run(path: Path) -> str:
@@ -147,29 +149,31 @@ def sync_run(path: Path) -> str:
         return f"{path}: not tracked by MLflow, nothing sent{cure}"
     with folder.locked():
         address = _get_address(node)
-        facts = folder.read_provenance()
-        note = facts.get("tracked", {})
-        if note.get("sent_to") == address:
+        provenance = folder.read_provenance()
+        if "data" not in provenance:
+            return f"{path}: stopped before its training began, nothing to send"
+        tracked = provenance.get("tracked", {})
+        if tracked.get("sent_to") == address:
             return f"{path}: MLflow at {address} is up to date"
-        folder.write_provenance({"tracked": {**_describe_end(folder), **note}})
+        folder.write_provenance({"tracked": {**_describe_end(folder), **tracked}})
         tracker = create_mlflow_tracker(**{key: node[key] for key in ("uri", "experiment", "run_name") if key in node})
-        return f"{path}: {_send(tracker, folder)} sent to MLflow at {address}"
+        return f"{path}: {_send(tracker, folder, address)}"
 
 
-def _send(tracker: MlflowTracker, folder: RunFolder) -> str:
-    facts = folder.read_provenance()
-    ids = facts.get("tracking", {})
-    tracker.start(describe_run(folder), ids)
+def _send(tracker: MlflowTracker, folder: RunFolder, address: str) -> str:
+    provenance = folder.read_provenance()
+    tracker.start(describe_run(folder), provenance.get("tracking", {}))
     for file, subfolder in list_files(folder):
         tracker.artifact(file, subfolder)
-    tracker.finish(facts["tracked"]["status"])
+    tracker.finish(provenance["tracked"]["status"])
     num_epochs, num_files = tracker.num_sent
-    sent = f"{format_count(num_epochs, 'epoch')} and {format_count(num_files, 'file')}"
-    folder.write_provenance({"tracking": {**ids, **tracker.run_ids}})
+    sent = f"{format_count(num_epochs, 'epoch')} and {format_count(num_files, 'file')} sent to MLflow at {address}"
+    note_run_ids(tracker, folder)
+    if tracker.has_refusals:
+        return f"{sent}; it refused the rest, which is only in the run folder"
     if not tracker.is_complete:
-        raise FiresegError(f"{folder.path}: {sent} sent, but MLflow did not receive everything; try again later")
-    address = _get_address(_read_settings(folder)["tracker"])
-    folder.write_provenance({"tracked": {**facts["tracked"], "sent_to": address}})
+        raise FiresegError(f"{folder.path}: {sent}, but it did not receive everything; try again later")
+    folder.write_provenance({"tracked": {**provenance["tracked"], "sent_to": address}})
     return sent
 
 
@@ -189,4 +193,7 @@ def _get_time(path: Path) -> float:
 
 
 def _read_settings(folder: RunFolder) -> dict[str, Any]:
-    return json.loads(folder.config.read_text(encoding="utf-8"))
+    try:
+        return json.loads(folder.config.read_bytes())
+    except (OSError, ValueError) as error:
+        raise FiresegError(f"{folder.config}: cannot be read ({error}); restore it, or delete the run") from error

@@ -14,6 +14,22 @@ from fireseg.synthetic.noise import NoiseGenerator, Plane, blur, ramp
 Fractions = dict[str, Plane]
 """Fraction of every material in each pixel, `(H, W)` by name, adding up to 1; names as in `read_spectra`."""
 
+PIXEL_M = 10.0
+"""Pixel size in metres."""
+
+_CROPS = (
+    (0.26, {"canopy_dense": 0.62, "canopy_mid": 0.20, "soil_mid": 0.10, "shade": 0.08}),
+    (0.20, {"canopy_open": 0.45, "soil_mid": 0.40, "shade": 0.15}),
+    (0.28, {"grass_dry": 0.75, "soil_mid": 0.25}),
+    (0.14, {"soil_mid": 0.60, "soil_bright": 0.40}),
+    (0.09, {"soil_dark": 0.75, "litter": 0.15, "shade": 0.10}),
+    # Burnt stubble or ploughed peat: dark and straight-edged, but not a wildfire.
+    (0.03, {"char_soil": 0.45, "soil_dark": 0.40, "grass_dry": 0.15}),
+)
+
+_NUM_LABELS = 1 << 16
+"""Number of parcel labels; parcels that share a label have the same crop and are far apart."""
+
 
 def blend_materials(fractions: Fractions, mixture: Mapping[str, float | Plane], cover: Plane) -> None:
     """Covers a part of each pixel with a mixture of materials, in place.
@@ -80,20 +96,6 @@ def _vegetation_cover(noise: NoiseGenerator, moisture: Plane) -> Fractions:
     return {name: weight / total for name, weight in weights.items()}
 
 
-_CROPS = (
-    (0.26, {"canopy_dense": 0.62, "canopy_mid": 0.20, "soil_mid": 0.10, "shade": 0.08}),
-    (0.20, {"canopy_open": 0.45, "soil_mid": 0.40, "shade": 0.15}),
-    (0.28, {"grass_dry": 0.75, "soil_mid": 0.25}),
-    (0.14, {"soil_mid": 0.60, "soil_bright": 0.40}),
-    (0.09, {"soil_dark": 0.75, "litter": 0.15, "shade": 0.10}),
-    # Burnt stubble or ploughed peat: dark and straight-edged, but not a wildfire.
-    (0.03, {"char_soil": 0.45, "soil_dark": 0.40, "grass_dry": 0.15}),
-)
-
-_NUM_LABELS = 1 << 16
-"""Number of parcel labels; parcels that share a label have the same crop and are far apart."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Parcels:
     label: NDArray[np.int64]
@@ -142,10 +144,6 @@ def _make_parcels(noise: NoiseGenerator) -> _Parcels:
     along = along / noise.uniform(16, 50) + noise.rng.random(len(borders))[strip]
     label = (strip * 40_503 + np.floor(along).astype(np.int64) * 9_973) % _NUM_LABELS
     return _Parcels(label=label, is_inside=(to_border > 0.9) & (np.abs(along % 1 - 0.5) < 0.47))
-
-
-PIXEL_M = 10.0
-"""Pixel size in metres."""
 
 
 @dataclass(frozen=True, kw_only=True)

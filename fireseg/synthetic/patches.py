@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, TypeVar
+from typing import Annotated, Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,18 @@ from pydantic import Field
 from tqdm import tqdm
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
+from fireseg.data.format import MASKS, METADATA, MaskName
+from fireseg.data.patches import IMAGE_SUFFIX, MASK_SUFFIX, SPLITS
 from fireseg.errors import SettingError
 from fireseg.files import Settings, atomic_write, build_once, end_with_parent
 from fireseg.synthetic.scene import Scene, get_footprint, get_tile_name, make_scene
 from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD
+
+SAMPLE_VERSION = 3
+"""Version of the generator; increased whenever the same settings give different bytes."""
+
+MAX_SCENES_PER_SPLIT = 1000
+"""Scene numbers reserved for each split, so that more training scenes do not change the validation scenes."""
 
 MAX_CLOUD = 0.5
 """Largest cloud cover of a patch; patches with more are left out."""
@@ -37,7 +45,7 @@ class SceneJob:
     number: int
     patch_px: int
     patches_across: int
-    task_name: Literal["del", "gra"]
+    task_name: MaskName
 
 
 class PatchRow(TypedDict):
@@ -79,8 +87,8 @@ def _write_patch(job: SceneJob, scene: Scene, *, row: int, col: int) -> PatchRow
     mask = (scene.delineation if job.task_name == "del" else scene.grading)[window]
     is_labelled = scene.cloud[window] != CLOUD
     mask = np.where(is_labelled, mask, IGNORE_INDEX).astype(np.uint8)
-    _save(job.folder / f"{name}_image.npy", np.clip(scene.reflectance[window][..., _CHANNELS], 0.0, 1.0))
-    _save(job.folder / f"{name}_mask.npy", mask)
+    _save(job.folder / f"{name}{IMAGE_SUFFIX}", np.clip(scene.reflectance[window][..., _CHANNELS], 0.0, 1.0))
+    _save(job.folder / f"{name}{MASK_SUFFIX}", mask)
     x_min, y_min, x_max, y_max = get_footprint(job.number, top=row, left=col, height=size, width=size)
     return PatchRow(
         patch_id=name,
@@ -127,21 +135,10 @@ def run_jobs(work: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int
             pool.shutdown(cancel_futures=True)
 
 
-SAMPLE_VERSION = 3
-"""Version of the generator; increased whenever the same settings give different bytes."""
-
-SPLITS = ("train", "val", "test")
-
-TASKS = ("del", "gra")
-
-MAX_SCENES_PER_SPLIT = 1000
-"""Scene numbers reserved for each split, so that more training scenes do not change the validation scenes."""
-
-
 def make_sample(
     patches_root: Path,
     *,
-    task_name: Literal["del", "gra"] = "del",
+    task_name: MaskName = "del",
     train_scenes: Annotated[int, Field(ge=1, le=MAX_SCENES_PER_SPLIT)] = 60,
     val_scenes: Annotated[int, Field(ge=1, le=MAX_SCENES_PER_SPLIT)] = 20,
     test_scenes: Annotated[int, Field(ge=0, le=MAX_SCENES_PER_SPLIT)] = 20,
@@ -173,8 +170,8 @@ def make_sample(
         FiresegError: If the folder holds other files or another sample, or cannot be written.
         SettingError: If the task is unknown.
     """
-    if task_name not in TASKS:
-        raise SettingError(f"task.name: '{task_name}' has no masks in the sample; choose {' or '.join(TASKS)}")
+    if task_name not in MASKS:
+        raise SettingError(f"task.name: '{task_name}' has no masks in the sample; choose {' or '.join(MASKS)}")
     settings: dict[str, Any] = {
         "recipe": SAMPLE_VERSION,
         "task_name": task_name,
@@ -214,7 +211,7 @@ def _write_sample(settings: Settings, workers: int, root: Path) -> None:
             rows[split] += scene_rows
             bar.update()
     for split, split_rows in rows.items():
-        _write_table(root / split / "metadata.csv", split_rows)
+        _write_table(root / split / METADATA, split_rows)
 
 
 def _write_scene(job: SceneJob) -> tuple[str, list[PatchRow]]:

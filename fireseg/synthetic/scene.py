@@ -9,11 +9,53 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.data.bands import CEMS_BANDS
+from fireseg.data.bands import CEMS_BANDS, SCALE
 from fireseg.synthetic.burn import apply_burn, make_burn
 from fireseg.synthetic.landscape import PIXEL_M, SunDirection, draw_sun, make_landscape
 from fireseg.synthetic.noise import NoiseGenerator, Plane, blur, coarsen, ramp, refine
 from fireseg.task import CLEAR, CLOUD, LIGHT_CLOUD, SHADOW
+
+# Land: earthlib 1.1.0 (MIT), field, laboratory and PROSAIL spectra averaged over the pass bands of
+# Sentinel-2A. B02 B03 B04 B08 B8A B11 B12 are medians of a class or of a part of it. B01 B05 B06 B07 B09 are
+# interpolated linearly by wavelength between these seven, times the mean ratio of the five nearest library
+# spectra to their own linear interpolation (which keeps the red edge of leaves).
+# Water and cloud: from the literature, interpolated by wavelength between the seven.
+_TABLE = """
+              B01  B02  B03  B04  B05  B06  B07  B08  B8A  B09  B11  B12
+canopy_dense .019 .022 .040 .018 .085 .352 .441 .442 .449 .428 .144 .041
+canopy_mid   .024 .033 .071 .028 .124 .392 .459 .460 .467 .449 .168 .051
+canopy_open  .047 .057 .105 .065 .151 .307 .342 .352 .359 .366 .243 .124
+grass_dry    .042 .060 .090 .145 .168 .189 .214 .235 .248 .270 .295 .181
+litter       .038 .047 .061 .093 .111 .127 .147 .164 .177 .200 .351 .231
+wood         .063 .083 .120 .177 .197 .214 .234 .252 .265 .292 .407 .299
+soil_bright  .133 .160 .235 .346 .379 .405 .428 .436 .439 .454 .539 .451
+soil_mid     .062 .077 .127 .211 .233 .250 .264 .268 .270 .278 .333 .300
+soil_dark    .035 .042 .069 .143 .163 .178 .188 .187 .184 .189 .250 .216
+dirt         .088 .104 .140 .184 .199 .214 .231 .244 .253 .271 .403 .419
+lava         .024 .025 .028 .033 .035 .036 .038 .040 .042 .043 .095 .113
+char         .022 .023 .024 .027 .029 .032 .035 .038 .040 .049 .158 .207
+char_soil    .041 .044 .052 .064 .069 .074 .080 .086 .090 .102 .231 .302
+ash          .088 .096 .112 .133 .143 .152 .163 .173 .180 .194 .338 .381
+scorched     .031 .042 .061 .122 .154 .182 .211 .235 .250 .270 .242 .134
+water        .048 .045 .038 .022 .018 .015 .013 .010 .009 .008 .005 .004
+turbid       .066 .075 .095 .080 .069 .059 .050 .040 .036 .031 .012 .009
+cloud        .630 .620 .600 .610 .616 .623 .631 .640 .650 .620 .460 .340
+shade        .000 .000 .000 .000 .000 .000 .000 .000 .000 .000 .000 .000
+"""
+
+WAVELENGTH_NM = dict(
+    zip(CEMS_BANDS, (443, 492, 560, 665, 704, 740, 783, 833, 865, 945, 1614, 2202), strict=True),
+)
+"""Centre wavelengths of the level-2A bands of Sentinel-2A, in nanometres."""
+
+_DETECTOR_PX = {"B01": 6, "B09": 6} | dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 2)
+"""Native pixel size of the 60 m and 20 m bands, in pixels of 10 m."""
+
+PIXEL_DEGREES = 9e-5
+"""Pixel size in degrees: 10 m along a meridian."""
+
+_LAYOUT, _SUN, _LANDSCAPE, _BURN, _REMAINS, _ATMOSPHERE, _SPECTRA, _SENSOR = range(8)
+"""Random streams of the parts of a scene; more draws in one do not change the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,40 +115,6 @@ def _cloud_mask(cloud: Plane, shadow: Plane) -> NDArray[np.uint8]:
     return np.where(cloud > 0.45, CLOUD, mask).astype(np.uint8)
 
 
-# Land: earthlib 1.1.0 (MIT), field, laboratory and PROSAIL spectra averaged over the pass bands of
-# Sentinel-2A. B02 B03 B04 B08 B8A B11 B12 are medians of a class or of a part of it. B01 B05 B06 B07 B09 are
-# interpolated linearly by wavelength between these seven, times the mean ratio of the five nearest library
-# spectra to their own linear interpolation (which keeps the red edge of leaves).
-# Water and cloud: from the literature, interpolated by wavelength between the seven.
-_TABLE = """
-              B01  B02  B03  B04  B05  B06  B07  B08  B8A  B09  B11  B12
-canopy_dense .019 .022 .040 .018 .085 .352 .441 .442 .449 .428 .144 .041
-canopy_mid   .024 .033 .071 .028 .124 .392 .459 .460 .467 .449 .168 .051
-canopy_open  .047 .057 .105 .065 .151 .307 .342 .352 .359 .366 .243 .124
-grass_dry    .042 .060 .090 .145 .168 .189 .214 .235 .248 .270 .295 .181
-litter       .038 .047 .061 .093 .111 .127 .147 .164 .177 .200 .351 .231
-wood         .063 .083 .120 .177 .197 .214 .234 .252 .265 .292 .407 .299
-soil_bright  .133 .160 .235 .346 .379 .405 .428 .436 .439 .454 .539 .451
-soil_mid     .062 .077 .127 .211 .233 .250 .264 .268 .270 .278 .333 .300
-soil_dark    .035 .042 .069 .143 .163 .178 .188 .187 .184 .189 .250 .216
-dirt         .088 .104 .140 .184 .199 .214 .231 .244 .253 .271 .403 .419
-lava         .024 .025 .028 .033 .035 .036 .038 .040 .042 .043 .095 .113
-char         .022 .023 .024 .027 .029 .032 .035 .038 .040 .049 .158 .207
-char_soil    .041 .044 .052 .064 .069 .074 .080 .086 .090 .102 .231 .302
-ash          .088 .096 .112 .133 .143 .152 .163 .173 .180 .194 .338 .381
-scorched     .031 .042 .061 .122 .154 .182 .211 .235 .250 .270 .242 .134
-water        .048 .045 .038 .022 .018 .015 .013 .010 .009 .008 .005 .004
-turbid       .066 .075 .095 .080 .069 .059 .050 .040 .036 .031 .012 .009
-cloud        .630 .620 .600 .610 .616 .623 .631 .640 .650 .620 .460 .340
-shade        .000 .000 .000 .000 .000 .000 .000 .000 .000 .000 .000 .000
-"""
-
-WAVELENGTH_NM = dict(
-    zip(CEMS_BANDS, (443, 492, 560, 665, 704, 740, 783, 833, 865, 945, 1614, 2202), strict=True),
-)
-"""Centre wavelengths of the level-2A bands of Sentinel-2A, in nanometres."""
-
-
 def read_spectra() -> dict[str, NDArray[np.float64]]:
     """Reads the reflectance of every material in the twelve level-2A bands, in the order of `CEMS_BANDS`."""
     header, *rows = (line.split() for line in _TABLE.strip().splitlines())
@@ -133,16 +141,6 @@ def vary_spectra(rng: np.random.Generator, *, brightness: float = 0.14) -> dict[
         level, slope, bend = rng.normal(0.0, brightness, 3)
         varied[name] = np.clip(spectrum * np.exp(level + 0.5 * slope * tilt + 0.5 * bend * curvature), 0.0, 1.0)
     return varied
-
-
-_DETECTOR_PX = {"B01": 6, "B09": 6} | dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 2)
-"""Native pixel size of the 60 m and 20 m bands, in pixels of 10 m."""
-
-PIXEL_DEGREES = 9e-5
-"""Pixel size in degrees: 10 m along a meridian."""
-
-_LAYOUT, _SUN, _LANDSCAPE, _BURN, _REMAINS, _ATMOSPHERE, _SPECTRA, _SENSOR = range(8)
-"""Random streams of the parts of a scene; more draws in one do not change the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +214,7 @@ def get_footprint(
     Scenes are 0.25 degrees apart in the open Atlantic, so that they neither overlap nor resemble a real fire.
 
     Args:
-        number: Number of the scene, 0 to 2999.
+        number: Number of the scene, 0 to 3000.
         top: First row of the window.
         left: First column of the window.
         height: Height of the window in pixels.
@@ -262,6 +260,6 @@ def _measure(noise: NoiseGenerator, plane: Plane, detector_px: int) -> NDArray[n
     plane = plane + (0.0025 + 0.012 * plane) * noise.rng.standard_normal(plane.shape)
     if detector_px > 1:
         plane = refine(plane, detector_px, height, width)
-    steps = np.clip(np.rint(plane * 10_000), 1, 20_000)
+    steps = np.clip(np.rint(plane * SCALE), 1, 20_000)
     # Divided in float32 like readers of packed patches do, so that both give the same bits.
-    return steps.astype(np.float32) / np.float32(10_000)
+    return steps.astype(np.float32) / np.float32(SCALE)

@@ -16,9 +16,10 @@ from rasterio import Affine
 from rasterio.io import MemoryFile
 from tqdm import tqdm
 
+from fireseg.data.patches import SPLITS
 from fireseg.errors import SettingError
 from fireseg.files import Settings, atomic_write, build_once
-from fireseg.synthetic.patches import MAX_SCENES_PER_SPLIT, SAMPLE_VERSION, SPLITS, run_jobs
+from fireseg.synthetic.patches import MAX_SCENES_PER_SPLIT, SAMPLE_VERSION, run_jobs
 from fireseg.synthetic.scene import get_footprint, get_tile_name, make_scene
 from fireseg.task import IGNORE_INDEX
 
@@ -189,7 +190,7 @@ def write_tile(job: TileJob) -> None:
 
 
 def draw_properties(job: TileJob) -> TileProperties:
-    """Draws the properties of a tile from a random stream of their own."""
+    """Draws the properties of a tile, from a random stream that nothing else uses."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([job.seed, job.number, _PROPERTIES_STREAM])))
     height, width = (int(rng.integers(job.smallest_px, job.largest_px + more)) for more in (1, 0))
     has_grading, has_cloud_mask, has_metadata, is_covered = (
@@ -253,7 +254,7 @@ def describe_request(properties: TileProperties, bounds: tuple[float, float, flo
             },
         },
         "timestamp": properties.end.strftime("%Y-%m-%dT%H:%M:%S"),
-        "url": "fireseg.synthetic",
+        "url": "fireseg.data.sample",  # part of the bytes of version 1
     }
 
 

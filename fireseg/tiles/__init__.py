@@ -1,10 +1,21 @@
-"""Reads raw Sentinel-2 rasters and the tiles of the CEMS wildfire data set."""
+"""Reads raw Sentinel-2 rasters and the tiles of the CEMS wildfire data set.
 
-from fireseg.tiles.folder import TileFiles, TileSearch
-from fireseg.tiles.reader import BandReader, Tile, find_tiles, open_bands, read_grid_and_date, read_tile
+The names below are imported at first use: `fireseg.tiles.options` is needed for `--help`, rasterio is not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fireseg.tiles.folder import TileFiles, TileSearch
+    from fireseg.tiles.options import RasterOptions
+    from fireseg.tiles.reader import BandReader, Tile, find_tiles, open_bands, read_grid_and_date, read_tile
 
 __all__ = [
     "BandReader",
+    "RasterOptions",
     "Tile",
     "TileFiles",
     "TileSearch",
@@ -13,3 +24,11 @@ __all__ = [
     "read_grid_and_date",
     "read_tile",
 ]
+
+_MODULES = {"TileFiles": "folder", "TileSearch": "folder", "RasterOptions": "options"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'fireseg.tiles' has no attribute '{name}'")
+    return getattr(import_module(f"fireseg.tiles.{_MODULES.get(name, 'reader')}"), name)

@@ -1,24 +1,17 @@
-"""Finds the files of tiles by name, and opens rasters with clear errors."""
+"""Finds the files of tiles by name."""
 
 from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import DatasetReader
-
 from fireseg.data.patches import SPLITS, Fault
-from fireseg.errors import FiresegError
-from fireseg.geo.grid import GDAL_ERRORS
+from fireseg.errors import join_names
 
 _FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM)\.(?P<suffix>tiff?|json)", re.IGNORECASE)
 
@@ -158,53 +151,7 @@ def _check_splits(root: Path, tiles: list[TileFiles]) -> list[Fault]:
             faults.append(Fault(files.image, f"another tile has the same name, {known}; remove one of the two"))
     outside = [files.name for files in tiles if not files.split]
     if outside and len(outside) < len(tiles):
-        shown = ", ".join(outside[:_MAX_NAMES_SHOWN]) + ", …" * (len(outside) > _MAX_NAMES_SHOWN)
+        shown = join_names(outside, _MAX_NAMES_SHOWN)
         what = f"{len(outside)} tiles are outside train, val and test ({shown}), but the others are inside; move them"
         faults.append(Fault(root, what))
     return faults
-
-
-@contextmanager
-def open_raster(path: Path) -> Iterator[DatasetReader]:
-    """Opens a raster; errors while it is read name the file.
-
-    Args:
-        path: Raster, with or without a georeference.
-
-    Raises:
-        FiresegError: If the raster cannot be opened or read.
-    """
-    with convert_raster_errors(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by read_grid
-        with rasterio.open(path) as raster:
-            yield raster
-
-
-@contextmanager
-def convert_raster_errors(path: Path) -> Iterator[None]:
-    """Converts errors of GDAL and of the disk to errors that name the file.
-
-    Raises:
-        FiresegError: If such an error occurs in the context.
-    """
-    try:
-        yield
-    except (*GDAL_ERRORS, OSError) as error:
-        if not path.exists():
-            raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?") from error
-        what = "empty" if path.stat().st_size == 0 else f"truncated or not a raster ({error.__cause__ or error})"
-        raise FiresegError(f"{path}: {what}; download or unpack it again") from error
-
-
-@contextmanager
-def collecting_errors(faults: list[str]) -> Iterator[None]:
-    """Collects errors and continues, so that later files are checked as well."""
-    try:
-        yield
-    except FiresegError as error:
-        faults += error.faults
-
-
-def is_quick_look(raster: DatasetReader) -> bool:
-    """Returns True if the raster is a picture for display: 8 bits, at most four channels."""
-    return raster.count <= 4 and set(raster.dtypes) == {"uint8"}

@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.statistics import count_values
-from fireseg.errors import FiresegError
-from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX, SHADOW
+from fireseg.errors import FiresegError, join_names
+from fireseg.task import IGNORE_INDEX, SHADOW, TASKS
 
 MaskKind = Literal["DEL", "GRA", "CM"]
 
-NUM_VALUES: dict[MaskKind, int] = {"DEL": len(DELINEATION_CLASSES), "GRA": len(GRADING_CLASSES), "CM": SHADOW + 1}
+NUM_VALUES: dict[MaskKind, int] = {
+    "DEL": TASKS["del"].num_classes,
+    "GRA": TASKS["gra"].num_classes,
+    "CM": SHADOW + 1,
+}
 
 _MAX_VALUES_SHOWN = 5
 
@@ -62,8 +66,7 @@ def _check_values(values: NDArray[Any], unknown: NDArray[np.bool_] | None, kind:
     present = count_values(known) if known.dtype == np.uint8 else np.unique(known).tolist()
     allowed = {*range(NUM_VALUES[kind])} | ({IGNORE_INDEX} if kind != "CM" else set())
     if invalid := [value for value in present if value not in allowed]:
-        shown = ", ".join(f"{value:g}" for value in invalid[:_MAX_VALUES_SHOWN])
-        shown += ", …" * (len(invalid) > _MAX_VALUES_SHOWN)
+        shown = join_names([f"{value:g}" for value in invalid], _MAX_VALUES_SHOWN)
         also = f" and {IGNORE_INDEX} for unknown" if kind != "CM" else ""
         raise FiresegError(
             f"{'value' if len(invalid) == 1 else 'values'} {shown}, but {kind} has 0 to {NUM_VALUES[kind] - 1}{also}; "

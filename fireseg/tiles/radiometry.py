@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,15 +13,22 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
-from fireseg.data.bands import SCALE
+from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, RASTER_BAND_ORDERS, SCALE
 from fireseg.errors import FiresegError
-from fireseg.geo.windows import Window, split_into_blocks
-from fireseg.tiles.channels import identify_channels, select_bands
-from fireseg.tiles.metadata import find_offset, flatten_metadata
+from fireseg.geo.windows import Window
+from fireseg.tiles.blocks import select_sample_blocks, split_into_blocks
+from fireseg.tiles.channels import describe_wrong_order, identify_channels, select_bands
+from fireseg.tiles.metadata import BASELINE_OFFSET, find_offset, flatten_metadata
+from fireseg.tiles.options import RasterOptions
 
 _CACHE_BYTES = 32 * 2**20
 
 _SAMPLE_PX = 200_000
+
+_ORDER_SAMPLE_PX = 20_000
+"""Pixels of each block in the sample that shows the order of the channels."""
+
+_OFFSET_TEXT = f"the offset of {BASELINE_OFFSET:g} that digital numbers have since processing baseline 04.00"
 
 
 class Scaling(NamedTuple):
@@ -44,6 +51,8 @@ class ChannelSelection:
         indexes: Channel numbers from 1, in the order requested.
         nodata: Nodata tag of each channel, None without one.
         has_mask: True if the raster has a mask band.
+        masks: Numbers from 1 of the channels that are 0 where nothing was measured.
+        ignored: Names of the channels that are neither bands nor masks.
         scaling: Conversion to reflectance.
         pixel_bytes: Bytes of one pixel in all selected channels.
     """
@@ -51,12 +60,19 @@ class ChannelSelection:
     indexes: tuple[int, ...]
     nodata: tuple[float | None, ...]
     has_mask: bool
+    masks: tuple[int, ...]
+    ignored: tuple[str, ...]
     scaling: Scaling
     pixel_bytes: int
 
 
 def select_channels(
-    raster: DatasetReader, bands: Sequence[str], metadata: dict[str, Any], *, offset: float | None, **hint: str
+    raster: DatasetReader,
+    bands: Sequence[str],
+    metadata: dict[str, Any],
+    *,
+    options: RasterOptions,
+    hint: str = "choose from these with --bands",
 ) -> ChannelSelection:
     """Selects the channels of the requested bands and determines their scaling.
 
@@ -64,20 +80,24 @@ def select_channels(
         raster: Open raster.
         bands: Names of the requested bands, in order.
         metadata: Content of the json beside the raster; may be empty.
-        offset: Radiometric offset of integer digital numbers, used if neither json nor tags give it; 0 by default.
-        **hint: Passed to `find_channels`.
+        options: Band of each channel and radiometric offset, used if neither json nor tags give them.
+        hint: Remedy of the error for a missing band.
 
     Raises:
-        FiresegError: If a band is missing or cannot be identified, or the data type cannot hold reflectance.
+        FiresegError: If a band is missing or cannot be identified, the values contradict the order assumed, or the
+            data type cannot hold reflectance.
     """
     try:
-        channels = select_bands(identify_channels(raster), bands, **hint)
+        names = identify_channels(raster, options.channels)
+        channels = select_bands(names, bands, hint)
+        if names.is_assumed:
+            _check_assumed_order(raster)
         tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
         known_offset = find_offset(flatten_metadata(*tags, metadata))
         dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))
         scaling = get_scaling(
             dtype,
-            offset=(offset or 0.0) if known_offset is None else known_offset,
+            offset=(options.offset or 0.0) if known_offset is None else known_offset,
             scales=[raster.scales[n] for n in channels],
             shifts=[raster.offsets[n] for n in channels],
         )
@@ -87,9 +107,30 @@ def select_channels(
         indexes=tuple(n + 1 for n in channels),
         nodata=tuple(raster.nodatavals[n] for n in channels),
         has_mask=any(MaskFlags.per_dataset in raster.mask_flag_enums[n] for n in channels),
+        masks=names.masks,
+        ignored=names.ignored,
         scaling=scaling,
-        pixel_bytes=len(channels) * dtype.itemsize,
+        pixel_bytes=(len(channels) + len(names.masks)) * dtype.itemsize,
     )
+
+
+def _check_assumed_order(raster: DatasetReader) -> None:
+    """Checks on a sample of the pixels that the values agree with the order assumed for channels without names."""
+    indexes = tuple(range(1, raster.count + 1))
+    parts = []
+    for block in select_sample_blocks(raster.height, raster.width, raster.block_shapes[0]):
+        values = raster.read(indexes, window=block.to_rasterio())
+        known = ~find_nodata(values, raster.nodatavals)
+        step = max(1, round((block.height * block.width / _ORDER_SAMPLE_PX) ** 0.5))
+        parts.append(values[:, ::step, ::step][:, known[::step, ::step]])
+    sample = np.concatenate(parts, axis=1)
+    reason = describe_wrong_order(sample) if sample.size else "no pixel has a value in every channel"
+    if reason:
+        raise FiresegError(
+            f"{raster.count} channels without band descriptions, and their values do not confirm the order of the "
+            f"product: {reason}; name the channels in their order with --channels, such as --channels "
+            f"{' '.join(RASTER_BAND_ORDERS[raster.count])}"
+        )
 
 
 def get_scaling(
@@ -212,6 +253,8 @@ def read_window(
     for part in split_into_blocks(window, raster.block_shapes[0], channels.pixel_bytes):
         values = raster.read(channels.indexes, window=part.to_rasterio())
         gaps = find_nodata(values, channels.nodata)
+        if channels.masks:
+            gaps |= (raster.read(channels.masks, window=part.to_rasterio()) == 0).any(axis=0)
         if channels.has_mask:
             gaps |= (raster.read_masks(channels.indexes, window=part.to_rasterio()) == 0).any(axis=0)
         top, left = part.top - window.top, part.left - window.left
@@ -239,25 +282,37 @@ class PixelSample:
         grid = slice(-top % self._step, None, self._step), slice(-left % self._step, None, self._step)
         self._parts.append(values[:, *grid][:, ~gaps[grid]])
 
-    def flag_values(self, name: object, scaling: Scaling) -> list[str]:
-        """Describes suspicious values, each prefixed with the name of the raster."""
-        return [f"{name}: {flag}" for flag in flag_values(np.concatenate(self._parts, axis=1), scaling)]
+    def check(self, name: object, scaling: Scaling, options: RasterOptions) -> list[str]:
+        """Checks that the values are reflectance, and returns flags about odd ones, prefixed with the raster's name.
+
+        Raises:
+            FiresegError: If they cannot be reflectance and `options` do not say to trust them.
+        """
+        sample = np.concatenate(self._parts, axis=1)
+        faults, flags = check_values(sample, scaling, is_offset_given=options.offset is not None)
+        if faults and not options.trust_values:
+            raise FiresegError(*(f"{name}: {fault}; or accept them with --trust-values" for fault in faults))
+        return [f"{name}: {text}" for text in (*faults, *flags)]
 
 
-_OFFSET = "the offset of 1000 that digital numbers have since processing baseline 04.00"
+def check_values(
+    sample: NDArray[Any], scaling: Scaling, *, is_offset_given: bool = False
+) -> tuple[list[str], list[str]]:
+    """Describes sampled values that cannot be reflectance, and values that are only odd.
 
-
-def flag_values(sample: NDArray[Any], scaling: Scaling) -> list[str]:
-    """Describes sampled values that do not look like reflectance.
-
-    The values are not changed, because none of these signs is a proof: a whole scene can be a bright desert or a lake.
+    The values are not changed, because a sign is no proof: a whole scene can be a bright desert or a lake.
 
     Args:
         sample: Raster values `(C, N)` of pixels known in every band.
         scaling: Conversion to reflectance x 10000.
+        is_offset_given: True if the user gave the offset: dark pixels that seem to contain it are then only odd.
+
+    Returns:
+        Faults and flags.
     """
     if sample.shape[1] == 0:
-        return ["no pixel has a value in every requested band"]
+        return [], ["no pixel has a value in every requested band"]
+    faults: list[str] = []
     is_integer = sample.dtype.kind in "iu"
     blank = (sample == 0).all(axis=0)
     flags = [_describe_blank(float(blank.mean()))] if blank.any() and not is_integer else []
@@ -270,8 +325,12 @@ def flag_values(sample: NDArray[Any], scaling: Scaling) -> list[str]:
         )
         values = values[:, (values >= -1).all(axis=0)]
     if values.shape[1]:
-        flags += list(_flag_scale(raw, values, is_integer) or _flag_darkness(values, is_integer))
-    return flags
+        faults += _find_scale_faults(raw, values, is_integer)
+    if values.shape[1] and not faults:
+        if text := _describe_offset_left(values, is_integer):
+            (flags if is_offset_given else faults).append(text)
+        flags += _flag_range(raw, values, is_integer)
+    return faults, flags
 
 
 def _describe_blank(share: float) -> str:
@@ -281,26 +340,38 @@ def _describe_blank(share: float) -> str:
     )
 
 
-def _flag_scale(raw: NDArray[np.float64], values: NDArray[np.float64], is_integer: bool) -> list[str]:
-    """Returns a flag if the range of the values does not fit reflectance."""
-    top, bottom = (float(np.percentile(values, share, axis=1).max()) for share in (99, 0.1))
-    low, highest = float(np.percentile(values, 1, axis=1).min()), float(raw.max())
+def _find_scale_faults(raw: NDArray[np.float64], values: NDArray[np.float64], is_integer: bool) -> list[str]:
+    """Returns a fault if the range of the values cannot be that of reflectance."""
+    top, low = float(np.percentile(values, 99, axis=1).max()), float(np.percentile(values, 1, axis=1).min())
+    highest = float(raw.max())
     span = f"values from {raw.min():.4g} to {highest:.4g}"
     if is_integer:
         if highest <= 255:
             return [f"{span}: look like an 8-bit picture, or percent, not like digital numbers of Sentinel-2"]
-        if top > 2:
+        if top > MAX_REFLECTANCE:
             return [f"{span}: look stretched to 16 bits, not like digital numbers of Sentinel-2, reflectance x 10000"]
         return []
     expected = "reflectance is expected, mostly 0 to 1"
-    if top > 255:
+    if top > MIN_DIGITAL_NUMBER:
         return [f"{span}: look like digital numbers; divide by 10000 (after subtracting the offset), {expected}"]
-    if top > 2:
+    if top > MAX_REFLECTANCE:
         is_whole = bool((raw == np.rint(raw)).all())
         what = "an 8-bit picture" if is_whole or top > 120 else "percent; divide by 100"
         return [f"{span}: look like {what}, but {expected}"]
-    if low < -0.2:
+    if low < MIN_REFLECTANCE:
         return [f"{span}: look normalised by mean and standard deviation, but {expected}; undo the normalisation"]
+    return []
+
+
+def _flag_range(raw: NDArray[np.float64], values: NDArray[np.float64], is_integer: bool) -> list[str]:
+    """Returns a flag if the range of the values is odd for reflectance."""
+    if float(np.percentile(values, 1, axis=1).min()) < -0.02:
+        cure = "use --offset 0" if is_integer else "add 0.1"
+        return [f"reflectance down to {values.min():.2f}: looks like {_OFFSET_TEXT} subtracted twice; {cure}"]
+    if is_integer:
+        return []
+    top, bottom = (float(np.percentile(values, share, axis=1).max()) for share in (99, 0.1))
+    span, expected = f"values from {raw.min():.4g} to {raw.max():.4g}", "reflectance is expected, mostly 0 to 1"
     if top < 0.01:
         return [f"{span}: almost black; check whether they were divided by 10000 twice, {expected}"]
     brightest = np.percentile(values, 99.9, axis=1)
@@ -309,15 +380,15 @@ def _flag_scale(raw: NDArray[np.float64], values: NDArray[np.float64], is_intege
     return []
 
 
-def _flag_darkness(values: NDArray[np.float64], is_integer: bool) -> Iterator[str]:
-    """Yields a flag if the darkest pixels are brighter or darker than shadows can be."""
+def _describe_offset_left(values: NDArray[np.float64], is_integer: bool) -> str:
+    """Describes darkest pixels that seem to contain the offset of digital numbers; empty if they do not.
+
+    Shadow and water are near 0 in every band. If the offset was not subtracted they are near 0.1, and vegetation and
+    soil slightly above; a desert is far above in the infrared.
+    """
     dark = np.percentile(values, 0.1, axis=1)
     low, high = float(dark.min()), float(dark.max())
-    # Shadow and water are near 0 in every band. If the offset was not subtracted they are near 0.1, and
-    # vegetation and soil slightly above; a desert is far above in the infrared.
-    if low >= 0.085 and low <= 0.17 and high <= 0.30:
-        cure = "use --offset 1000" if is_integer else "subtract 0.1"
-        yield f"the darkest pixels are {low:.2f} to {high:.2f} in every band: looks like {_OFFSET} left on; {cure}"
-    elif float(np.percentile(values, 1, axis=1).min()) < -0.02:
-        cure = "use --offset 0" if is_integer else "add 0.1"
-        yield f"reflectance down to {values.min():.2f}: looks like {_OFFSET} subtracted twice; {cure}"
+    if not (0.085 <= low <= 0.17 and high <= 0.30):
+        return ""
+    cure = f"use --offset {BASELINE_OFFSET:g}" if is_integer else "subtract 0.1"
+    return f"the darkest pixels are {low:.2f} to {high:.2f} in every band: looks like {_OFFSET_TEXT} left on; {cure}"

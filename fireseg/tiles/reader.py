@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,24 +14,18 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from fireseg.errors import FiresegError, did_you_mean
-from fireseg.geo.grid import Grid
-from fireseg.geo.windows import BlockShape, Window, select_sample_blocks
+from fireseg.geo.grid import GDAL_ERRORS, Grid
+from fireseg.geo.windows import Window
 from fireseg.task import IGNORE_INDEX
-from fireseg.tiles.folder import (
-    TileFiles,
-    TileSearch,
-    collecting_errors,
-    convert_raster_errors,
-    group_tile_files,
-    is_quick_look,
-    open_raster,
-    report_orphan_masks,
-)
+from fireseg.tiles.blocks import BlockShape, select_sample_blocks
+from fireseg.tiles.folder import TileFiles, TileSearch, group_tile_files, report_orphan_masks
 from fireseg.tiles.masks import MaskKind, normalize_mask
 from fireseg.tiles.metadata import find_date, flatten_metadata, read_metadata
+from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
 from fireseg.tiles.radiometry import ChannelSelection, PixelSample, read_window, select_channels, set_gdal_cache
 
 _MAX_SHIFT_PX = 0.1
@@ -78,7 +73,7 @@ def find_tiles(root: Path) -> TileSearch:
     search = group_tile_files(root)
     tiles, faults = [], list(search.faults)
     for files in search.tiles:
-        if not _is_quick_look(files.image):
+        if not _is_quick_look_file(files.image):
             tiles.append(files)
         else:
             faults += report_orphan_masks(files.name, (path for path in files.paths[1:] if path != files.metadata))
@@ -102,44 +97,44 @@ def read_grid_and_date(files: TileFiles) -> tuple[Grid, str | None]:
         FiresegError: If the image or the json cannot be read, or the image has no valid georeference.
     """
     metadata = read_metadata(files.metadata) if files.metadata else {}
-    with open_raster(files.image) as raster:
+    with _open_raster(files.image) as raster:
         return _read_grid(raster), _read_date(raster, metadata)
 
 
-def read_tile(files: TileFiles, bands: Sequence[str], *, offset: float | None = None) -> Tile:
+def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> Tile:
     """Reads a tile and checks that its files match.
 
     Args:
         files: Files of the tile.
         bands: Names of the requested bands, in the order of the channels.
-        offset: Radiometric offset of integer digital numbers, used if neither json nor tags give it; 0 by default.
+        options: Statements about the raster that its metadata lack.
 
     Raises:
         FiresegError: With all faults of all files: unreadable files, masks on another grid, invalid mask values,
             missing bands, no mask at all.
     """
     faults: list[str] = []
-    with collecting_errors(faults):
+    with _collect_errors(faults):
         if not (files.delineation or files.grading):
             raise FiresegError(
                 f"{files.image}: no label mask {files.name}_DEL.tif or {files.name}_GRA.tif; add one of them"
             )
     metadata: dict[str, Any] = {}
-    with collecting_errors(faults):
+    with _collect_errors(faults):
         metadata = read_metadata(files.metadata) if files.metadata else {}
     flags: list[str] = []
     parts: dict[str, Any] = {"delineation": None, "grading": None, "cloud": None}
-    with collecting_errors(faults), open_raster(files.image) as raster:
-        with collecting_errors(faults):
+    with _collect_errors(faults), _open_raster(files.image) as raster:
+        with _collect_errors(faults):
             parts["grid"] = _read_grid(raster)
         parts["date"] = _read_date(raster, metadata)
         kinds: list[tuple[str, MaskKind]] = [("delineation", "DEL"), ("grading", "GRA"), ("cloud", "CM")]
         for name, kind in kinds:
             if path := getattr(files, name):
-                with collecting_errors(faults):
+                with _collect_errors(faults):
                     parts[name] = _read_mask(path, kind, raster, flags)
-        with collecting_errors(faults):
-            parts["image"], parts["unknown"] = _read_image(raster, bands, metadata, offset, flags)
+        with _collect_errors(faults):
+            parts["image"], parts["unknown"] = _read_image(raster, bands, metadata, options, flags)
     if faults:
         raise FiresegError(*faults)
     if parts["delineation"] is None:
@@ -176,16 +171,17 @@ class BandReader:
         date: str | None,
         channels: ChannelSelection,
         block: BlockShape,
+        options: RasterOptions,
     ) -> None:
         self.path, self.bands, self.grid, self.date = path, bands, grid, date
         self.height, self.width = grid.height, grid.width
-        self.block_rows, self._block, self._channels = block[0], block, channels
+        self.block_rows, self._block, self._channels, self._options = block[0], block, channels, options
         self._thread_local = threading.local()
         self._handles, self._lock = ExitStack(), threading.Lock()
         self._flags: tuple[str, ...] | None = None
 
     def __enter__(self) -> Self:
-        with convert_raster_errors(self.path):
+        with _convert_raster_errors(self.path):
             self._handles.enter_context(set_gdal_cache(self._get_handle()))
         return self
 
@@ -212,25 +208,26 @@ class BandReader:
         """
         is_inside = 0 <= top < top + height <= self.height and 0 <= left < left + width <= self.width
         assert is_inside, f"window {top, left, height, width} of {self.height} x {self.width} pixels"
-        with convert_raster_errors(self.path):
+        with _convert_raster_errors(self.path):
             return read_window(self._get_handle(), self._channels, Window(top, left, height, width))
 
-    def read_flags(self) -> tuple[str, ...]:
-        """Returns warnings about suspicious values, each prefixed with the file, like the `flags` of a `Tile`.
+    def check_values(self) -> tuple[str, ...]:
+        """Checks that the values are reflectance, and returns flags about odd ones, like the `flags` of a `Tile`.
 
         They are based on a sample: of the whole raster if it is small, else of evenly spread blocks. The sample is
         read at the first call only.
 
         Raises:
-            FiresegError: If the raster cannot be read.
+            FiresegError: If the raster cannot be read, or the values cannot be reflectance and the options do not say
+                to trust them.
         """
         if self._flags is None:
             blocks = select_sample_blocks(self.height, self.width, self._block)
             sample = PixelSample(sum(block.height * block.width for block in blocks))
-            with convert_raster_errors(self.path):
+            with _convert_raster_errors(self.path):
                 for block in blocks:
                     read_window(self._get_handle(), self._channels, block, sample)
-            self._flags = tuple(sample.flag_values(self.path, self._channels.scaling))
+            self._flags = tuple(sample.check(self.path, self._channels.scaling, self._options))
         return self._flags
 
     def _get_handle(self) -> DatasetReader:
@@ -243,16 +240,17 @@ class BandReader:
         return handle
 
 
-def open_bands(path: Path, bands: Sequence[str], *, offset: float | None = None) -> BandReader:
+def open_bands(path: Path, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> BandReader:
     """Opens a Sentinel-2 raster of any size, reference system and data type.
 
     Metadata (date, radiometric offset) are read from the raster's tags and from a json of the same name beside it
-    (`scene.json` for `scene.tif`), if there is one. No pixel is read.
+    (`scene.json` for `scene.tif`), if there is one. Pixels are
+    read only to check the order of channels that nothing names.
 
     Args:
         path: Raster file; masks are not needed.
         bands: Names of the requested bands, in the order of the channels.
-        offset: Radiometric offset of integer digital numbers, used if neither json nor tags give it; 0 by default.
+        options: Statements about the raster that its metadata lack.
 
     Raises:
         FiresegError: With all faults: not a readable raster, a picture for display, no georeference, missing or
@@ -263,23 +261,71 @@ def open_bands(path: Path, bands: Sequence[str], *, offset: float | None = None)
         raise FiresegError(f"{path}: {what}; give a raster with Sentinel-2 bands")
     faults: list[str] = []
     metadata: dict[str, Any] = {}
-    with collecting_errors(faults):
+    with _collect_errors(faults):
         metadata = _read_metadata_beside(path)
     reader = None
-    with collecting_errors(faults), open_raster(path) as raster:
+    with _collect_errors(faults), _open_raster(path) as raster:
         grid, channels = None, None
-        with collecting_errors(faults):
+        with _collect_errors(faults):
             grid = _read_grid(raster)
-        with collecting_errors(faults):
+        with _collect_errors(faults):
             _check_no_quick_look(raster)
             hint = "use a raster with the bands of the model"
-            channels = select_channels(raster, bands, metadata, offset=offset, hint=hint)
+            channels = select_channels(raster, bands, metadata, options=options, hint=hint)
         if grid and channels:
             date, block = _read_date(raster, metadata), raster.block_shapes[0]
-            reader = BandReader(path, tuple(bands), grid=grid, date=date, channels=channels, block=block)
+            reader = BandReader(
+                path, tuple(bands), grid=grid, date=date, channels=channels, block=block, options=options
+            )
     if faults or reader is None:
         raise FiresegError(*faults)
     return reader
+
+
+@contextmanager
+def _open_raster(path: Path) -> Iterator[DatasetReader]:
+    """Opens a raster; errors while it is read name the file.
+
+    Args:
+        path: Raster, with or without a georeference.
+
+    Raises:
+        FiresegError: If the raster cannot be opened or read.
+    """
+    with _convert_raster_errors(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by _read_grid
+        with rasterio.open(path) as raster:
+            yield raster
+
+
+@contextmanager
+def _convert_raster_errors(path: Path) -> Iterator[None]:
+    """Converts errors of GDAL and of the disk to errors that name the file.
+
+    Raises:
+        FiresegError: If such an error occurs in the context.
+    """
+    try:
+        yield
+    except (*GDAL_ERRORS, OSError) as error:
+        if not path.exists():
+            raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?") from error
+        what = "empty" if path.stat().st_size == 0 else f"truncated or not a raster ({error.__cause__ or error})"
+        raise FiresegError(f"{path}: {what}; download or unpack it again") from error
+
+
+@contextmanager
+def _collect_errors(faults: list[str]) -> Iterator[None]:
+    """Collects errors and continues, so that later files are checked as well."""
+    try:
+        yield
+    except FiresegError as error:
+        faults += error.faults
+
+
+def _is_quick_look(raster: DatasetReader) -> bool:
+    """Returns True if the raster is a picture for display: 8 bits, at most four channels."""
+    return raster.count <= 4 and set(raster.dtypes) == {"uint8"}
 
 
 def _read_grid(raster: DatasetReader) -> Grid:
@@ -301,16 +347,16 @@ def _read_date(raster: DatasetReader, metadata: dict[str, Any]) -> str | None:
     return find_date(flatten_metadata(raster.tags(), metadata))
 
 
-def _is_quick_look(path: Path) -> bool:
+def _is_quick_look_file(path: Path) -> bool:
     try:
-        with open_raster(path) as raster:
-            return is_quick_look(raster)
+        with _open_raster(path) as raster:
+            return _is_quick_look(raster)
     except FiresegError:
         return False  # reported when the tile is read
 
 
 def _read_mask(path: Path, kind: MaskKind, image: DatasetReader, flags: list[str]) -> NDArray[np.uint8]:
-    with open_raster(path) as raster:
+    with _open_raster(path) as raster:
         if raster.count != 1:
             raise FiresegError(f"{path}: {raster.count} channels, but a mask has one; check that it is no picture")
         if differences := _describe_grid_difference(raster, image):
@@ -344,13 +390,13 @@ def _apply(transform: Affine, point: tuple[float, float]) -> tuple[float, float]
 
 
 def _read_image(
-    raster: DatasetReader, bands: Sequence[str], metadata: dict[str, Any], offset: float | None, flags: list[str]
+    raster: DatasetReader, bands: Sequence[str], metadata: dict[str, Any], options: RasterOptions, flags: list[str]
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    channels = select_channels(raster, bands, metadata, offset=offset)
+    channels = select_channels(raster, bands, metadata, options=options)
     sample = PixelSample(raster.height * raster.width)
     with set_gdal_cache(raster):
         image, unknown = read_window(raster, channels, Window(0, 0, raster.height, raster.width), sample)
-    flags += sample.flag_values(raster.name, channels.scaling)
+    flags += sample.check(raster.name, channels.scaling, options)
     return image, unknown
 
 
@@ -363,7 +409,7 @@ def _read_metadata_beside(path: Path) -> dict[str, Any]:
 
 
 def _check_no_quick_look(raster: DatasetReader) -> None:
-    if is_quick_look(raster):
+    if _is_quick_look(raster):
         raise FiresegError(
             f"{raster.name}: {raster.count} channels of 8 bits, which is a picture for display, but Sentinel-2 bands "
             "as reflectance are required; use the raster that the picture was made from"

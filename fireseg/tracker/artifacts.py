@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fireseg.errors import FiresegError
-from fireseg.files import CHECKPOINT_NAMES, disk_error
+from fireseg.files import CHECKPOINT_FOLDER, CHECKPOINT_NAMES, disk_error
 from fireseg.tracker.mlflow_store import (
     format_reason,
     get_store_errors,
@@ -71,18 +71,16 @@ def download_artifact(uri: str, *, tracking_uri: str | None = None) -> Path:
             source = _choose_checkpoint(source, store, uri)
         version = _get_run_version(client, run_id) if run_id else ""
         folder = _create_cache_folder(store, source, version)
-        checkpoint = folder / "checkpoints" / posixpath.basename(source)
+        checkpoint = folder / CHECKPOINT_FOLDER / posixpath.basename(source)
         if not (version and checkpoint.exists()):
             _download(source, store, checkpoint)
         parent = posixpath.dirname(source)
-        run_folder = posixpath.dirname(parent) if posixpath.basename(parent) == "checkpoints" else parent
+        run_folder = posixpath.dirname(parent) if posixpath.basename(parent) == CHECKPOINT_FOLDER else parent
         calibration = folder / CALIBRATION_NAME
         if CALIBRATION_NAME in _list_names(run_folder, store):
             _download(posixpath.join(run_folder, CALIBRATION_NAME), store, calibration)
         else:
             calibration.unlink(missing_ok=True)
-    except FiresegError:
-        raise
     except get_store_errors() as error:
         raise FiresegError(
             f"{uri}: not available from MLflow at {redact_uri(store)} ({format_reason(error)}); "
@@ -126,7 +124,7 @@ def _get_run_version(client: MlflowClient, run_id: str) -> str:
 
 def _choose_checkpoint(source: str, store: str, uri: str) -> str:
     available: list[str] = []
-    for folder in ("", "checkpoints"):
+    for folder in ("", CHECKPOINT_FOLDER):
         names = _list_names(posixpath.join(source, folder), store)
         available += [posixpath.join(folder, name) for name in names]
         for name in CHECKPOINT_NAMES:
@@ -148,7 +146,7 @@ def _create_cache_folder(store: str, source: str, version: str) -> Path:
     key = hashlib.sha256("\n".join((store, source, version)).encode()).hexdigest()[:32]
     folder = Path(cache) / "fireseg" / "mlflow" / key
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / CHECKPOINT_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(folder, error) from error
     return folder

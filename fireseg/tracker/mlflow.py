@@ -36,7 +36,7 @@ log = logging.getLogger("fireseg")
 
 _ENTRIES_PER_CALL = 100
 
-_MAX_TAG, _MAX_DIGEST = 5000, 36
+_MAX_TAG = 5000
 
 _TRIES, _QUICK_SECONDS = 3, 1.0
 
@@ -93,6 +93,8 @@ class MlflowTracker:
         self._retry_at = 0.0
         self._warned: set[str] = set()
         self._is_complete = True
+        self.has_refusals = False
+        """True if the service refused an entry for good: it is only in the run folder."""
 
     @property
     def run_ids(self) -> dict[str, str]:
@@ -102,7 +104,7 @@ class MlflowTracker:
     @property
     def is_complete(self) -> bool:
         """True if everything so far was received, and nothing was refused."""
-        return self._run is not None and self._is_complete and "refused" not in self._warned
+        return self._run is not None and self._is_complete and not self.has_refusals
 
     @property
     def num_sent(self) -> tuple[int, int]:
@@ -141,7 +143,7 @@ class MlflowTracker:
         """Ends the run, after a last attempt to send what is missing."""
         self._status, self._retry_at = status, 0.0
         self.sync()
-        if self._run is not None and not self.is_complete:
+        if self._run is not None and not self._is_complete:
             log.info("%s did not receive everything; `python -m fireseg.runs sync` sends it", self._service)
 
     def _send(self, run: _MlflowRun) -> None:
@@ -196,8 +198,9 @@ class MlflowTracker:
                 if number < _TRIES and time.monotonic() - began < _QUICK_SECONDS:
                     continue
                 if not is_permanent(error):
-                    self._warn("away", f"{format_reason(error)}; training continues, and this is sent later")
+                    self._warn("unreachable", f"{format_reason(error)}; training continues, and this is sent later")
                     return False
+                self.has_refusals = True
                 self._warn("refused", f"refused an entry ({format_reason(error)}); training continues without it")
                 break
         return True
@@ -277,7 +280,7 @@ class _MlflowRun:
             return
         entry = Dataset(
             name=dataset["name"],
-            digest=dataset["digest"][:_MAX_DIGEST],
+            digest=dataset["digest"],
             source_type="local",
             source=json.dumps({"uri": dataset.get("source", "")}),
             profile=dataset.get("profile"),

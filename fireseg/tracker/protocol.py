@@ -32,7 +32,7 @@ class TrackedRun:
         name: Display name; `run_name` of the tracker takes precedence.
         params: Settings, nested as in config.json.
         tags: Search tags: task, git_commit, host, sweep.
-        dataset: `name`, `digest` (at most 36 characters), `source` (path or URI), `profile` (JSON), or nothing.
+        dataset: `name`, `digest` (at most 36 characters), `source` (path or URI), `profile` (text), or nothing.
         read_epochs: Returns the epochs recorded so far, in order.
         started_ms: Start time in milliseconds since 1970.
         ended_ms: End time in milliseconds since 1970; None for the time at which `finish` is called.
@@ -90,7 +90,7 @@ class Tracker(Protocol):
 
 
 # These differ in every run and would hide the relevant settings from a page of differences.
-_NAMES_OF_THE_RUN = frozenset({"tracker.run_name", "output_dir", "resume"})
+_KEYS_THAT_DIFFER = frozenset({"tracker.run_name", "output_dir", "resume"})
 
 _MAX_KEY, _MAX_VALUE = 250, 6000
 
@@ -108,7 +108,7 @@ def strip(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     stripped = {}
     for key, value in params.items():
         name = f"{prefix}{key}"
-        if name in _NAMES_OF_THE_RUN or re.fullmatch(r"_[a-z]+_", str(key)):
+        if name in _KEYS_THAT_DIFFER or re.fullmatch(r"_[a-z]+_", str(key)):
             continue
         stripped[str(key)] = strip(value, f"{name}.") if isinstance(value, Mapping) else value
     return stripped

@@ -114,7 +114,7 @@ class WandbTracker:
         self._run.define_metric("*", step_metric="epoch")
         if run_id and self._run.resumed:
             self._last_epoch = int(self._run.summary.get("epoch", 0))
-        elif run_id:  # offline, every earlier epoch is in the folder of the earlier process
+        elif run_id and self._run.offline:  # every earlier epoch is in the folder of the earlier process
             self._last_epoch = max((epoch for epoch, _ in run.read_epochs()), default=0)
 
     def sync(self) -> None:

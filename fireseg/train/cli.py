@@ -63,7 +63,7 @@ def run_job(cfg: DictConfig) -> None:
         settings = config.finalize(cfg, hydra_config.overrides.task)
         train_in_folder(settings, Path(hydra_config.runtime.output_dir) if is_sweep else None, job_name)
     except FiresegError as error:
-        # Hydra prints a line of its own about exceptions, and its launcher starts the next job only if this
+        # Hydra prints an extra line for an exception, and its launcher starts the next job only if this
         # one returns. Launchers that run jobs in other processes learn of a failure by the exception.
         if not is_sweep:
             sys.exit(print_error(error))
@@ -88,7 +88,7 @@ def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_nam
     from fireseg.train.run import train
 
     start_logging()
-    point = find_resume_point(Path(settings["resume"])) if settings["resume"] else ResumePoint(None, None, None)
+    point = find_resume_point(Path(settings["resume"])) if settings["resume"] else ResumePoint()
     if sweep_folder is not None:
         folder = RunFolder(sweep_folder)
     else:
@@ -100,7 +100,8 @@ def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_nam
                 folder,
                 point=point,
                 interrupts=interrupts,
-                run_name=settings["tracker"].get("run_name") or job_name,
+                # Hydra names a single run by its overrides as well; the name of its folder says more.
+                run_name="" if sweep_folder is None else job_name,
                 tags={} if sweep_folder is None else {"sweep": sweep_folder.parent.name},
             )
     except Interrupted as request:

@@ -16,6 +16,7 @@ from fireseg.files import BEST_CHECKPOINT, load_tensors
 from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs.folder import ResumePoint, RunFolder, versions
+from fireseg.runs.load import FORMAT
 from fireseg.runs.sync import finish_tracking, list_files, note_run_ids, start_tracking
 from fireseg.train.build import Settings, Training, build_training
 
@@ -161,7 +162,7 @@ def _state_checkpoint(run: Training) -> dict[str, Any]:
 
 def _describe_run(run: Training) -> dict[str, Any]:
     return {
-        "format": 1,
+        "format": FORMAT,
         "config": run.settings,
         "class_names": list(run.task.class_names),
         "bands": list(run.data.bands),

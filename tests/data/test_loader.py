@@ -92,7 +92,7 @@ def test_acquire_returns_none_if_no_buffer_is_free(buffers: BatchBuffers) -> Non
 def test_the_most_recently_used_buffer_is_acquired_first(buffers: BatchBuffers) -> None:
     first, second = buffers.acquire(), buffers.acquire()
     assert first is not None
-    batch = buffers.open(BufferedBatch(buffers.owner, first, ("a",)))
+    batch = buffers.open(BufferedBatch(buffers.number, first, ("a",)))
     assert buffers.acquire() not in (first, second)
     del batch
     assert buffers.acquire() == first
@@ -101,7 +101,7 @@ def test_the_most_recently_used_buffer_is_acquired_first(buffers: BatchBuffers) 
 def test_reclaim_frees_only_buffers_that_were_not_opened(buffers: BatchBuffers) -> None:
     held, lost = buffers.acquire(), buffers.acquire()
     assert held is not None
-    batch = buffers.open(BufferedBatch(buffers.owner, held, ("a", "b")))
+    batch = buffers.open(BufferedBatch(buffers.number, held, ("a", "b")))
     buffers.reclaim()
     assert buffers.acquire() == lost
     assert held not in (buffers.acquire(), buffers.acquire())

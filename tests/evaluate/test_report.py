@@ -72,9 +72,8 @@ BASELINE = "the NBR baseline"
         (0.723, -0.0004, f"Fire IoU 0.723: no better than {BASELINE} (0.723)."),
         (None, None, "No fire IoU: nothing burned in the labels, and nothing was predicted as burned."),
         (0.5, None, f"Fire IoU 0.500; {BASELINE} has none to compare with."),
-        (0.5, math.nan, f"Fire IoU 0.500; {BASELINE} has none to compare with."),
     ],
-    ids=["better", "worse", "same", "same from below", "no fire", "no gain", "gain is NaN"],
+    ids=["better", "worse", "same", "same from below", "no fire", "no gain"],
 )
 def test_the_headline_is_the_gain_over_the_baseline(write: Any, iou: Any, gain: Any, headline: str) -> None:
     results = make_results()
@@ -287,10 +286,12 @@ def test_every_image_has_an_alternative_text(full: Page, poor: Page) -> None:
 
 
 def test_the_bytes_depend_on_the_evaluation_only(tmp_path: Path, no_figures: None) -> None:
-    paths = [tmp_path / "one.html", tmp_path / "other.html"]
+    paths = [tmp_path / folder / "evaluation_test_ab12.html" for folder in ("one", "other")]
     for path in paths:
+        path.parent.mkdir()
         write_report(make_evaluation(make_poor_results()), path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert "evaluation_test_ab12.json next to this page" in paths[0].read_text(encoding="utf-8")
 
 
 def test_the_best_and_the_worst_fires_are_selected() -> None:

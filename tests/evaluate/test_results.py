@@ -11,7 +11,8 @@ import pytest
 from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
 from fireseg.evaluate.results import describe_calibration, read_results, to_dict, write_results
 from fireseg.evaluate.thresholds import OperatingPoint
-from fireseg.metric import DetectionRule, Interval, count_log_odds
+from fireseg.metric import DetectionRule, count_log_odds
+from fireseg.metric.bootstrap import Interval
 from tests.evaluate.builders import make_mosaic, read_json
 
 

@@ -30,7 +30,7 @@ def results() -> dict[str, Any]:
         "split": "test",
         "run": {"name": "ours", "checkpoint": "best_model.pt", "epoch": 7},
         "data": {"fingerprint": "ab12", "trained_on": "ab12", "fires": 3, "labelled_pixels": 123456},
-        "decision": {"is_optimistic": False},
+        "decision": {"chosen_on": "val", "is_optimistic": False},
         "methods": [make_method("model", 0.8), make_method("index_tuned", 0.7)],
         "gain": {
             "pooled": 0.1,
@@ -78,6 +78,12 @@ def test_scores_on_val_are_marked_as_optimistic(results: dict[str, Any]):
     results["decision"]["is_optimistic"] = True
 
     assert "--split test" in list(format_summary(results))[-1]
+
+
+def test_defaults_are_not_said_to_be_chosen_on_val(results: dict[str, Any]):
+    results["decision"] = {"chosen_on": None, "is_optimistic": True}
+
+    assert not any("optimistic" in line for line in format_summary(results))
 
 
 def test_metrics_start_with_the_fire_iou(results: dict[str, Any]):

@@ -6,16 +6,12 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from fireseg.decision import argmax_classes, fire_log_odds
 from fireseg.errors import FiresegError
 from fireseg.metric import (
-    LOG_ODDS_EDGES,
-    NUM_LOG_ODDS_BINS,
     count_log_odds,
     fit_temperature,
     precision_recall,
@@ -23,45 +19,16 @@ from fireseg.metric import (
     score_calibration,
     select_threshold,
 )
+from fireseg.metric.calibration import LOG_ODDS_EDGES, NUM_LOG_ODDS_BINS
 
 MIDDLE = NUM_LOG_ODDS_BINS // 2
 EMPTY = np.zeros((2, NUM_LOG_ODDS_BINS), np.int64)
 TEMPERATURES = st.sampled_from([0.5, 1.0, 1.7, 3.0])
 
 
-def draw_logits(seed: int, num_classes: int) -> torch.Tensor:
-    return 3 * torch.randn(2, num_classes, 5, 4, generator=torch.Generator().manual_seed(seed))
-
-
 def find_bin(odds: float) -> int:
     """Index of the bin of a single burned pixel."""
     return int(count_log_odds(np.array([odds]), np.array([1], np.uint8))[1].argmax())
-
-
-def test_log_odds_of_three_classes_by_hand():
-    # Softmax of (log 2, 0, 0) is (1/2, 1/4, 1/4): log-odds 0.
-    assert fire_log_odds(torch.tensor([math.log(2), 0, 0]).view(1, 3, 1, 1)).item() == pytest.approx(0, abs=1e-6)
-
-
-@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 6))
-def test_the_sigmoid_of_the_log_odds_is_the_softmax_sum_of_the_burned_classes(seed: int, num_classes: int):
-    logits = draw_logits(seed, num_classes)
-    torch.testing.assert_close(fire_log_odds(logits).sigmoid(), logits.softmax(1)[:, 1:].sum(1), atol=1e-6, rtol=1e-5)
-
-
-@given(seed=st.integers(0, 10**6))
-def test_log_odds_above_0_equal_the_decision_for_fire_of_two_classes(seed: int):
-    logits = draw_logits(seed, 2)
-    assert torch.equal(fire_log_odds(logits) > 0, argmax_classes(logits) > 0)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_the_largest_logits_of_a_dtype_give_no_nan(dtype: torch.dtype):
-    largest = torch.finfo(dtype).max
-    logits = torch.tensor([[largest, -largest, -largest], [largest] * 3, [-largest, largest, -largest]], dtype=dtype)
-    odds = fire_log_odds(logits.view(3, 3, 1, 1))
-    assert odds.dtype == torch.float32
-    assert not odds.isnan().any()
 
 
 def test_a_bin_contains_its_lower_edge_and_0_is_an_edge():
@@ -95,12 +62,12 @@ def test_counts_of_images_add_up_without_unlabelled_pixels():
 
 
 def test_nan_in_labelled_pixels_is_an_error():
-    with pytest.raises(FiresegError, match=r"odds: 1 of 2 labelled pixels are NaN.*checkpoint"):
+    with pytest.raises(FiresegError, match=r"log_odds: 1 of 2 labelled pixels are NaN.*checkpoint"):
         count_log_odds(np.array([np.nan, 1.0]), np.array([0, 1], np.uint8))
 
 
 def test_a_truth_of_another_shape_is_an_error():
-    with pytest.raises(ValueError, match=r"odds .*truth .*shape"):
+    with pytest.raises(ValueError, match=r"log_odds .*truth .*shape"):
         count_log_odds(np.zeros((2, 2)), np.zeros(4, np.uint8))
 
 

@@ -16,17 +16,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
-from fireseg.decision import argmax_classes
 from fireseg.errors import FiresegError
 from fireseg.metric import (
     confusion,
-    confusion_counts,
     detection_counts,
     detection_scores,
     image_counts,
     segmentation_scores,
-    severity_scores,
 )
+from fireseg.metric.confusion import severity_scores
 from fireseg.task import get_class_names
 
 GRADES = get_class_names(5)
@@ -43,16 +41,12 @@ def draw_batch(seed: int, num_classes: int) -> tuple[Tensor, Tensor]:
     return logits, targets
 
 
-@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 7), has_ties=st.booleans())
-def test_argmax_classes_equals_argmax_also_for_ties(seed: int, num_classes: int, has_ties: bool) -> None:
-    logits, _ = draw_batch(seed, num_classes)
-    logits = logits.round() if has_ties else logits
-    for each in (logits, logits.contiguous(memory_format=torch.channels_last), logits.bfloat16()):
-        assert torch.equal(argmax_classes(each).long(), each.argmax(1))
+def count_batch(output: Tensor, targets: Tensor, num_classes: int, *, ignore_index: int = 255) -> Tensor:
+    return image_counts(output, targets, num_classes, ignore_index=ignore_index).sum(0)
 
 
 def test_rows_are_truth_and_columns_output() -> None:
-    assert confusion_counts(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]), 2).tolist() == [[1, 1], [0, 1]]
+    assert count_batch(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]), 2).tolist() == [[1, 1], [0, 1]]
 
 
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 7))
@@ -62,16 +56,16 @@ def test_counts_equal_those_of_scikit_learn(seed: int, num_classes: int) -> None
     expected = sklearn_metrics.confusion_matrix(
         targets[is_labelled], logits.argmax(1)[is_labelled], labels=range(num_classes)
     )
-    assert confusion_counts(logits, targets, num_classes).tolist() == expected.tolist()
-    assert confusion_counts(logits.argmax(1), targets, num_classes).tolist() == expected.tolist()
+    assert count_batch(logits, targets, num_classes).tolist() == expected.tolist()
+    assert count_batch(logits.argmax(1), targets, num_classes).tolist() == expected.tolist()
 
 
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 5))
 def test_image_counts_add_up_to_those_of_the_batch(seed: int, num_classes: int) -> None:
     logits, targets = draw_batch(seed, num_classes)
     images = image_counts(logits, targets, num_classes)
-    assert torch.equal(images.sum(0), confusion_counts(logits, targets, num_classes))
-    assert torch.equal(images[1], confusion_counts(logits[1:2], targets[1:2], num_classes))
+    assert torch.equal(images.sum(0), count_batch(logits, targets, num_classes))
+    assert torch.equal(images[1], count_batch(logits[1:2], targets[1:2], num_classes))
     assert images.dtype == torch.int64
 
 
@@ -84,19 +78,19 @@ def test_logits_of_unlabelled_pixels_are_not_counted(seed: int, value: float) ->
 
 
 def test_output_of_unlabelled_pixels_may_be_any_value() -> None:
-    assert confusion_counts(torch.tensor([[[255, 1]]]), torch.tensor([[[255, 1]]]), 2).tolist() == [[0, 0], [0, 1]]
+    assert count_batch(torch.tensor([[[255, 1]]]), torch.tensor([[[255, 1]]]), 2).tolist() == [[0, 0], [0, 1]]
 
 
 @pytest.mark.parametrize("dtype", INTEGER_DTYPES)
 def test_any_integer_dtype_is_counted_without_overflow(dtype: torch.dtype) -> None:
     # 62 x 63 + 61 does not fit into 8 bits.
     targets = torch.tensor([[[62, 255, 3]]]).to(dtype)
-    counts = confusion_counts(torch.tensor([[[61, 2, 3]]]).to(dtype), targets, 63)
+    counts = count_batch(torch.tensor([[[61, 2, 3]]]).to(dtype), targets, 63)
     assert counts.nonzero().tolist() == [[3, 3], [62, 61]]
 
 
 def test_ignore_index_can_be_changed() -> None:
-    counts = confusion_counts(torch.tensor([[[0, 1]]]), torch.tensor([[[0, 1]]]), 2, ignore_index=0)
+    counts = count_batch(torch.tensor([[[0, 1]]]), torch.tensor([[[0, 1]]]), 2, ignore_index=0)
     assert counts.tolist() == [[0, 0], [0, 1]]
 
 
@@ -104,9 +98,9 @@ def test_ignore_index_can_be_changed() -> None:
 def test_classes_out_of_range_are_an_error(value: int) -> None:
     wrong, right = torch.tensor([[[0, value]]]), torch.tensor([[[0, 1]]])
     with pytest.raises(FiresegError, match=f"targets: .*{value}.* 0 to 1"):
-        confusion_counts(right, wrong, 2)
+        count_batch(right, wrong, 2)
     with pytest.raises(FiresegError, match=f"output: .*{value}.* 0 to 1"):
-        confusion_counts(wrong, right, 2)
+        count_batch(wrong, right, 2)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +203,7 @@ def test_more_than_two_classes_have_three_severity_scores() -> None:
 
 def test_a_severity_error_does_not_lower_the_fire_iou() -> None:
     truth = torch.tensor([[0, 0, 1, 2, 3]])
-    scores = segmentation_scores(confusion_counts(truth + (truth > 0), truth, 5), GRADES)
+    scores = segmentation_scores(count_batch(truth + (truth > 0), truth, 5), GRADES)
     assert [scores[name] for name in ("fire_iou", "fire_dice", "fire_precision", "fire_recall")] == [1.0] * 4
     assert (scores["severity_iou"], scores["grade_mae"]) == (0.0, 1.0)
 
@@ -217,7 +211,7 @@ def test_a_severity_error_does_not_lower_the_fire_iou() -> None:
 def test_severity_scores_by_hand() -> None:
     # Burned pixels: grade 1 predicted as 1, grade 4 as 2, grade 2 missed; one false alarm on unburned ground.
     truth, output = torch.tensor([[1, 4, 2, 0]]), torch.tensor([[1, 2, 0, 3]])
-    scores = severity_scores(confusion_counts(output, truth, 5))
+    scores = severity_scores(count_batch(output, truth, 5))
     assert scores["severity_iou"] == pytest.approx(1 / (1 + 2 + 2))
     assert scores["grade_mae"] == pytest.approx((0 + 2 + 2) / 3)
     # Disagreement 0 + 4 + 4; by chance that of the nine pairs of truth {1, 4, 2} and output {1, 2, 0}, over 3.
@@ -228,7 +222,7 @@ def test_severity_scores_by_hand() -> None:
 @pytest.mark.parametrize("num_present", [1, 2, 3, 5])
 def test_a_perfect_prediction_scores_1_also_with_absent_classes(num_present: int) -> None:
     truth = torch.arange(num_present).repeat(4)[None]
-    scores = segmentation_scores(confusion_counts(truth, truth, 5), GRADES)
+    scores = segmentation_scores(count_batch(truth, truth, 5), GRADES)
     assert scores["mean_iou"] == scores["mean_dice"] == 1.0
     defined = {value for name, value in scores.items() if name != "grade_mae" and not math.isnan(value)}
     assert defined == {1.0}
@@ -253,7 +247,7 @@ def test_where_nothing_burned_a_false_alarm_has_a_precision_and_no_iou() -> None
 
 def test_kappa_of_a_single_grade_is_nan() -> None:
     truth = torch.full((1, 5), 3)
-    assert math.isnan(severity_scores(confusion_counts(truth, truth, 5))["grade_kappa"])
+    assert math.isnan(severity_scores(count_batch(truth, truth, 5))["grade_kappa"])
 
 
 @settings(max_examples=15)
@@ -261,7 +255,7 @@ def test_kappa_of_a_single_grade_is_nan() -> None:
 def test_class_scores_equal_those_of_scikit_learn(seed: int, num_classes: int, num_absent: int) -> None:
     truth, output = draw_pixels(seed, num_classes, num_present=max(num_classes - num_absent, 1))
     names = [f"c{number}" for number in range(num_classes)]
-    scores = segmentation_scores(confusion_counts(output, truth, num_classes), names)
+    scores = segmentation_scores(count_batch(output, truth, num_classes), names)
     expected = score_with_scikit_learn(truth[0], output[0], range(num_classes))
     for measure, values in expected.items():
         assert [scores[f"{measure}_{name}"] for name in names] == pytest.approx(values.tolist(), nan_ok=True)
@@ -273,7 +267,7 @@ def test_class_scores_equal_those_of_scikit_learn(seed: int, num_classes: int, n
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 6))
 def test_fire_scores_equal_binary_scores_of_scikit_learn(seed: int, num_classes: int) -> None:
     truth, output = draw_pixels(seed, num_classes)
-    scores = segmentation_scores(confusion_counts(output, truth, num_classes), [str(n) for n in range(num_classes)])
+    scores = segmentation_scores(count_batch(output, truth, num_classes), [str(n) for n in range(num_classes)])
     burned, predicted = truth[0] > 0, output[0] > 0
     assert scores["fire_iou"] == pytest.approx(sklearn_metrics.jaccard_score(burned, predicted))
     assert scores["fire_dice"] == pytest.approx(sklearn_metrics.f1_score(burned, predicted))
@@ -285,7 +279,7 @@ def test_fire_scores_equal_binary_scores_of_scikit_learn(seed: int, num_classes:
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(3, 6))
 def test_severity_scores_equal_those_of_scikit_learn(seed: int, num_classes: int) -> None:
     truth, output = draw_pixels(seed, num_classes)
-    scores = severity_scores(confusion_counts(output, truth, num_classes))
+    scores = severity_scores(count_batch(output, truth, num_classes))
     burned, predicted = truth[truth > 0], output[truth > 0]
     kappa = sklearn_metrics.cohen_kappa_score(burned, predicted, labels=range(num_classes), weights="quadratic")
     severity = sklearn_metrics.jaccard_score(truth[0], output[0], labels=range(1, num_classes), average="micro")
@@ -302,7 +296,7 @@ def test_scores_equal_those_of_torchmetrics_if_all_classes_occur(seed: int, num_
     truth[0, -9:] = 255
     output[0, :num_classes] = torch.arange(num_classes)
     names = [str(number) for number in range(num_classes)]
-    scores = segmentation_scores(confusion_counts(output, truth, num_classes), names)
+    scores = segmentation_scores(count_batch(output, truth, num_classes), names)
     options = {"num_classes": num_classes, "average": None, "ignore_index": 255}
     expected = {
         "iou": torchmetrics.multiclass_jaccard_index(output, truth, **options),

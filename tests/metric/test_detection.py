@@ -106,7 +106,7 @@ def test_without_fire_or_predictions_the_default_rule_is_selected(patches: list[
 def test_the_selected_rule_is_the_first_of_the_best(given_patches: list[tuple[list[Component], bool]]):
     patches, burns = [each for each, _ in given_patches], [burns for _, burns in given_patches]
     sizes = sorted({1, *(each.pixels for patch in patches for each in patch)})
-    thresholds = sorted({0.0, *(each.peak_odds for patch in patches for each in patch)})
+    thresholds = sorted({0.0, *(each.peak_log_odds for patch in patches for each in patch)})
     rules = [DetectionRule(pixels, threshold) for pixels in sizes for threshold in thresholds]
     best = max(rules, key=lambda rule: compute_f1(patches, burns, rule)) if any(burns) else DEFAULT
     assert select_rule(patches, burns) == best

@@ -11,9 +11,7 @@ import matplotlib
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.plots import (
-    render_curves,
-)
+from fireseg.plots import render_curves
 from tests.plots.builders import read_png
 
 

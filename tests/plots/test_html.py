@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from base64 import b64decode, b64encode
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, make_environment, to_uri, write_page
+from fireseg.plots import html
+from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, to_uri, write_page
 
 IMPORTS = '{% from "macros.html.j2" import key, pictures, row, section, strips, table with context %}'
 
 
-def render(folder: Path, content: str, **values: object) -> str:
+def render(folder: Path, content: str, **values: Any) -> str:
     source = f'{{% extends "page.html.j2" %}}{IMPORTS}{{% block title %}}A title{{% endblock %}}{{% block content %}}'
-    template = make_environment().from_string(f"{source}{content}{{% endblock %}}")
-    write_page(folder / "page.html", template, **values)
+    (folder / "templates").mkdir(exist_ok=True)
+    for file in html.TEMPLATES.iterdir():
+        shutil.copy(file, folder / "templates")
+    (folder / "templates/test.html.j2").write_text(f"{source}{content}{{% endblock %}}", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html, "TEMPLATES", folder / "templates")
+        write_page(folder / "page.html", "test.html.j2", **values)
     return (folder / "page.html").read_text(encoding="utf-8")
 
 
@@ -95,7 +103,12 @@ def test_cells_carry_their_sort_key(tmp_path: Path) -> None:
     ("expression", "expected"),
     [
         *(("none|number", "-"), ("nan|number", "-"), ("inf|number", "-"), ("1234.56|number(',.1f')", "1,234.6")),
-        *(("none|percentage", "-"), ("0|percentage", "0.0 %"), ("0.0059|percentage", "0.59 %")),
+        *(
+            ("none|percentage", "-"),
+            ("nan|percentage", "-"),
+            ("0|percentage", "0.0 %"),
+            ("0.0059|percentage", "0.59 %"),
+        ),
         *(("0.5|percentage", "50.0 %"), ("0.1|percentage(signed=true)", "+10.0 %"), ("0.034|share", "3.4 %")),
         *(("none|text", "-"), ("'Spain'|text", "Spain"), ("1|counted('fire')", "1 fire")),
     ],

@@ -11,10 +11,7 @@ import torch
 
 from fireseg.batch import Batch
 from fireseg.errors import FiresegError
-from fireseg.plots import (
-    render_batch,
-    render_samples,
-)
+from fireseg.plots import render_batch, render_samples
 from fireseg.task import Task
 from tests.plots.builders import DEL, GRA, SEVEN, make_batch, read_png, rgb
 

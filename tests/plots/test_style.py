@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fireseg.plots import (
+from fireseg.plots.style import (
     ERROR_COLOURS,
     UNLABELLED,
     choose_composite,

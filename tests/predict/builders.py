@@ -13,7 +13,7 @@ from rasterio import Affine
 from torch import Tensor, nn
 
 from fireseg.data.bands import BAND_NAMES
-from fireseg.engine.checkpoint import BEST
+from fireseg.files import BEST_CHECKPOINT
 from fireseg.model import FireSegmentationModel, create_segmentation_model
 from fireseg.predict.api import Run
 from fireseg.predict.pipeline import SceneMap
@@ -75,7 +75,7 @@ def write_run(folder: Path, model: FireSegmentationModel | None = None) -> Path:
     content = {"format": 1, "config": config, "class_names": names, "bands": list(BAND_NAMES), "fingerprint": "f" * 64}
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    torch.save({**content, "model": model.state_dict(), "epoch": 3}, folder / "checkpoints" / BEST)
+    torch.save({**content, "model": model.state_dict(), "epoch": 3}, folder / "checkpoints" / BEST_CHECKPOINT)
     return folder
 
 

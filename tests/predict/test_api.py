@@ -80,6 +80,14 @@ def test_a_scene_on_disk_is_mapped_into_a_folder(run: Run, tmp_path: Path) -> No
     assert result.summary["model"]["run"] == "a_run"
 
 
+@pytest.mark.parametrize("name", ["device", "run", "tresh"])
+def test_an_unknown_option_of_a_map_is_a_type_error(run: Run, tmp_path: Path, name: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif", draw_image(40, 50))
+    with pytest.raises(TypeError, match=name):
+        run.predict_scene(scene, tmp_path / "maps", **{name: "cpu"})
+    assert not (tmp_path / "maps").exists()
+
+
 BANDS = ("B04", "B08", "B12")
 
 

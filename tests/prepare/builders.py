@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from rasterio import Affine
 
 from tests.tiles.builders import PIXEL, make_reflectance, write_raster
 
 KINDS = ("DEL", "GRA", "CM", "json")
+
+
+def get_real_data() -> Path:
+    """Returns the folder of the real fires, or skips the test without it."""
+    root = os.environ.get("FIRESEG_REAL_DATA")
+    if not root:
+        pytest.skip("FIRESEG_REAL_DATA is not set")
+    return Path(root)
 
 
 def write_tile(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -18,6 +15,7 @@ from fireseg.prepare.duplicates import (
     fingerprint_image,
     have_similar_masks,
 )
+from tests.prepare.builders import get_real_data
 
 SIZE = 96
 
@@ -189,14 +187,11 @@ def hide_fifth(image: np.ndarray, form: str) -> np.ndarray:
 
 @pytest.mark.real
 def test_copies_of_real_fires_are_found_and_different_fires_are_not() -> None:
-    root = os.environ.get("FIRESEG_REAL_DATA")
-    if not root:
-        pytest.skip("FIRESEG_REAL_DATA is not set")
     import rasterio
 
     rng = np.random.default_rng(0)
     images = []
-    for path in sorted((Path(root) / "california").glob("*/*/*_S2L2A.tif")):
+    for path in sorted((get_real_data() / "california").glob("*/*/*_S2L2A.tif")):
         with rasterio.open(path) as raster:
             images.append(np.nan_to_num(raster.read().transpose(1, 2, 0)))
     assert len(images) == 12

@@ -21,7 +21,7 @@ from tests.processes import start_command, start_program
 KILLED_RUN = """
 import itertools, os, signal, sys
 from pathlib import Path
-from fireseg.prepare import tile_task
+from fireseg.prepare import cut_job
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
 
@@ -45,7 +45,7 @@ def log_and_read(files, *arguments, **options):
     return read_tile(files, *arguments, **options)
 
 os.fsync, os.replace = count_down(os.fsync), count_down(os.replace)
-read_tile, tile_task.read_tile = tile_task.read_tile, log_and_read
+read_tile, cut_job.read_tile = cut_job.read_tile, log_and_read
 tiling = TilingOptions(size=16, layout=layout, task="del" if layout == "files" else None)
 prepare(PrepareOptions(tiles=Path(tiles), patches=Path(patches), tiling=tiling))
 """

@@ -236,7 +236,7 @@ def test_windows_left_out_and_their_labelled_pixels_are_counted(tmp_path: Path, 
     prepare(make_options(tiles, tmp_path / "patches", stride=16))
     assert len(read_rows(tmp_path / "patches/train")) == 3
     # 12 of 16 columns of the window are cloudy; the other four are labelled.
-    assert "left out: 1 window with more than 50% cloud (--max-cloud), 64 labelled pixels" in log.messages
+    assert "left out: 1 window with more than 50 % cloud (--max-cloud), 64 labelled pixels" in log.messages
     assert read_manifest(tmp_path / "patches")["left_out"] == {"cloud": {"windows": 1, "labelled_pixels": 64}}
 
 

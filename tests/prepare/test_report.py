@@ -117,10 +117,31 @@ def test_the_counts_of_the_page_are_those_of_the_masks(patches: Path, page: Page
 def test_windows_and_tiles_left_out_are_listed_with_reasons(patches: Path, page: Page) -> None:
     left_out = json.loads((patches / "manifest.json").read_text())["left_out"]["cloud"]
     assert left_out["windows"] > 0
-    assert "more than 50% cloud (--max-cloud)" in page.text
+    assert "more than 50 % cloud (--max-cloud)" in page.text
     assert f"{left_out['labelled_pixels']:,}" in page.words
     assert "train EMSR202_<b>" in page.text
     assert "truncated or not a raster" in page.text
+
+
+def test_a_class_without_training_pixels_is_named_in_the_warnings(tmp_path: Path) -> None:
+    root = cut(write_set(tmp_path / "tiles", train=1), tmp_path / "patches", TilingOptions(size=64))
+    lines = (root / "tiles.jsonl").read_text().splitlines()
+    tiles = [json.loads(line) for line in lines[1:]]
+    for tile in tiles:
+        tile["pixels"]["gra"][3] = 0
+    (root / "tiles.jsonl").write_text("\n".join([lines[0], *map(json.dumps, tiles)]) + "\n")
+    write_report(root)
+    text = Page((root / "report.html").read_text(encoding="utf-8")).text
+    assert re.findall(r"No training pixel of class (\w+) \(GRA\)", text) == ["high"]
+
+
+def test_a_report_without_an_audit_leaves_it_out(patches: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(patches, tmp_path / "copy")
+    (copy / "audit.json").unlink()
+    write_report(copy)
+    text = Page((copy / "report.html").read_text(encoding="utf-8")).text
+    assert "1 leak between the splits accepted" in text
+    assert "checked for" not in text
 
 
 def test_accepted_leaks_are_in_the_warnings_and_in_a_table(page: Page) -> None:

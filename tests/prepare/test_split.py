@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from fireseg.prepare.audit import audit
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import Footprint, read_footprints
 from fireseg.prepare.split import SPLITS, assign_split
+from tests.prepare.builders import get_real_data
 
 IMAGES = [np.kron(np.random.default_rng(n).integers(0, 3000, (16, 16, 1)), np.ones((2, 2, 1))) for n in range(4)]
 FINGERPRINTS = [fingerprint_image((image * gain).astype(np.uint16)) for image in IMAGES for gain in (1.0, 0.8)]
@@ -62,9 +60,9 @@ def count(footprints: list[Footprint]) -> list[int]:
     return [sum(one.split == split for one in footprints) for split in SPLITS]
 
 
-@given(tiles(), st.integers(0, 3), st.sampled_from(["tiles", "burned"]))
-def test_an_audit_of_the_splits_is_clean(footprints: list[Footprint], seed: int, by) -> None:
-    chosen = assign_split(footprints, (0.6, 0.2, 0.2), seed, by=by)
+@given(tiles(), st.integers(0, 3))
+def test_an_audit_of_the_splits_is_clean(footprints: list[Footprint], seed: int) -> None:
+    chosen = assign_split(footprints, (0.6, 0.2, 0.2), seed)
     report = audit(chosen)
     assert report.is_clean, report.format_text()
     assert [one.name for one in chosen] == [one.name for one in footprints]
@@ -108,15 +106,6 @@ def test_activations_connected_by_a_chain_of_overlaps_stay_together() -> None:
     assert count(chosen) == [6, 3, 3]
 
 
-def test_the_fractions_can_refer_to_burned_pixels() -> None:
-    large = simple(1, burned=70)
-    small = [Footprint(name=f"s{n}", activation=f"S{n}", bounds=(n * 2, -5, n * 2 + 1, -4), burned=5) for n in range(6)]
-    burned = defaultdict(int)
-    for one in assign_split([*large, *small], (0.7, 0.15, 0.15), by="burned"):
-        burned[one.split] += one.burned or 0
-    assert burned == {"train": 70, "val": 15, "test": 15}
-
-
 def test_of_equally_close_splits_the_one_with_fire_in_every_split_is_chosen() -> None:
     footprints = [
         Footprint(name=f"t{n:02d}", activation=f"E{n}", bounds=(n * 2, 0, n * 2 + 1, 1), burned=100 if n < 10 else 0)
@@ -154,17 +143,9 @@ def test_fewer_groups_than_splits_raise() -> None:
         assign_split(simple(4, 4))
 
 
-def test_splitting_by_unknown_burned_pixels_raises() -> None:
-    with pytest.raises(SettingError, match="by='tiles'"):
-        assign_split(simple(1, 1, 1, burned=0), by="burned")
-
-
 @pytest.mark.real
 def test_the_real_tiles_are_split_without_leaks_within_half_a_percent_of_the_fractions() -> None:
-    root = os.environ.get("FIRESEG_REAL_DATA")
-    if not root:
-        pytest.skip("FIRESEG_REAL_DATA is not set")
-    footprints = read_footprints(Path(root) / "cems" / "csv_files" / "satelliteData.csv")
+    footprints = read_footprints(get_real_data() / "cems" / "csv_files" / "satelliteData.csv")
     chosen = assign_split(footprints, (0.7, 0.15, 0.15), 0)
     assert audit(chosen).is_clean
     assert [part / 559 for part in count(chosen)] == pytest.approx([0.7, 0.15, 0.15], abs=0.005)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fireseg.errors import SettingError
 from fireseg.prepare.tiling import (
     Labels,
-    Window,
+    PatchPosition,
     WindowStatistics,
     cut_patches,
     cut_window,
@@ -75,11 +75,13 @@ def test_the_last_window_of_a_row_is_shifted_inwards() -> None:
 
 
 def test_a_tile_that_windows_fill_exactly_has_no_additional_windows() -> None:
-    assert plan_tile_windows(8, 12, size=4, stride=4) == [Window(row, col) for row in (0, 4) for col in (0, 4, 8)]
+    assert plan_tile_windows(8, 12, size=4, stride=4) == [
+        PatchPosition(row, col) for row in (0, 4) for col in (0, 4, 8)
+    ]
 
 
 def test_a_tile_smaller_than_a_window_gives_one() -> None:
-    assert plan_tile_windows(100, 30, size=256, stride=224) == [Window(0, 0)]
+    assert plan_tile_windows(100, 30, size=256, stride=224) == [PatchPosition(0, 0)]
 
 
 def test_an_edge_window_repeats_pixels_of_the_previous_window() -> None:
@@ -91,13 +93,13 @@ def test_an_edge_window_repeats_pixels_of_the_previous_window() -> None:
 
 
 def test_bands_are_cut_and_padded_together() -> None:
-    part = cut_window(np.ones((2, 3, 7), np.uint16), Window(0, 0), 4, 0)
+    part = cut_window(np.ones((2, 3, 7), np.uint16), PatchPosition(0, 0), 4, 0)
     assert (part.shape, part.dtype, int(part.sum())) == ((4, 4, 7), np.uint16, 2 * 3 * 7)
 
 
 def test_a_cut_window_is_a_copy() -> None:
     tile = np.zeros((4, 4), np.uint8)
-    cut_window(tile, Window(0, 0), 4, 0)[:] = 9
+    cut_window(tile, PatchPosition(0, 0), 4, 0)[:] = 9
     assert not tile.any()
 
 
@@ -114,7 +116,7 @@ def test_a_window_without_size_raises() -> None:
 
 def test_bounds_of_a_rotated_grid_contain_all_four_corners() -> None:
     # Rows run east, columns run north.
-    assert get_bounds((0.0, 2.0, 100.0, 2.0, 0.0, 50.0), Window(1, 2), 3) == (102.0, 54.0, 108.0, 60.0)
+    assert get_bounds((0.0, 2.0, 100.0, 2.0, 0.0, 50.0), PatchPosition(1, 2), 3) == (102.0, 54.0, 108.0, 60.0)
 
 
 def lists(labels: Labels) -> tuple[list[int], list[int]]:
@@ -233,10 +235,10 @@ def test_windows_with_too_much_cloud_or_nothing_labelled_are_left_out() -> None:
     def facts(cloud: float, delineated: tuple[int, ...], graded: tuple[int, ...]) -> WindowStatistics:
         return WindowStatistics(cloud_fraction=cloud, unknown_fraction=0.0, delineated=delineated, graded=graded)
 
-    assert facts(0.6, (9, 1), (0,) * 5).why_left_out(0.5) == "cloud"
-    assert facts(0.5, (9, 1), (0,) * 5).why_left_out(0.5) is None
-    assert facts(0.0, (0, 0), (0, 0, 0, 3, 0)).why_left_out(0.5) is None
-    assert facts(0.0, (0, 0), (0,) * 5).why_left_out(0.5) == "unlabelled"
+    assert facts(0.6, (9, 1), (0,) * 5).find_exclusion_reason(0.5) == "cloud"
+    assert facts(0.5, (9, 1), (0,) * 5).find_exclusion_reason(0.5) is None
+    assert facts(0.0, (0, 0), (0, 0, 0, 3, 0)).find_exclusion_reason(0.5) is None
+    assert facts(0.0, (0, 0), (0,) * 5).find_exclusion_reason(0.5) == "unlabelled"
 
 
 def test_the_burn_fraction_of_a_window_without_delineation_is_that_of_its_grades() -> None:

@@ -18,7 +18,7 @@ class SlowFirst:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def cut(self, number: int) -> int:
+    def process(self, number: int) -> int:
         if number == 7:
             raise FiresegError("seven: first fault", "second fault")
         if number == 8:

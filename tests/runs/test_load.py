@@ -180,9 +180,18 @@ def test_threads_are_set_only_if_given(run: RunFolder) -> None:
         torch.set_num_threads(before)
 
 
+def test_a_checkpoint_given_by_its_bare_name_belongs_to_its_run(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.checkpoints)
+    trained = load_trained_model("best_model.pt")
+    assert trained.folder is not None
+    assert trained.folder.path == run.path.resolve()
+
+
 def test_an_unavailable_device_is_named(run: RunFolder) -> None:
     name = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(SettingError, match=f"engine.device: {name}"):
+    with pytest.raises(SettingError, match=f"--device: {name}"):
         load_trained_model(run.path, device=name)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from fireseg.errors import FiresegError
 from fireseg.runs.cli import main
 from fireseg.runs.folder import RunFolder
-from fireseg.runs.sync import finish_tracking, list_epochs, list_files, start_tracking, sync_run
-from fireseg.tracker import Tracker, create_mlflow_tracker
+from fireseg.runs.sync import finish_tracking, list_epochs, list_files, note_run_ids, start_tracking, sync_run
+from fireseg.tracker import Tracker, create_mlflow_tracker, create_no_tracker
 from fireseg.tracker.mlflow_store import open_store
 
 DATA = {"root": "/data/patches", "fingerprint": "f00d" * 16, "class_counts": [90, 10]}
@@ -184,6 +185,42 @@ def test_a_server_that_is_still_down_is_an_error(down: str, tmp_path: Path) -> N
     train(folder, create_mlflow_tracker(), (0.1,))
     with pytest.raises(FiresegError, match=r"run: 0 epochs and 0 files sent.*try again"):
         sync_run(folder.path)
+
+
+def test_a_run_that_stopped_before_its_training_has_nothing_to_send(tmp_path: Path) -> None:
+    folder = create_run(tmp_path / "run")
+    folder.provenance.unlink()
+    assert "nothing to send" in sync_run(folder.path)
+    assert not folder.provenance.exists()
+
+
+def test_a_damaged_config_is_an_error_that_names_it(tmp_path: Path) -> None:
+    folder = create_run(tmp_path / "run")
+    folder.config.write_bytes(b"\0" * 8)
+    with pytest.raises(FiresegError, match=r"config\.json: cannot be read.*restore it"):
+        sync_run(folder.path)
+
+
+def test_a_refused_entry_is_reported_and_no_reason_to_try_again(
+    store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create_run(tmp_path / "run")
+    train(folder, create_mlflow_tracker(), (0.1,))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException.invalid_parameter_value("too large")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert "only in the run folder" in sync_run(folder.path)
+    assert get_history(store, folder) == [(1, 0.1)]
+
+
+def test_a_tracker_that_gave_up_keeps_the_id_of_its_run(tmp_path: Path) -> None:
+    folder = create_run(tmp_path / "run")
+    folder.write_provenance({"tracking": {"mlflow": "0" * 32}})
+    note_run_ids(create_no_tracker(), folder)
+    assert folder.read_provenance()["tracking"] == {"mlflow": "0" * 32}
 
 
 def test_a_run_that_is_being_trained_is_an_error(down: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import rasterio
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError, SettingError
-from fireseg.prepare.audit import FingerprintTask, audit
+from fireseg.prepare.audit import FingerprintJob, audit
 from fireseg.synthetic.scene import make_scene
 from fireseg.synthetic.tiles import (
     TileJob,
@@ -151,8 +151,8 @@ def test_the_metadata_call_the_tile_synthetic(tiles: list[TileFiles]) -> None:
 
 
 def test_splits_do_not_leak(tiles: list[TileFiles]) -> None:
-    task = FingerprintTask(tiles)
-    footprints = [task.cut(number)[0] for number in range(len(tiles))]
+    job = FingerprintJob(tiles)
+    footprints = [job.process(number)[0] for number in range(len(tiles))]
     assert audit([footprint for footprint in footprints if footprint is not None]).is_clean
 
 

@@ -29,16 +29,21 @@ def write_raster(
     path: Path,
     values: NDArray[Any],
     *,
-    descriptions: tuple[str, ...] = (),
+    descriptions: tuple[str, ...] | None = None,
     tags: dict[str, str] | None = None,
     **profile: Any,
 ) -> Path:
-    """Writes `(C, H, W)` or `(H, W)` as a GeoTIFF on a grid of 0.0001 degrees near the Canaries."""
+    """Writes `(C, H, W)` or `(H, W)` as a GeoTIFF on a grid of 0.0001 degrees near the Canaries.
+
+    Twelve channels are described as those of the product: the values of tests would not confirm their order.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     bands = values if values.ndim == 3 else values[None]
     options = {"driver": "GTiff", "crs": "EPSG:4326", "transform": GRID, "dtype": bands.dtype} | profile
     with rasterio.open(path, "w", count=len(bands), height=bands.shape[1], width=bands.shape[2], **options) as raster:
         raster.write(bands)
+        if descriptions is None:
+            descriptions = CEMS_BANDS if len(bands) == len(CEMS_BANDS) else ()
         for channel, description in enumerate(descriptions, 1):
             raster.set_band_description(channel, description)
         raster.update_tags(**(tags or {}))

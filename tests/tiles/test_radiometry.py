@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fireseg.data.bands import to_reflectance
 from fireseg.errors import FiresegError
-from fireseg.tiles.radiometry import find_nodata, flag_values, get_scaling, quantize_reflectance
+from fireseg.tiles.radiometry import check_values, find_nodata, get_scaling, quantize_reflectance
 
 
 def convert(values: np.ndarray, *, offset: float = 0.0, scale: float = 1.0, shift: float = 0.0) -> list[int]:
@@ -86,26 +86,27 @@ def test_largest_floats_are_clipped_without_overflow() -> None:
 REFLECTANCE = np.random.default_rng(0).uniform(0.005, 0.45, (5, 20_000))
 
 
-def flag(sample: np.ndarray, offset: float = 0.0) -> list[str]:
+def check(sample: np.ndarray, offset: float = 0.0, **options: bool) -> tuple[list[str], list[str]]:
+    """Returns faults and flags."""
     scaling = get_scaling(sample.dtype, offset=offset, scales=[1.0] * len(sample), shifts=[0.0] * len(sample))
-    return flag_values(sample, scaling)
+    return check_values(sample, scaling, **options)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16, np.int16])
 def test_reflectance_is_not_flagged(dtype: Any) -> None:
     is_number = np.dtype(dtype).kind != "f"
-    assert flag((REFLECTANCE * (10_000 if is_number else 1)).astype(dtype)) == []
+    assert check((REFLECTANCE * (10_000 if is_number else 1)).astype(dtype)) == ([], [])
 
 
 def test_bright_cloud_above_1_is_not_flagged() -> None:
     sample = REFLECTANCE.astype(np.float32)
     sample[:, :2000] = 1.3
-    assert flag(sample) == []
+    assert check(sample) == ([], [])
 
 
 def test_bright_desert_is_not_flagged_as_offset() -> None:
     levels = np.array([0.12, 0.18, 0.27, 0.36, 0.42])[:, None]
-    assert flag((levels + 0.3 * REFLECTANCE).astype(np.float32)) == []
+    assert check((levels + 0.3 * REFLECTANCE).astype(np.float32)) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -119,36 +120,50 @@ def test_bright_desert_is_not_flagged_as_offset() -> None:
         (500, 0, np.uint8, "look like an 8-bit picture"),
         (500, 0, np.uint16, "look like an 8-bit picture"),
         (140_000, 0, np.uint16, "look stretched to 16 bits"),
-        (0.0001, 0, np.float32, "divided by 10000 twice"),
         (5, -1, np.float32, "look normalised by mean and standard deviation"),
-        (1, -0.1, np.float32, "subtracted twice; add 0.1"),
     ],
 )
-def test_other_scales_are_flagged(factor: float, addend: float, dtype: Any, words: str) -> None:
-    (message,) = flag((REFLECTANCE * factor + addend).astype(dtype))
+def test_values_that_cannot_be_reflectance_are_a_fault(factor: float, addend: float, dtype: Any, words: str) -> None:
+    (message,), flags = check((REFLECTANCE * factor + addend).astype(dtype))
+    assert [flag for flag in flags if "nodata" not in flag] == []
     assert message.startswith(("values from", "the darkest pixels", "reflectance down to"))
     assert re.search(words, message)
 
 
-def test_whole_floats_up_to_255_are_flagged_as_picture() -> None:
-    (message,) = flag(np.rint(REFLECTANCE * 500).clip(0, 255).astype(np.float32))
+@pytest.mark.parametrize(
+    ("factor", "addend", "words"), [(0.0001, 0, "divided by 10000 twice"), (1, -0.1, "subtracted twice; add 0.1")]
+)
+def test_odd_values_are_flagged(factor: float, addend: float, words: str) -> None:
+    faults, (message,) = check((REFLECTANCE * factor + addend).astype(np.float32))
+    assert faults == []
+    assert words in message
+
+
+def test_an_offset_that_the_user_gave_is_only_flagged() -> None:
+    faults, (message,) = check((REFLECTANCE * 10_000 + 1000).astype(np.uint16), is_offset_given=True)
+    assert faults == []
+    assert "left on" in message
+
+
+def test_whole_floats_up_to_255_are_a_picture() -> None:
+    (message,), _ = check(np.rint(REFLECTANCE * 500).clip(0, 255).astype(np.float32))
     assert "8-bit picture" in message
 
 
 def test_contrast_stretch_is_flagged() -> None:
-    (message,) = flag(((REFLECTANCE - 0.01) / 0.42).clip(0, 1).astype(np.float32))
+    _, (message,) = check(((REFLECTANCE - 0.01) / 0.42).clip(0, 1).astype(np.float32))
     assert "stretched for display" in message
 
 
 def test_offset_subtracted_without_need_is_flagged() -> None:
-    (message,) = flag((REFLECTANCE * 10_000).astype(np.uint16), offset=1000)
+    _, (message,) = check((REFLECTANCE * 10_000).astype(np.uint16), offset=1000)
     assert "subtracted twice; use --offset 0" in message
 
 
 def test_untagged_nodata_is_flagged_beside_other_flags() -> None:
     sample = (REFLECTANCE + 0.1).astype(np.float32)
     sample[:, :50] = -9999
-    first, second = flag(sample)
+    (second,), (first,) = check(sample)
     assert first.startswith("values down to -9999: looks like a nodata value without its tag")
     assert "left on" in second
 
@@ -156,10 +171,10 @@ def test_untagged_nodata_is_flagged_beside_other_flags() -> None:
 def test_blank_pixels_are_flagged_beside_other_flags() -> None:
     sample = (REFLECTANCE + 0.1).astype(np.float32)
     sample[:, :200] = 0
-    first, second = flag(sample)
+    (second,), (first,) = check(sample)
     assert first.startswith("1 % of the pixels are 0 in every band")
     assert "left on" in second
 
 
 def test_sample_without_values_is_flagged() -> None:
-    assert flag(np.empty((5, 0), np.float32)) == ["no pixel has a value in every requested band"]
+    assert check(np.empty((5, 0), np.float32))[1] == ["no pixel has a value in every requested band"]

@@ -21,7 +21,8 @@ from rasterio.windows import Window
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError
-from fireseg.tiles import Tile, TileFiles, find_tiles, open_bands, read_grid_and_date, read_tile
+from fireseg.synthetic.scene import make_scene
+from fireseg.tiles import RasterOptions, Tile, TileFiles, find_tiles, open_bands, read_grid_and_date, read_tile
 from tests.tiles.builders import GRID, PIXEL, make_reflectance, write_raster, write_tile
 
 
@@ -129,15 +130,43 @@ def test_offset_argument_is_used_only_without_metadata(tmp_path: Path) -> None:
     write_tile(tmp_path / "silent", image=numbers + 1000)
     write_tile(tmp_path / "old", image=numbers, tags={"PROCESSING_BASELINE": "02.14"})
     for kind in ("silent", "old"):
-        tile = read_tile(find_tile(tmp_path / kind), BAND_NAMES, offset=1000)
+        tile = read_tile(find_tile(tmp_path / kind), BAND_NAMES, RasterOptions(offset=1000))
         np.testing.assert_array_equal(tile.image[..., 0], numbers[1])
 
 
-def test_unknown_offset_is_flagged(tmp_path: Path) -> None:
+def test_an_offset_left_on_is_a_fault_until_the_values_are_trusted(tmp_path: Path) -> None:
     path = write_tile(tmp_path, image=np.rint(make_reflectance() * 10_000).astype(np.uint16) + 1000)
-    (flag,) = read_tile(find_tile(tmp_path), BAND_NAMES).flags
+    (fault,) = tile_faults(tmp_path)
+    assert fault.startswith(f"{path}: the darkest pixels are 0.1")
+    assert fault.endswith("use --offset 1000; or accept them with --trust-values")
+    assert read_tile(find_tile(tmp_path), BAND_NAMES, RasterOptions(offset=1000)).flags == ()
+    (flag,) = read_tile(find_tile(tmp_path), BAND_NAMES, RasterOptions(trust_values=True)).flags
     assert flag.startswith(f"{path}: the darkest pixels are 0.1")
-    assert flag.endswith("use --offset 1000")
+
+
+def test_nameless_channels_in_an_order_that_the_values_deny_are_a_fault(tmp_path: Path) -> None:
+    spectra = np.moveaxis(make_scene(1, 2, height=128, width=128).reflectance, -1, 0)
+    path = write_tile(tmp_path / "right", image=spectra, descriptions=())
+    image = read_tile(find_tile(tmp_path / "right"), BAND_NAMES).image
+    order = sorted(CEMS_BANDS)  # as a shell lists files: B8A after B12
+    shuffled = spectra[[CEMS_BANDS.index(band) for band in order]]
+    path = write_tile(tmp_path / "sorted", image=shuffled, descriptions=())
+    (fault,) = tile_faults(tmp_path / "sorted")
+    assert fault.startswith(f"{path}: 12 channels without band descriptions")
+    assert "--channels" in fault
+    tile = read_tile(find_tile(tmp_path / "sorted"), BAND_NAMES, RasterOptions(channels=tuple(order)))
+    np.testing.assert_array_equal(tile.image, image)
+
+
+@pytest.mark.parametrize(("name", "empty"), [("dataMask", 0), ("SCL", 0), ("mask", 0)])
+def test_a_validity_channel_makes_gaps(tmp_path: Path, name: str, empty: int) -> None:
+    mask = np.full((1, 40, 50), 4, np.float32)
+    mask[:, 3:5] = empty
+    image = np.concatenate([make_reflectance(), mask])
+    write_tile(tmp_path, image=image, descriptions=(*CEMS_BANDS, name))
+    tile = read_tile(find_tile(tmp_path), BAND_NAMES)
+    assert np.flatnonzero(tile.unknown.all(axis=1)).tolist() == [3, 4]
+    assert tile.unknown.sum() == 100
 
 
 def test_mask_band_makes_gaps(tmp_path: Path) -> None:
@@ -280,6 +309,7 @@ def test_largest_tile_is_read_and_cut_in_less_than_450_mb(tmp_path: Path) -> Non
     profile |= {"height": height, "width": width, "count": 12, "dtype": "float32"}
     with rasterio.open(path, "w", **profile) as raster:
         raster.write(np.broadcast_to(make_reflectance(1, width).reshape(12, 1, width), (12, height, width)))
+        raster.descriptions = CEMS_BANDS
     for kind in ("DEL", "GRA", "CM"):
         write_raster(tmp_path / f"a_{kind}.tif", np.ones((height, width), np.uint8))
     done = subprocess.run([sys.executable, "-c", _CUT_TILE, str(tmp_path)], check=True, capture_output=True, text=True)
@@ -295,7 +325,7 @@ WINDOWS = [(0, 0, HEIGHT, WIDTH), (0, 0, 1, 1), (599, 69, 1, 1), (250, 13, 20, 4
 
 def read_whole(root: Path, offset: float | None = None) -> Tile:
     (files,) = find_tiles(root).tiles
-    return read_tile(files, BANDS, offset=offset)
+    return read_tile(files, BANDS, RasterOptions(offset=offset))
 
 
 def make_numbers() -> NDArray[np.uint16]:
@@ -364,7 +394,7 @@ def test_window_equals_that_part_of_the_tile(tmp_path: Path, write: Callable[[Pa
             assert (image.dtype, unknown.dtype) == (np.uint16, np.bool_)
             np.testing.assert_array_equal(image, tile.image[region])
             np.testing.assert_array_equal(unknown, tile.unknown[region])
-    assert (reader.grid, reader.read_flags()) == (tile.grid, tile.flags)
+    assert (reader.grid, reader.check_values()) == (tile.grid, tile.flags)
     assert tile.unknown.any() == (write not in (write_numbers_with_offset, write_scaled))
 
 
@@ -435,9 +465,11 @@ def test_map_summary_beside_the_scene_is_ignored(tmp_path: Path) -> None:
 
 def test_offset_argument_is_used_for_a_scene_without_metadata(tmp_path: Path) -> None:
     path = write_raster(tmp_path / "scene.tif", make_numbers() + 1000)
-    with open_bands(path, ("B01",), offset=1000) as reader:
+    with open_bands(path, ("B01",), RasterOptions(offset=1000)) as reader:
         np.testing.assert_array_equal(reader.read(0, 0, 9, 9)[0][..., 0], make_numbers()[0, :9, :9])
-    (flag,) = open_bands(path, BAND_NAMES).read_flags()
+    with pytest.raises(FiresegError, match=r"scene\.tif: the darkest pixels are 0\.1.*--offset 1000.*--trust-values"):
+        open_bands(path, BAND_NAMES).check_values()
+    (flag,) = open_bands(path, BAND_NAMES, RasterOptions(trust_values=True)).check_values()
     assert flag.startswith(f"{path}: the darkest pixels are 0.1")
 
 
@@ -449,11 +481,11 @@ def test_flags_of_a_large_raster_need_few_blocks(tmp_path: Path, monkeypatch: py
     path = write_raster(tmp_path / "scene.tif", image, descriptions=("B04",), **profile)
     num_read = []
     monkeypatch.setattr("fireseg.tiles.reader.read_window", _count(num_read))
-    reader = open_bands(path, ("B04",))
-    (flag,) = reader.read_flags()
+    reader = open_bands(path, ("B04",), RasterOptions(trust_values=True))
+    (flag,) = reader.check_values()
     assert "values from 0.3 to 30: look like percent" in flag
     assert sum(num_read) == 64 * 64 * 64
-    assert (reader.read_flags(), sum(num_read)) == ((flag,), 64 * 64 * 64)
+    assert (reader.check_values(), sum(num_read)) == ((flag,), 64 * 64 * 64)
 
 
 def _count(num_read: list[int]) -> Callable[..., Any]:
@@ -528,7 +560,7 @@ import sys
 from pathlib import Path
 from fireseg.tiles import open_bands
 with open_bands(Path(sys.argv[1]), ("B02", "B04", "B08", "B12")) as reader:
-    reader.read_flags()
+    reader.check_values()
     for top in range(0, reader.height, 256):
         reader.read(top, 0, min(256, reader.height - top), reader.width)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -549,6 +581,7 @@ def measure_peak_mb(path: Path, height: int, layout: dict[str, Any]) -> int:
     profile |= {"count": 12, "dtype": "uint16", "interleave": "pixel", "compress": "lzw"} | layout
     strip = np.broadcast_to(np.arange(1, width + 1, dtype=np.uint16), (12, rows, width))
     with rasterio.open(path, "w", height=height, width=width, **profile) as raster:
+        raster.descriptions = CEMS_BANDS
         for top in range(0, height, rows):
             raster.write(strip, window=Window(0, top, width, rows))  # pyright: ignore[reportCallIssue]
     done = subprocess.run([sys.executable, "-c", _MEASURE, str(path)], check=True, capture_output=True, text=True)

@@ -97,7 +97,7 @@ def test_windows_with_more_than_half_cloud_are_left_out(
     cems: dict[str, Tile], name: str, stride: int, num_windows: int, num_cloudy: int
 ) -> None:
     patches = cut_all(cems[name], stride=stride, is_once=False)
-    reasons = [patch.statistics.why_left_out(0.5) for patch in patches]
+    reasons = [patch.statistics.find_exclusion_reason(0.5) for patch in patches]
     assert (len(reasons), reasons.count("cloud"), reasons.count("unlabelled")) == (num_windows, num_cloudy, 0)
 
 

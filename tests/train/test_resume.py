@@ -137,6 +137,7 @@ def test_a_resumed_run_continues_its_mlflow_run(patches: Path, tmp_path: Path):
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     (tracked,) = runs
     assert tracked.info.status == "FINISHED"
+    assert tracked.info.run_name == run.name
     history = client.get_metric_history(tracked.info.run_id, "val/fire_iou")
     assert [(metric.step, metric.value) for metric in history] == [
         (row["epoch"], row["val/fire_iou"]) for row in read_rows(run)

@@ -1,5 +1,5 @@
 "use strict";
-// Without this the tables are as good, only in one order: the buttons are made here.
+// Turns the headings of sortable tables into buttons. Without scripts, the tables keep their order and show no buttons.
 const read = (row, column) => {
   const cell = row.cells[column];
   const value = cell.dataset.value;

@@ -1,8 +1,7 @@
-"""Task of a worker: cuts one tile into patches and writes them to the store."""
+"""Job of a worker: cuts one tile into patches and writes them to the store."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,26 +13,25 @@ from numpy.typing import NDArray
 
 from fireseg.data.format import MaskName, PatchWriter, StoredPatch
 from fireseg.errors import FiresegError
+from fireseg.files import convert_disk_errors, hash_file
 from fireseg.prepare.duplicates import fingerprint_image
-from fireseg.prepare.footprints import TileMetadata, make_footprint, to_dict
-from fireseg.prepare.journal import SourceFile, TileRecord, naming_disk_faults
+from fireseg.prepare.footprints import TileMetadata, make_footprint
+from fireseg.prepare.journal import SourceFile, TileRecord
 from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.tiling import Patch, cut_patches, get_bounds, mask_labels
-from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, IGNORE_INDEX
+from fireseg.task import IGNORE_INDEX, TASKS
 from fireseg.tiles.folder import TileFiles
 from fireseg.tiles.reader import Tile, read_tile
 
-NUM_CLASSES: dict[MaskName, int] = {"del": len(DELINEATION_CLASSES), "gra": len(GRADING_CLASSES)}
 
-
-class TileTask:
-    """Cuts tiles and keeps their patches until their position in the store is known; a `workers.Task`.
+class CutJob:
+    """Cuts tiles and keeps their patches until their position in the store is known; a `workers.TileJob`.
 
     Args:
         root: Folder of the tiles; source files are recorded relative to it.
         tiles: Files of each tile.
         options: Options of the patches.
-        store: PatchWriter of the patches.
+        store: Writer of the patches.
         metadata: The data set's own metadata by tile name; None without a table.
     """
 
@@ -53,7 +51,7 @@ class TileTask:
         self.store = store
         self._patches: dict[int, list[StoredPatch]] = {}
 
-    def cut(self, number: int) -> TileRecord:
+    def process(self, number: int) -> TileRecord:
         """Reads and cuts a tile. Its faults are part of the record.
 
         Args:
@@ -64,7 +62,7 @@ class TileTask:
         values["missing"] = list_missing(files)
         stats = _stat_files(files)
         try:
-            tile = read_tile(files, self.options.bands, offset=self.options.offset)
+            tile = read_tile(files, self.options.bands, self.options)
         except FiresegError as error:
             self._patches[number] = []
             values["sources"] = _describe_sources(stats, self.root, "")
@@ -76,7 +74,7 @@ class TileTask:
         footprint = replace(
             make_footprint(files, tile.grid, tile.date, self.metadata), burned=burned, fingerprint=fingerprint
         )
-        return self._cut(number, tile, {**values, "footprint": to_dict(footprint)})
+        return self._cut(number, tile, {**values, "footprint": footprint.as_dict()})
 
     def write(self, number: int, first: int) -> None:
         """Writes the patches of a tile to the store and releases them.
@@ -90,7 +88,7 @@ class TileTask:
         """
         if patches := self._patches.pop(number):
             split = self.tiles[number].split
-            with naming_disk_faults(self.store.root / split):
+            with convert_disk_errors(self.store.root / split):
                 self.store.write(split, first, patches)
 
     def _cut(self, number: int, tile: Tile, values: dict[str, Any]) -> TileRecord:
@@ -112,7 +110,7 @@ class TileTask:
         ):
             both: dict[MaskName, NDArray[np.uint8]] = {"del": patch.delineation, "gra": patch.grading}
             masks: dict[MaskName, NDArray[np.uint8]] = {name: both[name] for name in options.masks}
-            if reason := self._why_left_out(patch):
+            if reason := self._find_exclusion_reason(patch):
                 totals = left_out.setdefault(reason, [0, 0])
                 totals[0] += 1
                 totals[1] += int(np.logical_or.reduce([mask != IGNORE_INDEX for mask in masks.values()]).sum())
@@ -125,8 +123,8 @@ class TileTask:
             **values, rows=rows, left_out=left_out, disagreements=list(labels.disagreements), **counts.as_dict()
         )
 
-    def _why_left_out(self, patch: Patch) -> str | None:
-        reason = patch.statistics.why_left_out(self.options.max_cloud)
+    def _find_exclusion_reason(self, patch: Patch) -> str | None:
+        reason = patch.statistics.find_exclusion_reason(self.options.max_cloud)
         if reason is None and self.options.task is not None:
             counts = {"del": patch.statistics.delineated, "gra": patch.statistics.graded}[self.options.task]
             return None if any(counts) else "unlabelled"
@@ -167,7 +165,7 @@ class PixelCounts:
     """
 
     def __init__(self, options: TilingOptions, *, has_sums: bool) -> None:
-        self._pixels = {name: np.zeros(NUM_CLASSES[name] + 1, np.int64) for name in options.masks}
+        self._pixels = {name: np.zeros(TASKS[name].num_classes + 1, np.int64) for name in options.masks}
         self._sums = np.zeros((2, len(options.bands)), np.int64)
         self._has_sums = has_sums
 
@@ -175,7 +173,7 @@ class PixelCounts:
         """Adds a patch. Bands are summed over the labelled pixels of the first mask."""
         for name, mask in masks.items():
             counts = np.bincount(mask.ravel(), minlength=256)
-            self._pixels[name] += counts[[*range(NUM_CLASSES[name]), IGNORE_INDEX]]
+            self._pixels[name] += counts[[*range(TASKS[name].num_classes), IGNORE_INDEX]]
         if self._has_sums:
             labelled = (next(iter(masks.values())) != IGNORE_INDEX).ravel().astype(np.float64)
             # Integers below 2 ** 53 are exact in float64, and its matrix products are fast.
@@ -248,15 +246,14 @@ def _describe_sources(stats: Mapping[Path, os.stat_result], root: Path, image_di
 
 def _hash_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 
 
 def _hash_pixels(files: TileFiles, options: TilingOptions) -> str:
     try:
-        tile = read_tile(files, options.bands, offset=options.offset)
+        tile = read_tile(files, options.bands, options)
     except FiresegError:
         return ""
     return fingerprint_image(tile.image, tile.unknown, tile.delineation).digest

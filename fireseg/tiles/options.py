@@ -1,0 +1,34 @@
+"""Options for reading rasters whose own metadata do not say enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fireseg.console import metavar
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterOptions:
+    """Statements about rasters.
+
+    Attributes:
+        channels: Band of each channel of rasters without band descriptions, in their order: names such as B02 or
+            nir08, mask or SCL for a validity channel, - for any other.
+        offset: Radiometric offset of the digital numbers (BOA_ADD_OFFSET; 1000 since processing baseline 04.00),
+            used if the metadata do not give it.
+        trust_values: Accept values that do not look like reflectance, or seem to contain the offset; they are flagged.
+    """
+
+    channels: Annotated[tuple[str, ...] | None, metavar("BAND ...")] = None
+    offset: Annotated[float | None, metavar("NUMBER")] = None
+    trust_values: bool = False
+
+    def list_faults(self) -> list[str]:
+        """Lists the options that are out of range."""
+        if self.offset is None or 0 <= self.offset < 10_000:
+            return []
+        return [f"--offset: {self.offset:g}, but it must be in digital numbers, 0 to 9999, such as 1000"]
+
+
+DEFAULT_OPTIONS = RasterOptions()
