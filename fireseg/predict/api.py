@@ -21,9 +21,13 @@ from fireseg.predict.outputs import get_decision_threshold
 from fireseg.predict.pipeline import SceneMap, predict_scene
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
+from fireseg.tiles.channels import apply_channels, select_bands
+from fireseg.tiles.radiometry import Scaling, check_values
 
 _MAX_REFLECTANCE = 255.0
 """Far above the brightest cloud: larger values are digital numbers."""
+
+_SAMPLE_PX = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,8 @@ class Run:
         self,
         image: np.ndarray | Tensor,
         *,
+        channels: Sequence[str] | None = None,
+        trust_values: bool = False,
         threshold: float | None = None,
         temperature: float | None = None,
         tta: bool = False,
@@ -69,19 +75,22 @@ class Run:
         Args:
             image: Surface reflectance of the run's bands, float, 0 to 1, `(C, H, W)` or `(H, W, C)`, of any size; the
                 channel axis is the one whose length is the number of bands. Unknown pixels are not finite.
+            channels: Band of each channel of an image that has others than the bands of the run, or another order;
+                `mask` or `SCL` for a channel that is 0 where nothing was measured, `-` for any other.
+            trust_values: Accept values that do not look like reflectance.
             threshold: Lowest fire probability that counts as burned (default: selected on val, else 0.5).
             temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
             tta: Average over the 8 flips and 90° rotations.
             batch_size: Windows per batch (default: 1 on a CPU, else 8).
 
         Raises:
-            FiresegError: If the image does not have the bands of the run.
+            FiresegError: If the image does not have the bands of the run, or its values cannot be reflectance.
             SettingError: If an option is out of range.
         """
         trained = self.trained
         options = MapOptions(threshold=threshold, temperature=temperature, tta=tta, batch_size=batch_size)
         decision = get_decision_threshold(trained, options.threshold, options.temperature)
-        source = read_image(image, trained.bands)
+        source = read_image(image, trained.bands, channels=channels, trust_values=trust_values)
         classes = np.empty((source.height, source.width), np.uint8)
         fire = np.empty(classes.shape, np.float32)
         statistics = MapStatistics(trained.task.num_classes)
@@ -170,13 +179,21 @@ class ArraySource:
         return self.image[window], self.unknown[window]
 
 
-def read_image(image: np.ndarray | Tensor, bands: Sequence[str]) -> ArraySource:
+def read_image(
+    image: np.ndarray | Tensor,
+    bands: Sequence[str],
+    *,
+    channels: Sequence[str] | None = None,
+    trust_values: bool = False,
+) -> ArraySource:
     """Converts an image to the values that a raster with the same reflectance gives.
 
     Args:
         image: Reflectance, 0 to 1, `(C, H, W)` or `(H, W, C)`; the channel axis is the one whose length is the number
             of bands. Unknown pixels are not finite. Values outside of 0 to 1 are clipped, as in training.
-        bands: Bands of the C channels, in order.
+        bands: Requested bands, in order.
+        channels: Name of each channel; the requested bands if None.
+        trust_values: Accept values that do not look like reflectance.
 
     Raises:
         FiresegError: If the channel axis is ambiguous or missing, or the values are not reflectance.
@@ -184,11 +201,17 @@ def read_image(image: np.ndarray | Tensor, bands: Sequence[str]) -> ArraySource:
     values = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if values.dtype.kind != "f":
         raise _not_reflectance(f"data type {values.dtype}")
-    values = _put_channels_last(values, bands)
-    unknown = np.logical_not(np.isfinite(values).all(axis=2, keepdims=True))
+    values = _put_channels_last(values, channels or bands)
+    unknown = np.zeros((*values.shape[:2], 1), np.bool_)
+    if channels is not None:
+        names = apply_channels(channels, [None] * len(channels))
+        for number in names.masks:
+            unknown |= values[..., number - 1 : number] == 0
+        values = values[..., select_bands(names, bands, "give all bands of the run")]
+    unknown |= np.logical_not(np.isfinite(values).all(axis=2, keepdims=True))
     known = np.where(unknown, 0, values)
-    if known.max() > _MAX_REFLECTANCE:
-        raise _not_reflectance(f"values up to {known.max():g}")
+    if not trust_values:
+        _check_reflectance(values[~unknown[..., 0]].T)
     scaled = np.rint(np.clip(known, 0, 1) * SCALE).astype(np.uint16)
     return ArraySource(scaled, unknown[..., 0], tuple(bands))
 
@@ -198,6 +221,17 @@ def _not_reflectance(given: str) -> FiresegError:
         f"image: {given}, but float reflectance from 0 to 1 is expected; divide digital numbers by {SCALE} "
         "(after subtracting their radiometric offset)"
     )
+
+
+def _check_reflectance(sample: NDArray[Any]) -> None:
+    """Checks values `(C, N)` of known pixels as those of a raster are checked."""
+    num_bands, num_pixels = sample.shape
+    if num_pixels and sample.max() > _MAX_REFLECTANCE:
+        raise _not_reflectance(f"values up to {sample.max():g}")
+    scaling = Scaling(np.full(num_bands, float(SCALE)), np.zeros(num_bands))
+    faults, _ = check_values(sample[:, :: max(1, num_pixels // _SAMPLE_PX)], scaling)
+    if faults:
+        raise FiresegError(*(f"image: {fault}; or accept them with trust_values=True" for fault in faults))
 
 
 def _put_channels_last(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:

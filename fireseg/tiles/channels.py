@@ -103,9 +103,7 @@ def identify_channels(raster: DatasetReader, channels: Sequence[str] | None = No
         FiresegError: If the bands cannot be identified, one occurs twice, or `channels` does not fit the raster.
     """
     texts = _list_descriptions(raster)
-    if channels is not None:
-        return _apply_channels(texts, channels)
-    return name_channels(texts)
+    return name_channels(texts) if channels is None else apply_channels(channels, texts)
 
 
 def name_channels(texts: Sequence[str | None]) -> ChannelNames:
@@ -260,7 +258,16 @@ def _find_source_band(raster: DatasetReader, number: int) -> str | None:
     return bands.pop() if len(bands) == 1 else None
 
 
-def _apply_channels(texts: Sequence[str | None], channels: Sequence[str]) -> ChannelNames:
+def apply_channels(channels: Sequence[str], texts: Sequence[str | None]) -> ChannelNames:
+    """Identifies the meaning of channels by the names that the user gave, which must not contradict the descriptions.
+
+    Args:
+        channels: Name of each channel: a band, `mask`, `SCL`, or `-` for any other.
+        texts: Description of each channel, None for a channel without one.
+
+    Raises:
+        FiresegError: If a name is unknown or contradicts its description, or the numbers differ; with all faults.
+    """
     if len(channels) != len(texts):
         raise FiresegError(
             f"--channels names {len(channels)} channels, but the raster has {len(texts)}; name all of them, with "

@@ -132,6 +132,37 @@ def test_integer_digital_numbers_are_rejected() -> None:
         read_image(np.zeros((3, 4, 4), np.uint16), BANDS)
 
 
+@pytest.mark.parametrize(
+    ("factor", "addend", "words"),
+    [(100, 0, "percent"), (5, -1, "normalised by mean"), (1, 0.1, "left on; subtract 0.1"), (500, 0, "8-bit picture")],
+)
+def test_values_that_cannot_be_reflectance_are_rejected_unless_trusted(
+    factor: float, addend: float, words: str
+) -> None:
+    image = np.random.default_rng(0).uniform(0.005, 0.45, (3, 80, 90)).astype(np.float32) * factor + addend
+    if factor == 500:
+        image = np.rint(image)
+    with pytest.raises(FiresegError, match=rf"^image: .*{words}.*trust_values=True"):
+        read_image(image, BANDS)
+    assert read_image(image, BANDS, trust_values=True).image.shape == (80, 90, 3)
+
+
+def test_channels_select_and_order_the_bands_and_masks_make_gaps() -> None:
+    image = np.random.default_rng(0).uniform(0.005, 0.45, (3, 8, 9)).astype(np.float32)
+    mask = np.ones((1, 8, 9), np.float32)
+    mask[0, 2, 3] = 0
+    given = np.concatenate([image[2:], np.full_like(mask, 7.0), image[:2], mask])
+    source = read_image(given, BANDS, channels=["swir22", "-", "red", "nir", "dataMask"])
+    expected = read_image(np.where(mask == 0, np.nan, image), BANDS)
+    np.testing.assert_array_equal(source.image, expected.image)
+    np.testing.assert_array_equal(source.unknown, expected.unknown)
+
+
+def test_channels_without_a_band_of_the_run_are_rejected() -> None:
+    with pytest.raises(FiresegError, match="B12 not found"):
+        read_image(np.zeros((2, 8, 9), np.float32), BANDS, channels=["B04", "B08"])
+
+
 def test_float_digital_numbers_are_rejected() -> None:
     with pytest.raises(FiresegError, match=r"image: values up to 3000, .*divide digital numbers by 10000"):
         read_image(np.full((40, 50, len(BANDS)), 3000.0, np.float32), BANDS)

@@ -69,6 +69,8 @@ def test_options_reach_the_map(run_predict: RunCommand, run: Path, tmp_path: Pat
         "geojson": True,
         "overwrite": True,
         "offset": 1000.0,
+        "channels": None,
+        "trust_values": False,
         "batch_size": 2,
         "readers": 3,
     }
