@@ -194,9 +194,11 @@ def describe_wrong_order(values: NDArray[Any]) -> str:
     Spectra of land are smooth: neighbouring bands are alike and vary together. The sum of the differences from each
     band to the next (their median relative difference, plus the spread of the logarithm of their ratio) is smallest
     in the right order. It is compared with the orders in which other programs write stacks. B8A must also be closer to
-    B08 than B12 is, and B10 of level 1C, which does not see the ground, the darkest band.
+    B08 than B12 is, B12 brighter than B01, and B10 of level 1C, which does not see the ground, the darkest band.
 
-    Measured on 56 synthetic scenes of 128 px (seeds 0 to 3): MEASURED
+    Measured on 56 synthetic scenes of 128 px: in product order 56 are accepted, as reflectance, as digital numbers with
+    the offset on, and as level 1C. Of `_OTHER_ORDERS` and of two of level 1C none is accepted, except 4 with only
+    B09 moved to the end; of 20 random orders, 1 of 1120. Not measured on real scenes of twelve bands.
 
     Args:
         values: Raster values `(12 or 13, N)` in the order assumed, of pixels known in every band, as stored.
@@ -209,6 +211,8 @@ def describe_wrong_order(values: NDArray[Any]) -> str:
             return "the eleventh channel is not the darkest, as B10 would be"
     if _distance(by_band["B08"], by_band["B12"]) <= _distance(by_band["B08"], by_band["B8A"]):
         return "the channel in the place of B12 is closer to B08 than that in the place of B8A"
+    if np.median(by_band["B12"]) <= np.median(by_band["B01"]):
+        return "the channel in the place of B12 is darker than that in the place of B01, as only water and snow are"
     planes = [by_band[band] for band in CEMS_BANDS]
     lengths = {order: _path_length(planes, order) for order in _OTHER_ORDERS}
     best = min(_OTHER_ORDERS, key=lambda order: lengths[order])
