@@ -75,6 +75,9 @@ def compare_runs(ours: Results, theirs: Results) -> dict[str, Any]:
                 key: results["methods"][0]["pixels"]["fire_iou"]
                 for key, results in (("ours", ours), ("theirs", theirs))
             },
+            "unburned": {
+                key: results["methods"][0]["unburned"] for key, results in (("ours", ours), ("theirs", theirs))
+            },
             "fires": fires,
         }
     )

@@ -13,6 +13,7 @@ import numpy as np
 from fireseg.evaluate.mosaic import Mosaic
 from fireseg.evaluate.results import Evaluation, Preview, Results
 from fireseg.evaluate.scores import BASELINES, Classes
+from fireseg.evaluate.summary import format_false_alarms
 from fireseg.plots import ERROR_COLOURS, choose_composite, colour_classes, colour_errors, render_composite
 from fireseg.plots.html import (
     Cell,
@@ -99,7 +100,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         predicted_columns=[f"predicted {name}" for name in task.class_names],
         detections=_list_detections(results),
         num_areas=len(_select_with_area(fires)),
-        num_without_iou=sum(fire["iou"] is None for fire in fires),
+        false_alarms=format_false_alarms,
         fire_table=_tabulate_fires(fires),
         galleries=_make_galleries(results, evaluation.previews, task),
         gallery_key=[*zip(task.class_names, task.colours, strict=True), *errors, _NOT_LABELLED],

@@ -4,12 +4,13 @@ Its keys are listed below. An undefined score is None (null in the file). Every 
 `{"mean", "low", "high", "num"}`: mean over fires, bootstrap 95 % interval, and number of fires.
 
 ```
-format        1
+format        2
 split         "train", "val" or "test"
 run           folder, name, checkpoint (file name), sha256, epoch, task, class_names, colours, arch, encoder, bands,
               version (of fireseg)
-data          root, fingerprint, trained_on (fingerprint of the run's own data), is_same, leaks, patches, fires,
-              labelled_pixels, hectares_known (true if the area of every fire is known)
+data          root, fingerprint, trained_on (fingerprint of the run's own data), is_same, leaks, patches, fires
+              (tiles on which something burned), unburned_tiles, labelled_pixels, hectares_known (true if the area of
+              every fire is known)
 decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None if val has no
               burned pixel and they are defaults), is_optimistic (true if the split is val)
 methods       a list: "model" (temperature and threshold from val) first, then "model_argmax", "index_tuned",
@@ -19,6 +20,8 @@ methods       a list: "model" (temperature and threshold from val) first, then "
                 fires      iou, dice, precision, recall: an interval each
                 edges      boundary_f1_{1,2,3}px, boundary_iou_{1,2,3}px pooled, hausdorff_95_px the median of fires
                 area       true_ha, predicted_ha, error_ha, relative_error: sums over fires of known area
+                unburned   false alarms on tiles on which nothing burned: num, num_false_alarms, predicted_pixels,
+                           predicted_ha, ha_per_1000_km2
                 detection  as `metric.detection_scores`: a patch burns if any pixel does
 gain          pooled: fire IoU of "model" minus that of "index_tuned"; per_fire: {difference (interval), wins,
               losses, ties, p_value}; both None if a band of the index is missing
@@ -33,7 +36,7 @@ fires         a list, one entry per tile, of the method "model": name, activatio
 groups        size, and country, climate, year if known: lists of {name, num, iou, index_tuned_iou, difference},
               the last three an interval each
 against       None, or name, sha256, split, difference (interval of ours minus theirs), wins, losses, ties, p_value,
-              pooled {ours, theirs}, fires: a list of {name, ours, theirs}
+              pooled {ours, theirs}, unburned {ours, theirs} (as in `methods`), fires: a list of {name, ours, theirs}
 ```
 """
 
@@ -70,7 +73,7 @@ from fireseg.files import atomic_write
 from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
 
-FORMAT = 1
+FORMAT = 2
 """Format version; increased when earlier readers could not read the file."""
 
 MAX_POINTS = 200
@@ -259,7 +262,8 @@ def _describe_data(
         "is_same": patches.fingerprint == trained.fingerprint,
         "leaks": patches.leaks,
         "patches": len(patches.get(split)),
-        "fires": len(fires),
+        "fires": sum(fire.is_burned for fire in fires),
+        "unburned_tiles": sum(not fire.is_burned for fire in fires),
         "labelled_pixels": sum(fire.labelled_pixels for fire in fires),
         "hectares_known": all(fire.true_ha is not None for fire in fires),
     }
@@ -282,7 +286,7 @@ def _describe_method(
     is_there = all(name in fire.methods for fire in fires)
     description = {"name": name, "label": label, "note": note, "is_there": is_there}
     if not is_there:
-        return description | dict.fromkeys(("pixels", "fires", "edges", "area", "detection"))
+        return description | dict.fromkeys(("pixels", "fires", "edges", "area", "unburned", "detection"))
     patches = [patch for fire in fires for patch in fire.patches]
     predictions = {
         MODEL: [patch.max_log_odds >= point.min_log_odds for patch in patches],

@@ -67,6 +67,7 @@ class FireScores:
         log_odds_counts: Counts from `metric.count_log_odds`.
         patches: Summaries of the patches with a labelled pixel.
         true_ha: True burned area in hectares; None without a georeference.
+        labelled_ha: Labelled area in hectares; None without a georeference.
         truth_sha256: SHA-256 of the labels and their positions.
     """
 
@@ -75,7 +76,13 @@ class FireScores:
     log_odds_counts: NDArray[np.int64]
     patches: tuple[PatchSummary, ...]
     true_ha: float | None
+    labelled_ha: float | None
     truth_sha256: str
+
+    @property
+    def is_burned(self) -> bool:
+        """True if any labelled pixel burned; a tile on which nothing burned is no fire and has no IoU."""
+        return bool(self.log_odds_counts[1].any())
 
     @property
     def labelled_pixels(self) -> int:
@@ -120,7 +127,7 @@ def measure_fire(mosaic: Mosaic, maps: Mapping[str, Classes], *, num_classes: in
         num_classes: Number of classes of the task.
     """
     burned = {"": mosaic.is_burned} | {name: mosaic.is_labelled & (classes > 0) for name, classes in maps.items()}
-    areas_ha = measure_areas(mosaic.fire, burned)
+    areas_ha = measure_areas(mosaic.fire, {**burned, "labelled": mosaic.is_labelled})
     methods = {}
     for name, classes in maps.items():
         methods[name] = MethodCounts(
@@ -135,6 +142,7 @@ def measure_fire(mosaic: Mosaic, maps: Mapping[str, Classes], *, num_classes: in
         log_odds_counts=count_log_odds(mosaic.layers[LOG_ODDS], mosaic.truth),
         patches=tuple(patch for patch in mosaic.patches if patch.is_labelled),
         true_ha=areas_ha[""] if areas_ha else None,
+        labelled_ha=areas_ha["labelled"] if areas_ha else None,
         truth_sha256=_hash_truth(mosaic),
     )
 
@@ -169,7 +177,7 @@ def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[s
     """
     counts = [fire.methods[name] for fire in fires]
     confusion = np.sum([each.confusion for each in counts], axis=0)
-    scores = [score_fire(each) for each in counts]
+    scores = [score_fire(fire.methods[name]) for fire in fires if fire.is_burned]
     distances = [each.hausdorff_px for each in counts if not math.isnan(each.hausdorff_px)]
     edges = boundary_scores(sum_boundary_counts(each.boundaries for each in counts))
     is_baseline = name in BASELINES
@@ -180,6 +188,30 @@ def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[s
         "fires": {measure: bootstrap_mean([each[measure] for each in scores]) for measure in MEASURES},
         "edges": {**edges, "hausdorff_95_px": float(np.median(distances)) if distances else math.nan},
         "area": sum_area(name, fires),
+        "unburned": count_false_alarms(name, fires),
+    }
+
+
+def count_false_alarms(name: str, fires: Iterable[FireScores]) -> dict[str, Any]:
+    """Counts the false alarms of a method on tiles on which nothing burned, which have no IoU.
+
+    Returns:
+        `num` tiles, `num_false_alarms` with a pixel predicted as burned, `predicted_pixels`, `predicted_ha` and
+        `ha_per_1000_km2` of labelled area; the last two None if there is no such tile or an area is unknown.
+    """
+    tiles = [fire for fire in fires if not fire.is_burned]
+    pixels = [int(fire.methods[name].confusion[:, 1:].sum()) for fire in tiles]
+    known = [(fire.methods[name].predicted_ha, fire.labelled_ha) for fire in tiles]
+    areas = [(predicted, labelled) for predicted, labelled in known if predicted is not None and labelled is not None]
+    predicted_ha, labelled_ha = (sum(column) for column in zip(*areas, strict=True)) if areas else (0.0, 0.0)
+    is_known = bool(tiles) and len(areas) == len(tiles) and labelled_ha > 0
+    return {
+        "num": len(tiles),
+        "num_false_alarms": sum(count > 0 for count in pixels),
+        "predicted_pixels": sum(pixels),
+        "predicted_ha": predicted_ha if is_known else None,
+        # 1000 km2 are 100,000 ha.
+        "ha_per_1000_km2": 1e5 * predicted_ha / labelled_ha if is_known else None,
     }
 
 
@@ -258,8 +290,9 @@ def group_fires(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, A
     """Computes the mean IoU over fires by size, and by country, climate and year if known.
 
     Args:
-        rows: Entries from `describe_fire`.
+        rows: Entries from `describe_fire`; tiles on which nothing burned are left out.
     """
+    rows = [row for row in rows if row["burned_share"] > 0]
     keys: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
         "country": lambda row: row["country"],
         "climate": lambda row: row["climate"],

@@ -22,20 +22,41 @@ def format_summary(results: Results) -> Iterator[str]:
     run, data, gain, against = (results[key] for key in ("run", "data", "gain", "against"))
     yield (
         f"{run['name']}, {run['checkpoint']} of epoch {run['epoch']}, on {results['split']}: "
-        f"{format_count(data['fires'], 'fire')}, {format_count(data['labelled_pixels'], 'labelled pixel')}"
+        f"{format_count(data['fires'], 'fire')}, "
+        + (f"{format_count(data['unburned_tiles'], 'tile')} without fire, " if data["unburned_tiles"] else "")
+        + f"{format_count(data['labelled_pixels'], 'labelled pixel')}"
     )
     if gain["pooled"] is None:
         tuned = _get_method(results, "index_tuned")
-        reason = "nothing burned and nothing was predicted" if tuned["is_there"] else tuned["note"]
+        reason = "nothing burned" if tuned["is_there"] else tuned["note"]
         yield f"gain over index_tuned: unknown ({reason})"
     else:
         yield f"gain over index_tuned: fire_iou {gain['pooled']:+.3f} pooled; {_format_pairs(gain['per_fire'])}"
     yield from format_table([*_list_rows(results)], align="<" + ">" * 5)
+    if data["unburned_tiles"]:
+        for method in results["methods"]:
+            if method["is_there"]:
+                yield f"{method['name']}: {format_false_alarms(method['unburned'])}"
     if results["decision"]["chosen_on"] and results["decision"]["is_optimistic"]:
         yield "threshold and temperature were chosen on these patches, so scores are optimistic; use --split test"
     if against is not None:
         ours, theirs = (format_score(against["pooled"][key]) for key in ("ours", "theirs"))
         yield f"against {against['name']}: fire_iou {ours}, theirs {theirs}; {_format_pairs(against)}"
+        if data["unburned_tiles"]:
+            yield f"against {against['name']}: theirs {format_false_alarms(against['unburned']['theirs'])}"
+
+
+def format_false_alarms(unburned: Mapping[str, Any]) -> str:
+    """Formats the false alarms of a method on tiles on which nothing burned.
+
+    Example:
+        >>> format_false_alarms({"num": 3, "num_false_alarms": 2, "predicted_ha": 4.2, "ha_per_1000_km2": 1.9})
+        '3 tiles without fire: false alarms on 2, 4.2 ha, 1.9 ha per 1000 km²'
+    """
+    text = f"{format_count(unburned['num'], 'tile')} without fire: false alarms on {unburned['num_false_alarms']}"
+    if unburned["predicted_ha"] is None:
+        return f"{text}, {format_count(unburned['predicted_pixels'], 'pixel')}"
+    return f"{text}, {unburned['predicted_ha']:,.1f} ha, {unburned['ha_per_1000_km2']:,.1f} ha per 1000 km²"
 
 
 def _format_pairs(pairs: Mapping[str, Any]) -> str:

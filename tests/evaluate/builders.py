@@ -180,7 +180,7 @@ FIRES = [
     ("EMSR211_AOI01_01", "Portugal", "Mediterranean", "2017-06-21", 0.441, 4210.0, 4302.0, 0.931, 0.842),
     ("EMSR213_AOI02_01", "Montenegro", "Continental", "2017-07-18", 0.083, 260.4, 242.0, 0.802, 0.611),
     ("EMSR227_AOI01_03", "Italy", "Mediterranean", "2017-08-30", 0.0, 0.0, 0.0, None, None),
-    ("EMSR237_AOI01_01", "Italy", "Mediterranean", "2017-09-02", 0.0, 0.0, 3.4, 0.0, 0.0),
+    ("EMSR237_AOI01_01", "Italy", "Mediterranean", "2017-09-02", 0.0006, 1.2, 3.4, 0.0, 0.0),
     ("EMSR240_AOI01_01", "Greece", "Mediterranean", "2018-07-24", 0.151, 1276.0, 1190.0, 0.888, 0.702),
     ("EMSR250_AOI01_01", "Sweden", "Boreal", "2018-07-19", 0.310, 2903.0, 2876.0, 0.912, 0.820),
     ("EMSR252_AOI03_02", "Sweden", "Boreal", None, 0.052, 131.0, 122.8, 0.774, 0.540),
@@ -241,8 +241,15 @@ def make_method(name: str, label: str, note: str, iou: float, *, classes: list[s
         "fires": {each: make_interval(iou - 0.03) for each in ("iou", "dice", "precision", "recall")},
         "edges": {**edges, "hausdorff_95_px": 24 - 20 * iou},
         "area": area,
+        "unburned": make_false_alarms(3.4 if has_area else None),
         "detection": make_detection(round(190 * iou), 9, round(190 * (1 - iou)), 240),
     }
+
+
+def make_false_alarms(predicted_ha: float | None) -> dict[str, Any]:
+    """Makes the false alarms of a method on a tile without fire."""
+    counts = {"num": 1, "num_false_alarms": 1, "predicted_pixels": 340}
+    return {**counts, "predicted_ha": predicted_ha, "ha_per_1000_km2": predicted_ha and 7.25}
 
 
 def make_fire(row: tuple[Any, ...]) -> dict[str, Any]:
@@ -302,7 +309,7 @@ def make_results() -> dict[str, Any]:
     recall = [place / 60 for place in range(61)]
     classes = ["background", "fire"]
     return {
-        **{"format": 1, "split": "test"},
+        **{"format": 2, "split": "test"},
         "run": {
             **{"folder": "outputs/2025-06-03_unet", "name": "unet-<resnet34>", "checkpoint": "best_model.pt"},
             **{"sha256": "ab12" * 16, "epoch": 37, "task": "del", "class_names": classes},
@@ -311,7 +318,7 @@ def make_results() -> dict[str, Any]:
         },
         "data": {
             **{"root": "patches", "fingerprint": "f00d" * 16, "trained_on": "f00d" * 16, "is_same": True, "leaks": []},
-            **{"patches": 437, "fires": 14, "labelled_pixels": 27_911_204, "hectares_known": True},
+            **{"patches": 437, "fires": 13, "unburned_tiles": 1, "labelled_pixels": 27_911_204, "hectares_known": True},
         },
         "decision": {
             **{"temperature": 1.31, "threshold": 0.43, "rule": {"min_pixels": 12, "min_probability": 0.61}},
@@ -356,12 +363,13 @@ def make_poor_results() -> dict[str, Any]:
     results["run"] |= {"task": "gra", "class_names": GRADES, "bands": ["B02", "B03", "B04", "B08", "B12"]}
     results["run"]["colours"] = ["#d9d9d9", "#fed976", "#fd8d3c", "#e31a1c", "#67000d"]
     results["split"] = "val"
-    results["data"] |= {"trained_on": "beef" * 16, "is_same": False, "hectares_known": False, "fires": 2, "patches": 9}
+    results["data"] |= {"trained_on": "beef" * 16, "is_same": False, "hectares_known": False, "fires": 1, "patches": 9}
+    results["data"]["unburned_tiles"] = 1
     results["data"]["leaks"] = ["one fire in two splits: EMSR1 & <b>EMSR2</b>"]
     results["decision"] |= {"chosen_on": None, "is_optimistic": False, "temperature": 1.0, "threshold": 0.5}
     methods = [make_method(*row, classes=GRADES, has_area=False) for row in METHODS[:2]]
     for name, label, *_ in METHODS[2:]:
-        gone = dict.fromkeys(("pixels", "fires", "edges", "area", "detection"))
+        gone = dict.fromkeys(("pixels", "fires", "edges", "area", "unburned", "detection"))
         methods.append(
             {"name": name, "label": label, "note": "needs B11, which these data lack", "is_there": False} | gone
         )
@@ -400,6 +408,7 @@ def make_against(fires: list[dict[str, Any]]) -> dict[str, Any]:
         "difference": make_interval(0.04, 0.03 if len(fires) > 2 else None, len(fires)),
         **{"wins": len(fires) - 1, "losses": 0, "ties": 0, "p_value": 0.25},
         "pooled": {"ours": 0.876, "theirs": 0.841},
+        "unburned": {"ours": make_false_alarms(3.4), "theirs": make_false_alarms(12.5)},
         "fires": [{"name": f["name"], "ours": f["iou"], "theirs": t} for f, t in zip(fires, theirs, strict=True)],
     }
 

@@ -20,7 +20,7 @@ def make_results(name: str, ious: dict[str, float | None], pooled: float) -> dic
         "split": "test",
         "run": {"name": name, "sha256": name * 8, "task": "del", "class_names": ["background", "fire"]},
         "data": {"fingerprint": "f" * 64},
-        "methods": [{"name": "model", "pixels": {"fire_iou": pooled}}],
+        "methods": [{"name": "model", "pixels": {"fire_iou": pooled}, "unburned": {"num": pooled}}],
         "fires": [{"name": fire, "iou": iou, "truth_sha256": fire * 64} for fire, iou in ious.items()],
     }
 
@@ -38,6 +38,7 @@ def test_fires_are_paired_by_name():
     assert (against["wins"], against["losses"], against["ties"], against["p_value"]) == (1, 1, 1, 1.0)
     assert against["difference"]["mean"] == pytest.approx(0.0)
     assert against["difference"]["num"] == 3
+    assert against["unburned"] == {"ours": {"num": 0.75}, "theirs": {"num": 0.7}}
     assert against["fires"][2] == {"name": "c", "ours": None, "theirs": 0.0}
 
 

@@ -70,7 +70,7 @@ BASELINE = "the NBR baseline"
         (0.650, -0.073, f"Fire IoU 0.650: 0.073 below {BASELINE} (0.723)."),
         (0.723, 0.0004, f"Fire IoU 0.723: no better than {BASELINE} (0.723)."),
         (0.723, -0.0004, f"Fire IoU 0.723: no better than {BASELINE} (0.723)."),
-        (None, None, "No fire IoU: nothing burned in the labels, and nothing was predicted as burned."),
+        (None, None, "No fire IoU: nothing burned in the labels."),
         (0.5, None, f"Fire IoU 0.500; {BASELINE} has none to compare with."),
     ],
     ids=["better", "worse", "same", "same from below", "no fire", "no gain"],
@@ -228,6 +228,13 @@ def test_another_run_is_compared_by_fire_and_by_group(full: Page, write: Any) ->
     assert full.tables["Fire by fire against unet <mobilenet_v2>"][1] == pair
     assert full.tables["Wins and losses by climate"][1] == ["Mediterranean", "6", "0", "1", "+0.034"]
     assert "Comparison with another run" not in write(make_results()).headings
+
+
+def test_false_alarms_on_tiles_without_fire_are_counted_apart(full: Page) -> None:
+    rows = full.tables["Tiles without fire: false alarms"]
+    assert rows[1] == ["model", "1", "1", "340", "3.4", "7.2"]
+    assert "13 fires and 1 tile without fire" in full.text
+    assert "The other run, 1 tile without fire: false alarms on 1, 12.5 ha, 7.2 ha per 1000 km²." in full.text
 
 
 def test_the_gallery_shows_the_worst_and_best_fires_or_all_if_few(full: Page, poor: Page) -> None:

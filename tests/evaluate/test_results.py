@@ -29,7 +29,7 @@ def test_named_tuples_become_dicts():
 
 
 def test_written_results_are_read_back(tmp_path: Path):
-    results = {"format": 1, "name": "São Tomé", "iou": None}
+    results = {"format": 2, "name": "São Tomé", "iou": None}
     write_results(results, tmp_path / "evaluation_test.json")
 
     assert read_json(tmp_path / "evaluation_test.json") == results

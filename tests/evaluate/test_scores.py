@@ -149,6 +149,25 @@ def test_pooled_scores_weight_pixels_and_means_weight_fires():
     assert interval.low <= interval.mean <= interval.high
 
 
+def test_a_tile_on_which_nothing_burned_is_no_fire():
+    tiles = [measure("0000", "0100", grid=GRID), measure("00xx", "0011", grid=GRID)]
+    fires = [LARGE, SMALL, *tiles]
+
+    scores = score_method("model", fires, NAMES)
+
+    assert scores["fires"] == score_method("model", [LARGE, SMALL], NAMES)["fires"]
+    assert scores["fires"]["precision"].num == 2
+    alarms = scores["unburned"]
+    assert (alarms["num"], alarms["num_false_alarms"], alarms["predicted_pixels"]) == (2, 1, 1)
+    hectare = pytest.approx(1 / 0.9996**2, rel=1e-4)
+    assert alarms["predicted_ha"] == hectare
+    # One of six labelled pixels of equal area.
+    assert alarms["ha_per_1000_km2"] == pytest.approx(1e5 / 6, rel=1e-4)
+    assert score_method("model", [LARGE, QUIET], NAMES)["unburned"]["predicted_ha"] is None
+    groups = group_fires([describe_fire(fire) for fire in fires])
+    assert sum(group["num"] for group in groups["size"]) == 2
+
+
 def test_baselines_have_fire_scores_only():
     assert set(score_method("index_tuned", [LARGE], NAMES)["pixels"]) == {
         *("fire_iou", "fire_dice", "fire_precision", "fire_recall")

@@ -29,7 +29,13 @@ def results() -> dict[str, Any]:
     return {
         "split": "test",
         "run": {"name": "ours", "checkpoint": "best_model.pt", "epoch": 7},
-        "data": {"fingerprint": "ab12", "trained_on": "ab12", "fires": 3, "labelled_pixels": 123456},
+        "data": {
+            "fingerprint": "ab12",
+            "trained_on": "ab12",
+            "fires": 3,
+            "unburned_tiles": 0,
+            "labelled_pixels": 123456,
+        },
         "decision": {"chosen_on": "val", "is_optimistic": False},
         "methods": [make_method("model", 0.8), make_method("index_tuned", 0.7)],
         "gain": {
@@ -48,6 +54,19 @@ def test_the_gain_is_in_the_second_line(results: dict[str, Any]):
     assert lines[0] == "ours, best_model.pt of epoch 7, on test: 3 fires, 123,456 labelled pixels"
     assert lines[1].startswith("gain over index_tuned: fire_iou +0.100 pooled; +0.090 [+0.050, +0.120]")
     assert lines[1].endswith("wins 3, losses 0, p_value 0.25")
+
+
+def test_false_alarms_on_tiles_without_fire_have_their_own_line(results: dict[str, Any]):
+    results["data"]["unburned_tiles"] = 2
+    for method in results["methods"]:
+        method["unburned"] = {"num": 2, "num_false_alarms": 1, "predicted_pixels": 1, "predicted_ha": None}
+    results["methods"][0]["unburned"] |= {"predicted_ha": 4.2, "ha_per_1000_km2": 1.94}
+
+    lines = list(format_summary(results))
+
+    assert "3 fires, 2 tiles without fire, " in lines[0]
+    assert "model: 2 tiles without fire: false alarms on 1, 4.2 ha, 1.9 ha per 1000 km²" in lines
+    assert "index_tuned: 2 tiles without fire: false alarms on 1, 1 pixel" in lines
 
 
 def test_each_method_has_a_row(results: dict[str, Any]):
