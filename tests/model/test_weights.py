@@ -112,8 +112,8 @@ def test_tensors_that_are_missing_unexpected_or_of_another_shape_are_named(
     with pytest.raises(FiresegError) as caught:
         create_segmentation_model(encoder="resnet18", weights=str(path))
     message = str(caught.value)
-    assert message.startswith(f"{path}: 1 tensors missing (bn1.weight); 1 tensors unexpected (bn_one.weight); ")
-    assert "1 tensors of another shape (conv1.weight (64, 7, 7, 7) for (64, 3, 7, 7))" in message
+    assert message.startswith(f"{path}: 1 tensor missing (bn1.weight); 1 tensor unexpected (bn_one.weight); ")
+    assert "1 tensor of another shape (conv1.weight (64, 7, 7, 7) for (64, 3, 7, 7))" in message
 
 
 def test_weights_of_another_encoder_are_rejected(resnet18: dict[str, Tensor], tmp_path: Path) -> None:
