@@ -16,7 +16,7 @@ class RasterOptions:
         channels: Band of each channel of rasters without band descriptions, in their order: names such as B02 or
             nir08, mask or SCL for a validity channel, - for any other.
         offset: Radiometric offset of the digital numbers (BOA_ADD_OFFSET; 1000 since processing baseline 04.00),
-            used if the metadata do not give it.
+            used if the metadata do not give it (default: that of the baseline in the name of the product, else 0).
         trust_values: Accept values that do not look like reflectance, or seem to contain the offset; they are flagged.
     """
 

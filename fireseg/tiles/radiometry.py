@@ -80,7 +80,8 @@ def select_channels(
         raster: Open raster.
         bands: Names of the requested bands, in order.
         metadata: Content of the json beside the raster; may be empty.
-        options: Band of each channel and radiometric offset, used if neither json nor tags give them.
+        options: Band of each channel and radiometric offset, used if neither json nor tags give them. Without them,
+            the offset of the processing baseline in the name of the file or of its folders is used.
         hint: Remedy of the error for a missing band.
 
     Raises:
@@ -93,11 +94,15 @@ def select_channels(
         if names.is_assumed:
             _check_assumed_order(raster)
         tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
-        known_offset = find_offset(flatten_metadata(*tags, metadata))
+        offset = find_offset(flatten_metadata(*tags, metadata))
+        if offset is None:
+            offset = options.offset
+        if offset is None:
+            offset = find_offset(flatten_metadata({"name": raster.name}))
         dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))
         scaling = get_scaling(
             dtype,
-            offset=(options.offset or 0.0) if known_offset is None else known_offset,
+            offset=offset or 0.0,
             scales=[raster.scales[n] for n in channels],
             shifts=[raster.offsets[n] for n in channels],
         )
@@ -305,7 +310,7 @@ def check_values(
     Args:
         sample: Raster values `(C, N)` of pixels known in every band.
         scaling: Conversion to reflectance x 10000.
-        is_offset_given: True if the user gave the offset: dark pixels that seem to contain it are then only odd.
+        is_offset_given: True if the user gave the offset: values that seem to contain or lack it are only odd then.
 
     Returns:
         Faults and flags.
@@ -327,9 +332,10 @@ def check_values(
     if values.shape[1]:
         faults += _find_scale_faults(raw, values, is_integer)
     if values.shape[1] and not faults:
-        if text := _describe_offset_left(values, is_integer):
+        if text := _describe_offset_left(values, is_integer) or _describe_offset_missing(values, is_integer):
             (flags if is_offset_given else faults).append(text)
-        flags += _flag_range(raw, values, is_integer)
+        else:
+            flags += _flag_range(raw, values, is_integer)
     return faults, flags
 
 
@@ -365,9 +371,6 @@ def _find_scale_faults(raw: NDArray[np.float64], values: NDArray[np.float64], is
 
 def _flag_range(raw: NDArray[np.float64], values: NDArray[np.float64], is_integer: bool) -> list[str]:
     """Returns a flag if the range of the values is odd for reflectance."""
-    if float(np.percentile(values, 1, axis=1).min()) < -0.02:
-        cure = "use --offset 0" if is_integer else "add 0.1"
-        return [f"reflectance down to {values.min():.2f}: looks like {_OFFSET_TEXT} subtracted twice; {cure}"]
     if is_integer:
         return []
     top, bottom = (float(np.percentile(values, share, axis=1).max()) for share in (99, 0.1))
@@ -378,6 +381,14 @@ def _flag_range(raw: NDArray[np.float64], values: NDArray[np.float64], is_intege
     if len(values) > 2 and bottom <= 0 and (brightest == 1).all():
         return [f"{span} in every band: look stretched for display, but {expected}"]
     return []
+
+
+def _describe_offset_missing(values: NDArray[np.float64], is_integer: bool) -> str:
+    """Describes negative values that seem to lack the offset of digital numbers; empty if they do not."""
+    if float(np.percentile(values, 1, axis=1).min()) >= -0.02:
+        return ""
+    cure = "use --offset 0" if is_integer else "add 0.1"
+    return f"reflectance down to {values.min():.2f}: looks like {_OFFSET_TEXT} subtracted twice; {cure}"
 
 
 def _describe_offset_left(values: NDArray[np.float64], is_integer: bool) -> str:

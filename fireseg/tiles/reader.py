@@ -344,7 +344,7 @@ def _read_grid(raster: DatasetReader) -> Grid:
 
 
 def _read_date(raster: DatasetReader, metadata: dict[str, Any]) -> str | None:
-    return find_date(flatten_metadata(raster.tags(), metadata))
+    return find_date(flatten_metadata(raster.tags(), metadata, {"name": raster.name}))
 
 
 def _is_quick_look_file(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -84,6 +85,7 @@ def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_nam
     # Imported here: torch and mlflow take seconds.
     from fireseg.console import start_logging
     from fireseg.engine import Interrupted, Interrupts
+    from fireseg.errors import FiresegError
     from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
     from fireseg.train.run import train
 
@@ -93,6 +95,7 @@ def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_nam
         folder = RunFolder(sweep_folder)
     else:
         folder = point.folder or RunFolder.create(Path(settings["output_dir"]), _name_folder(settings))
+    is_new = sweep_folder is None and point.folder is None
     try:
         with Interrupts() as interrupts, folder.locked(), folder.logging_to_file():
             train(
@@ -106,6 +109,11 @@ def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_nam
             )
     except Interrupted as request:
         sys.exit(request.exit_code)
+    except FiresegError:
+        # run.json is written when all parts of a run are built: without it, nothing was trained.
+        if is_new and not folder.provenance.exists():
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 def _read_help() -> str:

@@ -49,8 +49,8 @@ def train(
         Interrupted: If a signal was received.
     """
     folder.write_config(settings)
-    log.info("run folder: %s", folder.path)
     run = build_training(settings, folder, point)
+    log.info("run folder: %s", folder.path)
     name = run_name or folder.path.name
     start_tracking(run.tracker, folder, name=name, tags=tags or {}, num_epochs_done=run.state.epoch)
     run.tracker.artifact(folder.config)

@@ -455,6 +455,30 @@ def test_case_of_the_json_name_does_not_matter(tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read(0, 0, 600, 70)[0], read_whole(tmp_path).image)
 
 
+PRODUCT = "S2B_MSIL2A_20230828T105439_N0509_R051_T31TCJ_20230828T131109"
+
+
+@pytest.mark.parametrize("place", [f"{PRODUCT}.tif", f"{PRODUCT}.SAFE/stack.tif"])
+def test_offset_and_date_are_read_from_the_name_of_the_product(tmp_path: Path, place: str) -> None:
+    numbers = np.rint(make_reflectance() * 10_000).astype(np.uint16)
+    path = write_raster(tmp_path / place, numbers + 1000)
+    expected = write_raster(tmp_path / "scene.tif", numbers)
+    with open_bands(path, BAND_NAMES) as reader, open_bands(expected, BAND_NAMES) as plain:
+        assert reader.check_values() == ()
+        assert reader.date == "2023-08-28T10:54:39Z"
+        np.testing.assert_array_equal(reader.read(0, 0, 40, 50)[0], plain.read(0, 0, 40, 50)[0])
+
+
+def test_the_offset_option_and_metadata_have_priority_over_the_name(tmp_path: Path) -> None:
+    numbers = np.rint(make_reflectance() * 10_000).astype(np.uint16)
+    path = write_raster(tmp_path / f"{PRODUCT}.tif", numbers)  # harmonised, but still named like the product
+    with pytest.raises(FiresegError, match=r"subtracted twice; use --offset 0"):
+        open_bands(path, BAND_NAMES).check_values()
+    assert open_bands(path, BAND_NAMES, RasterOptions(offset=0)).check_values() == ()
+    path.with_suffix(".json").write_text(json.dumps({"earthsearch:boa_offset_applied": True}))
+    assert open_bands(path, BAND_NAMES).check_values() == ()
+
+
 def test_map_summary_beside_the_scene_is_ignored(tmp_path: Path) -> None:
     name = "S2B_MSIL2A_20220101T105439_N0400_R051_T31TCJ_20220101T131109"
     path = write_raster(tmp_path / f"{name}.tif", make_numbers())

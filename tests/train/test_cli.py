@@ -38,6 +38,7 @@ def test_missing_patches_have_exit_code_one_and_no_traceback(tmp_path: Path):
     assert "Traceback" not in output
     (fault,) = (line for line in output.splitlines() if line.startswith("fireseg: "))
     assert "patches: no such folder" in fault
+    assert list((tmp_path / "outputs").iterdir()) == []  # a start that fails leaves no run behind
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["--cfg", "job"]], ids=["help", "cfg_job"])
