@@ -247,3 +247,10 @@ def test_a_fault_in_a_sweep_file_is_found(faults: Faults, tmp_path: Path) -> Non
     content = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      sed: 1,2\n"
     write(tmp_path / "sweep/mine.yaml", content)
     assert_fault(faults("-cd", str(tmp_path), "sweep=mine"), "sed", "did you mean 'seed'?")
+
+
+def test_the_environment_names_the_mlflow_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compose_settings(["tracker=mlflow"])["tracker"]["experiment"] == "fireseg"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "fires of 2026")
+    assert compose_settings(["tracker=mlflow"])["tracker"]["experiment"] == "fires of 2026"
+    assert compose_settings(["tracker.experiment=mine"])["tracker"]["experiment"] == "mine"
