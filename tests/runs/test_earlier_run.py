@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_earlier_run_is_loaded(tmp_path: Path) -> None:
     shutil.copytree(EARLIER, tmp_path / "run")
-    prediction = fireseg.load(tmp_path / "run").predict(np.full((64, 64, 7), 0.1, np.float32))
+    prediction = fireseg.load(tmp_path / "run").predict(np.full((64, 64, 7), 0.2, np.float32))
     assert prediction.classes.shape == (64, 64)
 
 

@@ -135,7 +135,7 @@ def test_offset_argument_is_used_only_without_metadata(tmp_path: Path) -> None:
 
 
 def test_an_offset_left_on_is_a_fault_until_the_values_are_trusted(tmp_path: Path) -> None:
-    path = write_tile(tmp_path, image=np.rint(make_reflectance() * 10_000).astype(np.uint16) + 1000)
+    path = write_tile(tmp_path, image=np.rint(make_reflectance(80, 90) * 10_000).astype(np.uint16) + 1000)
     (fault,) = tile_faults(tmp_path)
     assert fault.startswith(f"{path}: the darkest pixels are 0.1")
     assert fault.endswith("use --offset 1000; or accept them with --trust-values")
@@ -470,7 +470,7 @@ def test_offset_and_date_are_read_from_the_name_of_the_product(tmp_path: Path, p
 
 
 def test_the_offset_option_and_metadata_have_priority_over_the_name(tmp_path: Path) -> None:
-    numbers = np.rint(make_reflectance() * 10_000).astype(np.uint16)
+    numbers = np.rint(make_reflectance(80, 90) * 10_000).astype(np.uint16)
     path = write_raster(tmp_path / f"{PRODUCT}.tif", numbers)  # harmonised, but still named like the product
     with pytest.raises(FiresegError, match=r"subtracted twice; use --offset 0"):
         open_bands(path, BAND_NAMES).check_values()
