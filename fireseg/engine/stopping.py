@@ -39,11 +39,12 @@ class EarlyStopping:
     def update(self, epoch: int, score: float, *, loss: float) -> bool:
         """Records the score (higher is better) and the loss of an epoch, and returns True if it is the best so far."""
         if math.isnan(score):
-            is_best = math.isnan(self.best_score) and not loss >= self.best_loss and not math.isnan(loss)
+            # Validation has no burned pixel, so no epoch has a score.
+            is_best = loss < self.best_loss or (math.isnan(self.best_loss) and not math.isnan(loss))
             if is_best:
                 self.best_loss, self.best_epoch = loss, epoch
             return is_best
-        is_best = not score <= self.best_score
+        is_best = score > self.best_score or math.isnan(self.best_score)
         if is_best:
             self.best_score, self.best_epoch, self.waited = score, epoch, 0
         else:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fireseg.decision import min_log_odds
+from fireseg.decision import find_threshold, min_log_odds
 from fireseg.evaluate.inference import LOG_ODDS
 from fireseg.evaluate.mosaic import Mosaic, PatchSummary
 from fireseg.metric import DetectionRule, count_log_odds, fit_temperature, select_rule, select_threshold
@@ -38,7 +37,7 @@ class OperatingPoint(NamedTuple):
     @property
     def min_probability(self) -> float:
         """Calibrated probability that the peak of a component must reach."""
-        return 1 / (1 + math.exp(-self.rule.min_log_odds / self.temperature))
+        return find_threshold(self.rule.min_log_odds, self.temperature)
 
 
 def select_operating_point(mosaics: Iterable[Mosaic]) -> OperatingPoint:

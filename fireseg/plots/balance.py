@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fireseg.console import format_count, format_share
-from fireseg.plots import scores
-from fireseg.plots.scores import LonLatBox
-from fireseg.plots.style import save_figure
+from fireseg.plots import balance_panels
+from fireseg.plots.balance_panels import LonLatBox
+from fireseg.plots.style import REPORT_DPI, save_figure, style_axes
 from fireseg.task import Task
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ _SHARE_EDGES = (0.0, 0.01, 0.1, 0.3, 0.5, 1.0)
 
 NO_CLOUD_MASK = "no mask"
 
-_PAGE_DPI = 160
-
 _SHEET_DPI = 110
+
+_LABEL_SIZE = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,8 @@ def draw_panel(panel: Panel) -> bytes:
     """Draws a panel as PNG, narrow enough to be readable on a phone."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.4, 4.2) if panel.is_wide else (4.4, 3.1), dpi=_PAGE_DPI, layout="constrained")
-    panel.draw(_style_axes(figure.add_subplot()))
+    figure = Figure(figsize=(5.4, 4.2) if panel.is_wide else (4.4, 3.1), dpi=REPORT_DPI, layout="constrained")
+    panel.draw(style_axes(figure.add_subplot(), labelsize=_LABEL_SIZE))
     file = BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
@@ -127,7 +127,7 @@ def render_balance(balance: Balance, path: Path, *, title: str) -> None:
     grid = figure.add_gridspec(len(rows) + 1, 3, height_ratios=[3.5] * len(rows) + [5.4])
     cells = [(panel, grid[number, column]) for number, row in enumerate(rows) for column, panel in enumerate(row)]
     for panel, cell in [*cells, (map_panel, grid[-1, :])]:
-        axes = _style_axes(figure.add_subplot(cell))
+        axes = style_axes(figure.add_subplot(cell), labelsize=_LABEL_SIZE)
         panel.draw(axes)
         axes.set_title(panel.title, loc="left", fontsize=11, fontweight="bold")
     figure.suptitle(title, fontsize=13, x=0.01, ha="left", parse_math=False)
@@ -153,13 +153,13 @@ def _make_class_panels(counts: ClassCounts) -> Iterator[Panel]:
     yield Panel(
         f"{label}: labelled pixels by class",
         "Share of labelled pixels. " + _format_rows(shares, names, format_share),
-        partial(scores.draw_class_shares, counts=counts.pixels, names=names, colours=colours),
+        partial(balance_panels.draw_class_shares, counts=counts.pixels, names=names, colours=colours),
         kind="classes",
     )
     yield Panel(
         f"{label}: patches with each class",
         "Patches with at least one pixel of a class. " + _format_rows(counts.patches, names, "{:,}".format),
-        partial(scores.draw_class_patches, counts=counts.patches, totals=counts.totals, colours=colours),
+        partial(balance_panels.draw_class_patches, counts=counts.patches, totals=counts.totals, colours=colours),
         kind="classes",
     )
     if counts.weights:
@@ -167,7 +167,7 @@ def _make_class_panels(counts: ClassCounts) -> Iterator[Panel]:
             f"{label}: recommended class weights",
             "Weight of a pixel in the loss: "
             + ", ".join(f"{name} {weight:.3g}" for name, weight in zip(names, counts.weights, strict=True)),
-            partial(scores.draw_weights, weights=counts.weights, names=names, colours=colours),
+            partial(balance_panels.draw_weights, weights=counts.weights, names=names, colours=colours),
             kind="classes",
         )
 
@@ -180,7 +180,7 @@ def _make_share_panel(title: str, shares: Mapping[str, Sequence[float]], axis: s
         labels = (*labels, NO_CLOUD_MASK)
         bins = {split: [*counts, unknown[split]] for split, counts in bins.items()}
     alt = f"{title}, patches. {_format_rows(bins, labels, '{:,}'.format)}"
-    return Panel(title, alt, partial(scores.draw_share_bins, bins=bins, labels=labels, axis=axis))
+    return Panel(title, alt, partial(balance_panels.draw_share_bins, bins=bins, labels=labels, axis=axis))
 
 
 def _make_fire_panel(areas: Mapping[str, Sequence[float]]) -> Panel:
@@ -190,7 +190,7 @@ def _make_fire_panel(areas: Mapping[str, Sequence[float]]) -> Panel:
         span = f", {min(known):,.0f} to {max(known):,.0f} ha, median {np.median(known):,.0f} ha" if known else ""
         parts.append(f"{split}: {format_count(len(row), 'fire')}{span}")
     alt = "Burned hectares of each fire on a logarithmic axis. " + "; ".join(parts) + "."
-    return Panel("Fire sizes", alt, partial(scores.draw_fire_sizes, areas_ha=areas))
+    return Panel("Fire sizes", alt, partial(balance_panels.draw_fire_sizes, areas_ha=areas))
 
 
 def _make_map_panel(boxes: Mapping[str, Sequence[LonLatBox]]) -> Panel:
@@ -200,14 +200,7 @@ def _make_map_panel(boxes: Mapping[str, Sequence[LonLatBox]]) -> Panel:
         west, south = min(box[0] for box in all_boxes), min(box[1] for box in all_boxes)
         east, north = max(box[2] for box in all_boxes), max(box[3] for box in all_boxes)
         alt += f" From longitude {west:.1f} to {east:.1f} and latitude {south:.1f} to {north:.1f} degrees."
-    return Panel("Map of the tiles", alt, partial(scores.draw_map, boxes=boxes), is_wide=True, kind="map")
-
-
-def _style_axes(axes: Axes) -> Axes:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
-    axes.set_axisbelow(True)
-    return axes
+    return Panel("Map of the tiles", alt, partial(balance_panels.draw_map, boxes=boxes), is_wide=True, kind="map")
 
 
 def _format_rows(rows: Mapping[str, Sequence[Any]], names: Sequence[str], format_value: Callable[[Any], str]) -> str:

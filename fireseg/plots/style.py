@@ -33,6 +33,8 @@ ERROR_COLOURS = {
 }
 """Outcomes of a pixel and their colours, in the order of the codes of `encode_errors`."""
 
+REPORT_DPI = 160
+
 UNLABELLED = ("#ffffff", "#8c8c8c")
 """The two colours of the stripes that mark unlabelled pixels."""
 
@@ -262,6 +264,14 @@ def compose_figure(
         _add_key(sheet, colours, key_top, key_columns[name])
         key_top += _LINE * key_rows[name]
     return sheet.figure, blocks
+
+
+def style_axes(axes: Axes, *, labelsize: int) -> Axes:
+    """Removes the upper and right spine, sets the size of tick labels, draws grid lines below the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=labelsize)
+    axes.set_axisbelow(True)
+    return axes
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,15 @@ from fireseg.predict.outputs import get_decision_threshold
 from fireseg.predict.pipeline import SceneMap, predict_scene
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
-from fireseg.tiles.channels import apply_channels, select_bands
-from fireseg.tiles.radiometry import Scaling, check_values
+from fireseg.tiles import RasterOptions
+from fireseg.tiles.blocks import PixelSample
+from fireseg.tiles.channels import apply_channels, find_channels
+from fireseg.tiles.radiometry import get_scaling
+
+log = logging.getLogger("fireseg")
 
 _MAX_REFLECTANCE = 255.0
 """Far above the brightest cloud: larger values are digital numbers."""
-
-_SAMPLE_PX = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +210,16 @@ def read_image(
         names = apply_channels(channels, [None] * len(channels))
         for number in names.masks:
             unknown |= values[..., number - 1 : number] == 0
-        values = values[..., select_bands(names, bands, "give all bands of the run")]
+        values = values[..., find_channels(names, bands, "give all bands of the run")]
     unknown |= np.logical_not(np.isfinite(values).all(axis=2, keepdims=True))
     known = np.where(unknown, 0, values)
-    if not trust_values:
-        _check_reflectance(values[~unknown[..., 0]].T)
+    if known.max() > _MAX_REFLECTANCE and not trust_values:
+        raise _not_reflectance(f"values up to {known.max():g}")
+    sample = PixelSample(known[..., 0].size)
+    sample.add(0, 0, known.transpose(2, 0, 1), unknown[..., 0])
+    scaling = get_scaling(known.dtype, scales=[1.0] * len(bands), shifts=[0.0] * len(bands))
+    for flag in sample.check("image", scaling, RasterOptions(trust_values=trust_values)):
+        log.warning("%s", flag)
     scaled = np.rint(np.clip(known, 0, 1) * SCALE).astype(np.uint16)
     return ArraySource(scaled, unknown[..., 0], tuple(bands))
 
@@ -221,17 +229,6 @@ def _not_reflectance(given: str) -> FiresegError:
         f"image: {given}, but float reflectance from 0 to 1 is expected; divide digital numbers by {SCALE} "
         "(after subtracting their radiometric offset)"
     )
-
-
-def _check_reflectance(sample: NDArray[Any]) -> None:
-    """Checks values `(C, N)` of known pixels as those of a raster are checked."""
-    num_bands, num_pixels = sample.shape
-    if num_pixels and sample.max() > _MAX_REFLECTANCE:
-        raise _not_reflectance(f"values up to {sample.max():g}")
-    scaling = Scaling(np.full(num_bands, float(SCALE)), np.zeros(num_bands))
-    faults, _ = check_values(sample[:, :: max(1, num_pixels // _SAMPLE_PX)], scaling)
-    if faults:
-        raise FiresegError(*(f"image: {fault}; or accept them with trust_values=True" for fault in faults))
 
 
 def _put_channels_last(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:

@@ -172,7 +172,9 @@ def format_summary(results: Mapping[Path, SceneMap | FiresegError]) -> list[str]
 
 
 def _check_values(reader: BandReader) -> None:
-    """Warns of suspicious values as soon as they are found, not at the end."""
+    """Refuses values that cannot be reflectance before any time is spent on them, and warns of odd ones."""
+    if reader.ignored:
+        log.info("%s: channels that are no Sentinel-2 band are not used: %s", reader.path, ", ".join(reader.ignored))
     for flag in reader.check_values():
         log.warning("%s", flag)
 

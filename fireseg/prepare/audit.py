@@ -166,7 +166,7 @@ def audit_tiles(
         path: Folder of tiles, or satelliteData.csv.
         json_path: Output file.
         workers: Number of processes that read tiles.
-        options: Statements about the rasters that their metadata lack.
+        options: Options used where the metadata are silent.
 
     Returns:
         The audit, and the faults of tiles, one line each.
@@ -189,7 +189,7 @@ class FingerprintJob:
 
     Args:
         tiles: Files of each tile.
-        options: Statements about the rasters that their metadata lack.
+        options: Options used where the metadata are silent.
     """
 
     def __init__(self, tiles: Sequence[TileFiles], options: RasterOptions = DEFAULT_OPTIONS) -> None:

@@ -18,18 +18,9 @@ from fireseg.files import convert_disk_errors
 from fireseg.prepare.audit import Audit, audit
 from fireseg.prepare.cut_job import CutJob, list_changed
 from fireseg.prepare.footprints import Footprint
-from fireseg.prepare.journal import (
-    AUDIT,
-    UNFINISHED,
-    Journal,
-    StagingFolder,
-    TileRecord,
-    check_no_differences,
-    check_same_header,
-    sum_left_out,
-    write_tables,
-)
+from fireseg.prepare.journal import Journal, TileRecord, check_no_differences, check_same_header
 from fireseg.prepare.options import PrepareOptions, TilingOptions
+from fireseg.prepare.output import AUDIT, UNFINISHED, StagingFolder, sum_left_out, write_tables
 from fireseg.prepare.plan import Plan, apply_splits, assign_splits, check_leaks, make_journal_header, make_plan
 from fireseg.prepare.workers import run_in_order, track_tiles
 

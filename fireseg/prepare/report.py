@@ -24,7 +24,8 @@ from fireseg.plots import choose_composite, colour_classes, render_composite
 from fireseg.plots.balance import Balance, ClassCounts, LonLatBox, draw_panel, list_panels, render_balance
 from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, to_uri, write_page
 from fireseg.prepare.footprints import degrees_east
-from fireseg.prepare.journal import AUDIT, Journal, TileRecord, read_json
+from fireseg.prepare.journal import Journal, TileRecord
+from fireseg.prepare.output import AUDIT, read_json
 from fireseg.prepare.pipeline import REPORT
 from fireseg.task import TASKS, inverse_frequency_weights
 

@@ -212,7 +212,7 @@ def plan_tile_windows(height: int, width: int, *, size: int, stride: int) -> lis
     Args:
         height: Tile height in pixels.
         width: Tile width in pixels.
-        size: PatchPosition height and width in pixels.
+        size: Patch height and width in pixels.
         stride: Distance between windows in pixels, 1 to `size`.
 
     Raises:
@@ -237,7 +237,7 @@ def mark_repeats(windows: Sequence[PatchPosition], *, size: int) -> list[NDArray
 
     Args:
         windows: All windows of a tile, as returned by `plan_tile_windows`.
-        size: PatchPosition height and width in pixels.
+        size: Patch height and width in pixels.
 
     Returns:
         One `(size, size)` mask per window, True where an earlier window contains the pixel.
@@ -253,7 +253,7 @@ def cut_window(array: NDArray[Any], window: PatchPosition, size: int, fill: floa
     Args:
         array: `(H, W)` or `(H, W, C)`.
         window: Position of the window.
-        size: PatchPosition height and width in pixels.
+        size: Patch height and width in pixels.
         fill: Value of pixels beyond the tile.
 
     Returns:
@@ -275,7 +275,7 @@ def get_bounds(
     Args:
         transform: Affine transform of the tile: x = a col + b row + c, y = d col + e row + f.
         window: Position of the window.
-        size: PatchPosition height and width in pixels.
+        size: Patch height and width in pixels.
 
     Example:
         >>> get_bounds((10.0, 0.0, 500.0, 0.0, -10.0, 900.0), PatchPosition(1, 2), 4)

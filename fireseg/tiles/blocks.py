@@ -1,10 +1,24 @@
-"""Splits reading of rasters along their blocks, and selects blocks as a sample."""
+"""Selects the channels of a raster and reads them as reflectance, block by block; samples values to check them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+
+from fireseg.data.bands import RASTER_BAND_ORDERS
+from fireseg.errors import FiresegError
 from fireseg.geo.windows import Window
+from fireseg.tiles.channels import describe_wrong_order, find_channels, identify_channels
+from fireseg.tiles.metadata import find_offset, flatten_metadata
+from fireseg.tiles.options import RasterOptions
+from fireseg.tiles.radiometry import Scaling, check_values, find_nodata, get_scaling, quantize_reflectance
 
 BlockShape = tuple[int, int]
 """Height and width in pixels of the blocks in which a raster is stored."""
@@ -18,6 +32,160 @@ _MAX_WHOLE_PX = 1024 * 1024
 _SAMPLES_PER_AXIS = 8
 
 _MIN_SAMPLE_PX = 32
+
+_CACHE_BYTES = 32 * 2**20
+
+_SAMPLE_PX = 200_000
+
+_ORDER_SAMPLE_PX = 20_000
+"""Pixels of each block in the sample that shows the order of the channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSelection:
+    """Channels of a raster to read, and the conversion of their values.
+
+    Attributes:
+        indexes: Channel numbers from 1, in the order requested.
+        nodata: Nodata tag of each channel, None without one.
+        has_mask: True if the raster has a mask band.
+        masks: Numbers from 1 of the channels that are 0 where nothing was measured.
+        ignored: Names of the channels that are neither bands nor masks.
+        scaling: Conversion to reflectance.
+        pixel_bytes: Bytes of one pixel in all selected channels.
+    """
+
+    indexes: tuple[int, ...]
+    nodata: tuple[float | None, ...]
+    has_mask: bool
+    masks: tuple[int, ...]
+    ignored: tuple[str, ...]
+    scaling: Scaling
+    pixel_bytes: int
+
+
+def select_channels(
+    raster: DatasetReader,
+    bands: Sequence[str],
+    metadata: dict[str, Any],
+    *,
+    options: RasterOptions,
+    hint: str = "choose from these with --bands",
+) -> ChannelSelection:
+    """Selects the channels of the requested bands and determines their scaling.
+
+    Args:
+        raster: Open raster.
+        bands: Names of the requested bands, in order.
+        metadata: Content of the json beside the raster; may be empty.
+        options: Band of each channel and radiometric offset, used if neither json nor tags give them. Without them,
+            the offset of the processing baseline in the name of the file or of its folders is used.
+        hint: Remedy of the error for a missing band.
+
+    Raises:
+        FiresegError: If a band is missing or cannot be identified, the values contradict the order assumed, or the
+            data type cannot hold reflectance.
+    """
+    try:
+        names = identify_channels(raster, options.channels)
+        channels = find_channels(names, bands, hint)
+        if names.is_assumed:
+            _check_assumed_order(raster)
+        tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
+        offset = find_offset(flatten_metadata(*tags, metadata))
+        if offset is None:
+            offset = options.offset
+        if offset is None:
+            offset = find_offset(flatten_metadata({"name": raster.name}))
+        dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))
+        scaling = get_scaling(
+            dtype,
+            offset=offset or 0.0,
+            scales=[raster.scales[n] for n in channels],
+            shifts=[raster.offsets[n] for n in channels],
+        )
+    except FiresegError as error:
+        raise FiresegError(f"{raster.name}: {error}") from error
+    return ChannelSelection(
+        indexes=tuple(n + 1 for n in channels),
+        nodata=tuple(raster.nodatavals[n] for n in channels),
+        has_mask=any(MaskFlags.per_dataset in raster.mask_flag_enums[n] for n in channels),
+        masks=names.masks,
+        ignored=names.ignored,
+        scaling=scaling,
+        pixel_bytes=(len(channels) + len(names.masks)) * dtype.itemsize,
+    )
+
+
+def set_gdal_cache(raster: DatasetReader) -> rasterio.Env:
+    """Returns a context that limits GDAL's block cache to one row of the raster's blocks and 32 MB.
+
+    The limit holds for the whole process: GDAL has one cache for all rasters and threads.
+    """
+    row_bytes = sum(raster.width * np.dtype(dtype).itemsize for dtype in raster.dtypes)
+    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES + row_bytes * raster.block_shapes[0][0])
+
+
+def read_window(
+    raster: DatasetReader, channels: ChannelSelection, window: Window, sample: PixelSample | None = None
+) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    """Reads reflectance and unknown pixels block by block, because a whole tile as float32 takes 200 MB.
+
+    Args:
+        raster: Open raster, in the context of `set_gdal_cache`.
+        channels: Channels to read.
+        window: Window within the raster.
+        sample: Sample to which pixels are added, if any.
+
+    Returns:
+        `(H, W, C)` uint16, reflectance x 10000; and `(H, W)`, True where a channel has no value.
+    """
+    image = np.empty((window.height, window.width, len(channels.indexes)), np.uint16)
+    unknown = np.empty((window.height, window.width), np.bool_)
+    for part in split_into_blocks(window, raster.block_shapes[0], channels.pixel_bytes):
+        values = raster.read(channels.indexes, window=part.to_rasterio())
+        gaps = find_nodata(values, channels.nodata)
+        if channels.masks:
+            gaps |= (raster.read(channels.masks, window=part.to_rasterio()) == 0).any(axis=0)
+        if channels.has_mask:
+            gaps |= (raster.read_masks(channels.indexes, window=part.to_rasterio()) == 0).any(axis=0)
+        top, left = part.top - window.top, part.left - window.left
+        region = slice(top, top + part.height), slice(left, left + part.width)
+        unknown[region] = gaps
+        image[region] = quantize_reflectance(values, gaps, channels.scaling)
+        if sample is not None:
+            sample.add(part.top, part.left, values, gaps)
+    return image, unknown
+
+
+class PixelSample:
+    """A regular sample of raster values at pixels that are known in every band.
+
+    Args:
+        num_pixels: Number of pixels that will be read; about 200,000 of them are sampled.
+    """
+
+    def __init__(self, num_pixels: int) -> None:
+        self._step = max(1, round((num_pixels / _SAMPLE_PX) ** 0.5))
+        self._parts: list[NDArray[Any]] = []
+
+    def add(self, top: int, left: int, values: NDArray[Any], gaps: NDArray[np.bool_]) -> None:
+        """Samples values `(C, H, W)` whose first pixel is at (top, left), with gaps `(H, W)`."""
+        grid = slice(-top % self._step, None, self._step), slice(-left % self._step, None, self._step)
+        self._parts.append(values[:, *grid][:, ~gaps[grid]])
+
+    def check(self, name: object, scaling: Scaling, options: RasterOptions) -> list[str]:
+        """Checks that the values are reflectance, and returns flags about odd ones, prefixed with the raster's name.
+
+        Raises:
+            FiresegError: If they cannot be reflectance and `options` do not say to trust them.
+        """
+        sample = np.concatenate(self._parts, axis=1)
+        faults, flags = check_values(sample, scaling, is_offset_given=options.offset is not None)
+        if faults and not options.trust_values:
+            remedy = "or accept them with --trust-values (in Python trust_values=True)"
+            raise FiresegError(*(f"{name}: {fault}; {remedy}" for fault in faults))
+        return [f"{name}: {text}" for text in (*faults, *flags)]
 
 
 def split_into_blocks(window: Window, block: BlockShape, pixel_bytes: int) -> Iterator[Window]:
@@ -52,6 +220,25 @@ def select_sample_blocks(height: int, width: int, block: BlockShape) -> list[Win
         return [Window(0, 0, height, width)]
     tops, lefts = _sample_axis(height, block[0]), _sample_axis(width, block[1])
     return [Window(top, left, rows, cols) for top, rows in tops for left, cols in lefts]
+
+
+def _check_assumed_order(raster: DatasetReader) -> None:
+    """Checks on a sample of the pixels that the values agree with the order assumed for channels without names."""
+    indexes = tuple(range(1, raster.count + 1))
+    parts = []
+    for block in select_sample_blocks(raster.height, raster.width, raster.block_shapes[0]):
+        values = raster.read(indexes, window=block.to_rasterio())
+        known = ~find_nodata(values, raster.nodatavals)
+        step = max(1, round((block.height * block.width / _ORDER_SAMPLE_PX) ** 0.5))
+        parts.append(values[:, ::step, ::step][:, known[::step, ::step]])
+    sample = np.concatenate(parts, axis=1)
+    reason = describe_wrong_order(sample) if sample.size else "no pixel has a value in every channel"
+    if reason:
+        raise FiresegError(
+            f"{raster.count} channels without band descriptions, and their values do not confirm the order of the "
+            f"product: {reason}; name the channels in their order with --channels, such as --channels "
+            f"{' '.join(RASTER_BAND_ORDERS[raster.count])}"
+        )
 
 
 def _read_shape(block: BlockShape, width: int, pixel_bytes: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
+from fireseg.console import format_count
 from fireseg.data.bands import CEMS_BANDS, RASTER_BAND_ORDERS, SENTINEL2_BANDS
 from fireseg.errors import FiresegError, did_you_mean
 
@@ -120,8 +121,9 @@ def name_channels(texts: Sequence[str | None]) -> ChannelNames:
     if not any(texts) or _are_counters(texts):
         if count not in RASTER_BAND_ORDERS:
             raise FiresegError(
-                f"{count} channels without band descriptions, but only 12 (level 2A) and 13 (all bands) have a known "
-                "order; name the channels in their order with --channels, such as --channels B02 B03 B04"
+                f"{format_count(count, 'channel')} without band descriptions, but only 12 (level 2A) and 13 (all "
+                "bands) have a known order; name the channels in their order with --channels, such as "
+                "--channels B02 B03 B04"
             )
         return ChannelNames(bands=RASTER_BAND_ORDERS[count], is_assumed=True)
     bands = tuple(parse_band_name(text) for text in texts)
@@ -170,7 +172,7 @@ def is_mask_name(text: str | None) -> bool:
     return _simplify(text) in (*_VALIDITY_NAMES, *_CLASSIFICATION_NAMES)
 
 
-def select_bands(names: ChannelNames, bands: Sequence[str], hint: str = "choose from these with --bands") -> list[int]:
+def find_channels(names: ChannelNames, bands: Sequence[str], hint: str = "choose from these with --bands") -> list[int]:
     """Returns the channels of the requested bands, counted from 0, in the order requested.
 
     Args:
@@ -285,8 +287,8 @@ def apply_channels(channels: Sequence[str], texts: Sequence[str | None]) -> Chan
     """
     if len(channels) != len(texts):
         raise FiresegError(
-            f"--channels names {len(channels)} channels, but the raster has {len(texts)}; name all of them, with "
-            f"{OTHER} for one that is no band"
+            f"--channels names {format_count(len(channels), 'channel')}, but the raster has {len(texts)}; name all "
+            f"of them, with {OTHER} for one that is no band"
         )
     faults, words = [], []
     for number, (text, channel) in enumerate(zip(texts, channels, strict=True), 1):

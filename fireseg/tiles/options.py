@@ -10,7 +10,7 @@ from fireseg.console import metavar
 
 @dataclass(frozen=True, kw_only=True)
 class RasterOptions:
-    """Statements about rasters.
+    """Options for reading rasters, used where the metadata of a raster are silent.
 
     Attributes:
         channels: Band of each channel of rasters without band descriptions, in their order: names such as B02 or

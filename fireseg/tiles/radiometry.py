@@ -1,35 +1,20 @@
-"""Converts raster values to reflectance, and flags values that do not look like reflectance."""
+"""Converts raster values to reflectance, and checks that they look like it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
-from rasterio.io import DatasetReader
 
-from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, RASTER_BAND_ORDERS, SCALE
+from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, SCALE
 from fireseg.errors import FiresegError
-from fireseg.geo.windows import Window
-from fireseg.tiles.blocks import select_sample_blocks, split_into_blocks
-from fireseg.tiles.channels import describe_wrong_order, identify_channels, select_bands
-from fireseg.tiles.metadata import BASELINE_OFFSET, find_offset, flatten_metadata
-from fireseg.tiles.options import RasterOptions
-
-_CACHE_BYTES = 32 * 2**20
-
-_SAMPLE_PX = 200_000
+from fireseg.tiles.metadata import BASELINE_OFFSET
 
 _MIN_DARKNESS_PX = 5000
 """Pixels below which the darkest ones do not show that the offset is wrong."""
-
-_ORDER_SAMPLE_PX = 20_000
-"""Pixels of each block in the sample that shows the order of the channels."""
 
 _OFFSET_TEXT = f"the offset of {BASELINE_OFFSET:g} that digital numbers have since processing baseline 04.00"
 
@@ -44,101 +29,6 @@ class Scaling(NamedTuple):
 
     gains: NDArray[np.floating]
     biases: NDArray[np.floating]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelSelection:
-    """Channels of a raster to read, and the conversion of their values.
-
-    Attributes:
-        indexes: Channel numbers from 1, in the order requested.
-        nodata: Nodata tag of each channel, None without one.
-        has_mask: True if the raster has a mask band.
-        masks: Numbers from 1 of the channels that are 0 where nothing was measured.
-        ignored: Names of the channels that are neither bands nor masks.
-        scaling: Conversion to reflectance.
-        pixel_bytes: Bytes of one pixel in all selected channels.
-    """
-
-    indexes: tuple[int, ...]
-    nodata: tuple[float | None, ...]
-    has_mask: bool
-    masks: tuple[int, ...]
-    ignored: tuple[str, ...]
-    scaling: Scaling
-    pixel_bytes: int
-
-
-def select_channels(
-    raster: DatasetReader,
-    bands: Sequence[str],
-    metadata: dict[str, Any],
-    *,
-    options: RasterOptions,
-    hint: str = "choose from these with --bands",
-) -> ChannelSelection:
-    """Selects the channels of the requested bands and determines their scaling.
-
-    Args:
-        raster: Open raster.
-        bands: Names of the requested bands, in order.
-        metadata: Content of the json beside the raster; may be empty.
-        options: Band of each channel and radiometric offset, used if neither json nor tags give them. Without them,
-            the offset of the processing baseline in the name of the file or of its folders is used.
-        hint: Remedy of the error for a missing band.
-
-    Raises:
-        FiresegError: If a band is missing or cannot be identified, the values contradict the order assumed, or the
-            data type cannot hold reflectance.
-    """
-    try:
-        names = identify_channels(raster, options.channels)
-        channels = select_bands(names, bands, hint)
-        if names.is_assumed:
-            _check_assumed_order(raster)
-        tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
-        offset = find_offset(flatten_metadata(*tags, metadata))
-        if offset is None:
-            offset = options.offset
-        if offset is None:
-            offset = find_offset(flatten_metadata({"name": raster.name}))
-        dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))
-        scaling = get_scaling(
-            dtype,
-            offset=offset or 0.0,
-            scales=[raster.scales[n] for n in channels],
-            shifts=[raster.offsets[n] for n in channels],
-        )
-    except FiresegError as error:
-        raise FiresegError(f"{raster.name}: {error}") from error
-    return ChannelSelection(
-        indexes=tuple(n + 1 for n in channels),
-        nodata=tuple(raster.nodatavals[n] for n in channels),
-        has_mask=any(MaskFlags.per_dataset in raster.mask_flag_enums[n] for n in channels),
-        masks=names.masks,
-        ignored=names.ignored,
-        scaling=scaling,
-        pixel_bytes=(len(channels) + len(names.masks)) * dtype.itemsize,
-    )
-
-
-def _check_assumed_order(raster: DatasetReader) -> None:
-    """Checks on a sample of the pixels that the values agree with the order assumed for channels without names."""
-    indexes = tuple(range(1, raster.count + 1))
-    parts = []
-    for block in select_sample_blocks(raster.height, raster.width, raster.block_shapes[0]):
-        values = raster.read(indexes, window=block.to_rasterio())
-        known = ~find_nodata(values, raster.nodatavals)
-        step = max(1, round((block.height * block.width / _ORDER_SAMPLE_PX) ** 0.5))
-        parts.append(values[:, ::step, ::step][:, known[::step, ::step]])
-    sample = np.concatenate(parts, axis=1)
-    reason = describe_wrong_order(sample) if sample.size else "no pixel has a value in every channel"
-    if reason:
-        raise FiresegError(
-            f"{raster.count} channels without band descriptions, and their values do not confirm the order of the "
-            f"product: {reason}; name the channels in their order with --channels, such as --channels "
-            f"{' '.join(RASTER_BAND_ORDERS[raster.count])}"
-        )
 
 
 def get_scaling(
@@ -231,76 +121,6 @@ def quantize_reflectance(values: NDArray[Any], unknown: NDArray[np.bool_], scali
     if has_gaps:
         image[unknown] = 0
     return image
-
-
-def set_gdal_cache(raster: DatasetReader) -> rasterio.Env:
-    """Returns a context that limits GDAL's block cache to one row of the raster's blocks and 32 MB.
-
-    The limit holds for the whole process: GDAL has one cache for all rasters and threads.
-    """
-    row_bytes = sum(raster.width * np.dtype(dtype).itemsize for dtype in raster.dtypes)
-    return rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES + row_bytes * raster.block_shapes[0][0])
-
-
-def read_window(
-    raster: DatasetReader, channels: ChannelSelection, window: Window, sample: PixelSample | None = None
-) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """Reads reflectance and unknown pixels block by block, because a whole tile as float32 takes 200 MB.
-
-    Args:
-        raster: Open raster, in the context of `set_gdal_cache`.
-        channels: Channels to read.
-        window: Window within the raster.
-        sample: Sample to which pixels are added, if any.
-
-    Returns:
-        `(H, W, C)` uint16, reflectance x 10000; and `(H, W)`, True where a channel has no value.
-    """
-    image = np.empty((window.height, window.width, len(channels.indexes)), np.uint16)
-    unknown = np.empty((window.height, window.width), np.bool_)
-    for part in split_into_blocks(window, raster.block_shapes[0], channels.pixel_bytes):
-        values = raster.read(channels.indexes, window=part.to_rasterio())
-        gaps = find_nodata(values, channels.nodata)
-        if channels.masks:
-            gaps |= (raster.read(channels.masks, window=part.to_rasterio()) == 0).any(axis=0)
-        if channels.has_mask:
-            gaps |= (raster.read_masks(channels.indexes, window=part.to_rasterio()) == 0).any(axis=0)
-        top, left = part.top - window.top, part.left - window.left
-        region = slice(top, top + part.height), slice(left, left + part.width)
-        unknown[region] = gaps
-        image[region] = quantize_reflectance(values, gaps, channels.scaling)
-        if sample is not None:
-            sample.add(part.top, part.left, values, gaps)
-    return image, unknown
-
-
-class PixelSample:
-    """A regular sample of raster values at pixels that are known in every band.
-
-    Args:
-        num_pixels: Number of pixels that will be read; about 200,000 of them are sampled.
-    """
-
-    def __init__(self, num_pixels: int) -> None:
-        self._step = max(1, round((num_pixels / _SAMPLE_PX) ** 0.5))
-        self._parts: list[NDArray[Any]] = []
-
-    def add(self, top: int, left: int, values: NDArray[Any], gaps: NDArray[np.bool_]) -> None:
-        """Samples values `(C, H, W)` whose first pixel is at (top, left), with gaps `(H, W)`."""
-        grid = slice(-top % self._step, None, self._step), slice(-left % self._step, None, self._step)
-        self._parts.append(values[:, *grid][:, ~gaps[grid]])
-
-    def check(self, name: object, scaling: Scaling, options: RasterOptions) -> list[str]:
-        """Checks that the values are reflectance, and returns flags about odd ones, prefixed with the raster's name.
-
-        Raises:
-            FiresegError: If they cannot be reflectance and `options` do not say to trust them.
-        """
-        sample = np.concatenate(self._parts, axis=1)
-        faults, flags = check_values(sample, scaling, is_offset_given=options.offset is not None)
-        if faults and not options.trust_values:
-            raise FiresegError(*(f"{name}: {fault}; or accept them with --trust-values" for fault in faults))
-        return [f"{name}: {text}" for text in (*faults, *flags)]
 
 
 def check_values(

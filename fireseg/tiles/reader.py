@@ -21,12 +21,19 @@ from fireseg.errors import FiresegError, did_you_mean
 from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.geo.windows import Window
 from fireseg.task import IGNORE_INDEX
-from fireseg.tiles.blocks import BlockShape, select_sample_blocks
+from fireseg.tiles.blocks import (
+    BlockShape,
+    ChannelSelection,
+    PixelSample,
+    read_window,
+    select_channels,
+    select_sample_blocks,
+    set_gdal_cache,
+)
 from fireseg.tiles.folder import TileFiles, TileSearch, group_tile_files, report_orphan_masks
 from fireseg.tiles.masks import MaskKind, normalize_mask
 from fireseg.tiles.metadata import find_date, flatten_metadata, read_metadata
 from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
-from fireseg.tiles.radiometry import ChannelSelection, PixelSample, read_window, select_channels, set_gdal_cache
 
 _MAX_SHIFT_PX = 0.1
 """Largest shift of a mask against its image: less than the accuracy of labels, more than rounding of coordinates."""
@@ -107,7 +114,7 @@ def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = D
     Args:
         files: Files of the tile.
         bands: Names of the requested bands, in the order of the channels.
-        options: Statements about the raster that its metadata lack.
+        options: Options used where the metadata are silent.
 
     Raises:
         FiresegError: With all faults of all files: unreadable files, masks on another grid, invalid mask values,
@@ -156,6 +163,7 @@ class BandReader:
         height: Height of the raster in pixels.
         width: Width of the raster in pixels.
         block_rows: Height of the raster's blocks; windows aligned to it are read fastest.
+        ignored: Names of the channels that are neither bands nor validity masks.
 
     Example:
         >>> with open_bands(Path("scene.tif"), ("B08", "B12")) as reader:  # doctest: +SKIP
@@ -174,7 +182,7 @@ class BandReader:
         options: RasterOptions,
     ) -> None:
         self.path, self.bands, self.grid, self.date = path, bands, grid, date
-        self.height, self.width = grid.height, grid.width
+        self.height, self.width, self.ignored = grid.height, grid.width, channels.ignored
         self.block_rows, self._block, self._channels, self._options = block[0], block, channels, options
         self._thread_local = threading.local()
         self._handles, self._lock = ExitStack(), threading.Lock()
@@ -244,13 +252,13 @@ def open_bands(path: Path, bands: Sequence[str], options: RasterOptions = DEFAUL
     """Opens a Sentinel-2 raster of any size, reference system and data type.
 
     Metadata (date, radiometric offset) are read from the raster's tags and from a json of the same name beside it
-    (`scene.json` for `scene.tif`), if there is one. Pixels are
-    read only to check the order of channels that nothing names.
+    (`scene.json` for `scene.tif`), if there is one. Pixels are read only to check the
+    order of channels that nothing names.
 
     Args:
         path: Raster file; masks are not needed.
         bands: Names of the requested bands, in the order of the channels.
-        options: Statements about the raster that its metadata lack.
+        options: Options used where the metadata are silent.
 
     Raises:
         FiresegError: With all faults: not a readable raster, a picture for display, no georeference, missing or

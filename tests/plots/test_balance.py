@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from fireseg.console import format_share
 from fireseg.plots.balance import (
     NO_CLOUD_MASK,
     SHARE_LABELS,
@@ -20,7 +21,7 @@ from fireseg.plots.balance import (
     list_panels,
     render_balance,
 )
-from fireseg.plots.scores import draw_class_shares, draw_map, format_share
+from fireseg.plots.balance_panels import draw_class_shares, draw_map
 from fireseg.task import Task
 
 TASK = Task(name="del", num_classes=2, class_names=("background", "fire"))

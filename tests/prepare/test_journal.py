@@ -12,7 +12,8 @@ import pytest
 
 from fireseg.data.format import JOURNAL_NAME
 from fireseg.errors import FiresegError
-from fireseg.prepare.journal import Journal, SourceFile, StagingFolder, TileRecord
+from fireseg.prepare.journal import Journal, SourceFile, TileRecord
+from fireseg.prepare.output import StagingFolder
 from tests.prepare.builders import read_tree, write_set
 from tests.processes import start_command, start_program
 

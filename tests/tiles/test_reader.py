@@ -138,7 +138,7 @@ def test_an_offset_left_on_is_a_fault_until_the_values_are_trusted(tmp_path: Pat
     path = write_tile(tmp_path, image=np.rint(make_reflectance(80, 90) * 10_000).astype(np.uint16) + 1000)
     (fault,) = tile_faults(tmp_path)
     assert fault.startswith(f"{path}: the darkest pixels are 0.1")
-    assert fault.endswith("use --offset 1000; or accept them with --trust-values")
+    assert fault.endswith("or accept them with --trust-values (in Python trust_values=True)")
     assert read_tile(find_tile(tmp_path), BAND_NAMES, RasterOptions(offset=1000)).flags == ()
     (flag,) = read_tile(find_tile(tmp_path), BAND_NAMES, RasterOptions(trust_values=True)).flags
     assert flag.startswith(f"{path}: the darkest pixels are 0.1")
@@ -513,7 +513,7 @@ def test_flags_of_a_large_raster_need_few_blocks(tmp_path: Path, monkeypatch: py
 
 
 def _count(num_read: list[int]) -> Callable[..., Any]:
-    from fireseg.tiles.radiometry import read_window
+    from fireseg.tiles.blocks import read_window
 
     def count_and_read(raster: Any, channels: Any, window: Any, sample: Any = None) -> Any:
         num_read.append(window[2] * window[3])
