@@ -22,15 +22,14 @@ from fireseg.predict.outputs import get_decision_threshold
 from fireseg.predict.pipeline import SceneMap, predict_scene
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
-from fireseg.tiles import RasterOptions
 from fireseg.tiles.blocks import PixelSample
 from fireseg.tiles.channels import apply_channels, find_channels
-from fireseg.tiles.radiometry import get_scaling
+from fireseg.tiles.clouds import convert_scene_classification, is_cloudy
+from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
+from fireseg.tiles.products import parse_scene
+from fireseg.tiles.radiometry import find_nodata, get_scaling, quantize_reflectance
 
 log = logging.getLogger("fireseg")
-
-_MAX_REFLECTANCE = 255.0
-"""Far above the brightest cloud: larger values are digital numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +66,9 @@ class Run:
         image: np.ndarray | Tensor,
         *,
         channels: Sequence[str] | None = None,
+        offset: float | None = None,
+        scale: float | None = None,
+        nodata: float | None = None,
         trust_values: bool = False,
         threshold: float | None = None,
         temperature: float | None = None,
@@ -77,9 +79,14 @@ class Run:
 
         Args:
             image: Surface reflectance of the run's bands, float, 0 to 1, `(C, H, W)` or `(H, W, C)`, of any size; the
-                channel axis is the one whose length is the number of bands. Unknown pixels are not finite.
+                channel axis is the one whose length is the number of bands. Unknown pixels are not finite, or 0 in
+                all bands. Other values, such as digital numbers, with `scale`.
             channels: Band of each channel of an image that has others than the bands of the run, or another order;
-                `mask` or `SCL` for a channel that is 0 where nothing was measured, `-` for any other.
+                `mask` for a channel that is 0 where nothing was measured, `SCL` for the scene classification, whose
+                clouds are left unknown, `-` for any other.
+            offset: Radiometric offset, subtracted from the values; only with `scale`.
+            scale: Reflectance per unit of the values: 0.0001 for digital numbers, 0.01 for percent.
+            nodata: Value of pixels without a measurement.
             trust_values: Accept values that do not look like reflectance.
             threshold: Lowest fire probability that counts as burned (default: selected on val, else 0.5).
             temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
@@ -91,17 +98,28 @@ class Run:
             SettingError: If an option is out of range.
         """
         trained = self.trained
-        options = MapOptions(threshold=threshold, temperature=temperature, tta=tta, batch_size=batch_size)
+        options = MapOptions(
+            channels=None if channels is None else tuple(channels),
+            offset=offset,
+            scale=scale,
+            nodata=nodata,
+            trust_values=trust_values,
+            threshold=threshold,
+            temperature=temperature,
+            tta=tta,
+            batch_size=batch_size,
+        )
         decision = get_decision_threshold(trained, options.threshold, options.temperature)
-        source = read_image(image, trained.bands, channels=channels, trust_values=trust_values)
+        source = read_image(image, trained.bands, options)
         classes = np.empty((source.height, source.width), np.uint8)
         fire = np.empty(classes.shape, np.float32)
         statistics = MapStatistics(trained.task.num_classes)
         layout = plan_sliding_windows(source.height, source.width)
-        for top, probabilities, unknown, _ in predict_rows(
+        for top, probabilities, gaps, _ in predict_rows(
             trained, source, layout, batch_size=options.batch_size, tta=options.tta
         ):
-            rows = slice(top, top + len(unknown))
+            rows = slice(top, top + len(gaps))
+            unknown = gaps if source.cloudy is None else gaps | source.cloudy[rows]
             pixels = classify(probabilities, unknown, threshold=decision.threshold, temperature=decision.temperature)
             classes[rows], fire[rows] = pixels
             statistics.add(pixels)
@@ -117,7 +135,7 @@ class Run:
         """Maps a scene on disk, as `python -m fireseg.predict` does.
 
         Args:
-            path: Raster with the bands of the run.
+            path: Raster with the bands of the run, SAFE product, or STAC item.
             out: Output folder; created if missing.
             **options: Fields of `fireseg.predict.options.MapOptions`: `threshold`, `tta`, `geojson`, `overwrite`…
 
@@ -129,7 +147,7 @@ class Run:
             SettingError: If an option is out of range.
             TypeError: If there is no such option.
         """
-        return predict_scene(self.trained, Path(path), Path(out), options=MapOptions(**options))
+        return predict_scene(self.trained, parse_scene(path), Path(out), options=MapOptions(**options))
 
 
 def load(path: Path | str, *, device: DeviceName = "auto") -> Run:
@@ -156,13 +174,15 @@ class ArraySource:
 
     Attributes:
         image: Reflectance x 10000, `(H, W, C)` uint16; 0 where unknown.
-        unknown: Unknown pixels, `(H, W)`.
+        unknown: Pixels without a measurement, `(H, W)`.
         bands: Bands of the channels.
+        cloudy: Pixels under cloud or cloud shadow, `(H, W)`; None if the clouds are unknown.
     """
 
     image: NDArray[np.uint16]
     unknown: NDArray[np.bool_]
     bands: tuple[str, ...]
+    cloudy: NDArray[np.bool_] | None = None
 
     block_rows = 1024
 
@@ -183,52 +203,46 @@ class ArraySource:
 
 
 def read_image(
-    image: np.ndarray | Tensor,
-    bands: Sequence[str],
-    *,
-    channels: Sequence[str] | None = None,
-    trust_values: bool = False,
+    image: np.ndarray | Tensor, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS
 ) -> ArraySource:
     """Converts an image to the values that a raster with the same reflectance gives.
 
     Args:
         image: Reflectance, 0 to 1, `(C, H, W)` or `(H, W, C)`; the channel axis is the one whose length is the number
-            of bands. Unknown pixels are not finite. Values outside of 0 to 1 are clipped, as in training.
+            of bands. Unknown pixels are not finite, or 0 in all bands. Values outside of 0 to 1 are clipped, as in
+            training.
         bands: Requested bands, in order.
-        channels: Name of each channel; the requested bands if None.
-        trust_values: Accept values that do not look like reflectance.
+        options: Names of the channels, the requested bands if None, and meaning of the values.
 
     Raises:
         FiresegError: If the channel axis is ambiguous or missing, or the values are not reflectance.
     """
     values = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    if values.dtype.kind != "f":
-        raise _not_reflectance(f"data type {values.dtype}")
-    values = _put_channels_last(values, channels or bands)
-    unknown = np.zeros((*values.shape[:2], 1), np.bool_)
-    if channels is not None:
-        names = apply_channels(channels, [None] * len(channels))
+    if values.dtype.kind != "f" and not (values.dtype.kind in "iu" and options.scale is not None):
+        raise FiresegError(
+            f"image: data type {values.dtype}, but float reflectance from 0 to 1 is expected; for digital numbers give "
+            f"scale={1 / SCALE:g} and their radiometric offset"
+        )
+    planes = _put_channels_last(values, options.channels or bands).transpose(2, 0, 1)
+    unknown, cloudy = np.zeros(planes.shape[1:], np.bool_), None
+    if options.channels is not None:
+        names = apply_channels(options.channels, [None] * len(options.channels))
         for number in names.masks:
-            unknown |= values[..., number - 1 : number] == 0
-        values = values[..., find_channels(names, bands, "give all bands of the run")]
-    unknown |= np.logical_not(np.isfinite(values).all(axis=2, keepdims=True))
-    known = np.where(unknown, 0, values)
-    if known.max() > _MAX_REFLECTANCE and not trust_values:
-        raise _not_reflectance(f"values up to {known.max():g}")
-    sample = PixelSample(known[..., 0].size)
-    sample.add(0, 0, known.transpose(2, 0, 1), unknown[..., 0])
-    scaling = get_scaling(known.dtype, scales=[1.0] * len(bands), shifts=[0.0] * len(bands))
-    for flag in sample.check("image", scaling, RasterOptions(trust_values=trust_values)):
+            unknown |= planes[number - 1] == 0
+        if names.scl is not None:
+            cloudy = is_cloudy(convert_scene_classification(planes[names.scl - 1]))
+        planes = planes[find_channels(names, bands, "give all bands of the run")]
+    ones, zeros = [1.0] * len(bands), [0.0] * len(bands)
+    offset = options.offset or 0.0
+    scaling = get_scaling(planes.dtype, offset=offset, scales=ones, shifts=zeros, scale=options.scale)
+    nodata = [() if options.nodata is None else (options.nodata,)] * len(bands)
+    unknown |= find_nodata(planes, nodata, has_offset=bool((scaling.biases < 0).any()))
+    sample = PixelSample(unknown.size)
+    sample.add(0, 0, planes, unknown)
+    source = "none" if options.offset is None or options.scale is None else "option"
+    for flag in sample.check("image", scaling, offset_source=source, trust_values=options.trust_values):
         log.warning("%s", flag)
-    scaled = np.rint(np.clip(known, 0, 1) * SCALE).astype(np.uint16)
-    return ArraySource(scaled, unknown[..., 0], tuple(bands))
-
-
-def _not_reflectance(given: str) -> FiresegError:
-    return FiresegError(
-        f"image: {given}, but float reflectance from 0 to 1 is expected; divide digital numbers by {SCALE} "
-        "(after subtracting their radiometric offset)"
-    )
+    return ArraySource(quantize_reflectance(planes, unknown, scaling), unknown, tuple(bands), cloudy)
 
 
 def _put_channels_last(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:

@@ -20,6 +20,9 @@ class MapOptions(RasterOptions):
 
     Attributes:
         overwrite: Replace existing maps.
+        clouds: Leave pixels under cloud and cloud shadow unknown, or map them all the same.
+        cloud_mask: Cloud mask of the scene, a raster of codes CM or SCL (default: <name>_CM.tif or <name>_SCL.tif
+            beside the scene, else a channel SCL).
         geojson: Also write the polygons as scene_burned.geojson in longitude and latitude.
         min_area_ha: Smallest burned area that gets a polygon, in hectares; the rasters keep smaller ones.
         simplify_m: Tolerance for simplifying polygon outlines, in metres.
@@ -35,6 +38,8 @@ class MapOptions(RasterOptions):
     """
 
     overwrite: bool = False
+    clouds: Literal["ignore", "keep"] = "ignore"
+    cloud_mask: Annotated[Path | None, metavar("FILE")] = None
     geojson: bool = False
     min_area_ha: float = 0.5
     simplify_m: float = 0.0
@@ -60,13 +65,18 @@ class MapOptions(RasterOptions):
             for name, (is_ok, expected) in is_valid.items()
             if not is_ok
         ]
+        if self.clouds not in ("ignore", "keep"):
+            faults.append(f"--clouds: {self.clouds}, but it must be ignore or keep")
+        elif self.clouds == "keep" and self.cloud_mask is not None:
+            faults.append(f"--cloud-mask {self.cloud_mask}: has no effect with --clouds keep; omit one of them")
         faults += self.list_faults()
         if faults:
             raise SettingError(*faults)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fields of `MapOptions` by name, for the JSON summary of a map."""
-        return {field.name: getattr(self, field.name) for field in fields(MapOptions)}
+        values = {field.name: getattr(self, field.name) for field in fields(MapOptions)}
+        return {**values, "cloud_mask": self.cloud_mask and str(self.cloud_mask)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +85,14 @@ class PredictOptions(MapOptions):
 
     Attributes:
         run: Run folder, checkpoint file, or MLflow URI.
-        scenes: Rasters to map.
+        scenes: Rasters, SAFE products, or STAC items to map; addresses such as https://… are passed to GDAL.
         out: Output folder.
         device: Device for inference.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     scenes: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCENE ...", help_behavior_hint="(required)")
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SCENE ...", help_behavior_hint="(required)")
     ]
     out: Path = Path("maps")
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"

@@ -26,6 +26,7 @@ from fireseg.predict.statistics import MapStatistics
 from fireseg.runs import TrainedModel
 from fireseg.tiles import BandReader
 from fireseg.tiles.metadata import SOFTWARE_TAG
+from fireseg.tiles.products import Scene, get_scene_name
 
 
 class MapFiles(NamedTuple):
@@ -61,7 +62,7 @@ class MapFiles(NamedTuple):
         return cls(*(folder / f"{stem}{suffix}" for suffix in (*suffixes, ".png", ".json")))
 
 
-def check_outputs(scenes: Sequence[Path], out: Path, *, overwrite: bool) -> None:
+def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> None:
     """Checks that the maps overwrite neither each other nor existing files.
 
     Args:
@@ -73,10 +74,10 @@ def check_outputs(scenes: Sequence[Path], out: Path, *, overwrite: bool) -> None
         SettingError: If two scenes have the same name, or a map would overwrite a scene.
         FiresegError: If maps exist already, or a JSON file that is not the summary of a map.
     """
-    counts = Counter(scene.stem for scene in scenes)
+    counts = Counter(map(get_scene_name, scenes))
     faults = [
-        f"{', '.join(str(scene) for scene in scenes if scene.stem == stem)}: {count} scenes whose maps would have "
-        f"the same name {stem}; map them into different folders with --out"
+        f"{', '.join(str(scene) for scene in scenes if get_scene_name(scene) == stem)}: {count} scenes whose maps "
+        f"would have the same name {stem}; map them into different folders with --out"
         for stem, count in counts.items()
         if count > 1
     ]
@@ -84,7 +85,7 @@ def check_outputs(scenes: Sequence[Path], out: Path, *, overwrite: bool) -> None
     faults += [
         f"{scene}: a map would overwrite this scene; choose another folder with --out"
         for scene in scenes
-        if scene.absolute() in outputs
+        if isinstance(scene, Path) and scene.absolute() in outputs
     ]
     if faults:
         raise SettingError(*faults)

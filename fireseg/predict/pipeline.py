@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.task import Task
 from fireseg.tiles import BandReader, open_bands
+from fireseg.tiles.clouds import CloudMask, is_cloudy
+from fireseg.tiles.products import Scene, get_scene_name, parse_scene
 
 log = logging.getLogger("fireseg")
 
@@ -72,7 +74,10 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     """
     if not options.scenes:
         raise SettingError("no scene given; name at least one raster with Sentinel-2 bands")
-    check_outputs(options.scenes, options.out, overwrite=options.overwrite)
+    scenes = [parse_scene(text) for text in options.scenes]
+    if len(scenes) > 1 and options.cloud_mask is not None:
+        raise SettingError(f"--cloud-mask {options.cloud_mask}: belongs to one scene; map the scenes one by one")
+    check_outputs(scenes, options.out, overwrite=options.overwrite)
     trained = load_trained_model(options.run, device=options.device)
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
     log.info(
@@ -83,8 +88,8 @@ def predict_scenes(options: PredictOptions) -> list[str]:
         decision.temperature,
         trained.device,
     )
-    results: dict[Path, SceneMap | FiresegError] = {}
-    for number, scene in enumerate(options.scenes, 1):
+    results: dict[Scene, SceneMap | FiresegError] = {}
+    for number, scene in enumerate(scenes, 1):
         try:
             result = results[scene] = predict_scene(trained, scene, options.out, options=options)
         except FiresegError as error:
@@ -92,13 +97,13 @@ def predict_scenes(options: PredictOptions) -> list[str]:
             outcome = "failed"
         else:
             outcome = f"{format_hectares(result.summary['burned_ha'])} burned, {format_seconds(result.seconds)}"
-        log.info("%d of %d  %s: %s", number, len(options.scenes), scene.name, outcome)
+        log.info("%d of %d  %s: %s", number, len(scenes), _get_file_name(scene), outcome)
     for line in ["", *format_summary(results)]:
         log.info("%s", line)
     return [fault for result in results.values() if isinstance(result, FiresegError) for fault in result.faults]
 
 
-def predict_scene(trained: TrainedModel, scene: Path, out: Path, *, options: MapOptions) -> SceneMap:
+def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: MapOptions) -> SceneMap:
     """Maps one scene: classes, fire probability, polygons, summary and quicklook.
 
     Reading, inference and writing overlap, and memory depends on the width of the scene alone. The files appear
@@ -106,7 +111,7 @@ def predict_scene(trained: TrainedModel, scene: Path, out: Path, *, options: Map
 
     Args:
         trained: Model.
-        scene: Raster with the bands of the model, of any size, CRS and data type.
+        scene: Raster with the bands of the model, of any size, CRS and data type, a SAFE product, or a STAC item.
         out: Output folder; created if missing.
         options: Options of the map.
 
@@ -115,18 +120,21 @@ def predict_scene(trained: TrainedModel, scene: Path, out: Path, *, options: Map
     """
     check_outputs([scene], out, overwrite=options.overwrite)
     start = time.monotonic()
-    files = MapFiles.of(out, scene.stem)
+    name = get_scene_name(scene)
+    files = MapFiles.of(out, name)
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
     with (
         open_bands(scene, trained.bands, options) as reader,
-        staged_outputs(files, scene.stem) as staged,
+        staged_outputs(files, name) as staged,
         ThreadPoolExecutor(1, thread_name_prefix="background") as background,
     ):
         statistics, thumbnail = MapStatistics(trained.task.num_classes), Thumbnail.of_scene(reader)
         _check_values(reader)
+        clouds = _find_cloud_mask(reader, options)
         _write_rasters(
             trained,
             reader,
+            clouds,
             decision=decision,
             staged=staged,
             options=options,
@@ -145,7 +153,7 @@ def predict_scene(trained: TrainedModel, scene: Path, out: Path, *, options: Map
     return SceneMap(files=files, summary=summary, seconds=time.monotonic() - start)
 
 
-def format_summary(results: Mapping[Path, SceneMap | FiresegError]) -> list[str]:
+def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str]:
     """Formats a table with a row for each scene, in the words of the JSON summary.
 
     Args:
@@ -154,12 +162,12 @@ def format_summary(results: Mapping[Path, SceneMap | FiresegError]) -> list[str]
     rows = [["scene", "burned_ha", "fraction", "confidence", "polygons", "unknown_share", "map"]]
     for scene, result in results.items():
         if isinstance(result, FiresegError):
-            rows.append([scene.name, "failed", "", "", "", "", ""])
+            rows.append([_get_file_name(scene), "failed", "", "", "", "", ""])
             continue
         summary = result.summary
         rows.append(
             [
-                scene.name,
+                _get_file_name(scene),
                 format_hectares(summary["burned_ha"]).removesuffix(" ha"),
                 format_share(summary["fraction"]),
                 f"{summary['confidence']:.2f}",
@@ -171,6 +179,10 @@ def format_summary(results: Mapping[Path, SceneMap | FiresegError]) -> list[str]
     return format_table(rows, align="<>>>>><")
 
 
+def _get_file_name(scene: Scene) -> str:
+    return scene.name if isinstance(scene, Path) else get_scene_name(scene)
+
+
 def _check_values(reader: BandReader) -> None:
     """Refuses values that cannot be reflectance before any time is spent on them, and warns of odd ones."""
     if reader.ignored:
@@ -179,9 +191,21 @@ def _check_values(reader: BandReader) -> None:
         log.warning("%s", flag)
 
 
+def _find_cloud_mask(reader: BandReader, options: MapOptions) -> CloudMask | None:
+    if options.clouds == "keep":
+        return None
+    clouds = reader.open_cloud_mask(options.cloud_mask)
+    if clouds is None:
+        log.info(
+            "%s: no cloud mask found, so that clouds are mapped like land; name one with --cloud-mask", reader.path
+        )
+    return clouds
+
+
 def _write_rasters(
     trained: TrainedModel,
     reader: BandReader,
+    clouds: CloudMask | None,
     *,
     decision: DecisionThreshold,
     staged: MapFiles,
@@ -191,16 +215,23 @@ def _write_rasters(
 ) -> None:
     """Predicts, classifies and writes all rows, and collects their statistics and thumbnail."""
     areas, task = PixelAreas(reader.grid), trained.task
-    with MapWriter(
-        staged.summary.parent,
-        reader.grid,
-        class_names=task.class_names,
-        colours=task.colours,
-        fire_dtype=options.fire_dtype,
-    ) as writer:
+    with (
+        clouds or nullcontext(),
+        MapWriter(
+            staged.summary.parent,
+            reader.grid,
+            class_names=task.class_names,
+            colours=task.colours,
+            fire_dtype=options.fire_dtype,
+        ) as writer,
+    ):
 
         def write(top: int, probabilities: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
             threshold, temperature = decision.threshold, decision.temperature
+            if clouds is not None:
+                cloudy = is_cloudy(clouds.read_codes(top, len(unknown))) & ~unknown
+                unknown |= cloudy
+                statistics.num_cloudy += int(cloudy.sum())
             for first in range(0, len(unknown), _CLASSIFIED_ROWS):
                 rows = slice(first, first + _CLASSIFIED_ROWS)
                 pixels = classify(probabilities[:, rows], unknown[rows], threshold=threshold, temperature=temperature)
@@ -225,9 +256,7 @@ def _predict_and_write(
         while pending:
             pending.pop().result()
 
-    bar = tqdm(
-        total=layout.num_windows, desc=reader.path.stem, unit="window", leave=False, disable=not sys.stderr.isatty()
-    )
+    bar = tqdm(total=layout.num_windows, desc=reader.name, unit="window", leave=False, disable=not sys.stderr.isatty())
     rows = predict_rows(
         trained,
         reader,

@@ -105,7 +105,7 @@ def draw_quicklook(
         bands=choose_composite(trained.bands).bands,
         task=trained.task,
         path=path,
-        title=f"{reader.path.stem}{', ' if dates else ''}{dates}",
+        title=f"{reader.name}{', ' if dates else ''}{dates}",
         notes=[burned, run + sampled],
         hectares=statistics.hectares,
         unknown_share=statistics.unknown_share,

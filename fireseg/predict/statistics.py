@@ -80,7 +80,8 @@ class MapStatistics:
     Attributes:
         pixels: Pixels by class, `(K,)`.
         area_m2: Geodesic area by class in m², `(K,)`.
-        num_unknown: Pixels without a value in some band.
+        num_unknown: Pixels without a value in some band, or under cloud.
+        num_cloudy: Pixels under cloud or cloud shadow.
         confidence: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
     """
 
@@ -88,6 +89,7 @@ class MapStatistics:
     pixels: NDArray[np.int64] = field(init=False)
     area_m2: NDArray[np.float64] = field(init=False)
     num_unknown: int = 0
+    num_cloudy: int = 0
     confidence: float = 0.0
 
     def __post_init__(self) -> None:
@@ -124,6 +126,11 @@ class MapStatistics:
     def unknown_share(self) -> float:
         """Unknown share of all pixels, 0 to 1."""
         return self.num_unknown / max(self.num_unknown + int(self.pixels.sum()), 1)
+
+    @property
+    def cloud_share(self) -> float:
+        """Share of all pixels under cloud or cloud shadow, 0 to 1."""
+        return self.num_cloudy / max(self.num_unknown + int(self.pixels.sum()), 1)
 
     @property
     def has_fire(self) -> bool:

@@ -16,9 +16,16 @@ from fireseg.data.bands import RASTER_BAND_ORDERS
 from fireseg.errors import FiresegError
 from fireseg.geo.windows import Window
 from fireseg.tiles.channels import describe_wrong_order, find_channels, identify_channels
-from fireseg.tiles.metadata import find_offset, flatten_metadata
+from fireseg.tiles.metadata import Pairs, find_offset, flatten_metadata
 from fireseg.tiles.options import RasterOptions
-from fireseg.tiles.radiometry import Scaling, check_values, find_nodata, get_scaling, quantize_reflectance
+from fireseg.tiles.radiometry import (
+    OffsetSource,
+    Scaling,
+    check_values,
+    find_nodata,
+    get_scaling,
+    quantize_reflectance,
+)
 
 BlockShape = tuple[int, int]
 """Height and width in pixels of the blocks in which a raster is stored."""
@@ -47,21 +54,31 @@ class ChannelSelection:
 
     Attributes:
         indexes: Channel numbers from 1, in the order requested.
-        nodata: Nodata tag of each channel, None without one.
+        nodata: Nodata values of each channel: its tag, and that of the options.
         has_mask: True if the raster has a mask band.
         masks: Numbers from 1 of the channels that are 0 where nothing was measured.
         ignored: Names of the channels that are neither bands nor masks.
+        scl: Number from 1 of the channel with the scene classification, None without one.
         scaling: Conversion to reflectance.
+        offset_source: Source of the radiometric offset.
+        unused: A remark on each option that had no effect.
         pixel_bytes: Bytes of one pixel in all selected channels.
     """
 
     indexes: tuple[int, ...]
-    nodata: tuple[float | None, ...]
+    nodata: tuple[tuple[float, ...], ...]
     has_mask: bool
     masks: tuple[int, ...]
     ignored: tuple[str, ...]
+    scl: int | None
     scaling: Scaling
+    offset_source: OffsetSource
+    unused: tuple[str, ...]
     pixel_bytes: int
+
+    def find_gaps(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Finds the pixels of `(C, H, W)` raster values without a measurement in at least one channel."""
+        return find_nodata(values, self.nodata, has_offset=bool((self.scaling.biases < 0).any()))
 
 
 def select_channels(
@@ -69,6 +86,7 @@ def select_channels(
     bands: Sequence[str],
     metadata: dict[str, Any],
     *,
+    name: str,
     options: RasterOptions,
     hint: str = "choose from these with --bands",
 ) -> ChannelSelection:
@@ -77,7 +95,8 @@ def select_channels(
     Args:
         raster: Open raster.
         bands: Names of the requested bands, in order.
-        metadata: Content of the json beside the raster; may be empty.
+        metadata: Metadata beside the raster; may be empty.
+        name: Name of the raster, for messages and for the processing baseline in the name of a product.
         options: Band of each channel and radiometric offset, used if neither json nor tags give them. Without them,
             the offset of the processing baseline in the name of the file or of its folders is used.
         hint: Remedy of the error for a missing band.
@@ -92,29 +111,62 @@ def select_channels(
         if names.is_assumed:
             _check_assumed_order(raster)
         tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
-        offset = find_offset(flatten_metadata(*tags, metadata))
-        if offset is None:
-            offset = options.offset
-        if offset is None:
-            offset = find_offset(flatten_metadata({"name": raster.name}))
+        offset, source = _choose_offset(flatten_metadata(*tags, metadata), options, name)
         dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))
-        scaling = get_scaling(
-            dtype,
-            offset=offset or 0.0,
-            scales=[raster.scales[n] for n in channels],
-            shifts=[raster.offsets[n] for n in channels],
-        )
+        scales, shifts = ([tags[n] for n in channels] for tags in (raster.scales, raster.offsets))
+        scaling = get_scaling(dtype, offset=offset, scales=scales, shifts=shifts, scale=options.scale)
+        unused = tuple(_list_unused(options, offset, source, dtype=dtype, scales=scales, shifts=shifts))
     except FiresegError as error:
-        raise FiresegError(f"{raster.name}: {error}") from error
+        raise FiresegError(f"{name}: {error}") from error
     return ChannelSelection(
         indexes=tuple(n + 1 for n in channels),
-        nodata=tuple(raster.nodatavals[n] for n in channels),
+        nodata=tuple(_list_nodata(raster.nodatavals[n], options.nodata) for n in channels),
         has_mask=any(MaskFlags.per_dataset in raster.mask_flag_enums[n] for n in channels),
         masks=names.masks,
         ignored=names.ignored,
+        scl=names.scl,
         scaling=scaling,
+        offset_source="none" if any(text.startswith("--offset") for text in unused) else source,
+        unused=unused,
         pixel_bytes=(len(channels) + len(names.masks)) * dtype.itemsize,
     )
+
+
+def _choose_offset(pairs: Pairs, options: RasterOptions, name: str) -> tuple[float, OffsetSource]:
+    """Chooses the offset of the metadata, else that of the options, else that of the product's name."""
+    if (offset := find_offset(pairs)) is not None:
+        return offset, "metadata"
+    if options.offset is not None:
+        return options.offset, "option"
+    if (offset := find_offset(flatten_metadata({"name": name}))) is not None:
+        return offset, "name"
+    return 0.0, "none"
+
+
+def _list_unused(
+    options: RasterOptions,
+    offset: float,
+    source: OffsetSource,
+    *,
+    dtype: np.dtype[Any],
+    scales: Sequence[float],
+    shifts: Sequence[float],
+) -> Iterator[str]:
+    """Yields a remark on each option that differs from the metadata, which have priority."""
+    if options.scale is not None and set(scales) - {1.0, options.scale}:
+        yield f"--scale {options.scale:g} has no effect: the scale tag of the raster is {scales[0]:g}"
+    if options.offset is None:
+        return
+    if any(shifts) or any(scale != 1 for scale in scales):
+        yield f"--offset {options.offset:g} has no effect: the raster has scale and offset tags"
+    elif source == "metadata" and options.offset != offset:
+        yield f"--offset {options.offset:g} has no effect: the metadata give {offset:g}"
+    elif dtype.kind == "f" and options.scale is None and options.offset:
+        yield f"--offset {options.offset:g} has no effect on float values without --scale"
+
+
+def _list_nodata(tag: float | None, given: float | None) -> tuple[float, ...]:
+    return tuple(dict.fromkeys(number for number in (tag, given) if number is not None))
 
 
 def set_gdal_cache(raster: DatasetReader) -> rasterio.Env:
@@ -144,7 +196,7 @@ def read_window(
     unknown = np.empty((window.height, window.width), np.bool_)
     for part in split_into_blocks(window, raster.block_shapes[0], channels.pixel_bytes):
         values = raster.read(channels.indexes, window=part.to_rasterio())
-        gaps = find_nodata(values, channels.nodata)
+        gaps = channels.find_gaps(values)
         if channels.masks:
             gaps |= (raster.read(channels.masks, window=part.to_rasterio()) == 0).any(axis=0)
         if channels.has_mask:
@@ -174,15 +226,23 @@ class PixelSample:
         grid = slice(-top % self._step, None, self._step), slice(-left % self._step, None, self._step)
         self._parts.append(values[:, *grid][:, ~gaps[grid]])
 
-    def check(self, name: object, scaling: Scaling, options: RasterOptions) -> list[str]:
+    def check(
+        self, name: object, scaling: Scaling, *, offset_source: OffsetSource = "none", trust_values: bool = False
+    ) -> list[str]:
         """Checks that the values are reflectance, and returns flags about odd ones, prefixed with the raster's name.
 
+        Args:
+            name: Name of the raster in messages.
+            scaling: Conversion to reflectance x 10000.
+            offset_source: Source of the radiometric offset.
+            trust_values: Accept values that cannot be reflectance; they are flagged.
+
         Raises:
-            FiresegError: If they cannot be reflectance and `options` do not say to trust them.
+            FiresegError: If they cannot be reflectance and are not trusted.
         """
         sample = np.concatenate(self._parts, axis=1)
-        faults, flags = check_values(sample, scaling, is_offset_given=options.offset is not None)
-        if faults and not options.trust_values:
+        faults, flags = check_values(sample, scaling, offset_source=offset_source)
+        if faults and not trust_values:
             remedy = "or accept them with --trust-values (in Python trust_values=True)"
             raise FiresegError(*(f"{name}: {fault}; {remedy}" for fault in faults))
         return [f"{name}: {text}" for text in (*faults, *flags)]
@@ -228,7 +288,7 @@ def _check_assumed_order(raster: DatasetReader) -> None:
     parts = []
     for block in select_sample_blocks(raster.height, raster.width, raster.block_shapes[0]):
         values = raster.read(indexes, window=block.to_rasterio())
-        known = ~find_nodata(values, raster.nodatavals)
+        known = ~find_nodata(values, [_list_nodata(tag, None) for tag in raster.nodatavals])
         step = max(1, round((block.height * block.width / _ORDER_SAMPLE_PX) ** 0.5))
         parts.append(values[:, ::step, ::step][:, known[::step, ::step]])
     sample = np.concatenate(parts, axis=1)

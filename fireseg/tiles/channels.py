@@ -79,12 +79,14 @@ class ChannelNames:
     Attributes:
         bands: Band of each channel, None for a channel that is none.
         masks: Numbers from 1 of the channels that are 0 where nothing was measured.
+        scl: Number from 1 of the channel with the scene classification; None without one.
         is_assumed: True if nothing names the bands, and the order of the product was assumed.
         ignored: Names of the channels that are neither bands nor masks.
     """
 
     bands: tuple[str | None, ...]
     masks: tuple[int, ...] = ()
+    scl: int | None = None
     is_assumed: bool = False
     ignored: tuple[str, ...] = ()
 
@@ -115,7 +117,7 @@ def name_channels(texts: Sequence[str | None]) -> ChannelNames:
 
     Example:
         >>> name_channels(["B04", "Narrow NIR", "dataMask"])
-        ChannelNames(bands=('B04', 'B8A', None), masks=(3,), is_assumed=False, ignored=())
+        ChannelNames(bands=('B04', 'B8A', None), masks=(3,), scl=None, is_assumed=False, ignored=())
     """
     count = len(texts)
     if not any(texts) or _are_counters(texts):
@@ -143,6 +145,7 @@ def name_channels(texts: Sequence[str | None]) -> ChannelNames:
     return ChannelNames(
         bands=bands,
         masks=tuple(number for number, flag in enumerate(is_mask, 1) if flag),
+        scl=next((number for number, text in enumerate(texts, 1) if is_scene_classification(text)), None),
         ignored=tuple(
             text or f"channel {number}"
             for number, (text, band, flag) in enumerate(zip(texts, bands, is_mask, strict=True), 1)
@@ -170,6 +173,11 @@ def parse_band_name(text: str | None) -> str | None:
 def is_mask_name(text: str | None) -> bool:
     """Returns True if a description names a channel that is 0 where nothing was measured."""
     return _simplify(text) in (*_VALIDITY_NAMES, *_CLASSIFICATION_NAMES)
+
+
+def is_scene_classification(text: str | None) -> bool:
+    """Returns True if a description names the scene classification (SCL) of level 2A."""
+    return _simplify(text) in _CLASSIFICATION_NAMES
 
 
 def find_channels(names: ChannelNames, bands: Sequence[str], hint: str = "choose from these with --bands") -> list[int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+from fireseg.data.bands import SCALE
 from fireseg.errors import FiresegError
 
 BASELINE_OFFSET = 1000.0
@@ -16,9 +19,18 @@ BASELINE_OFFSET = 1000.0
 SOFTWARE_TAG = ("made_by", "fireseg")
 """Key and value that mark a json as written by this software: the summary of a map is not metadata of its scene."""
 
-_PRODUCT = re.compile(r"S2[A-D]_MSIL[12][AC]_(?P<date>\d{8}T\d{6})_N(?P<baseline>\d{4})_")
+_PRODUCT = re.compile(r"S2[A-D]_MSIL(?P<level>[12][AC])_(?P<date>\d{8}T\d{6})_N(?P<baseline>\d{4})_")
+
+_LEVEL = re.compile(r"(?:MSI|Level-?|^L?)(?P<level>1C|2A)", re.IGNORECASE)
+
+_LEVEL_KEYS = ("producttype", "processinglevel", "level")
 
 _DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?:[T_ ](\d\d):?(\d\d):?(\d\d))?")
+
+_DAY_IN_NAME = re.compile(r"(?<!\d)(20\d\d-?[01]\d-?[0-3]\d)(?!\d)")
+
+METADATA_XML = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
+"""Names of the metadata file of a product."""
 
 _DATE_KEYS = ("acquisitiondate", "acquisitiontime", "sensingtime", "sensingdate", "datetime")
 
@@ -45,6 +57,48 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return {} if content.get(SOFTWARE_TAG[0]) == SOFTWARE_TAG[1] else content
 
 
+def read_product_xml(path: Path, content: bytes | None = None) -> dict[str, list[str]]:
+    """Reads the metadata of a product (`MTD_MSIL2A.xml`): the texts of each element by its name.
+
+    Args:
+        path: File.
+        content: Content of the file, if it was read before.
+
+    Raises:
+        FiresegError: If the file cannot be read or is not XML, or its digital numbers are not reflectance x 10000.
+    """
+    try:
+        root = ElementTree.fromstring(path.read_bytes() if content is None else content)
+    except OSError as error:
+        raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    except ElementTree.ParseError as error:
+        raise FiresegError(f"{path}: not valid XML ({error}); download or unpack it again") from error
+    texts: dict[str, list[str]] = {}
+    for element in root.iter():
+        if text := (element.text or "").strip():
+            texts.setdefault(element.tag.rsplit("}", 1)[-1], []).append(text)
+    for name in ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE"):
+        if wrong := [text for text in texts.get(name, ()) if _parse_number(name, text) != SCALE]:
+            raise FiresegError(f"{path}: {name} {wrong[0]}, but {SCALE} is expected; convert to reflectance")
+    return texts
+
+
+def find_product_xml(path: Path) -> Path | None:
+    """Finds the MTD_MSIL2A.xml of the product of a raster: beside it, or in the `.SAFE` folder above it.
+
+    A file beside a raster with another date in its name belongs to another product.
+    """
+    above = [folder for folder in path.absolute().parents if folder.suffix.upper() == ".SAFE"]
+    for folder in (path.absolute().parent, *above):
+        for name in METADATA_XML:
+            if (file := folder / name).is_file():
+                days = {re.sub(r"\D", "", date)[:8] for date in _DAY_IN_NAME.findall(path.stem)}
+                date = find_date(flatten_metadata(read_product_xml(file)))
+                if not days or date is None or date[:10].replace("-", "") in days:
+                    return file
+    return None
+
+
 def flatten_metadata(*records: Any) -> list[tuple[str, Any]]:
     """Lists every key with its value at any depth; keys are reduced to lower-case letters.
 
@@ -61,7 +115,8 @@ def flatten_metadata(*records: Any) -> list[tuple[str, Any]]:
 def find_offset(pairs: Pairs) -> float | None:
     """Finds the offset to subtract from digital numbers before dividing them by 10000.
 
-    A statement that the offset was already removed has priority, then a numeric offset, then the processing baseline.
+    A statement that the offset was already removed has priority, then a numeric offset (BOA_ADD_OFFSET, or scale and
+    offset of STAC's `raster:bands`), then the processing baseline.
     Data requested from Sentinel Hub have no offset, unless the request sets `harmonizeValues: false`.
 
     Args:
@@ -75,7 +130,11 @@ def find_offset(pairs: Pairs) -> float | None:
     """
     if _is_applied(pairs):
         return 0.0
-    if offsets := {abs(_parse_number(key, number)) for key, number in _match(pairs, "boaaddoffset", is_start=True)}:
+    offsets = {
+        abs(_parse_number(key, number))
+        for key, number in _match(pairs, ("boaaddoffset", "radioaddoffset"), is_start=True)
+    }
+    if offsets := offsets or set(_list_stac_offsets(pairs)):
         if len(offsets) > 1:
             shown = ", ".join(f"{value:g}" for value in sorted(offsets))
             raise FiresegError(
@@ -87,6 +146,17 @@ def find_offset(pairs: Pairs) -> float | None:
     if baselines:
         return BASELINE_OFFSET if max(baselines) >= 4 else 0.0
     return None
+
+
+def find_level(pairs: Pairs) -> str | None:
+    """Finds the processing level, `1C` or `2A`; None if the metadata do not give it.
+
+    Args:
+        pairs: Metadata from `flatten_metadata`.
+    """
+    texts = [str(value) for name in _LEVEL_KEYS for _, value in _match(pairs, name)]
+    matches = [match for text in texts if (match := _LEVEL.search(text))] or _find_products(pairs)
+    return matches[0]["level"].upper() if matches else None
 
 
 def find_date(pairs: Pairs) -> str | None:
@@ -124,7 +194,7 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flatten(name, inner)
 
 
-def _match(pairs: Pairs, name: str, *, is_start: bool = False) -> list[tuple[str, Any]]:
+def _match(pairs: Pairs, name: str | tuple[str, ...], *, is_start: bool = False) -> list[tuple[str, Any]]:
     """Returns the pairs with a key of this name, or one that starts with it, and a single value."""
     return [
         (key, value)
@@ -145,6 +215,16 @@ def _is_applied(pairs: Pairs) -> bool:
 def _find_products(pairs: Pairs) -> list[re.Match[str]]:
     texts = (value for _, value in pairs if isinstance(value, str))
     return [match for text in texts if (match := _PRODUCT.search(text))]
+
+
+def _list_stac_offsets(pairs: Pairs) -> Iterator[float]:
+    """Yields the offsets in digital numbers of bands of reflectance x 10000, from STAC's raster extension."""
+    for key, band in pairs:
+        if key in ("rasterbands", "bands") and isinstance(band, Mapping):
+            scale, shift = (band.get(name, band.get(f"raster:{name}")) for name in ("scale", "offset"))
+            # Bands of other quantities, such as water vapour, have other scales.
+            if scale is not None and shift is not None and math.isclose(_parse_number(key, scale), 1 / SCALE):
+                yield round(-_parse_number(key, shift) * SCALE, 6)
 
 
 def _parse_number(key: str, value: Any) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ from fireseg.tiles.metadata import BASELINE_OFFSET
 
 _MIN_DARKNESS_PX = 5000
 """Pixels below which the darkest ones do not show that the offset is wrong."""
+
+_MAX_NODATA_VALUES = 2
+"""Distinct values far below 0 that are nodata values; normalised reflectance has many."""
+
+OffsetSource = Literal["metadata", "option", "name", "none"]
+"""Source of a radiometric offset: the metadata, the user, or the product's name; `none` if nothing gives it."""
 
 _OFFSET_TEXT = f"the offset of {BASELINE_OFFSET:g} that digital numbers have since processing baseline 04.00"
 
@@ -32,7 +38,12 @@ class Scaling(NamedTuple):
 
 
 def get_scaling(
-    dtype: np.dtype[Any], *, offset: float = 0.0, scales: Sequence[float], shifts: Sequence[float]
+    dtype: np.dtype[Any],
+    *,
+    offset: float = 0.0,
+    scales: Sequence[float],
+    shifts: Sequence[float],
+    scale: float | None = None,
 ) -> Scaling:
     """Determines the conversion of raster values to reflectance.
 
@@ -41,9 +52,11 @@ def get_scaling(
 
     Args:
         dtype: Data type of the values.
-        offset: Radiometric offset of digital numbers, 0 or more.
+        offset: Radiometric offset in units of the values, 0 or more; does not apply to floats without `scale`.
         scales: Scale tag of each band, 1 without one.
-        shifts: Offset tag of each band, 0 without one; in reflectance if there is a scale.
+        shifts: Offset tag of each band, 0 without one; in reflectance if there is a scale tag.
+        scale: Reflectance per unit of the values if there is no scale tag; 1 for floats and 0.0001 for integers if
+            None.
 
     Returns:
         The scaling in float32, or in float64 if values or tags need its precision.
@@ -58,37 +71,46 @@ def get_scaling(
     if dtype.kind not in "iuf":
         raise FiresegError(f"values of type {dtype}, but reflectance must be float or integer; convert the raster")
     is_integer = dtype.kind in "iu"
-    scale, shift = np.asarray(scales, np.float64), np.asarray(shifts, np.float64)
-    if (scale != 1).any():
-        return Scaling(scale * SCALE, shift * SCALE)
-    gains = np.full(len(scale), 1.0 if is_integer else SCALE)
+    tagged, shift = np.asarray(scales, np.float64), np.asarray(shifts, np.float64)
+    if (tagged != 1).any():
+        return Scaling(tagged * SCALE, shift * SCALE)
+    has_offset = (is_integer or scale is not None) and not shift.any()
+    if scale is None:
+        scale = 1 / SCALE if is_integer else 1.0
+    gains = np.full(len(tagged), scale * SCALE)
     # An offset tag and an offset in the metadata describe the same offset: it is subtracted once.
-    biases = gains * shift - (offset if is_integer and not shift.any() else 0.0)
+    biases = gains * shift - (offset * gains if has_offset else 0.0)
     needs_float64 = shift.any() or dtype.itemsize > (2 if is_integer else 4)
     working = np.float64 if needs_float64 else np.float32
     return Scaling(gains.astype(working), biases.astype(working))
 
 
-def find_nodata(values: NDArray[Any], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
-    """Finds pixels without a value in at least one band: not finite, or equal to the nodata tag.
+def find_nodata(
+    values: NDArray[Any], nodata: Sequence[Collection[float]], *, has_offset: bool = False
+) -> NDArray[np.bool_]:
+    """Finds pixels without a measurement in at least one band.
+
+    These are not finite, equal to a nodata value, or 0: in all bands, or in any of them if the values have an offset,
+    because level 2A reserves the digital number 0 for "no data", and with an offset no measurement comes near it.
 
     Args:
         values: `(C, H, W)`.
-        nodata: Nodata tag of each band.
+        nodata: Nodata values of each band.
+        has_offset: True if an offset is subtracted from the values.
 
     Returns:
         `(H, W)`, True where at least one band has no value.
     """
     is_integer = values.dtype.kind in "iu"
-    # Level 2A reserves the digital number 0 for "no data"; measured values begin at 1.
-    unknown = (values == 0).all(axis=0) if is_integer else np.zeros(values.shape[1:], np.bool_)
-    for band, tag in zip(values, nodata, strict=True):
+    unknown = (values == 0).any(axis=0) if has_offset else (values == 0).all(axis=0)
+    for band, numbers in zip(values, nodata, strict=True):
         if not is_integer:
             unknown |= ~np.isfinite(band)
-        if tag is not None and math.isfinite(tag):
-            # The tag is stored as text: that of a float32 band is read as the nearest float64.
-            with np.errstate(over="ignore"):
-                unknown |= band == (tag if is_integer else values.dtype.type(tag))
+        for number in numbers:
+            if math.isfinite(number):
+                # A tag is stored as text: that of a float32 band is read as the nearest float64.
+                with np.errstate(over="ignore"):
+                    unknown |= band == (number if is_integer else values.dtype.type(number))
     return unknown
 
 
@@ -124,7 +146,7 @@ def quantize_reflectance(values: NDArray[Any], unknown: NDArray[np.bool_], scali
 
 
 def check_values(
-    sample: NDArray[Any], scaling: Scaling, *, is_offset_given: bool = False
+    sample: NDArray[Any], scaling: Scaling, *, offset_source: OffsetSource = "none"
 ) -> tuple[list[str], list[str]]:
     """Describes sampled values that cannot be reflectance, and values that are only odd.
 
@@ -133,71 +155,78 @@ def check_values(
     Args:
         sample: Raster values `(C, N)` of pixels known in every band.
         scaling: Conversion to reflectance x 10000.
-        is_offset_given: True if the user gave the offset: values that seem to contain or lack it are only odd then.
+        offset_source: Source of the offset. If it is the user, values that seem to contain or lack it are only odd.
 
     Returns:
         Faults and flags.
     """
     if sample.shape[1] == 0:
         return [], ["no pixel has a value in every requested band"]
-    faults: list[str] = []
-    is_integer = sample.dtype.kind in "iu"
-    blank = (sample == 0).all(axis=0)
-    flags = [_describe_blank(float(blank.mean()))] if blank.any() and not is_integer else []
-    raw = sample[:, ~blank].astype(np.float64)
+    raw = sample.astype(np.float64)
     values = (raw * scaling.gains.astype(np.float64)[:, None] + scaling.biases[:, None]) / SCALE
-    if float(values.min(initial=0.0)) < -1:
-        flags.append(
-            f"values down to {raw.min():.6g}: looks like a nodata value without its tag; "
-            "set the tag with gdal_edit.py -a_nodata"
-        )
-        values = values[:, (values >= -1).all(axis=0)]
-    if values.shape[1]:
-        faults += _find_scale_faults(raw, values, is_integer)
-    if values.shape[1] and not faults:
-        if text := _describe_offset_left(values, is_integer) or _describe_offset_missing(values, is_integer):
+    faults, flags = [], []
+    below = np.unique(raw[values < -1])
+    if 0 < len(below) <= _MAX_NODATA_VALUES:
+        shown = " ".join(f"{number:.9g}" for number in below)
+        faults.append(f"values of {shown}: look like a nodata value without its tag; use --nodata {below[0]:.9g}")
+        is_valid = (values >= -1).all(axis=0)
+        raw, values = raw[:, is_valid], values[:, is_valid]
+    if not values.shape[1]:
+        return faults, flags
+    is_number = bool((scaling.gains == 1).all())
+    scale_faults = _find_scale_faults(raw, values, scaling.gains)
+    faults += scale_faults
+    if not scale_faults:
+        # In a raster of integers, 0 in one band may be the edge of the swath, which is darker than any shadow.
+        votes = values[:, (raw != 0).all(axis=0)]
+        text = _describe_offset_left(votes, is_number) or _describe_offset_missing(votes, is_number, offset_source)
+        if text:
             # In a small image, cloud or haze may cover every dark pixel.
-            is_proof = values.shape[1] >= _MIN_DARKNESS_PX and not is_offset_given
+            is_proof = votes.shape[1] >= _MIN_DARKNESS_PX and offset_source != "option"
             (faults if is_proof else flags).append(text)
-        else:
-            flags += _flag_range(raw, values, is_integer)
+        elif (scaling.gains == SCALE).all():
+            flags += _flag_range(raw, values)
     return faults, flags
 
 
-def _describe_blank(share: float) -> str:
-    return (
-        f"{100 * share:.2g} % of the pixels are 0 in every band: looks like area outside the satellite's swath; "
-        "set it to NaN, so that it is not learnt as unburned"
-    )
-
-
-def _find_scale_faults(raw: NDArray[np.float64], values: NDArray[np.float64], is_integer: bool) -> list[str]:
+def _find_scale_faults(raw: NDArray[np.float64], values: NDArray[np.float64], gains: NDArray[np.floating]) -> list[str]:
     """Returns a fault if the range of the values cannot be that of reflectance."""
     top, low = float(np.percentile(values, 99, axis=1).max()), float(np.percentile(values, 1, axis=1).min())
     highest = float(raw.max())
     span = f"values from {raw.min():.4g} to {highest:.4g}"
-    if is_integer:
+    if (gains == 1).all():
         if highest <= 255:
-            return [f"{span}: look like an 8-bit picture, or percent, not like digital numbers of Sentinel-2"]
+            return [
+                f"{span}: look like an 8-bit picture, or percent, not like digital numbers of Sentinel-2; for percent "
+                "use --scale 0.01, else the raster that the picture was made from"
+            ]
         if top > MAX_REFLECTANCE:
             return [f"{span}: look stretched to 16 bits, not like digital numbers of Sentinel-2, reflectance x 10000"]
         return []
     expected = "reflectance is expected, mostly 0 to 1"
-    if top > MIN_DIGITAL_NUMBER:
-        return [f"{span}: look like digital numbers; divide by 10000 (after subtracting the offset), {expected}"]
-    if top > MAX_REFLECTANCE:
-        is_whole = bool((raw == np.rint(raw)).all())
-        what = "an 8-bit picture" if is_whole or top > 120 else "percent; divide by 100"
-        return [f"{span}: look like {what}, but {expected}"]
+    if (gains != SCALE).any():
+        if top > MAX_REFLECTANCE or low < MIN_REFLECTANCE:
+            return [
+                f"{span}: scaled to {values.min():.4g} to {values.max():.4g}, but {expected}; correct --scale and "
+                "--offset, or the scale tag"
+            ]
+        return []
     if low < MIN_REFLECTANCE:
         return [f"{span}: look normalised by mean and standard deviation, but {expected}; undo the normalisation"]
+    if top > MIN_DIGITAL_NUMBER:
+        return [
+            f"{span}: look like digital numbers, but {expected}; use --scale 0.0001, and since processing baseline "
+            f"04.00 --offset {BASELINE_OFFSET:g}"
+        ]
+    if top > MAX_REFLECTANCE:
+        if bool((raw == np.rint(raw)).all()) or top > 120:
+            return [f"{span}: look like an 8-bit picture, but {expected}; use the raster that it was made from"]
+        return [f"{span}: look like percent, but {expected}; use --scale 0.01"]
     return []
 
 
-def _flag_range(raw: NDArray[np.float64], values: NDArray[np.float64], is_integer: bool) -> list[str]:
-    """Returns a flag if the range of the values is odd for reflectance."""
-    if is_integer:
-        return []
+def _flag_range(raw: NDArray[np.float64], values: NDArray[np.float64]) -> list[str]:
+    """Returns a flag if the range of float values is odd for reflectance."""
     top, bottom = (float(np.percentile(values, share, axis=1).max()) for share in (99, 0.1))
     span, expected = f"values from {raw.min():.4g} to {raw.max():.4g}", "reflectance is expected, mostly 0 to 1"
     if top < 0.01:
@@ -208,23 +237,30 @@ def _flag_range(raw: NDArray[np.float64], values: NDArray[np.float64], is_intege
     return []
 
 
-def _describe_offset_missing(values: NDArray[np.float64], is_integer: bool) -> str:
+def _describe_offset_missing(values: NDArray[np.float64], is_number: bool, offset_source: OffsetSource) -> str:
     """Describes negative values that seem to lack the offset of digital numbers; empty if they do not."""
-    if float(np.percentile(values, 1, axis=1).min()) >= -0.02:
+    if not values.shape[1] or float(np.percentile(values, 1, axis=1).min()) >= -0.02:
         return ""
-    cure = "use --offset 0" if is_integer else "add 0.1"
+    if not is_number:
+        cure = "add 0.1"
+    elif offset_source == "metadata":
+        cure = 'if it is, write {"boa_offset_applied": true} to a json of the same name beside the raster'
+    else:
+        cure = "use --offset 0"
     return f"reflectance down to {values.min():.2f}: looks like {_OFFSET_TEXT} subtracted twice; {cure}"
 
 
-def _describe_offset_left(values: NDArray[np.float64], is_integer: bool) -> str:
+def _describe_offset_left(values: NDArray[np.float64], is_number: bool) -> str:
     """Describes darkest pixels that seem to contain the offset of digital numbers; empty if they do not.
 
     Shadow and water are near 0 in every band. If the offset was not subtracted they are near 0.1, and vegetation and
     soil slightly above; a desert is far above in the infrared.
     """
+    if not values.shape[1]:
+        return ""
     dark = np.percentile(values, 0.1, axis=1)
     low, high = float(dark.min()), float(dark.max())
     if not (0.085 <= low <= 0.17 and high <= 0.30):
         return ""
-    cure = f"use --offset {BASELINE_OFFSET:g}" if is_integer else "subtract 0.1"
+    cure = f"use --offset {BASELINE_OFFSET:g}" if is_number else "use --scale 1 --offset 0.1"
     return f"the darkest pixels are {low:.2f} to {high:.2f} in every band: looks like {_OFFSET_TEXT} left on; {cure}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import rasterio
@@ -30,10 +30,19 @@ from fireseg.tiles.blocks import (
     select_sample_blocks,
     set_gdal_cache,
 )
+from fireseg.tiles.clouds import CloudMask, find_cloud_mask
 from fireseg.tiles.folder import TileFiles, TileSearch, group_tile_files, report_orphan_masks
 from fireseg.tiles.masks import MaskKind, normalize_mask
-from fireseg.tiles.metadata import find_date, flatten_metadata, read_metadata
+from fireseg.tiles.metadata import (
+    find_date,
+    find_level,
+    find_product_xml,
+    flatten_metadata,
+    read_metadata,
+    read_product_xml,
+)
 from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
+from fireseg.tiles.products import Scene, find_product, get_scene_name, stack_product
 
 _MAX_SHIFT_PX = 0.1
 """Largest shift of a mask against its image: less than the accuracy of labels, more than rounding of coordinates."""
@@ -105,7 +114,7 @@ def read_grid_and_date(files: TileFiles) -> tuple[Grid, str | None]:
     """
     metadata = read_metadata(files.metadata) if files.metadata else {}
     with _open_raster(files.image) as raster:
-        return _read_grid(raster), _read_date(raster, metadata)
+        return _read_grid(raster, str(files.image)), _read_date(raster, metadata)
 
 
 def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> Tile:
@@ -133,7 +142,7 @@ def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = D
     parts: dict[str, Any] = {"delineation": None, "grading": None, "cloud": None}
     with _collect_errors(faults), _open_raster(files.image) as raster:
         with _collect_errors(faults):
-            parts["grid"] = _read_grid(raster)
+            parts["grid"] = _read_grid(raster, str(files.image))
         parts["date"] = _read_date(raster, metadata)
         kinds: list[tuple[str, MaskKind]] = [("delineation", "DEL"), ("grading", "GRA"), ("cloud", "CM")]
         for name, kind in kinds:
@@ -156,10 +165,12 @@ class BandReader:
     that of the requested windows and of one row of the raster's blocks, independent of the height.
 
     Attributes:
-        path: Raster file.
+        path: Raster file, product or address, as given.
+        name: Name of the scene.
         bands: Band of each channel, as requested.
         grid: Pixel grid of the raster.
         date: Acquisition date, see `find_date`; None if unknown.
+        level: Processing level, `1C` or `2A`; None if unknown.
         height: Height of the raster in pixels.
         width: Width of the raster in pixels.
         block_rows: Height of the raster's blocks; windows aligned to it are read fastest.
@@ -172,23 +183,29 @@ class BandReader:
 
     def __init__(
         self,
-        path: Path,
+        path: Scene,
         bands: tuple[str, ...],
         *,
+        source: _Source,
         grid: Grid,
         date: str | None,
+        level: str | None,
         channels: ChannelSelection,
         block: BlockShape,
         options: RasterOptions,
     ) -> None:
-        self.path, self.bands, self.grid, self.date = path, bands, grid, date
+        self.path, self.name, self.bands, self.grid = path, get_scene_name(path), bands, grid
+        self.date, self.level = date, level
         self.height, self.width, self.ignored = grid.height, grid.width, channels.ignored
+        self._source = source
         self.block_rows, self._block, self._channels, self._options = block[0], block, channels, options
         self._thread_local = threading.local()
         self._handles, self._lock = ExitStack(), threading.Lock()
         self._flags: tuple[str, ...] | None = None
 
     def __enter__(self) -> Self:
+        if self._source.memory is not None:
+            self._handles.push(self._source.memory)  # first, so that it is closed last
         with _convert_raster_errors(self.path):
             self._handles.enter_context(set_gdal_cache(self._get_handle()))
         return self
@@ -235,28 +252,58 @@ class BandReader:
             with _convert_raster_errors(self.path):
                 for block in blocks:
                     read_window(self._get_handle(), self._channels, block, sample)
-            self._flags = tuple(sample.check(self.path, self._channels.scaling, self._options))
+            flags = sample.check(
+                self.path,
+                self._channels.scaling,
+                offset_source=self._channels.offset_source,
+                trust_values=self._options.trust_values,
+            )
+            self._flags = (*(f"{self.path}: {text}" for text in self._channels.unused), *flags)
         return self._flags
+
+    def open_cloud_mask(self, path: Path | None = None) -> CloudMask | None:
+        """Returns the cloud mask of the scene, to be used in a `with` statement; None if there is none.
+
+        Args:
+            path: Cloud mask to use. If None, that beside the scene is used, else the scene's own scene
+                classification.
+        """
+        if path is None and isinstance(self.path, Path):
+            path = find_cloud_mask(self.path)
+        if path is not None:
+            return CloudMask(path, self.grid)
+        if (channel := self._channels.scl) is None:
+            return None
+        name = f"{self.path}, channel {channel}"
+        return CloudMask(self._source.address, self.grid, kind="SCL", channel=channel, name=name)
 
     def _get_handle(self) -> DatasetReader:
         """Returns the handle of this thread: GDAL allows only one thread at a time per handle."""
         if (handle := getattr(self._thread_local, "handle", None)) is None:
-            handle = rasterio.open(self.path)
+            handle = rasterio.open(self._source.address)
             with self._lock:
                 self._handles.callback(handle.close)  # not its context manager, which is bound to this thread
             self._thread_local.handle = handle
         return handle
 
 
-def open_bands(path: Path, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> BandReader:
-    """Opens a Sentinel-2 raster of any size, reference system and data type.
+class _Source(NamedTuple):
+    """Address of a raster for GDAL, its metadata, and the memory that holds a virtual raster."""
 
-    Metadata (date, radiometric offset) are read from the raster's tags and from a json of the same name beside it
-    (`scene.json` for `scene.tif`), if there is one. Pixels are read only to check the
-    order of channels that nothing names.
+    address: str
+    metadata: dict[str, Any]
+    memory: rasterio.MemoryFile | None = None
+
+
+def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> BandReader:
+    """Opens a Sentinel-2 raster of any size, reference system and data type, a SAFE product, or a STAC item.
+
+    Metadata (date, radiometric offset) are read from the raster's tags, from a json of the same name beside it
+    (`scene.json` for `scene.tif`) and from the MTD_MSIL2A.xml of its product, if there are any. Pixels are read only
+    to check the order of channels that nothing names.
 
     Args:
-        path: Raster file; masks are not needed.
+        path: Raster file, SAFE folder or archive, STAC item, or an address that GDAL resolves.
         bands: Names of the requested bands, in the order of the channels.
         options: Options used where the metadata are silent.
 
@@ -264,50 +311,68 @@ def open_bands(path: Path, bands: Sequence[str], options: RasterOptions = DEFAUL
         FiresegError: With all faults: not a readable raster, a picture for display, no georeference, missing or
             unidentified bands, invalid metadata.
     """
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else f"no such file{_suggest_names(path)}"
-        raise FiresegError(f"{path}: {what}; give a raster with Sentinel-2 bands")
     faults: list[str] = []
-    metadata: dict[str, Any] = {}
-    with _collect_errors(faults):
-        metadata = _read_metadata_beside(path)
+    source = _find_source(path, faults)
     reader = None
-    with _collect_errors(faults), _open_raster(path) as raster:
-        grid, channels = None, None
+    with _collect_errors(faults), _open_raster(path, source.address) as raster:
+        grid, channels, name = None, None, str(path)
         with _collect_errors(faults):
-            grid = _read_grid(raster)
+            grid = _read_grid(raster, name)
         with _collect_errors(faults):
-            _check_no_quick_look(raster)
+            _check_no_quick_look(raster, name)
             hint = "use a raster with the bands of the model"
-            channels = select_channels(raster, bands, metadata, options=options, hint=hint)
+            channels = select_channels(raster, bands, source.metadata, name=name, options=options, hint=hint)
         if grid and channels:
-            date, block = _read_date(raster, metadata), raster.block_shapes[0]
+            pairs = flatten_metadata(raster.tags(), source.metadata, {"name": name})
             reader = BandReader(
-                path, tuple(bands), grid=grid, date=date, channels=channels, block=block, options=options
+                path,
+                tuple(bands),
+                source=source,
+                grid=grid,
+                date=find_date(pairs),
+                level=find_level(pairs),
+                channels=channels,
+                block=raster.block_shapes[0],
+                options=options,
             )
     if faults or reader is None:
         raise FiresegError(*faults)
     return reader
 
 
+def _find_source(path: Scene, faults: list[str]) -> _Source:
+    """Finds the raster of a scene, or builds that of a product; faults of metadata are added to a list."""
+    if product := find_product(path):
+        memory = rasterio.MemoryFile(stack_product(product), ext=".vrt")
+        return _Source(memory.name, dict(product.metadata), memory)
+    if isinstance(path, str):
+        return _Source(path, {})
+    if not path.is_file():
+        raise FiresegError(f"{path}: no such file{_suggest_names(path)}; give a raster with Sentinel-2 bands")
+    with _collect_errors(faults):
+        return _Source(str(path), _read_metadata_beside(path))
+    return _Source(str(path), {})
+
+
 @contextmanager
-def _open_raster(path: Path) -> Iterator[DatasetReader]:
+def _open_raster(path: Scene, address: str | None = None) -> Iterator[DatasetReader]:
     """Opens a raster; errors while it is read name the file.
 
     Args:
         path: Raster, with or without a georeference.
+        address: Its address for GDAL; the path if None.
 
     Raises:
         FiresegError: If the raster cannot be opened or read.
     """
     with _convert_raster_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by _read_grid
-        with rasterio.open(path) as raster:
+        with rasterio.open(address or path) as raster:
             yield raster
 
 
 @contextmanager
-def _convert_raster_errors(path: Path) -> Iterator[None]:
+def _convert_raster_errors(path: Scene) -> Iterator[None]:
     """Converts errors of GDAL and of the disk to errors that name the file.
 
     Raises:
@@ -316,6 +381,9 @@ def _convert_raster_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (*GDAL_ERRORS, OSError) as error:
+        if isinstance(path, str):
+            reason = error.__cause__ or error
+            raise FiresegError(f"{path}: cannot be read ({reason}); check the address and your access") from error
         if not path.exists():
             raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?") from error
         what = "empty" if path.stat().st_size == 0 else f"truncated or not a raster ({error.__cause__ or error})"
@@ -336,18 +404,18 @@ def _is_quick_look(raster: DatasetReader) -> bool:
     return raster.count <= 4 and set(raster.dtypes) == {"uint8"}
 
 
-def _read_grid(raster: DatasetReader) -> Grid:
+def _read_grid(raster: DatasetReader, name: str) -> Grid:
     """Reads the grid of a raster and checks that it can be located on earth."""
     if raster.crs is None or raster.transform.is_identity:
         raise FiresegError(
-            f"{raster.name}: no georeference, so overlaps with other tiles cannot be found; "
+            f"{name}: no georeference, so overlaps with other tiles cannot be found; "
             "set it with gdal_edit.py -a_srs EPSG:… -a_ullr west north east south"
         )
     grid = Grid.of_raster(raster)
     try:
         _ = grid.bounds_lonlat, grid.outline_lonlat
     except FiresegError as error:
-        raise FiresegError(f"{raster.name}: {error}") from error
+        raise FiresegError(f"{name}: {error}") from error
     return grid
 
 
@@ -400,26 +468,31 @@ def _apply(transform: Affine, point: tuple[float, float]) -> tuple[float, float]
 def _read_image(
     raster: DatasetReader, bands: Sequence[str], metadata: dict[str, Any], options: RasterOptions, flags: list[str]
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    channels = select_channels(raster, bands, metadata, options=options)
+    channels = select_channels(raster, bands, metadata, name=raster.name, options=options)
     sample = PixelSample(raster.height * raster.width)
     with set_gdal_cache(raster):
         image, unknown = read_window(raster, channels, Window(0, 0, raster.height, raster.width), sample)
-    flags += sample.check(raster.name, channels.scaling, options)
+    flags += (f"{raster.name}: {text}" for text in channels.unused)
+    flags += sample.check(
+        raster.name, channels.scaling, offset_source=channels.offset_source, trust_values=options.trust_values
+    )
     return image, unknown
 
 
 def _read_metadata_beside(path: Path) -> dict[str, Any]:
-    """Reads the json of the same name, upper or lower case."""
+    """Reads the json of the same name, upper or lower case, and the metadata of the product beside or above it."""
     name = f"{path.stem}.json"
     exact = [path.with_name(name)] if path.with_name(name).is_file() else []
     files = exact or sorted(beside for beside in path.parent.iterdir() if beside.name.lower() == name.lower())
-    return read_metadata(files[0]) if files else {}
+    metadata = read_metadata(files[0]) if files else {}
+    product = find_product_xml(path)
+    return {**metadata, "product": read_product_xml(product)} if product else metadata
 
 
-def _check_no_quick_look(raster: DatasetReader) -> None:
+def _check_no_quick_look(raster: DatasetReader, name: str) -> None:
     if _is_quick_look(raster):
         raise FiresegError(
-            f"{raster.name}: {raster.count} channels of 8 bits, which is a picture for display, but Sentinel-2 bands "
+            f"{name}: {raster.count} channels of 8 bits, which is a picture for display, but Sentinel-2 bands "
             "as reflectance are required; use the raster that the picture was made from"
         )
 

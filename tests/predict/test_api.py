@@ -14,6 +14,7 @@ import torch
 import fireseg
 from fireseg.errors import FiresegError, SettingError
 from fireseg.predict.api import Run, read_image
+from fireseg.tiles import RasterOptions
 from tests.predict.builders import draw_image, make_trained, write_run, write_scene
 
 
@@ -128,13 +129,18 @@ def test_an_ambiguous_or_missing_channel_axis_is_rejected(shape: tuple[int, ...]
 
 
 def test_integer_digital_numbers_are_rejected() -> None:
-    with pytest.raises(FiresegError, match="divide digital numbers by 10000"):
+    with pytest.raises(FiresegError, match=r"float reflectance .* scale=0\.0001"):
         read_image(np.zeros((3, 4, 4), np.uint16), BANDS)
 
 
 @pytest.mark.parametrize(
     ("factor", "addend", "words"),
-    [(100, 0, "percent"), (5, -1, "normalised by mean"), (1, 0.1, "left on; subtract 0.1"), (500, 0, "8-bit picture")],
+    [
+        (100, 0, "percent"),
+        (5, -1, "normalised by mean"),
+        (1, 0.1, "left on; use --scale 1 --offset 0.1"),
+        (500, 0, "8-bit picture"),
+    ],
 )
 def test_values_that_cannot_be_reflectance_are_rejected_unless_trusted(
     factor: float, addend: float, words: str
@@ -144,7 +150,7 @@ def test_values_that_cannot_be_reflectance_are_rejected_unless_trusted(
         image = np.rint(image)
     with pytest.raises(FiresegError, match=rf"^image: .*{words}.*trust_values=True"):
         read_image(image, BANDS)
-    assert read_image(image, BANDS, trust_values=True).image.shape == (80, 90, 3)
+    assert read_image(image, BANDS, RasterOptions(trust_values=True)).image.shape == (80, 90, 3)
 
 
 def test_channels_select_and_order_the_bands_and_masks_make_gaps() -> None:
@@ -152,7 +158,7 @@ def test_channels_select_and_order_the_bands_and_masks_make_gaps() -> None:
     mask = np.ones((1, 8, 9), np.float32)
     mask[0, 2, 3] = 0
     given = np.concatenate([image[2:], np.full_like(mask, 7.0), image[:2], mask])
-    source = read_image(given, BANDS, channels=["swir22", "-", "red", "nir", "dataMask"])
+    source = read_image(given, BANDS, RasterOptions(channels=("swir22", "-", "red", "nir", "dataMask")))
     expected = read_image(np.where(mask == 0, np.nan, image), BANDS)
     np.testing.assert_array_equal(source.image, expected.image)
     np.testing.assert_array_equal(source.unknown, expected.unknown)
@@ -160,12 +166,36 @@ def test_channels_select_and_order_the_bands_and_masks_make_gaps() -> None:
 
 def test_channels_without_a_band_of_the_run_are_rejected() -> None:
     with pytest.raises(FiresegError, match="B12 not found"):
-        read_image(np.zeros((2, 8, 9), np.float32), BANDS, channels=["B04", "B08"])
+        read_image(np.zeros((2, 8, 9), np.float32), BANDS, RasterOptions(channels=("B04", "B08")))
 
 
 def test_float_digital_numbers_are_rejected() -> None:
-    with pytest.raises(FiresegError, match=r"image: values up to 3000, .*divide digital numbers by 10000"):
+    with pytest.raises(
+        FiresegError, match=r"image: values from 3000 to 3000: look like digital numbers.*--scale 0.0001"
+    ):
         read_image(np.full((40, 50, len(BANDS)), 3000.0, np.float32), BANDS)
+
+
+def test_digital_numbers_percent_and_gaps_are_the_same_image_with_their_options() -> None:
+    numbers = np.random.default_rng(0).integers(50, 4500, (3, 8, 9)).astype(np.uint16)
+    expected = read_image(numbers / np.float32(10_000), BANDS)
+    with_offset = read_image(numbers + 1000, BANDS, RasterOptions(scale=1e-4, offset=1000))
+    percent = read_image(numbers / 100, BANDS, RasterOptions(scale=0.01))
+    for source in (with_offset, percent):
+        np.testing.assert_array_equal(source.image, expected.image)
+    numbers[1, 2, 3] = 7777
+    assert np.argwhere(read_image(numbers, BANDS, RasterOptions(scale=1e-4, nodata=7777)).unknown).tolist() == [[2, 3]]
+
+
+def test_clouds_of_a_scene_classification_are_unknown(run: Run) -> None:
+    image = draw_image(40, 50)
+    classes = np.full((1, 40, 50), 4, np.float32)
+    classes[0, :10], classes[0, 39] = 9, 0
+    names = [*run.trained.bands, "SCL"]
+    result = run.predict(np.concatenate([image, classes]), channels=names)
+    assert (result.classes[:10] == 255).all()
+    assert (result.classes[39] == 255).all()
+    assert (result.classes[10:39] != 255).all()
 
 
 @pytest.mark.parametrize("convert", [lambda image: image[:, ::-1], lambda image: image.astype(">f4")])

@@ -70,7 +70,11 @@ def test_options_reach_the_map(run_predict: RunCommand, run: Path, tmp_path: Pat
         "overwrite": True,
         "offset": 1000.0,
         "channels": None,
+        "scale": None,
+        "nodata": None,
         "trust_values": False,
+        "clouds": "ignore",
+        "cloud_mask": None,
         "batch_size": 2,
         "readers": 3,
     }

@@ -11,6 +11,8 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
 
 from fireseg.data.bands import CEMS_BANDS
 from fireseg.synthetic.scene import read_spectra
@@ -138,3 +140,65 @@ def _expose(masks: Mapping[str, NDArray[np.uint8]], channel: int, rng: np.random
 
 def _mix(shares: Mapping[str, float], spectra: Mapping[str, float]) -> float:
     return sum(share * spectra[name] for name, share in shares.items())
+
+
+PRODUCT = "S2B_MSIL2A_20230828T105439_N0509_R051_T31TCJ_20230828T131109"
+"""Name of a product of processing baseline 05.09, whose digital numbers have an offset of 1000."""
+
+_FINE_BANDS = ("B02", "B03", "B04", "B08")
+
+
+def write_safe(folder: Path, numbers: Mapping[str, NDArray[np.uint16]], *, name: str = PRODUCT) -> Path:
+    """Writes a miniature SAFE product of level 2A with its true names and the parts of its XML that are read.
+
+    Args:
+        folder: Folder of the product.
+        numbers: Digital numbers of bands `(H, W)` at 10 m, `(H / 2, W / 2)` at 20 m, and classes of SCL at 20 m.
+        name: Name of the product.
+
+    Returns:
+        The product's folder.
+    """
+    root = folder / f"{name}.SAFE"
+    images = root / "GRANULE" / "L2A_T31TCJ_A033821_20230828T105652" / "IMG_DATA"
+    for band, values in numbers.items():
+        resolution = 10 if band in _FINE_BANDS else 20
+        path = images / f"R{resolution}m" / f"T31TCJ_20230828T105439_{band}_{resolution}m.jp2"
+        options: dict[str, Any] = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES"}
+        write_raster(path, values, crs="EPSG:32631", transform=utm_grid(resolution), **options)
+        for sidecar in path.parent.glob("*.aux.xml"):
+            sidecar.unlink()
+    offsets = "".join(f'<BOA_ADD_OFFSET band_id="{number}">-1000</BOA_ADD_OFFSET>' for number in range(13))
+    (root / "MTD_MSIL2A.xml").write_text(
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<n1:Level-2A_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product_Level-2A.xsd">'
+        "<n1:General_Info><Product_Info><PRODUCT_START_TIME>2023-08-28T10:54:39.024Z</PRODUCT_START_TIME>"
+        f"<PRODUCT_URI>{name}.SAFE</PRODUCT_URI><PROCESSING_LEVEL>Level-2A</PROCESSING_LEVEL>"
+        "<PRODUCT_TYPE>S2MSI2A</PRODUCT_TYPE><PROCESSING_BASELINE>05.09</PROCESSING_BASELINE></Product_Info>"
+        '<Product_Image_Characteristics><BOA_QUANTIFICATION_VALUE unit="none">10000</BOA_QUANTIFICATION_VALUE>'
+        f"<BOA_ADD_OFFSET_VALUES_LIST>{offsets}</BOA_ADD_OFFSET_VALUES_LIST></Product_Image_Characteristics>"
+        "</n1:General_Info></n1:Level-2A_User_Product>"
+    )
+    return root
+
+
+def utm_grid(pixel_m: float) -> Affine:
+    """Returns the grid of a granule in zone 31 with pixels of this size."""
+    return Affine(pixel_m, 0.0, 300_000.0, 0.0, -pixel_m, 4_900_020.0)
+
+
+def interpolate(values: NDArray[Any]) -> NDArray[Any]:
+    """Doubles the resolution of `(H, W)` values as GDAL's warper does with linear interpolation."""
+    height, width = values.shape
+    result = np.empty((2 * height, 2 * width), values.dtype)
+    crs = "EPSG:32631"
+    reproject(
+        values,
+        result,
+        src_transform=utm_grid(20),
+        dst_transform=utm_grid(10),
+        src_crs=crs,
+        dst_crs=crs,
+        resampling=Resampling.bilinear,
+    )
+    return result

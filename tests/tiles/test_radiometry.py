@@ -19,7 +19,7 @@ def convert(values: np.ndarray, *, offset: float = 0.0, scale: float = 1.0, shif
     """Quantizes one row of one band."""
     cube = values[None, None]
     scaling = get_scaling(values.dtype, offset=offset, scales=[scale], shifts=[shift])
-    return quantize_reflectance(cube, find_nodata(cube, [None]), scaling)[0, :, 0].tolist()
+    return quantize_reflectance(cube, find_nodata(cube, [()]), scaling)[0, :, 0].tolist()
 
 
 def test_floats_are_reflectance_rounded_and_clipped() -> None:
@@ -59,7 +59,7 @@ def test_other_data_types_are_an_error(dtype: type) -> None:
 def test_nan_infinity_and_nodata_in_one_band_make_a_pixel_unknown() -> None:
     values = np.full((2, 1, 5), 0.5, np.float32)
     values[0, 0, 1], values[1, 0, 2], values[0, 0, 3] = np.nan, -np.inf, -9999.0
-    unknown = find_nodata(values, [-9999.0, None])
+    unknown = find_nodata(values, [(-9999.0,), ()])
     assert unknown.tolist() == [[False, True, True, True, False]]
     steps = quantize_reflectance(values, unknown, get_scaling(values.dtype, scales=[1.0] * 2, shifts=[0.0] * 2))
     assert steps[0].tolist() == [[5000, 5000], [0, 0], [0, 0], [0, 0], [5000, 5000]]
@@ -67,16 +67,45 @@ def test_nan_infinity_and_nodata_in_one_band_make_a_pixel_unknown() -> None:
 
 def test_nodata_tag_of_float32_matches_despite_more_digits() -> None:
     values = np.full((1, 1, 1), -3.4028235e38, np.float32)
-    assert find_nodata(values, [-3.4028234663852886e38]).all()
+    assert find_nodata(values, [(-3.4028234663852886e38,)]).all()
 
 
 def test_nodata_tag_beyond_float32_matches_nothing() -> None:
-    assert not find_nodata(np.zeros((1, 1, 1), np.float32), [-1.7976931348623157e308]).any()
+    assert not find_nodata(np.ones((1, 1, 1), np.float32), [(-1.7976931348623157e308,)]).any()
 
 
-def test_digital_number_0_is_nodata_only_in_all_bands() -> None:
-    values = np.array([[[0, 0]], [[0, 300]]], np.uint16)
-    assert find_nodata(values, [None, None]).tolist() == [[True, False]]
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_0_in_all_bands_is_no_measurement(dtype: Any) -> None:
+    values = np.array([[[0, 0]], [[0, 300]]], dtype)
+    assert find_nodata(values, [(), ()]).tolist() == [[True, False]]
+
+
+def test_0_in_any_band_is_no_measurement_if_the_values_have_an_offset() -> None:
+    values = np.array([[[0, 0, 1]], [[0, 300, 300]]], np.uint16)
+    assert find_nodata(values, [(), ()], has_offset=True).tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16, np.int32])
+def test_scale_of_the_user_gives_the_same_reflectance_for_every_data_type(dtype: Any) -> None:
+    numbers = np.array([1000, 1001, 3500, 12000]).astype(dtype)
+    scaling = get_scaling(numbers.dtype, offset=1000, scales=[1.0], shifts=[0.0], scale=1e-4)
+    assert quantize_reflectance(numbers[None, None], np.zeros((1, 4), bool), scaling)[0, :, 0].tolist() == [
+        0,
+        1,
+        2500,
+        10000,
+    ]
+
+
+def test_percent_is_scaled() -> None:
+    scaling = get_scaling(np.dtype("float32"), scales=[1.0], shifts=[0.0], scale=0.01)
+    values = np.array([[[12.34, 100]]], np.float32)
+    assert quantize_reflectance(values, np.zeros((1, 2), bool), scaling)[0, :, 0].tolist() == [1234, 10000]
+
+
+def test_scale_tag_has_priority_over_the_scale_of_the_user() -> None:
+    scaling = get_scaling(np.dtype("uint16"), scales=[1e-4], shifts=[-0.1], scale=0.5)
+    assert [value.tolist() for value in scaling] == [[1.0], [-1000.0]]
 
 
 def test_largest_floats_are_clipped_without_overflow() -> None:
@@ -86,7 +115,7 @@ def test_largest_floats_are_clipped_without_overflow() -> None:
 REFLECTANCE = np.random.default_rng(0).uniform(0.005, 0.45, (5, 20_000))
 
 
-def check(sample: np.ndarray, offset: float = 0.0, **options: bool) -> tuple[list[str], list[str]]:
+def check(sample: np.ndarray, offset: float = 0.0, **options: Any) -> tuple[list[str], list[str]]:
     """Returns faults and flags."""
     scaling = get_scaling(sample.dtype, offset=offset, scales=[1.0] * len(sample), shifts=[0.0] * len(sample))
     return check_values(sample, scaling, **options)
@@ -112,11 +141,11 @@ def test_bright_desert_is_not_flagged_as_offset() -> None:
 @pytest.mark.parametrize(
     ("factor", "addend", "dtype", "words"),
     [
-        (1, 0.1, np.float32, "offset of 1000 .* left on; subtract 0.1"),
+        (1, 0.1, np.float32, "offset of 1000 .* left on; use --scale 1 --offset 0.1"),
         (10_000, 1000, np.uint16, "offset of 1000 .* left on; use --offset 1000"),
-        (10_000, 0, np.float32, "look like digital numbers; divide by 10000"),
-        (10_000, 1000, np.float32, "look like digital numbers; divide by 10000"),
-        (100, 0, np.float32, "look like percent"),
+        (10_000, 0, np.float32, "look like digital numbers.*--scale 0.0001.*--offset 1000"),
+        (10_000, 1000, np.float32, "look like digital numbers.*--scale 0.0001.*--offset 1000"),
+        (100, 0, np.float32, "look like percent.*--scale 0.01"),
         (500, 0, np.uint8, "look like an 8-bit picture"),
         (500, 0, np.uint16, "look like an 8-bit picture"),
         (140_000, 0, np.uint16, "look stretched to 16 bits"),
@@ -138,7 +167,7 @@ def test_almost_black_values_are_flagged() -> None:
 
 
 def test_an_offset_that_the_user_gave_is_only_flagged() -> None:
-    faults, (message,) = check((REFLECTANCE * 10_000 + 1000).astype(np.uint16), is_offset_given=True)
+    faults, (message,) = check((REFLECTANCE * 10_000 + 1000).astype(np.uint16), offset_source="option")
     assert faults == []
     assert "left on" in message
 
@@ -157,23 +186,29 @@ def test_an_offset_subtracted_without_need_is_a_fault_unless_the_user_gave_it() 
     numbers = (REFLECTANCE * 10_000).astype(np.uint16)
     (message,), _ = check(numbers, offset=1000)
     assert "subtracted twice; use --offset 0" in message
-    assert check(numbers, offset=1000, is_offset_given=True) == ([], [message])
+    assert check(numbers, offset=1000, offset_source="option") == ([], [message])
 
 
-def test_untagged_nodata_is_flagged_beside_other_flags() -> None:
+def test_untagged_nodata_is_a_fault_beside_others() -> None:
     sample = (REFLECTANCE + 0.1).astype(np.float32)
     sample[:, :50] = -9999
-    (second,), (first,) = check(sample)
-    assert first.startswith("values down to -9999: looks like a nodata value without its tag")
+    (first, second), _ = check(sample)
+    assert first.startswith("values of -9999: look like a nodata value without its tag; use --nodata -9999")
     assert "left on" in second
 
 
-def test_blank_pixels_are_flagged_beside_other_flags() -> None:
-    sample = (REFLECTANCE + 0.1).astype(np.float32)
-    sample[:, :200] = 0
-    (second,), (first,) = check(sample)
-    assert first.startswith("1 % of the pixels are 0 in every band")
-    assert "left on" in second
+def test_0_in_one_band_does_not_hide_an_offset_left_on() -> None:
+    sample = (REFLECTANCE * 10_000 + 1000).astype(np.uint16)
+    sample[0, :200] = 0  # 1 % at the edge of the swath
+    (message,), _ = check(sample)
+    assert "left on; use --offset 1000" in message
+
+
+def test_a_wrong_scale_is_a_fault() -> None:
+    values = (REFLECTANCE * 10_000).astype(np.float32)
+    scaling = get_scaling(values.dtype, scales=[1.0] * 5, shifts=[0.0] * 5, scale=0.01)
+    (message,), _ = check_values(values, scaling)
+    assert "correct --scale" in message
 
 
 def test_sample_without_values_is_flagged() -> None:

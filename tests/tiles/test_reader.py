@@ -564,7 +564,7 @@ def test_path_that_is_no_raster_is_an_error_with_a_suggestion(tmp_path: Path) ->
         f"{tmp_path}/scene.tiff: no such file (did you mean 'scene.tif'?)"
     )
     assert open_faults(tmp_path / "nowhere" / "scene.tif")[0].startswith(f"{tmp_path}/nowhere/scene.tif: no such file;")
-    assert open_faults(tmp_path)[0].startswith(f"{tmp_path}: a folder; give a raster")
+    assert open_faults(tmp_path)[0].startswith(f"{tmp_path}: a folder without MTD_MSIL2A.xml; give a raster")
     assert open_faults(tmp_path / "text.tif")[0].startswith(f"{tmp_path}/text.tif: truncated or not a raster")
 
 

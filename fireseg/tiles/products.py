@@ -1,0 +1,301 @@
+"""Opens products as they are delivered, SAFE folders and archives and STAC items, as one raster of named bands."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
+from xml.sax.saxutils import escape
+
+import rasterio
+
+from fireseg.errors import FiresegError
+from fireseg.geo.grid import GDAL_ERRORS
+from fireseg.tiles.channels import SCL, is_scene_classification, parse_band_name
+from fireseg.tiles.metadata import METADATA_XML, read_metadata, read_product_xml
+
+Scene = Path | str
+"""A raster, SAFE product or STAC item: a path, or a string that GDAL resolves (`https://…`, `/vsi…`)."""
+
+_BAND_FILE = re.compile(r"_(?P<name>B\d\d|B8A|SCL)(?:_(?P<resolution>\d\d)m)?\.jp2", re.IGNORECASE)
+
+_ASSET_RESOLUTION = re.compile(r"_(\d\d)m$")
+
+_TIMEOUT_S = 60
+
+_BLOCK_PX = 1024
+"""Block size of the virtual raster: that of the JPEG 2000 files, each of whose blocks is decoded once."""
+
+
+class Product(NamedTuple):
+    """The rasters of a product.
+
+    Attributes:
+        name: Name of the product.
+        rasters: Address of the raster of each channel by its name: a band or `SCL`.
+        metadata: Metadata of the product.
+    """
+
+    name: str
+    rasters: Mapping[str, str]
+    metadata: Mapping[str, Any]
+
+
+def parse_scene(text: str | Path) -> Scene:
+    """Returns a path, or the text itself if it is an address that GDAL resolves."""
+    return text if isinstance(text, str) and ("://" in text or text.startswith("/vsi")) else Path(text)
+
+
+def get_scene_name(scene: Scene) -> str:
+    """Returns the name of a scene, to which the names of its map are added.
+
+    Example:
+        >>> get_scene_name(Path("in/S2A_MSIL2A_1.SAFE.zip")), get_scene_name("https://host/a/scene.tif?key=1")
+        ('S2A_MSIL2A_1', 'scene')
+    """
+    text = urlsplit(scene).path if isinstance(scene, str) and "://" in scene else str(scene)
+    path = PurePosixPath(text)
+    if path.name in METADATA_XML:
+        path = PurePosixPath(str(Path(text).absolute())).parent
+    return re.sub(r"(\.SAFE)?(\.zip)?$", "", path.name, flags=re.IGNORECASE) if _is_safe_name(path) else path.stem
+
+
+def find_product(scene: Scene) -> Product | None:
+    """Finds the rasters of a SAFE product or a STAC item; None for an ordinary raster.
+
+    A SAFE product is given as its folder, its `.zip`, or its `MTD_MSIL2A.xml`; of each band the finest resolution is
+    used. A STAC item is a json file, or its address.
+
+    Args:
+        scene: Path or address.
+
+    Raises:
+        FiresegError: If a product is incomplete, or its metadata cannot be read.
+    """
+    if isinstance(scene, str):
+        return _read_item(scene) if urlsplit(scene).path.endswith((".json", ".geojson")) else None
+    if scene.suffix.lower() == ".json" and scene.is_file():
+        return _read_item(scene)
+    if scene.name in METADATA_XML and scene.is_file():
+        return _read_safe_folder(scene.absolute().parent)
+    if scene.is_dir():
+        return _read_safe_folder(scene)
+    return _read_safe_archive(scene) if scene.suffix.lower() == ".zip" and scene.is_file() else None
+
+
+def stack_product(product: Product) -> bytes:
+    """Returns a virtual raster (VRT) of the bands of a product, on the grid of the finest of them.
+
+    Coarser bands are interpolated linearly, a scene classification takes the nearest pixel. The values of a window do
+    not depend on its position: GDAL reads the neighbouring pixels that the interpolation needs.
+
+    Raises:
+        FiresegError: If a raster cannot be opened, or the rasters do not cover the same area.
+    """
+    faults: list[str] = []
+    infos = {}
+    for channel, address in product.rasters.items():
+        try:
+            with rasterio.open(address) as raster:
+                infos[channel] = _RasterInfo.of(raster)
+        except (*GDAL_ERRORS, OSError) as error:
+            reason = error.__cause__ or error
+            faults.append(f"{product.name}: {channel} at {address} cannot be read ({reason}); download it again")
+    if not faults:
+        finest = min(infos.values(), key=lambda info: abs(info.transform.a))
+        faults = [
+            f"{product.name}: {channel} covers {info.bounds} in {info.crs}, but {finest.bounds} in {finest.crs} is "
+            "expected; give a product whose bands cover the same area"
+            for channel, info in infos.items()
+            if info.crs != finest.crs or any(abs(a - b) > 1e-6 for a, b in zip(info.bounds, finest.bounds, strict=True))
+        ]
+    if faults:
+        raise FiresegError(*faults)
+    bands = "".join(
+        _describe_band(number, channel, product, infos[channel], finest)
+        for number, channel in enumerate(product.rasters, 1)
+    )
+    transform = ",".join(repr(value) for value in finest.transform.to_gdal())
+    return (
+        f'<VRTDataset rasterXSize="{finest.width}" rasterYSize="{finest.height}"><SRS>{escape(finest.crs)}</SRS>'
+        f"<GeoTransform>{transform}</GeoTransform>{bands}</VRTDataset>"
+    ).encode()
+
+
+class _RasterInfo(NamedTuple):
+    width: int
+    height: int
+    crs: str
+    transform: rasterio.Affine
+    bounds: tuple[float, ...]
+    dtype: str
+    nodata: float | None
+    scale: float
+    offset: float
+
+    @classmethod
+    def of(cls, raster: rasterio.DatasetReader) -> _RasterInfo:
+        return cls(
+            width=raster.width,
+            height=raster.height,
+            crs=raster.crs.to_wkt() if raster.crs else "",
+            transform=raster.transform,
+            bounds=tuple(raster.bounds),
+            dtype=raster.dtypes[0],
+            nodata=raster.nodata,
+            scale=raster.scales[0],
+            offset=raster.offsets[0],
+        )
+
+
+_GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32", "uint32": "UInt32"}
+
+
+def _describe_band(number: int, channel: str, product: Product, info: _RasterInfo, finest: _RasterInfo) -> str:
+    method = "nearest" if channel == SCL else "bilinear"
+    parts = [
+        f'<VRTRasterBand dataType="{_GDAL_TYPES.get(info.dtype, "Float64")}" band="{number}" '
+        f'blockXSize="{_BLOCK_PX}" blockYSize="{_BLOCK_PX}"><Description>{channel}</Description>'
+    ]
+    if info.nodata is not None:
+        parts.append(f"<NoDataValue>{info.nodata!r}</NoDataValue>")
+    if (info.scale, info.offset) != (1.0, 0.0):
+        parts.append(f"<Offset>{info.offset!r}</Offset><Scale>{info.scale!r}</Scale>")
+    parts.append(
+        f'<SimpleSource resampling="{method}"><SourceFilename relativeToVRT="0">'
+        f"{escape(product.rasters[channel])}</SourceFilename><SourceBand>1</SourceBand>"
+        f'<SrcRect xOff="0" yOff="0" xSize="{info.width}" ySize="{info.height}"/>'
+        f'<DstRect xOff="0" yOff="0" xSize="{finest.width}" ySize="{finest.height}"/></SimpleSource></VRTRasterBand>'
+    )
+    return "".join(parts)
+
+
+def _is_safe_name(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in (".safe", ".zip")
+
+
+def _read_safe_folder(folder: Path) -> Product:
+    files = {
+        path.relative_to(folder).as_posix(): str(path.absolute()) for path in folder.glob("GRANULE/*/IMG_DATA/**/*.jp2")
+    }
+    xml = next((folder / name for name in METADATA_XML if (folder / name).is_file()), None)
+    if xml is None:
+        raise FiresegError(
+            f"{folder}: a folder without MTD_MSIL2A.xml; give a raster, or the folder of a product, which ends in .SAFE"
+        )
+    return _make_safe_product(folder, files, read_product_xml(xml))
+
+
+def _read_safe_archive(path: Path) -> Product:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            xml = next(
+                (name for name in names if PurePosixPath(name).name in METADATA_XML and name.count("/") <= 1), None
+            )
+            if xml is None:
+                raise FiresegError(
+                    f"{path}: no MTD_MSIL2A.xml in it; give the archive of a Sentinel-2 product, or unpack it"
+                )
+            metadata = read_product_xml(Path(xml), archive.read(xml))
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise FiresegError(f"{path}: cannot be read ({error}); download it again") from error
+    prefix = xml.removesuffix(PurePosixPath(xml).name)
+    address = f"/vsizip/{path.absolute()}/"
+    files = {
+        name.removeprefix(prefix): address + name
+        for name in names
+        if name.startswith(f"{prefix}GRANULE/") and "/IMG_DATA/" in name
+    }
+    return _make_safe_product(path, files, metadata)
+
+
+def _make_safe_product(path: Path, files: Mapping[str, str], metadata: Mapping[str, Any]) -> Product:
+    """Selects the finest raster of each band, in the order of the names."""
+    if len(granules := {name.split("/")[1] for name in files}) > 1:
+        raise FiresegError(
+            f"{path}: {len(granules)} granules ({', '.join(sorted(granules))}); unpack it and map each one"
+        )
+    finest: dict[str, tuple[int, str]] = {}
+    for name, address in files.items():
+        if match := _BAND_FILE.search(name):
+            channel, resolution = match["name"].upper(), int(match["resolution"] or 0)
+            finest[channel] = min(finest.get(channel, (1000, "")), (resolution, address))
+    if not finest:
+        raise FiresegError(f"{path}: no band in GRANULE/*/IMG_DATA; download the product again, with its rasters")
+    return Product(get_scene_name(path), {channel: finest[channel][1] for channel in sorted(finest)}, metadata)
+
+
+def _read_item(scene: Scene) -> Product:
+    content = read_metadata(scene) if isinstance(scene, Path) else _download_json(scene)
+    if content.get("type") != "Feature" or not isinstance(content.get("assets"), dict):
+        raise FiresegError(f"{scene}: a json without assets, but a STAC item is expected; give a raster or an item")
+    rasters: dict[str, str] = {}
+    bands: list[Any] = []
+    faults: list[str] = []
+    # Of several resolutions of a band, named B02_10m and B02_20m, the finest is used.
+    for key, asset in sorted(content["assets"].items(), key=lambda item: _ASSET_RESOLUTION.findall(item[0])):
+        channel = _find_channel(key, asset)
+        if channel is None or channel in rasters:
+            continue
+        try:
+            rasters[channel] = _resolve_href(scene, str(asset.get("href", "")))
+        except FiresegError as error:
+            faults.append(f"{scene}: asset {key}: {error}")
+        if channel != SCL:
+            bands += asset.get("raster:bands") or asset.get("bands") or [asset]
+    if not rasters and not faults:
+        faults.append(
+            f"{scene}: no asset is a Sentinel-2 band; available: {', '.join(content['assets'])}; give another item"
+        )
+    if faults:
+        raise FiresegError(*faults)
+    metadata = {"properties": content.get("properties", {}), "raster:bands": bands}
+    return Product(str(content.get("id") or get_scene_name(scene)), rasters, metadata)
+
+
+def _find_channel(key: str, asset: Any) -> str | None:
+    """Identifies the band of an asset by its key or its common name; JPEG 2000 copies of COGs are passed over."""
+    if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+        return None
+    if is_scene_classification(key.split("_")[0].split("-")[0]):
+        return None if key.endswith("-jp2") else SCL
+    words = [_ASSET_RESOLUTION.sub("", key)]
+    if len(bands := asset.get("eo:bands") or asset.get("bands") or ()) == 1:
+        words += [bands[0].get("name"), bands[0].get("common_name"), bands[0].get("eo:common_name")]
+    return next((band for word in words if (band := parse_band_name(word))), None)
+
+
+def _resolve_href(item: Scene, href: str) -> str:
+    """Resolves the address of an asset, which must be a plain file or a web address."""
+    if href.startswith("/vsi"):
+        raise FiresegError(f"{href}: a file must not name GDAL's virtual file systems; correct the item")
+    if isinstance(item, str) and not urlsplit(href).scheme:
+        href = urljoin(item, href)
+    scheme = urlsplit(href).scheme
+    if scheme in ("http", "https"):
+        return f"/vsicurl/{href}"
+    if scheme == "s3":
+        return f"/vsis3/{href.removeprefix('s3://')}"
+    if scheme == "file":
+        return urlsplit(href).path
+    if scheme:
+        raise FiresegError(f"{href}: addresses of this kind cannot be read; download the file")
+    return str((Path(item).absolute().parent / href).resolve())
+
+
+def _download_json(url: str) -> dict[str, Any]:
+    if not url.startswith(("http://", "https://")):
+        raise FiresegError(f"{url}: an item is read from a file or from http and https; download it")
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
+            content = json.loads(answer.read())
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise FiresegError(f"{url}: cannot be read ({error}); check the address and your access") from error
+    return content if isinstance(content, dict) else {}
