@@ -188,7 +188,7 @@ def _draw_north(canvas: Axes, x: float, y: float, north_deg: float) -> None:
 def _list_entries(
     task: Task, hectares: Sequence[float], unknown_share: float, has_unknown: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, colour, area in zip(task.class_names, task.colours, hectares, strict=True):
+    for name, colour, area in zip(task.labels, task.colours, hectares, strict=True):
         yield f"{name}  {format_hectares(area)}", {"facecolor": colour}
     if unknown_share > 0 or has_unknown:
         yield f"unknown  {format_share(unknown_share)}", {"facecolor": UNLABELLED[0], "hatch": "/////"}

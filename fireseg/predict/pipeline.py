@@ -20,6 +20,7 @@ from tqdm import tqdm
 from fireseg.console import format_hectares, format_seconds, format_share, format_table
 from fireseg.errors import FiresegError, SettingError
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
+from fireseg.geo.qgis import make_raster_style
 from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions, PredictOptions
 from fireseg.predict.outputs import (
@@ -27,13 +28,13 @@ from fireseg.predict.outputs import (
     MapFiles,
     check_outputs,
     describe_map,
+    format_date,
     get_decision_threshold,
     staged_outputs,
 )
 from fireseg.predict.quicklook import Thumbnail, draw_quicklook
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
-from fireseg.task import Task
 from fireseg.tiles import BandReader, open_bands
 
 log = logging.getLogger("fireseg")
@@ -134,7 +135,7 @@ def predict_scene(trained: TrainedModel, scene: Path, out: Path, *, options: Map
             thumbnail=thumbnail,
         )
         # Polygons are mostly GDAL's work and the quicklook is Python's: together they take as long as one of them.
-        polygons = background.submit(_write_polygons, staged, trained.task, options)
+        polygons = background.submit(_write_polygons, staged, trained, reader, options)
         draw_quicklook(
             staged.picture, trained, reader=reader, thumbnail=thumbnail, statistics=statistics, decision=decision
         )
@@ -195,6 +196,7 @@ def _write_rasters(
         staged.summary.parent,
         reader.grid,
         class_names=task.class_names,
+        labels=task.labels,
         colours=task.colours,
         fire_dtype=options.fire_dtype,
     ) as writer:
@@ -212,6 +214,7 @@ def _write_rasters(
         paths = writer.close()
     for path, staged_path in zip(paths, (staged.classes, staged.fire, staged.names), strict=True):
         path.replace(staged_path)
+    staged.style.write_text(make_raster_style(task.labels, task.colours), encoding="utf-8")
 
 
 def _predict_and_write(
@@ -246,15 +249,16 @@ def _predict_and_write(
         wait_for_writer()
 
 
-def _write_polygons(staged: MapFiles, task: Task, options: MapOptions) -> Polygons:
+def _write_polygons(staged: MapFiles, trained: TrainedModel, reader: BandReader, options: MapOptions) -> Polygons:
     polygons = polygonize(
         staged.classes,
         staged.fire,
-        class_names=task.class_names,
+        class_names=trained.task.class_names,
         min_area_ha=options.min_area_ha,
         simplify_m=options.simplify_m,
     )
-    write_polygons(polygons, staged.burned, driver="GPKG")
+    origin = {"date": format_date(reader.date), "scene": reader.path.name, "model": trained.name}
+    write_polygons(polygons, staged.burned, driver="GPKG", origin=origin)
     if options.geojson:
-        write_polygons(polygons, staged.geojson, driver="GeoJSON")
+        write_polygons(polygons, staged.geojson, driver="GeoJSON", origin=origin)
     return polygons

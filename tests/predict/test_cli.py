@@ -46,7 +46,10 @@ def test_a_run_and_a_scene_are_enough(
     assert run_predict(run, scene) == 0
     assert sorted(path.name for path in Path("maps").iterdir()) == sorted(
         f"scene{ending}"
-        for ending in (".json", ".png", "_burned.gpkg", "_classes.tif", "_classes.tif.aux.xml", "_fire.tif")
+        for ending in (
+            *(".json", ".png", "_burned.gpkg", "_fire.tif"),
+            *("_classes.tif", "_classes.tif.aux.xml", "_classes.qml"),
+        )
     )
     output = capsys.readouterr().out.splitlines()
     assert output[0].startswith("a_run: threshold 0.5")
