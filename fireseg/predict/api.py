@@ -41,15 +41,25 @@ class Prediction:
         classes: Classes, `(H, W)` uint8: 0 unburned, 1 to K - 1 burned, 255 unknown.
         fire: Calibrated fire probability, `(H, W)` float32 in [0, 1]; NaN where unknown.
         has_fire: True if any pixel burned.
-        confidence: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
-        fraction: Burned share of the known pixels, 0 to 1.
+        max_probability: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
+        burned_fraction: Burned share of the known pixels, 0 to 1.
     """
 
     classes: NDArray[np.uint8]
     fire: NDArray[np.float32]
     has_fire: bool
-    confidence: float
-    fraction: float
+    max_probability: float
+    burned_fraction: float
+
+    @property
+    def confidence(self) -> float:
+        """Former name of `max_probability`."""
+        return self.max_probability
+
+    @property
+    def fraction(self) -> float:
+        """Former name of `burned_fraction`."""
+        return self.burned_fraction
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,8 @@ class Run:
             classes=classes,
             fire=fire,
             has_fire=statistics.has_fire,
-            confidence=statistics.confidence,
-            fraction=statistics.fraction,
+            max_probability=statistics.max_probability,
+            burned_fraction=statistics.burned_fraction,
         )
 
     def predict_scene(self, path: Path | str, out: Path | str = "maps", **options: Any) -> SceneMap:

@@ -219,9 +219,9 @@ def describe_map(
     """Returns the JSON summary of a map.
 
     Returns:
-        `has_fire`, `confidence` (largest fire probability), `fraction` (burned share of the known pixels),
-        `burned_ha`, `hectares` by class, `unknown_share`, `pixels` by class, `threshold`, `temperature`,
-        `polygons`, then scene, grid, model, options and versions.
+        `has_fire`, `max_probability` (largest fire probability), `burned_fraction` (burned share of the known pixels),
+        `burned_ha`, `hectares` by class, `unknown` (unknown share of all pixels), `pixels` by class, `threshold`,
+        `temperature`, `polygons`, then scene, grid, model, options and versions.
     """
     grid = reader.grid
     return {

@@ -68,13 +68,12 @@ def predict_scenes(options: PredictOptions) -> list[str]:
         Faults of the scenes that could not be mapped.
 
     Raises:
-        FiresegError: If maps exist already, or the model cannot be loaded; nothing was done then.
+        FiresegError: If maps exist already, or the model cannot be loaded, with all faults; nothing was done then.
         SettingError: If there is no scene, or two scenes have the same name.
     """
     if not options.scenes:
         raise SettingError("no scene given; name at least one raster with Sentinel-2 bands")
-    check_outputs(options.scenes, options.out, overwrite=options.overwrite)
-    trained = load_trained_model(options.run, device=options.device)
+    trained = _load_model(options)
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
     log.info(
         "%s: threshold %.3g (%s), temperature %.3g, device %s",
@@ -97,6 +96,23 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     for line in ["", *format_summary(results)]:
         log.info("%s", line)
     return [fault for result in results.values() if isinstance(result, FiresegError) for fault in result.faults]
+
+
+def _load_model(options: PredictOptions) -> TrainedModel:
+    """Loads the model and checks the outputs, so that the faults of both are reported together."""
+    trained, errors = None, []
+    try:
+        trained = load_trained_model(options.run, device=options.device)
+    except FiresegError as error:
+        errors.append(error)
+    try:
+        check_outputs(options.scenes, options.out, overwrite=options.overwrite)
+    except FiresegError as error:
+        errors.append(error)
+    if trained is None or errors:
+        kind = SettingError if any(isinstance(error, SettingError) for error in errors) else FiresegError
+        raise kind(*(fault for error in errors for fault in error.faults))
+    return trained
 
 
 def predict_scene(trained: TrainedModel, scene: Path, out: Path, *, options: MapOptions) -> SceneMap:
@@ -152,7 +168,7 @@ def format_summary(results: Mapping[Path, SceneMap | FiresegError]) -> list[str]
     Args:
         results: Map or error by scene.
     """
-    rows = [["scene", "burned_ha", "fraction", "confidence", "polygons", "unknown_share", "map"]]
+    rows = [["scene", "burned_ha", "burned_fraction", "max_probability", "polygons", "unknown", "map"]]
     for scene, result in results.items():
         if isinstance(result, FiresegError):
             rows.append([scene.name, "failed", "", "", "", "", ""])
@@ -162,10 +178,10 @@ def format_summary(results: Mapping[Path, SceneMap | FiresegError]) -> list[str]
             [
                 scene.name,
                 format_hectares(summary["burned_ha"]).removesuffix(" ha"),
-                format_share(summary["fraction"]),
-                f"{summary['confidence']:.2f}",
+                format_share(summary["burned_fraction"]),
+                f"{summary['max_probability']:.2f}",
                 str(summary["polygons"]["count"]),
-                format_share(summary["unknown_share"]),
+                format_share(summary["unknown"]),
                 str(result.files.classes),
             ]
         )

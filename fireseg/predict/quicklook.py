@@ -96,7 +96,9 @@ def draw_quicklook(
     """
     step, spacing = thumbnail.step, reader.grid.pixel_spacing()
     date = (format_date(reader.date) or "").replace("/", " to ")
-    burned = f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.fraction)} of the known area."
+    burned = (
+        f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.burned_fraction)} of the known area."
+    )
     run = f"Run {trained.name}, threshold {decision.threshold:.3g}, temperature {decision.temperature:.3g}."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
     render_map(

@@ -42,8 +42,8 @@ def test_an_image_of_any_size_is_mapped(run: Run, shape: tuple[int, ...]) -> Non
     assert result.classes.dtype == np.uint8
     assert result.fire.dtype == np.float32
     assert result.has_fire == bool((result.classes == 1).any())
-    assert result.fraction == pytest.approx((result.classes == 1).mean())
-    assert result.confidence == pytest.approx(result.fire.max())
+    assert result.burned_fraction == result.fraction == pytest.approx((result.classes == 1).mean())
+    assert result.max_probability == result.confidence == pytest.approx(result.fire.max())
 
 
 def test_an_image_is_predicted_as_the_model_predicts_it(run: Run) -> None:
@@ -62,7 +62,7 @@ def test_unknown_pixels_of_an_image_stay_unknown(run: Run) -> None:
 
 def test_a_threshold_can_be_given() -> None:
     run, image = Run(make_trained()), draw_image(80, 80)
-    assert run.predict(image, threshold=0.01).fraction > run.predict(image, threshold=0.99).fraction
+    assert run.predict(image, threshold=0.01).burned_fraction > run.predict(image, threshold=0.99).burned_fraction
     with pytest.raises(SettingError, match="--threshold"):
         run.predict(image, threshold=2.0)
 

@@ -75,7 +75,7 @@ def test_unknown_pixels_stay_unknown(made: SceneMap, image: np.ndarray) -> None:
     unknown = np.isnan(image[0])
     np.testing.assert_array_equal(read(made.files.classes) == 255, unknown)
     np.testing.assert_array_equal(read(made.files.fire) == 255, unknown)
-    assert made.summary["unknown_share"] == pytest.approx(unknown.mean())
+    assert made.summary["unknown"] == pytest.approx(unknown.mean())
     assert made.summary["pixels"]["unknown"] == unknown.sum()
 
 
@@ -97,9 +97,9 @@ def test_the_summary_counts_pixels_and_hectares(made: SceneMap) -> None:
     assert summary["burned_ha"] == pytest.approx(burned * 0.01 / 0.9996**2, rel=1e-3)
     assert summary["hectares"]["negligible"] == pytest.approx((classes == 1).sum() * 0.01 / 0.9996**2, rel=1e-3)
     assert summary["pixels"]["moderate"] == (classes == 2).sum()
-    assert summary["fraction"] == pytest.approx(burned / (classes < 255).sum())
+    assert summary["burned_fraction"] == pytest.approx(burned / (classes < 255).sum())
     assert summary["has_fire"] is True
-    assert 0.5 < summary["confidence"] <= 1
+    assert 0.5 < summary["max_probability"] <= 1
 
 
 def test_the_summary_records_grid_model_options_and_versions(made: SceneMap) -> None:
@@ -152,7 +152,7 @@ def test_the_quicklook_can_be_opened(made: SceneMap) -> None:
 def test_an_image_in_memory_gives_the_same_map(made: SceneMap, image: np.ndarray) -> None:
     result = Run(make_trained(num_classes=5)).predict(image)
     np.testing.assert_array_equal(result.classes, read(made.files.classes))
-    for name in ("has_fire", "confidence", "fraction"):
+    for name in ("has_fire", "max_probability", "burned_fraction"):
         assert getattr(result, name) == made.summary[name]
 
 
@@ -250,14 +250,17 @@ def test_a_bad_scene_does_not_stop_the_others(run: Path, tmp_path: Path, caplog:
         ["b.tif", "failed"],
         ["c.tif", table[3].split()[1]],
     ]
-    assert table[0].split()[2:] == ["fraction", "confidence", "polygons", "unknown_share", "map"]
+    assert table[0].split()[2:] == ["burned_fraction", "max_probability", "polygons", "unknown", "map"]
 
 
-def test_existing_maps_are_rejected_before_the_model_is_loaded(run: Path, tmp_path: Path) -> None:
+def test_a_missing_run_and_existing_maps_are_reported_together(run: Path, tmp_path: Path) -> None:
     write_scene(tmp_path / "a.tif", draw_image(40, 50))
     assert predict_scenes(make_options(run, tmp_path, "a")) == []
-    with pytest.raises(FiresegError, match="--overwrite"):
+    with pytest.raises(FiresegError) as error:
         predict_scenes(make_options("no_such_run", tmp_path, "a"))
+    missing, existing = error.value.faults
+    assert missing.startswith("no_such_run: no such run folder")
+    assert "--overwrite" in existing
     assert predict_scenes(make_options(run, tmp_path, "a", overwrite=True)) == []
 
 
