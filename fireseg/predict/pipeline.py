@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from fireseg.console import format_hectares, format_seconds, format_share, forma
 from fireseg.errors import FiresegError, SettingError
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
 from fireseg.geo.qgis import make_raster_style
+from fireseg.plots.maps import plot_picture
 from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions, PredictOptions
 from fireseg.predict.outputs import (
@@ -36,6 +37,9 @@ from fireseg.predict.quicklook import Thumbnail, draw_quicklook
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.tiles import BandReader, open_bands
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 log = logging.getLogger("fireseg")
 
@@ -56,6 +60,10 @@ class SceneMap:
     files: MapFiles
     summary: dict[str, Any]
     seconds: float
+
+    def plot(self) -> Axes:
+        """Plots the quicklook of the map and returns its matplotlib axes."""
+        return plot_picture(self.files.picture)
 
 
 def predict_scenes(options: PredictOptions) -> list[str]:
