@@ -89,7 +89,7 @@ def draw_quicklook(
         reader: Scene.
         thumbnail: Thumbnail of scene and map.
         statistics: Areas of the map.
-        decision: Threshold and temperature of the map.
+        decision: Threshold of the map.
 
     Raises:
         FiresegError: If the file cannot be written.
@@ -99,7 +99,7 @@ def draw_quicklook(
     burned = (
         f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.burned_fraction)} of the known area."
     )
-    run = f"Run {trained.name}, threshold {decision.threshold:.3g}, temperature {decision.temperature:.3g}."
+    run = f"Mapped by run {trained.name}: burned where the fire probability is {decision.threshold:.3g} or more."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
     render_map(
         thumbnail.image,
