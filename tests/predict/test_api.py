@@ -64,7 +64,9 @@ def test_a_prediction_plots_its_classes_with_a_legend(pyplot: ModuleType) -> Non
     image[3, :25], image[:, 75:] = 0.05, np.nan  # a quarter is burned, a quarter unknown
     axes = Run(make_trained()).predict(image).plot()
     assert axes.get_title() == "33 % burned"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["unburned", "burned", "unknown"]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["unburned", "burned", "unknown"]
     picture = np.asarray(axes.images[0].get_array())
     assert picture.shape == (100, 20, 3)
     assert {tuple(pixel) for pixel in picture[:25].reshape(-1, 3)} == {(0xC1, 0x27, 0x2D)}
