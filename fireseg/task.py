@@ -88,6 +88,13 @@ class Task:
             )
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """One label for each class in legends: `unburned` and `burned`, or the names of the grades in plain words."""
+        if self.class_names == DELINEATION_CLASSES:
+            return ("unburned", "burned")
+        return tuple(name.replace("_", " ") for name in self.class_names)
+
+    @property
     def colours(self) -> tuple[str, ...]:
         """One `#rrggbb` for each class: grey for unburned, then pale to dark with severity."""
         if self.num_classes in _COLOURS:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fireseg.errors import FiresegError
-from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, Task, get_class_names, inverse_frequency_weights
+from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, TASKS, Task, get_class_names, inverse_frequency_weights
 
 
 def test_class_names_are_those_of_cems_products():
@@ -30,6 +30,11 @@ def test_each_class_needs_a_name():
 def test_the_ignored_value_must_not_be_a_class():
     with pytest.raises(FiresegError, match=r"task\.ignore_index: 4"):
         Task(name="gra", num_classes=5, class_names=GRADING_CLASSES, ignore_index=4)
+
+
+def test_legends_say_burned_and_use_plain_words():
+    assert TASKS["del"].labels == ("unburned", "burned")
+    assert TASKS["gra"].labels == ("no damage", "negligible", "moderate", "high", "destroyed")
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 7])

@@ -19,9 +19,13 @@ from fireseg.errors import FiresegError
 from fireseg.files import atomic_write, disk_error
 from fireseg.geo.components import Components, find_components, label_strips
 from fireseg.geo.grid import GDAL_ERRORS, M2_PER_HA, Grid, PixelAreas, get_geod
+from fireseg.geo.qgis import make_polygon_style
 from fireseg.geo.raster import CACHE_BYTES
 
 LAYER = "burned"
+
+_STYLES = "layer_styles"
+"""Table in which QGIS looks for the styles of layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,9 @@ class Polygons:
 
     Attributes:
         geometries: Valid shapely polygons in `crs`, `(N,)` of objects.
-        fields: Attributes by name, each `(N,)`: `id` from 1, `area_ha`, `mean_probability`, and with more than two
-            classes `ha_<class>` for each burned class. Areas are those of the pixels, before any simplification.
+        fields: Attributes by name, each `(N,)`: `id` from 1, `area_ha`, `mean_probability`, `class` (`burned`, or with
+            more than two classes that of most of the area), and with more than two classes `ha_<class>` for each
+            burned class. Areas are those of the pixels, before any simplification.
         crs: CRS of the raster.
         num_dropped: Number of areas below the minimum area.
         dropped_ha: Their total area in hectares.
@@ -92,14 +97,24 @@ def polygonize(
     )
 
 
-def write_polygons(polygons: Polygons, path: Path, *, driver: Literal["GPKG", "GeoJSON"]) -> None:
-    """Writes polygons to a file, atomically. A map without fire gives a valid file without features.
+def write_polygons(
+    polygons: Polygons,
+    path: Path,
+    *,
+    driver: Literal["GPKG", "GeoJSON"],
+    origin: Mapping[str, str | None] | None = None,
+) -> None:
+    """Writes polygons to a file, atomically. A map without burned areas gives a valid file without features.
+
+    Areas are rounded to 0.01 ha.
 
     Args:
         polygons: Polygons to write.
         path: Output file; temporary files are written to its folder, which must exist.
-        driver: `GPKG` writes layer `burned` in the CRS of the map. `GeoJSON` writes longitude and latitude (RFC 7946),
-            cut at the antimeridian; an empty GeoJSON has no fields, because the format stores them per feature.
+        driver: `GPKG` writes layer `burned` in the CRS of the map, and its style for QGIS. `GeoJSON` writes longitude
+            and latitude (RFC 7946), cut at the antimeridian; an empty GeoJSON has no fields, because the format stores
+            them per feature.
+        origin: Further fields, equal in all features, such as scene and model.
 
     Raises:
         FiresegError: If the file cannot be written.
@@ -109,7 +124,7 @@ def write_polygons(polygons: Polygons, path: Path, *, driver: Literal["GPKG", "G
     try:
         with TemporaryDirectory(prefix=".vectors-", dir=path.parent) as work:
             written = Path(work) / f"{LAYER}.{driver.lower()}"  # GDAL requires the suffix of the format
-            is_complete = _write(polygons, written, driver)
+            is_complete = _write(polygons, written, driver, origin or {})
             if is_complete:
                 with atomic_write(path) as part:
                     written.replace(part)
@@ -243,26 +258,75 @@ def _make_fields(components: Components, selected: NDArray[np.intp], class_names
         "area_ha": components.areas_m2[selected] / M2_PER_HA,
         "mean_probability": components.mean_probability[selected],
     }
-    if len(class_names) > 2:
+    if len(class_names) == 2:
+        fields["class"] = np.full(len(selected), "burned", object)
+    else:
+        largest = components.class_areas_m2[selected].argmax(axis=1)
+        fields["class"] = np.array(class_names[1:], object)[largest]
         for column, name in enumerate(class_names[1:]):
             fields[f"ha_{name}"] = components.class_areas_m2[selected, column] / M2_PER_HA
     return fields
 
 
-def _write(polygons: Polygons, path: Path, driver: str) -> bool:
+def _write(polygons: Polygons, path: Path, driver: str, origin: Mapping[str, str | None]) -> bool:
     """Writes the file and returns True if it is complete: GDAL can miss that the disk is full at the end of a file."""
     import shapely
     from pyogrio import raw, read_info
 
+    num_polygons, is_geopackage = len(polygons.geometries), driver == "GPKG"
+    fields = {name: _round_areas(name, values) for name, values in polygons.fields.items()}
+    fields |= {name: np.full(num_polygons, text, object) for name, text in origin.items()}
     raw.write(
         path,
         shapely.to_wkb(polygons.geometries),
-        list(polygons.fields.values()),
-        list(polygons.fields),
+        list(fields.values()),
+        list(fields),
         driver=driver,
         layer=LAYER,
         geometry_type="Polygon",
         crs=polygons.crs.to_wkt(),
-        layer_options={"RFC7946": "YES"} if driver == "GeoJSON" else {},
+        # QGIS 3.22 warns of the newer versions of the format that GDAL writes by default.
+        dataset_options={"VERSION": "1.2"} if is_geopackage else {},
+        layer_options={} if is_geopackage else {"RFC7946": "YES"},
     )
-    return read_info(path, force_feature_count=True)["features"] == len(polygons.geometries)
+    expected = {LAYER: num_polygons}
+    if is_geopackage:
+        _write_style(path)
+        expected[_STYLES] = 1
+    counts = {layer: read_info(path, layer=layer, force_feature_count=True)["features"] for layer in expected}
+    return counts == expected
+
+
+def _round_areas(name: str, values: NDArray) -> NDArray:
+    return values.round(2) if name == "area_ha" or name.startswith("ha_") else values
+
+
+def _write_style(path: Path) -> None:
+    """Adds the default style of the layer to a GeoPackage, in the table that QGIS itself creates for styles."""
+    from pyogrio import raw
+
+    texts = {
+        "f_table_catalog": "",
+        "f_table_schema": "",
+        "f_table_name": LAYER,
+        "f_geometry_column": "geom",
+        "styleName": LAYER,
+        "styleQML": make_polygon_style(),
+        "styleSLD": "",
+        "description": "Outlines of burned areas with their hectares",
+        "owner": "",
+        "ui": None,
+    }
+    fields: dict[str, NDArray] = {name: np.array([text], object) for name, text in texts.items()}
+    fields["useAsDefault"] = np.array([True])
+    fields["update_time"] = np.array([np.datetime64("now", "ms")])
+    raw.write(
+        path,
+        None,
+        list(fields.values()),
+        list(fields),
+        driver="GPKG",
+        layer=_STYLES,
+        append=True,
+        layer_options={"FID": "id"},
+    )

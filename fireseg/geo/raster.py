@@ -39,7 +39,7 @@ _GDAL_TYPES = {"uint8": ("Byte", 1), "float32": ("Float32", 4)}
 class MapPaths(NamedTuple):
     """The files of a map.
 
-    GDAL reads the class names from `names`, which must stay beside `classes` under a name derived from it.
+    GDAL reads the labels of the classes from `names`, which must stay beside `classes` under a name derived from it.
     """
 
     classes: Path  # classes.tif
@@ -53,7 +53,8 @@ class MapWriter:
     Args:
         folder: Scratch folder of the caller, to which the files are written under fixed names.
         grid: Grid of the map, rotated or not.
-        class_names: One name per class, the first for unburned.
+        class_names: One name per class, the first for unburned; metadata tags `CLASS_<value>` of the class raster.
+        labels: One label per class, which GDAL calls categories and shows in legends.
         colours: One `#rrggbb` per class.
         fire_dtype: Data type of the probabilities: `uint8` stores steps of 0.004 (0 to 250, 255 unknown), `float32`
             the values themselves (NaN unknown).
@@ -72,17 +73,18 @@ class MapWriter:
         grid: Grid,
         *,
         class_names: Sequence[str],
+        labels: Sequence[str],
         colours: Sequence[str],
         fire_dtype: Literal["uint8", "float32"] = "uint8",
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        assert len(class_names) == len(colours) >= 2, (class_names, colours)
+        assert len(class_names) == len(labels) == len(colours) >= 2, (class_names, labels, colours)
         self._folder = folder
         self._grid = grid
         self._class_tags = {f"CLASS_{value}": name for value, name in enumerate(class_names)}
         self._tags = dict(tags or {})
         self._classes = BandDescription(
-            dtype="uint8", nodata=IGNORE_INDEX, description="class", categories=class_names, colours=colours
+            dtype="uint8", nodata=IGNORE_INDEX, description="class", categories=labels, colours=colours
         )
         self._fire = _describe_fire(fire_dtype)
         self._num_rows = 0

@@ -148,7 +148,7 @@ def count_shares(shares: Sequence[float]) -> list[int]:
 
 def _make_class_panels(counts: ClassCounts) -> Iterator[Panel]:
     task = counts.task
-    names, colours, label = task.class_names, task.colours, task.name.upper()
+    names, colours, label = task.labels, task.colours, task.name.upper()
     shares = {split: [count / max(sum(row), 1) for count in row] for split, row in counts.pixels.items()}
     yield Panel(
         f"{label}: labelled pixels by class",

@@ -1,4 +1,4 @@
-"""Picture of a burned-area map beside its scene, with legend, scale bar and north arrow."""
+"""Picture of a burned-area map beside its scene, with legend, scale bar and north arrow, and maps in notebooks."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ _PANEL, _MIN_PANEL, _MIN_WIDTH, _MARGIN, _GAP, _LINE = 640, 48, 560, 24, 24, 24
 _LETTER, _TITLE_LETTER = 8.4, 14.5  # mean width of a letter in text and title
 
 _SWATCH = 18
+
+_MAX_PLOTTED_PX = 2000
 
 _TEXT_COLOUR, _CAPTION_COLOUR = "#222222", "#555555"
 
@@ -89,6 +91,49 @@ def render_map(
     for (text, style), (x, line) in zip(entries, positions, strict=True):
         _draw_entry(canvas, _MARGIN + x, foot + (2.5 + line) * _LINE, text, style)
     save_figure(figure, path)
+
+
+def plot_classes(classes: np.ndarray, task: Task, *, title: str, axes: Axes | None = None) -> Axes:
+    """Plots a map with a legend of its classes, with pyplot: in a notebook it appears, in a program `show` opens it.
+
+    Args:
+        classes: Classes, `(H, W)`; 255 where unknown. At most 2000 rows and columns of them are drawn.
+        task: Classes with their labels and colours.
+        title: Title of the axes.
+        axes: Axes to plot in; new ones if None.
+    """
+    from matplotlib import pyplot
+    from matplotlib.patches import Patch
+
+    axes = axes or pyplot.subplots(layout="constrained")[1]
+    height, width = classes.shape
+    step = max(1, -(-max(height, width) // _MAX_PLOTTED_PX))
+    picture = colour_classes(classes[::step, ::step], task)
+    axes.imshow(picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    axes.set(xticks=[], yticks=[], title=title)
+    edge = UNLABELLED[1]
+    keys = [Patch(fc=colour, ec=edge, label=label) for label, colour in zip(task.labels, task.colours, strict=True)]
+    if (classes == task.ignore_index).any():
+        keys.append(Patch(fc=UNLABELLED[0], ec=edge, hatch="/////", label="unknown"))
+    axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, frameon=False)
+    return axes
+
+
+def plot_picture(path: Path) -> Axes:
+    """Plots a picture at its own size and without a frame, with pyplot.
+
+    Args:
+        path: PNG file.
+    """
+    from matplotlib import pyplot
+    from matplotlib.image import imread
+
+    picture = imread(path)
+    height, width = picture.shape[:2]
+    axes = pyplot.figure(figsize=(width / DPI, height / DPI), dpi=DPI).add_axes((0, 0, 1, 1))
+    axes.imshow(picture)
+    axes.axis("off")
+    return axes
 
 
 def choose_scale(max_m: float) -> tuple[float, str]:
@@ -188,7 +233,7 @@ def _draw_north(canvas: Axes, x: float, y: float, north_deg: float) -> None:
 def _list_entries(
     task: Task, hectares: Sequence[float], unknown_share: float, has_unknown: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, colour, area in zip(task.class_names, task.colours, hectares, strict=True):
+    for name, colour, area in zip(task.labels, task.colours, hectares, strict=True):
         yield f"{name}  {format_hectares(area)}", {"facecolor": colour}
     if unknown_share > 0 or has_unknown:
         yield f"unknown  {format_share(unknown_share)}", {"facecolor": UNLABELLED[0], "hatch": "/////"}

@@ -119,4 +119,4 @@ def _describe_pair(truth: np.ndarray, prediction: np.ndarray, task: Task) -> str
 
 
 def _class_key(task: Task) -> dict[str, str]:
-    return dict(zip(task.class_names, task.colours, strict=True))
+    return dict(zip(task.labels, task.colours, strict=True))

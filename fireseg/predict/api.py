@@ -5,29 +5,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fireseg.console import format_score, format_share
 from fireseg.data.bands import SCALE
 from fireseg.engine.device import DeviceName
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
+from fireseg.plots.maps import plot_classes
 from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import get_decision_threshold
 from fireseg.predict.pipeline import SceneMap, predict_scene
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
+from fireseg.task import Task
 from fireseg.tiles.blocks import PixelSample
 from fireseg.tiles.channels import apply_channels, find_channels
 from fireseg.tiles.clouds import convert_scene_classification, is_cloudy
 from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
 from fireseg.tiles.products import parse_scene
 from fireseg.tiles.radiometry import find_nodata, get_scaling, quantize_reflectance
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 log = logging.getLogger("fireseg")
 
@@ -40,15 +47,36 @@ class Prediction:
         classes: Classes, `(H, W)` uint8: 0 unburned, 1 to K - 1 burned, 255 unknown.
         fire: Calibrated fire probability, `(H, W)` float32 in [0, 1]; NaN where unknown.
         has_fire: True if any pixel burned.
-        confidence: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
-        fraction: Burned share of the known pixels, 0 to 1.
+        max_probability: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
+        burned_fraction: Burned share of the known pixels, 0 to 1.
+        task: Classes with their labels and colours.
     """
 
     classes: NDArray[np.uint8]
     fire: NDArray[np.float32]
     has_fire: bool
-    confidence: float
-    fraction: float
+    max_probability: float
+    burned_fraction: float
+    task: Task
+
+    def plot(self, axes: Axes | None = None) -> Axes:
+        """Plots the classes with a legend and returns the matplotlib axes.
+
+        Args:
+            axes: Axes to plot in; new ones if None.
+        """
+        title = f"{format_share(self.burned_fraction)} burned"
+        return plot_classes(self.classes, self.task, title=title, axes=axes)
+
+    @property
+    def confidence(self) -> float:
+        """Former name of `max_probability`."""
+        return self.max_probability
+
+    @property
+    def fraction(self) -> float:
+        """Former name of `burned_fraction`."""
+        return self.burned_fraction
 
 
 @dataclass(frozen=True)
@@ -60,6 +88,28 @@ class Run:
     """
 
     trained: TrainedModel
+
+    def __repr__(self) -> str:
+        """Describes the run in two lines."""
+        texts = [f"{name} {value}" for name, value in self._describe().items()]
+        return f"Run({', '.join(texts[:4])},\n    {', '.join(texts[4:])})"
+
+    def _repr_html_(self) -> str:
+        """Describes the run as a small table, which notebooks show."""
+        rows = (f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in self._describe().items())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _describe(self) -> dict[str, str]:
+        trained, settings = self.trained, self.trained.describe()
+        return {
+            "task": f"{trained.task.name} ({', '.join(trained.task.labels)})",
+            "architecture": str(settings["arch"]),
+            "encoder": str(settings["encoder"]),
+            "bands": " ".join(trained.bands),
+            "best val fire IoU": format_score(trained.val_fire_iou),
+            "threshold": f"{get_decision_threshold(trained).threshold:.3g}",
+            "path": str(trained.folder.path if trained.folder else trained.checkpoint),
+        }
 
     def predict(
         self,
@@ -127,8 +177,9 @@ class Run:
             classes=classes,
             fire=fire,
             has_fire=statistics.has_fire,
-            confidence=statistics.confidence,
-            fraction=statistics.fraction,
+            max_probability=statistics.max_probability,
+            burned_fraction=statistics.burned_fraction,
+            task=trained.task,
         )
 
     def predict_scene(self, path: Path | str, out: Path | str = "maps", **options: Any) -> SceneMap:

@@ -34,7 +34,8 @@ class MapFiles(NamedTuple):
 
     Attributes:
         classes: Class raster.
-        names: Class names of that raster for GDAL (`.aux.xml`).
+        names: Labels of its classes for GDAL (`.aux.xml`).
+        style: Its style for QGIS (`.qml`).
         fire: Fire probability raster.
         burned: Burned-area polygons as GeoPackage.
         geojson: Burned-area polygons as GeoJSON, if requested.
@@ -44,6 +45,7 @@ class MapFiles(NamedTuple):
 
     classes: Path
     names: Path
+    style: Path
     fire: Path
     burned: Path
     geojson: Path
@@ -58,8 +60,9 @@ class MapFiles(NamedTuple):
             folder: Output folder.
             stem: File name of the scene without its extension.
         """
-        suffixes = ("_classes.tif", "_classes.tif.aux.xml", "_fire.tif", "_burned.gpkg", "_burned.geojson")
-        return cls(*(folder / f"{stem}{suffix}" for suffix in (*suffixes, ".png", ".json")))
+        rasters = ("_classes.tif", "_classes.tif.aux.xml", "_classes.qml", "_fire.tif")
+        suffixes = (*rasters, "_burned.gpkg", "_burned.geojson", ".png", ".json")
+        return cls(*(folder / f"{stem}{suffix}" for suffix in suffixes))
 
 
 def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> None:
@@ -217,9 +220,9 @@ def describe_map(
     """Returns the JSON summary of a map.
 
     Returns:
-        `has_fire`, `confidence` (largest fire probability), `fraction` (burned share of the known pixels),
-        `burned_ha`, `hectares` by class, `unknown_share`, `pixels` by class, `threshold`, `temperature`,
-        `polygons`, then scene, grid, model, options and versions.
+        `has_fire`, `max_probability` (largest fire probability), `burned_fraction` (burned share of the known pixels),
+        `burned_ha`, `hectares` by class, `unknown` (unknown share of all pixels), `pixels` by class, `threshold`,
+        `temperature`, `polygons`, then scene, grid, model, options and versions.
     """
     grid = reader.grid
     return {
@@ -247,6 +250,16 @@ def describe_map(
         "options": options.as_dict(),
         "versions": _list_versions(),
     }
+
+
+def format_date(date: str | None) -> str | None:
+    """Shortens a date or an interval in ISO 8601 to days.
+
+    Example:
+        >>> format_date("2018-06-02T10:00:00Z/2018-07-18T10:00:00Z")
+        '2018-06-02/2018-07-18'
+    """
+    return "/".join(end[:10] for end in date.split("/")) if date else None
 
 
 def _list_versions() -> dict[str, str]:

@@ -6,12 +6,12 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from tqdm import tqdm
 from fireseg.console import format_hectares, format_seconds, format_share, format_table
 from fireseg.errors import FiresegError, SettingError
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
+from fireseg.geo.qgis import make_raster_style
+from fireseg.plots.maps import plot_picture
 from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions, PredictOptions
 from fireseg.predict.outputs import (
@@ -27,16 +29,19 @@ from fireseg.predict.outputs import (
     MapFiles,
     check_outputs,
     describe_map,
+    format_date,
     get_decision_threshold,
     staged_outputs,
 )
 from fireseg.predict.quicklook import Thumbnail, draw_quicklook
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
-from fireseg.task import Task
 from fireseg.tiles import BandReader, open_bands
 from fireseg.tiles.clouds import CloudMask, is_cloudy
 from fireseg.tiles.products import Scene, get_scene_name, parse_scene
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 log = logging.getLogger("fireseg")
 
@@ -58,6 +63,10 @@ class SceneMap:
     summary: dict[str, Any]
     seconds: float
 
+    def plot(self) -> Axes:
+        """Plots the quicklook of the map and returns its matplotlib axes."""
+        return plot_picture(self.files.picture)
+
 
 def predict_scenes(options: PredictOptions) -> list[str]:
     """Maps all scenes of the options; a scene that cannot be mapped does not stop the others.
@@ -69,7 +78,7 @@ def predict_scenes(options: PredictOptions) -> list[str]:
         Faults of the scenes that could not be mapped.
 
     Raises:
-        FiresegError: If maps exist already, or the model cannot be loaded; nothing was done then.
+        FiresegError: If maps exist already, or the model cannot be loaded, with all faults; nothing was done then.
         SettingError: If there is no scene, or two scenes have the same name.
     """
     if not options.scenes:
@@ -77,8 +86,7 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     scenes = [parse_scene(text) for text in options.scenes]
     if len(scenes) > 1 and options.cloud_mask is not None:
         raise SettingError(f"--cloud-mask {options.cloud_mask}: belongs to one scene; map the scenes one by one")
-    check_outputs(scenes, options.out, overwrite=options.overwrite)
-    trained = load_trained_model(options.run, device=options.device)
+    trained = _load_model(options, scenes)
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
     log.info(
         "%s: threshold %.3g (%s), temperature %.3g, device %s",
@@ -101,6 +109,23 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     for line in ["", *format_summary(results)]:
         log.info("%s", line)
     return [fault for result in results.values() if isinstance(result, FiresegError) for fault in result.faults]
+
+
+def _load_model(options: PredictOptions, scenes: Sequence[Scene]) -> TrainedModel:
+    """Loads the model and checks the outputs, so that the faults of both are reported together."""
+    trained, errors = None, []
+    try:
+        trained = load_trained_model(options.run, device=options.device)
+    except FiresegError as error:
+        errors.append(error)
+    try:
+        check_outputs(scenes, options.out, overwrite=options.overwrite)
+    except FiresegError as error:
+        errors.append(error)
+    if trained is None or errors:
+        kind = SettingError if any(isinstance(error, SettingError) for error in errors) else FiresegError
+        raise kind(*(fault for error in errors for fault in error.faults))
+    return trained
 
 
 def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: MapOptions) -> SceneMap:
@@ -142,7 +167,7 @@ def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: Ma
             thumbnail=thumbnail,
         )
         # Polygons are mostly GDAL's work and the quicklook is Python's: together they take as long as one of them.
-        polygons = background.submit(_write_polygons, staged, trained.task, options)
+        polygons = background.submit(_write_polygons, staged, trained, reader, options)
         draw_quicklook(
             staged.picture, trained, reader=reader, thumbnail=thumbnail, statistics=statistics, decision=decision
         )
@@ -159,7 +184,7 @@ def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str
     Args:
         results: Map or error by scene.
     """
-    rows = [["scene", "burned_ha", "fraction", "confidence", "polygons", "unknown_share", "map"]]
+    rows = [["scene", "burned_ha", "burned_fraction", "max_probability", "polygons", "unknown", "map"]]
     for scene, result in results.items():
         if isinstance(result, FiresegError):
             rows.append([_get_file_name(scene), "failed", "", "", "", "", ""])
@@ -169,10 +194,10 @@ def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str
             [
                 _get_file_name(scene),
                 format_hectares(summary["burned_ha"]).removesuffix(" ha"),
-                format_share(summary["fraction"]),
-                f"{summary['confidence']:.2f}",
+                format_share(summary["burned_fraction"]),
+                f"{summary['max_probability']:.2f}",
                 str(summary["polygons"]["count"]),
-                format_share(summary["unknown_share"]),
+                format_share(summary["unknown"]),
                 str(result.files.classes),
             ]
         )
@@ -221,6 +246,7 @@ def _write_rasters(
             staged.summary.parent,
             reader.grid,
             class_names=task.class_names,
+            labels=task.labels,
             colours=task.colours,
             fire_dtype=options.fire_dtype,
         ) as writer,
@@ -243,6 +269,7 @@ def _write_rasters(
         paths = writer.close()
     for path, staged_path in zip(paths, (staged.classes, staged.fire, staged.names), strict=True):
         path.replace(staged_path)
+    staged.style.write_text(make_raster_style(task.labels, task.colours), encoding="utf-8")
 
 
 def _predict_and_write(
@@ -275,15 +302,16 @@ def _predict_and_write(
         wait_for_writer()
 
 
-def _write_polygons(staged: MapFiles, task: Task, options: MapOptions) -> Polygons:
+def _write_polygons(staged: MapFiles, trained: TrainedModel, reader: BandReader, options: MapOptions) -> Polygons:
     polygons = polygonize(
         staged.classes,
         staged.fire,
-        class_names=task.class_names,
+        class_names=trained.task.class_names,
         min_area_ha=options.min_area_ha,
         simplify_m=options.simplify_m,
     )
-    write_polygons(polygons, staged.burned, driver="GPKG")
+    origin = {"date": format_date(reader.date), "scene": _get_file_name(reader.path), "model": trained.name}
+    write_polygons(polygons, staged.burned, driver="GPKG", origin=origin)
     if options.geojson:
-        write_polygons(polygons, staged.geojson, driver="GeoJSON")
+        write_polygons(polygons, staged.geojson, driver="GeoJSON", origin=origin)
     return polygons

@@ -12,7 +12,7 @@ from fireseg.console import format_hectares, format_share
 from fireseg.data.bands import to_reflectance
 from fireseg.plots.maps import render_map
 from fireseg.plots.style import choose_composite
-from fireseg.predict.outputs import DecisionThreshold
+from fireseg.predict.outputs import DecisionThreshold, format_date
 from fireseg.predict.statistics import MapStatistics
 from fireseg.runs import TrainedModel
 from fireseg.tiles import BandReader
@@ -89,15 +89,17 @@ def draw_quicklook(
         reader: Scene.
         thumbnail: Thumbnail of scene and map.
         statistics: Areas of the map.
-        decision: Threshold and temperature of the map.
+        decision: Threshold of the map.
 
     Raises:
         FiresegError: If the file cannot be written.
     """
     step, spacing = thumbnail.step, reader.grid.pixel_spacing()
-    dates = "/".join(date[:10] for date in (reader.date or "").split("/"))
-    burned = f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.fraction)} of the known area."
-    run = f"Run {trained.name}, threshold {decision.threshold:.3g}, temperature {decision.temperature:.3g}."
+    date = (format_date(reader.date) or "").replace("/", " to ")
+    burned = (
+        f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.burned_fraction)} of the known area."
+    )
+    run = f"Mapped by run {trained.name}: burned where the fire probability is {decision.threshold:.3g} or more."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
     render_map(
         thumbnail.image,
@@ -105,7 +107,7 @@ def draw_quicklook(
         bands=choose_composite(trained.bands).bands,
         task=trained.task,
         path=path,
-        title=f"{reader.name}{', ' if dates else ''}{dates}",
+        title=f"{reader.name}{', ' if date else ''}{date}",
         notes=[burned, run + sampled],
         hectares=statistics.hectares,
         unknown_share=statistics.unknown_share,

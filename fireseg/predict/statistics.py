@@ -82,7 +82,7 @@ class MapStatistics:
         area_m2: Geodesic area by class in m², `(K,)`.
         num_unknown: Pixels without a value in some band, or under cloud.
         num_cloudy: Pixels under cloud or cloud shadow.
-        confidence: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
+        max_probability: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
     """
 
     num_classes: int
@@ -90,7 +90,7 @@ class MapStatistics:
     area_m2: NDArray[np.float64] = field(init=False)
     num_unknown: int = 0
     num_cloudy: int = 0
-    confidence: float = 0.0
+    max_probability: float = 0.0
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(self.num_classes, np.int64)
@@ -107,7 +107,7 @@ class MapStatistics:
         self.pixels += counts[: self.num_classes]
         self.num_unknown += int(rows.classes.size - counts[: self.num_classes].sum())
         if counts[: self.num_classes].any():
-            self.confidence = max(self.confidence, float(np.nanmax(rows.fire)))
+            self.max_probability = max(self.max_probability, float(np.nanmax(rows.fire)))
         if area_m2 is None:
             return
         for number in np.flatnonzero(counts[: self.num_classes]):
@@ -118,7 +118,7 @@ class MapStatistics:
                 self.area_m2[number] += float(np.sum(area_m2, where=is_class, dtype=np.float64))
 
     @property
-    def fraction(self) -> float:
+    def burned_fraction(self) -> float:
         """Burned share of the known pixels, 0 to 1; 0 if no pixel is known."""
         return float(self.pixels[1:].sum() / max(int(self.pixels.sum()), 1))
 
@@ -151,10 +151,10 @@ class MapStatistics:
         """Returns plain values for the JSON summary."""
         return {
             "has_fire": self.has_fire,
-            "confidence": self.confidence,
-            "fraction": self.fraction,
+            "max_probability": self.max_probability,
+            "burned_fraction": self.burned_fraction,
             "burned_ha": self.burned_ha,
             "hectares": dict(zip(class_names, self.hectares, strict=True)),
-            "unknown_share": self.unknown_share,
+            "unknown": self.unknown_share,
             "pixels": {**dict(zip(class_names, self.pixels.tolist(), strict=True)), "unknown": self.num_unknown},
         }

@@ -334,7 +334,7 @@ def _list_colours(data: PreparedData) -> list[tuple[str, str]]:
     colours = {
         f"{counts.task.name.upper()} {name}" if has_several else name: colour
         for counts in data.balance.classes
-        for name, colour in zip(counts.task.class_names, counts.task.colours, strict=True)
+        for name, colour in zip(counts.task.labels, counts.task.colours, strict=True)
     }
     return [*colours.items(), ("ignored", "repeating-linear-gradient(135deg, #fff 0 3px, #8c8c8c 3px 6px)")]
 

@@ -67,6 +67,7 @@ class TrainedModel:
         fingerprint: Fingerprint of the training patches.
         folder: Run folder of the checkpoint; None for a file outside of a run or from MLflow.
         calibration: Threshold and temperature selected for this checkpoint; None if there are none.
+        val_fire_iou: Fire IoU on the validation split, 0 to 1; None or NaN if it is not known.
     """
 
     model: FireSegmentationModel
@@ -80,6 +81,7 @@ class TrainedModel:
     fingerprint: str
     folder: RunFolder | None
     calibration: Calibration | None
+    val_fire_iou: float | None = None
 
     @property
     def name(self) -> str:
@@ -172,6 +174,7 @@ def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads
         fingerprint=checkpoint.fingerprint,
         folder=folder,
         calibration=get_calibration(calibrated, sha256) if calibrated else None,
+        val_fire_iou=checkpoint.val_fire_iou,
     )
 
 
@@ -210,6 +213,7 @@ class Checkpoint:
         epoch: Epoch after which the checkpoint was saved.
         model: Weights by name.
         mean: Running mean of the weights (EMA), if the training state has one.
+        val_fire_iou: Fire IoU on the validation split, which the file names `val/fire_iou`.
     """
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
@@ -220,6 +224,7 @@ class Checkpoint:
     epoch: Annotated[int, Field(ge=0)]
     model: dict[str, Any]
     mean: dict[str, Any] | None = None
+    val_fire_iou: Annotated[float | None, Field(alias="val/fire_iou")] = None
 
     @property
     def state(self) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def write_map(
         folder,
         make_grid(crs, transform, height, width),
         class_names=names,
+        labels=names,
         colours=colours,
         **options,
     ) as writer:

@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from fireseg.errors import FiresegError
 from fireseg.geo import PixelAreas, Polygons, polygonize, write_polygons
+from fireseg.geo.qgis import make_polygon_style
 from fireseg.task import get_class_names
 from tests.geo.builders import HIGH_UTM, LONLAT, NORTH_UP, UTM, draw_blobs, draw_map, make_grid, write_map
 
@@ -46,7 +47,8 @@ def test_block_of_pixels_is_one_rectangle(tmp_path: Path):
     assert outline.equals(shapely.box(500_020, 4_600_000 - 100, 500_120, 4_600_000 - 50))
     assert polygons.fields["id"].tolist() == [1]
     assert polygons.fields["area_ha"] == pytest.approx(0.5, rel=1e-3)
-    assert list(polygons.fields) == ["id", "area_ha", "mean_probability"]
+    assert list(polygons.fields) == ["id", "area_ha", "mean_probability", "class"]
+    assert polygons.fields["class"].tolist() == ["burned"]
     assert polygons.crs == UTM
 
 
@@ -120,11 +122,16 @@ def test_probabilities_written_as_float_give_the_same(tmp_path: Path):
 def test_hectares_by_grade_add_up_to_the_area(tmp_path: Path):
     classes = [[1, 2, 2, 0, 4], [3, 3, 3, 0, 4]]
     fields = draw_map(tmp_path, classes, num_classes=5).fields
-    assert list(fields)[3:] == ["ha_negligible", "ha_moderate", "ha_high", "ha_destroyed"]
+    assert list(fields)[4:] == ["ha_negligible", "ha_moderate", "ha_high", "ha_destroyed"]
     expected = [[0.01, 0.0], [0.02, 0.0], [0.03, 0.0], [0.0, 0.02]]
-    for values, wanted in zip(list(fields.values())[3:], expected, strict=True):
+    for values, wanted in zip(list(fields.values())[4:], expected, strict=True):
         np.testing.assert_allclose(values, wanted, rtol=1e-3, atol=1e-9)
-    np.testing.assert_allclose(sum(list(fields.values())[3:]), fields["area_ha"], rtol=1e-9)
+    np.testing.assert_allclose(sum(list(fields.values())[4:]), fields["area_ha"], rtol=1e-9)
+
+
+def test_the_class_of_a_polygon_is_that_of_most_of_its_area(tmp_path: Path):
+    classes = [[1, 2, 2, 0, 4], [3, 3, 3, 0, 1], [0, 0, 0, 0, 4]]  # 1, 2 and 3 pixels; then 1 and 2
+    assert draw_map(tmp_path, classes, num_classes=5).fields["class"].tolist() == ["high", "destroyed"]
 
 
 def test_small_areas_are_dropped_and_counted(tmp_path: Path):
@@ -151,6 +158,7 @@ def test_a_map_without_fire_has_no_polygon_and_all_fields(tmp_path: Path, simpli
         "id": 0,
         "area_ha": 0,
         "mean_probability": 0,
+        "class": 0,
         "ha_negligible": 0,
         "ha_moderate": 0,
         "ha_high": 0,
@@ -287,7 +295,7 @@ def test_simplified_polygons_are_always_valid(tmp_path_factory: pytest.TempPathF
     assert all(outline.geom_type == "Polygon" for outline in polygons.geometries)
 
 
-FIELDS = ["id", "area_ha", "mean_probability", "ha_moderate"]
+FIELDS = ["id", "area_ha", "mean_probability", "class", "ha_moderate"]
 
 
 def make_polygons(*outlines: shapely.Geometry, crs: CRS = UTM) -> Polygons:
@@ -298,6 +306,7 @@ def make_polygons(*outlines: shapely.Geometry, crs: CRS = UTM) -> Polygons:
             "id": np.arange(1, num + 1, dtype=np.int32),
             "area_ha": np.linspace(3.5, 1.0, num),
             "mean_probability": np.linspace(0.75, 0.5, num),
+            "class": np.full(num, "moderate", object),
             "ha_moderate": np.zeros(num),
         },
         crs=crs,
@@ -307,7 +316,7 @@ def make_polygons(*outlines: shapely.Geometry, crs: CRS = UTM) -> Polygons:
 
 
 def read_vectors(path: Path) -> tuple[dict, np.ndarray, dict[str, np.ndarray]]:
-    meta, _, geometries, values = pyogrio.raw.read(path)
+    meta, _, geometries, values = pyogrio.raw.read(path, layer="burned")
     return meta, shapely.from_wkb(geometries), dict(zip(meta["fields"], values, strict=True))
 
 
@@ -321,7 +330,7 @@ def test_geopackage_has_crs_layer_fields_and_outlines(tmp_path: Path):
     path = tmp_path / "scene_burned.gpkg"
     write_polygons(make_polygons(HOLED, BOX), path, driver="GPKG")
     meta, outlines, fields = read_vectors(path)
-    assert pyogrio.list_layers(path).tolist() == [["burned", "Polygon"]]
+    assert pyogrio.list_layers(path)[0].tolist() == ["burned", "Polygon"]
     assert CRS.from_user_input(meta["crs"]) == UTM
     assert list(fields) == FIELDS
     assert fields["id"].tolist() == [1, 2]
@@ -348,6 +357,7 @@ def test_geojson_is_in_longitude_and_latitude(tmp_path: Path):
         "id": 2,
         "area_ha": 1.0,
         "mean_probability": 0.5,
+        "class": "moderate",
         "ha_moderate": 0.0,
     }
 
@@ -364,7 +374,7 @@ def test_geojson_is_cut_at_the_antimeridian(tmp_path: Path):
 def test_empty_geopackage_has_layer_and_fields(tmp_path: Path):
     path = tmp_path / "burned.gpkg"
     write_polygons(make_polygons(), path, driver="GPKG")
-    info = pyogrio.read_info(path)
+    info = pyogrio.read_info(path, layer="burned")
     assert (info["features"], info["layer_name"], list(info["fields"])) == (0, "burned", FIELDS)
     assert info["geometry_type"] == "Polygon"
     assert CRS.from_user_input(info["crs"]) == UTM
@@ -383,8 +393,45 @@ def test_geopackage_is_a_valid_database(tmp_path: Path):
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert database.execute("SELECT table_name, data_type FROM gpkg_contents").fetchall() == [
-            ("burned", "features")
+            ("burned", "features"),
+            ("layer_styles", "attributes"),
         ]
+
+
+def test_geopackage_has_a_version_that_gdal_3_6_and_qgis_3_22_know(tmp_path: Path):
+    path = tmp_path / "burned.gpkg"
+    write_polygons(make_polygons(BOX), path, driver="GPKG")
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (10200,)
+        assert database.execute("PRAGMA application_id").fetchone() == (int.from_bytes(b"GPKG"),)
+
+
+@pytest.mark.parametrize("outlines", [(HOLED, BOX), ()], ids=["polygons", "nothing burned"])
+def test_geopackage_has_one_default_style_for_qgis(tmp_path: Path, outlines: tuple[shapely.Geometry, ...]):
+    path = tmp_path / "burned.gpkg"
+    write_polygons(make_polygons(*outlines), path, driver="GPKG")
+    columns = "f_table_catalog, f_table_schema, f_table_name, f_geometry_column, useAsDefault, styleQML"
+    with closing(sqlite3.connect(path)) as database:
+        [(*target, is_default, style)] = database.execute(f"SELECT {columns} FROM layer_styles").fetchall()
+        [geometry] = database.execute("SELECT column_name FROM gpkg_geometry_columns").fetchall()
+    # QGIS compares the schema with an empty text, which NULL is not.
+    assert target == ["", "", "burned", *geometry]
+    assert is_default == 1
+    assert style == make_polygon_style()
+
+
+def test_files_have_rounded_areas_and_the_origin(tmp_path: Path):
+    polygons = make_polygons(BOX)
+    polygons.fields["area_ha"][0], polygons.fields["ha_moderate"][0] = 12.3456, 0.999
+    origin = {"date": "2023-08-18/2023-08-28", "scene": "Évora 1.tif", "model": None}
+    write_polygons(polygons, tmp_path / "a.gpkg", driver="GPKG", origin=origin)
+    write_polygons(polygons, tmp_path / "a.geojson", driver="GeoJSON", origin=origin)
+    for path in (tmp_path / "a.gpkg", tmp_path / "a.geojson"):
+        fields = {name: values.tolist() for name, values in read_vectors(path)[2].items()}
+        assert fields == {
+            **{"id": [1], "area_ha": [12.35], "mean_probability": [0.75], "class": ["moderate"], "ha_moderate": [1.0]},
+            **{"date": ["2023-08-18/2023-08-28"], "scene": ["Évora 1.tif"], "model": [None]},
+        }
 
 
 @pytest.mark.parametrize("driver", ["GPKG", "GeoJSON"])
@@ -414,7 +461,8 @@ def test_missing_features_are_detected(tmp_path: Path, monkeypatch: pytest.Monke
     write = pyogrio.raw.write
 
     def write_one(path, geometry, field_data, fields, **options):
-        write(path, geometry[:1], [values[:1] for values in field_data], fields, **options)
+        short = geometry if geometry is None else geometry[:1]
+        write(path, short, [values[:1] for values in field_data], fields, **options)
 
     monkeypatch.setattr(pyogrio.raw, "write", write_one)
     with pytest.raises(FiresegError, match=r"burned\.gpkg: features are missing"):

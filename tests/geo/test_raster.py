@@ -94,7 +94,7 @@ def test_class_band_has_colours_names_and_description(tmp_path: Path):
         assert raster.descriptions == ("class",)
 
 
-def test_gdal_reads_class_names_as_categories(tmp_path: Path):
+def test_gdal_reads_labels_as_categories(tmp_path: Path):
     paths = write_map(tmp_path, *draw(40, 50, 5), num_classes=5)
     assert paths.names == paths.classes.with_name("classes.tif.aux.xml")
     copy(paths.classes, tmp_path / "seen.vrt", driver="VRT")
@@ -102,15 +102,15 @@ def test_gdal_reads_class_names_as_categories(tmp_path: Path):
     assert [name.text for name in seen] == list(describe_classes(5)[0])
 
 
-def test_class_names_may_hold_any_characters(tmp_path: Path):
-    names = ["nicht <verbrannt> & grün", "brûlé"]
+def test_class_names_and_labels_may_hold_any_characters(tmp_path: Path):
+    names, labels = ["nicht <verbrannt>", "verbrannt"], ["vert & sain", "brûlé"]
     grid = make_grid(UTM, NORTH_UP, 1, 2)
-    with MapWriter(tmp_path, grid, class_names=names, colours=["#000000", "#ffffff"]) as writer:
+    with MapWriter(tmp_path, grid, class_names=names, labels=labels, colours=["#000000", "#ffffff"]) as writer:
         writer.write(0, np.zeros((1, 2), np.uint8), np.zeros((1, 2)))
         paths = writer.close()
     with rasterio.open(paths.classes) as raster:
         assert [raster.tags()[f"CLASS_{value}"] for value in range(2)] == names
-    assert [name.text for name in ElementTree.parse(paths.names).iterfind(".//Category")] == names
+    assert [label.text for label in ElementTree.parse(paths.names).iterfind(".//Category")] == labels
 
 
 def test_tags_are_in_both_files(tmp_path: Path):
@@ -170,7 +170,7 @@ def test_only_the_map_files_are_left(tmp_path: Path):
 
 def open_writer(folder: Path, height: int = 10) -> MapWriter:
     names, colours = describe_classes(2)
-    return MapWriter(folder, make_grid(UTM, NORTH_UP, height, 10), class_names=names, colours=colours)
+    return MapWriter(folder, make_grid(UTM, NORTH_UP, height, 10), class_names=names, labels=names, colours=colours)
 
 
 def abort_map(folder: Path) -> None:

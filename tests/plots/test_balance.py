@@ -47,9 +47,9 @@ def make_balance(**changes: object) -> Balance:
 
 def test_the_words_of_a_panel_say_the_numbers_it_shows() -> None:
     alts = [panel.alt for panel in list_panels(make_balance())]
-    assert "train: background 90 %, fire 10 %; val: background 100 %, fire 0 %." in alts[0]
-    assert "train: background 10, fire 4; val: background 4, fire 0." in alts[1]
-    assert "background 0.2, fire 1.8" in alts[2]
+    assert "train: unburned 90 %, burned 10 %; val: unburned 100 %, burned 0 %." in alts[0]
+    assert "train: unburned 10, burned 4; val: unburned 4, burned 0." in alts[1]
+    assert "unburned 0.2, burned 1.8" in alts[2]
     assert "train: 3 fires, 3 to 20,000 ha, median 500 ha; val: 1 fire." in alts[4]
     assert "longitude 8.0 to 20.1 and latitude 38.0 to 40.1" in alts[6]
 

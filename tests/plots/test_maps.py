@@ -64,7 +64,7 @@ def panels(figure: Figure) -> list[tuple[float, float, float, float]]:
 def test_the_legend_names_every_class_with_its_area(tmp_path: Path, figures: list[Figure]) -> None:
     draw(tmp_path / "map.png")
     labels = texts(figures[0])
-    assert {"no_damage  100 ha", "negligible  0 ha", "high  12.3 ha", "scene", "12 ha burned.", "N"} <= set(labels)
+    assert {"no damage  100 ha", "negligible  0 ha", "high  12.3 ha", "scene", "12 ha burned.", "N"} <= set(labels)
     assert not any(text.startswith("unknown") for text in labels)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -35,6 +38,50 @@ def test_an_unknown_attribute_raises_an_attribute_error() -> None:
     assert "load" in dir(fireseg)
 
 
+def test_a_run_is_described_in_two_lines_and_as_a_table(run: Run) -> None:
+    first, second = repr(run).splitlines()
+    assert first == (
+        "Run(task del (unburned, burned), architecture unet, encoder mobilenet_v2, bands B02 B03 B04 B08 B8A B11 B12,"
+    )
+    path = run.trained.folder and run.trained.folder.path
+    assert second == f"    best val fire IoU -, threshold 0.5, path {path})"
+    trained = replace(run.trained, val_fire_iou=0.8125, folder=None, checkpoint=Path("a & b.pt"))
+    cells = ElementTree.fromstring(Run(trained)._repr_html_()).iterfind(".//td")
+    assert [cell.text for cell in cells][4:] == ["0.812", "0.5", "a & b.pt"]
+
+
+@pytest.fixture
+def pyplot() -> Iterator[ModuleType]:
+    """The module pyplot, drawing to memory."""
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("Agg")
+    yield pyplot
+    pyplot.close("all")
+
+
+def test_a_prediction_plots_its_classes_with_a_legend(pyplot: ModuleType) -> None:
+    image = np.full((7, 100, 20), 0.3, np.float32)
+    image[3, :25], image[:, 75:] = 0.05, np.nan  # a quarter is burned, a quarter unknown
+    axes = Run(make_trained()).predict(image).plot()
+    assert axes.get_title() == "33 % burned"
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["unburned", "burned", "unknown"]
+    picture = np.asarray(axes.images[0].get_array())
+    assert picture.shape == (100, 20, 3)
+    assert {tuple(pixel) for pixel in picture[:25].reshape(-1, 3)} == {(0xC1, 0x27, 0x2D)}
+    _, (first, second) = pyplot.subplots(1, 2)
+    assert Run(make_trained()).predict(image).plot(second) is second
+    assert not first.images
+
+
+def test_a_map_of_a_scene_plots_its_quicklook(tmp_path: Path, pyplot: ModuleType) -> None:
+    result = Run(make_trained()).predict_scene(write_scene(tmp_path / "scene.tif", draw_image(40, 50)), tmp_path / "m")
+    axes = result.plot()
+    np.testing.assert_array_equal(axes.images[0].get_array(), pyplot.imread(result.files.picture))
+
+
 @pytest.mark.parametrize("shape", [(7, 20, 9), (7, 100, 33), (33, 100, 7)])
 def test_an_image_of_any_size_is_mapped(run: Run, shape: tuple[int, ...]) -> None:
     height, width = (side for side in shape if side != 7)
@@ -43,8 +90,8 @@ def test_an_image_of_any_size_is_mapped(run: Run, shape: tuple[int, ...]) -> Non
     assert result.classes.dtype == np.uint8
     assert result.fire.dtype == np.float32
     assert result.has_fire == bool((result.classes == 1).any())
-    assert result.fraction == pytest.approx((result.classes == 1).mean())
-    assert result.confidence == pytest.approx(result.fire.max())
+    assert result.burned_fraction == result.fraction == pytest.approx((result.classes == 1).mean())
+    assert result.max_probability == result.confidence == pytest.approx(result.fire.max())
 
 
 def test_an_image_is_predicted_as_the_model_predicts_it(run: Run) -> None:
@@ -63,7 +110,7 @@ def test_unknown_pixels_of_an_image_stay_unknown(run: Run) -> None:
 
 def test_a_threshold_can_be_given() -> None:
     run, image = Run(make_trained()), draw_image(80, 80)
-    assert run.predict(image, threshold=0.01).fraction > run.predict(image, threshold=0.99).fraction
+    assert run.predict(image, threshold=0.01).burned_fraction > run.predict(image, threshold=0.99).burned_fraction
     with pytest.raises(SettingError, match="--threshold"):
         run.predict(image, threshold=2.0)
 

@@ -46,7 +46,10 @@ def test_a_run_and_a_scene_are_enough(
     assert run_predict(run, scene) == 0
     assert sorted(path.name for path in Path("maps").iterdir()) == sorted(
         f"scene{ending}"
-        for ending in (".json", ".png", "_burned.gpkg", "_classes.tif", "_classes.tif.aux.xml", "_fire.tif")
+        for ending in (
+            *(".json", ".png", "_burned.gpkg", "_fire.tif"),
+            *("_classes.tif", "_classes.tif.aux.xml", "_classes.qml"),
+        )
     )
     output = capsys.readouterr().out.splitlines()
     assert output[0].startswith("a_run: threshold 0.5")
@@ -95,13 +98,15 @@ def test_a_bad_scene_ends_with_1_and_the_others_are_mapped(
     assert not list(Path("maps").glob("*bad*"))
 
 
-def test_existing_maps_end_with_1_before_any_work(
-    run_predict: RunCommand, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_existing_maps_and_a_missing_run_end_with_1_and_are_both_named(
+    run_predict: RunCommand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("maps").mkdir()
     Path("maps/scene_fire.tif").touch()
     assert run_predict("no_such_run", tmp_path / "scene.tif") == 1
-    assert "--overwrite" in capsys.readouterr().err
+    missing, existing = capsys.readouterr().err.splitlines()
+    assert missing.startswith("fireseg: no_such_run: no such run folder")
+    assert "--overwrite" in existing
 
 
 @pytest.mark.parametrize(

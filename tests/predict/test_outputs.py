@@ -37,6 +37,7 @@ def test_files_are_named_after_the_scene(tmp_path: Path) -> None:
     assert [path.name for path in MapFiles.of(tmp_path, "scene")] == [
         "scene_classes.tif",
         "scene_classes.tif.aux.xml",
+        "scene_classes.qml",
         "scene_fire.tif",
         "scene_burned.gpkg",
         "scene_burned.geojson",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyogrio
@@ -74,7 +75,7 @@ def test_unknown_pixels_stay_unknown(made: SceneMap, image: np.ndarray) -> None:
     unknown = np.isnan(image[0])
     np.testing.assert_array_equal(read(made.files.classes) == 255, unknown)
     np.testing.assert_array_equal(read(made.files.fire) == 255, unknown)
-    assert made.summary["unknown_share"] == pytest.approx(unknown.mean())
+    assert made.summary["unknown"] == pytest.approx(unknown.mean())
     assert made.summary["pixels"]["unknown"] == unknown.sum()
 
 
@@ -96,9 +97,9 @@ def test_the_summary_counts_pixels_and_hectares(made: SceneMap) -> None:
     assert summary["burned_ha"] == pytest.approx(burned * 0.01 / 0.9996**2, rel=1e-3)
     assert summary["hectares"]["negligible"] == pytest.approx((classes == 1).sum() * 0.01 / 0.9996**2, rel=1e-3)
     assert summary["pixels"]["moderate"] == (classes == 2).sum()
-    assert summary["fraction"] == pytest.approx(burned / (classes < 255).sum())
+    assert summary["burned_fraction"] == pytest.approx(burned / (classes < 255).sum())
     assert summary["has_fire"] is True
-    assert 0.5 < summary["confidence"] <= 1
+    assert 0.5 < summary["max_probability"] <= 1
 
 
 def test_the_summary_records_grid_model_options_and_versions(made: SceneMap) -> None:
@@ -117,11 +118,31 @@ def test_the_summary_records_grid_model_options_and_versions(made: SceneMap) -> 
 def test_polygons_contain_areas_that_are_large_enough(made: SceneMap) -> None:
     count = made.summary["polygons"]["count"]
     for path in (made.files.burned, made.files.geojson):
-        about, _, geometries, fields = pyogrio.raw.read(path)
+        about, _, geometries, fields = pyogrio.raw.read(path, layer="burned")
         assert len(geometries) == count > 0
         areas = dict(zip(about["fields"], fields, strict=True))["area_ha"]
         assert areas.min() >= 1.0
         assert sum(areas) + made.summary["polygons"]["dropped_ha"] == pytest.approx(made.summary["burned_ha"], rel=1e-3)
+
+
+def test_polygons_name_their_origin(made: SceneMap) -> None:
+    for path in (made.files.burned, made.files.geojson):
+        about, _, _, fields = pyogrio.raw.read(path, layer="burned")
+        first = {name: values[0] for name, values in zip(about["fields"], fields, strict=True)}
+        assert (first["scene"], first["date"], first["model"]) == ("scene.tif", None, "best_model.pt")
+
+
+def test_the_style_of_the_classes_has_their_labels_and_colours(made: SceneMap) -> None:
+    assert made.files.style == made.files.classes.with_suffix(".qml")  # the name that QGIS looks for
+    entries = list(ElementTree.parse(made.files.style).iterfind(".//paletteEntry"))
+    labels = ["no damage", "negligible", "moderate", "high", "destroyed"]
+    assert [entry.attrib["label"] for entry in entries] == labels
+    assert [entry.attrib["color"] for entry in entries] == list(make_trained(num_classes=5).task.colours)
+
+
+def test_gdal_calls_the_class_of_a_delineation_burned(folder: Path, tmp_path: Path, image: np.ndarray) -> None:
+    files = predict(make_trained(), folder / "scene.tif", tmp_path).files
+    assert [name.text for name in ElementTree.parse(files.names).iterfind(".//Category")] == ["unburned", "burned"]
 
 
 def test_the_quicklook_can_be_opened(made: SceneMap) -> None:
@@ -131,7 +152,7 @@ def test_the_quicklook_can_be_opened(made: SceneMap) -> None:
 def test_an_image_in_memory_gives_the_same_map(made: SceneMap, image: np.ndarray) -> None:
     result = Run(make_trained(num_classes=5)).predict(image)
     np.testing.assert_array_equal(result.classes, read(made.files.classes))
-    for name in ("has_fire", "confidence", "fraction"):
+    for name in ("has_fire", "max_probability", "burned_fraction"):
         assert getattr(result, name) == made.summary[name]
 
 
@@ -161,7 +182,7 @@ def test_a_scene_without_known_pixels_gives_an_empty_map(tmp_path: Path) -> None
     result = predict(make_trained(), scene, tmp_path / "maps")
     assert (read(result.files.classes) == 255).all()
     assert result.summary["has_fire"] is False
-    assert pyogrio.read_info(result.files.burned)["features"] == 0
+    assert pyogrio.read_info(result.files.burned, layer="burned")["features"] == 0
 
 
 def calibrated() -> Calibration:
@@ -229,14 +250,17 @@ def test_a_bad_scene_does_not_stop_the_others(run: Path, tmp_path: Path, caplog:
         ["b.tif", "failed"],
         ["c.tif", table[3].split()[1]],
     ]
-    assert table[0].split()[2:] == ["fraction", "confidence", "polygons", "unknown_share", "map"]
+    assert table[0].split()[2:] == ["burned_fraction", "max_probability", "polygons", "unknown", "map"]
 
 
-def test_existing_maps_are_rejected_before_the_model_is_loaded(run: Path, tmp_path: Path) -> None:
+def test_a_missing_run_and_existing_maps_are_reported_together(run: Path, tmp_path: Path) -> None:
     write_scene(tmp_path / "a.tif", draw_image(40, 50))
     assert predict_scenes(make_options(run, tmp_path, "a")) == []
-    with pytest.raises(FiresegError, match="--overwrite"):
+    with pytest.raises(FiresegError) as error:
         predict_scenes(make_options("no_such_run", tmp_path, "a"))
+    missing, existing = error.value.faults
+    assert missing.startswith("no_such_run: no such run folder")
+    assert "--overwrite" in existing
     assert predict_scenes(make_options(run, tmp_path, "a", overwrite=True)) == []
 
 
@@ -300,7 +324,7 @@ def test_gdalinfo_reads_the_pixels_that_were_written(grading_map: SceneMap) -> N
 
 @pytest.mark.parametrize("kind", ["burned", "geojson"])
 def test_ogrinfo_reads_every_polygon_with_its_area(grading_map: SceneMap, kind: str) -> None:
-    info = run_tool("ogrinfo", "-al", "-geom=NO", getattr(grading_map.files, kind))
+    info = run_tool("ogrinfo", "-geom=NO", getattr(grading_map.files, kind), "burned")
     count = int(re.search(r"Feature Count: (\d+)", info)[1])  # pyright: ignore[reportOptionalSubscript]
     hectares = [float(text) for text in re.findall(r"area_ha \(Real\) = ([\d.]+)", info)]
     assert count == len(hectares) == grading_map.summary["polygons"]["count"] > 0

@@ -89,9 +89,9 @@ def test_pixels_and_areas_add_up_over_rows() -> None:
     assert statistics.pixels.tolist() == [1, 1, 3]
     assert statistics.hectares == pytest.approx([0.01, 0.02, 0.14])
     assert statistics.burned_ha == pytest.approx(0.16)
-    assert statistics.fraction == pytest.approx(4 / 5)
+    assert statistics.burned_fraction == pytest.approx(4 / 5)
     assert statistics.unknown_share == pytest.approx(1 / 6)
-    assert statistics.confidence == pytest.approx(0.9)
+    assert statistics.max_probability == pytest.approx(0.9)
     assert statistics.has_fire
 
 
@@ -107,7 +107,7 @@ def test_statistics_of_unknown_pixels_are_zero() -> None:
         PixelPrediction(np.full((2, 2), 255, np.uint8), np.full((2, 2), np.nan, np.float32)),
         np.ones((2, 2), np.float32),
     )
-    assert (statistics.has_fire, statistics.confidence, statistics.fraction, statistics.unknown_share) == (
+    assert (statistics.has_fire, statistics.max_probability, statistics.burned_fraction, statistics.unknown_share) == (
         False,
         0.0,
         0.0,

@@ -107,6 +107,7 @@ def test_a_run_is_loaded_as_it_was_saved(run: RunFolder, grading: dict[str, Any]
     best = run.checkpoints / "best_model.pt"
     assert trained.checkpoint == best
     assert (trained.sha256, trained.epoch, trained.fingerprint) == (digest(best), 3, FINGERPRINT)
+    assert trained.val_fire_iou == 0.5
     assert (trained.task.name, trained.task.num_classes, trained.bands) == ("gra", 5, ("B04", "B08", "B12"))
     assert (trained.settings, trained.device, trained.calibration) == (grading["config"], torch.device("cpu"), None)
     assert trained.folder is not None
@@ -432,6 +433,7 @@ def _deep(content: dict[str, Any]) -> None:
         (_drop("fingerprint"), "fingerprint: "),
         (_set("format", 2), "format: "),
         (_set("epoch", -1), "epoch: "),
+        (_set("val/fire_iou", "high"), "val/fire_iou: "),
         (_set("config", "text"), "config: "),
         (_set("config", {}), "task: missing"),
         (_set("config", "model", None), "model: missing"),
