@@ -34,6 +34,8 @@ class DatasetSummary:
         class_counts: Number of labelled training pixels of each class.
         fingerprint: SHA-256 over the names and contents of all patches in use.
         notes: Remarks for the user that do not stop the run.
+        pixel_m: Pixel size of the training tiles in metres; None if unknown.
+        level: Their processing level, `1C` or `2A`; None if unknown.
     """
 
     splits: Mapping[str, tuple[PatchStatistics, ...]]
@@ -43,6 +45,8 @@ class DatasetSummary:
     class_counts: tuple[int, ...]
     fingerprint: str
     notes: tuple[str, ...]
+    pixel_m: float | None = None
+    level: str | None = None
 
 
 def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "stop") -> DatasetSummary:
@@ -86,6 +90,8 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
         class_counts=class_counts(train, task.num_classes),
         fingerprint=_compute_fingerprint(splits),
         notes=tuple(notes),
+        pixel_m=manifest.pixel_m if manifest else None,
+        level=manifest.level if manifest else None,
     )
 
 

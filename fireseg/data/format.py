@@ -59,6 +59,8 @@ class Manifest:
         scale: Factor from reflectance to stored integers.
         leaks: Pairs of tiles by which splits leak, accepted when the patches were made.
         patches: Number of patches of each split.
+        pixel_m: Pixel size of the training tiles in metres; None if unknown.
+        level: Their processing level, `1C` or `2A`; None if unknown.
     """
 
     layout: Layout
@@ -67,6 +69,8 @@ class Manifest:
     scale: Literal[10_000]
     leaks: tuple[str, ...] = ()
     patches: Mapping[str, NonNegativeInt]
+    pixel_m: float | None = None
+    level: str | None = None
 
 
 def read_manifest(root: Path) -> Manifest | None:

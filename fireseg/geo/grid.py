@@ -69,6 +69,12 @@ class Grid:
         return cls(height=raster.height, width=raster.width, crs=raster.crs.to_string(), transform=transform)
 
     @property
+    def pixel_m(self) -> float:
+        """Side in metres of a square as large as a pixel at the centre."""
+        spacing = self.pixel_spacing()
+        return math.sqrt(spacing.column_m * spacing.row_m)
+
+    @property
     def affine(self) -> Affine:
         """The transform as rasterio takes it."""
         return Affine(*self.transform)

@@ -36,7 +36,7 @@ _SWATCH = 18
 
 _MAX_PLOTTED_PX = 2000
 
-_TEXT_COLOUR, _CAPTION_COLOUR = "#222222", "#555555"
+_TEXT_COLOUR, _CAPTION_COLOUR, _WARNING_COLOUR = "#222222", "#555555", "#b3261e"
 
 
 def render_map(
@@ -48,6 +48,7 @@ def render_map(
     path: Path,
     title: str,
     notes: Sequence[str],
+    warnings: Sequence[str] = (),
     hectares: Sequence[float],
     unknown_share: float,
     pixel_m: tuple[float, float],
@@ -65,6 +66,7 @@ def render_map(
         path: PNG file to write.
         title: Heading.
         notes: Lines below the heading.
+        warnings: Lines below the notes, in red.
         hectares: Area by class in the whole scene.
         unknown_share: Unknown share of the scene, 0 to 1.
         pixel_m: Distances between neighbouring columns and neighbouring rows, in metres.
@@ -75,7 +77,9 @@ def render_map(
     """
     layout = _plan_layout(classes.shape[1] * pixel_m[0], classes.shape[0] * pixel_m[1])
     notes = [*notes, f"Scene: {choose_composite(bands).caption}."]
-    lines = [line for note in notes for line in textwrap.wrap(note, int(layout.total_width / _LETTER))]
+    num_letters = int(layout.total_width / _LETTER)
+    texts = [(note, _CAPTION_COLOUR) for note in notes] + [(warning, _WARNING_COLOUR) for warning in warnings]
+    lines = [(line, colour) for text, colour in texts for line in textwrap.wrap(text, num_letters)]
     entries = list(_list_entries(task, hectares, unknown_share, bool((classes == task.ignore_index).any())))
     positions = _arrange_entries([text for text, _ in entries], layout.total_width)
     top = _MARGIN + int(1.3 * _LINE) + len(lines) * _LINE + _GAP
@@ -193,10 +197,10 @@ def _write(canvas: Axes, x: float, y: float, text: str, **style: Any) -> None:
     canvas.text(x, y, text, **{"fontsize": 8, "va": "top", "color": _TEXT_COLOUR, "parse_math": False, **style})
 
 
-def _write_heading(canvas: Axes, title: str, lines: Sequence[str]) -> None:
+def _write_heading(canvas: Axes, title: str, lines: Sequence[tuple[str, str]]) -> None:
     _write(canvas, _MARGIN, _MARGIN, title, fontsize=12, fontweight="bold")
-    for number, line in enumerate(lines):
-        _write(canvas, _MARGIN, _MARGIN + int(1.3 * _LINE) + number * _LINE, line, color=_CAPTION_COLOUR)
+    for number, (line, colour) in enumerate(lines):
+        _write(canvas, _MARGIN, _MARGIN + int(1.3 * _LINE) + number * _LINE, line, color=colour)
 
 
 def _add_panel(figure: Figure, canvas: Axes, picture: np.ndarray, name: str, box: tuple[int, int, int, int]) -> None:

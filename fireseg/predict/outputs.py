@@ -212,9 +212,11 @@ def describe_map(
     trained: TrainedModel,
     reader: BandReader,
     *,
+    clouds: str | None,
     decision: DecisionThreshold,
     statistics: MapStatistics,
     polygons: Polygons,
+    flags: Sequence[str],
     options: MapOptions,
 ) -> dict[str, Any]:
     """Returns the JSON summary of a map.
@@ -222,7 +224,8 @@ def describe_map(
     Returns:
         `has_fire`, `max_probability` (largest fire probability), `burned_fraction` (burned share of the known pixels),
         `burned_ha`, `hectares` by class, `unknown` (unknown share of all pixels), `pixels` by class, `threshold`,
-        `temperature`, `polygons`, then scene, grid, model, options and versions.
+        `temperature`, `polygons`, `cloud` (name of the cloud mask and share of all pixels under cloud or shadow),
+        `flags`, then scene, grid, model, options and versions.
     """
     grid = reader.grid
     return {
@@ -238,7 +241,8 @@ def describe_map(
             "dropped": polygons.num_dropped,
             "dropped_ha": polygons.dropped_ha,
         },
-        "flags": list(reader.check_values()),
+        "cloud": None if clouds is None else {"mask": clouds, "share": statistics.cloud_share},
+        "flags": list(flags),
         "grid": {
             "height": grid.height,
             "width": grid.width,

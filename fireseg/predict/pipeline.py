@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fireseg")
 
+_MAX_PIXEL_RATIO = 1.5
+"""Ratio between the pixel sizes of a scene and of the training tiles above which the map is flagged."""
+
 _CLASSIFIED_ROWS = 64
 """Rows classified at a time; few, so that their temporary arrays take little memory."""
 
@@ -154,7 +157,7 @@ def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: Ma
         ThreadPoolExecutor(1, thread_name_prefix="background") as background,
     ):
         statistics, thumbnail = MapStatistics(trained.task.num_classes), Thumbnail.of_scene(reader)
-        _check_values(reader)
+        flags = _check_scene(trained, reader)
         clouds = _find_cloud_mask(reader, options)
         _write_rasters(
             trained,
@@ -167,12 +170,25 @@ def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: Ma
             thumbnail=thumbnail,
         )
         # Polygons are mostly GDAL's work and the quicklook is Python's: together they take as long as one of them.
-        polygons = background.submit(_write_polygons, staged, trained, reader, options)
+        polygons = background.submit(_write_polygons, staged, trained, reader, flags, options)
         draw_quicklook(
-            staged.picture, trained, reader=reader, thumbnail=thumbnail, statistics=statistics, decision=decision
+            staged.picture,
+            trained,
+            reader=reader,
+            thumbnail=thumbnail,
+            statistics=statistics,
+            decision=decision,
+            flags=flags,
         )
         summary = describe_map(
-            trained, reader, decision=decision, statistics=statistics, polygons=polygons.result(), options=options
+            trained,
+            reader,
+            clouds=clouds and clouds.name,
+            decision=decision,
+            statistics=statistics,
+            polygons=polygons.result(),
+            flags=flags,
+            options=options,
         )
         staged.summary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return SceneMap(files=files, summary=summary, seconds=time.monotonic() - start)
@@ -184,10 +200,13 @@ def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str
     Args:
         results: Map or error by scene.
     """
-    rows = [["scene", "burned_ha", "burned_fraction", "max_probability", "polygons", "unknown", "map"]]
+    rows = [
+        ["scene", "burned_ha", "burned_fraction", "max_probability", "polygons", "unknown", "cloud", "flags", "map"]
+    ]
+    flags = []
     for scene, result in results.items():
         if isinstance(result, FiresegError):
-            rows.append([_get_file_name(scene), "failed", "", "", "", "", ""])
+            rows.append([_get_file_name(scene), "failed", *[""] * 7])
             continue
         summary = result.summary
         rows.append(
@@ -198,22 +217,38 @@ def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str
                 f"{summary['max_probability']:.2f}",
                 str(summary["polygons"]["count"]),
                 format_share(summary["unknown"]),
+                "-" if summary["cloud"] is None else format_share(summary["cloud"]["share"]),
+                str(len(summary["flags"])),
                 str(result.files.classes),
             ]
         )
-    return format_table(rows, align="<>>>>><")
+        flags += summary["flags"]
+    return [*format_table(rows, align="<>>>>>>><"), *(f"flag: {flag}" for flag in flags)]
 
 
 def _get_file_name(scene: Scene) -> str:
     return scene.name if isinstance(scene, Path) else get_scene_name(scene)
 
 
-def _check_values(reader: BandReader) -> None:
-    """Refuses values that cannot be reflectance before any time is spent on them, and warns of odd ones."""
+def _check_scene(trained: TrainedModel, reader: BandReader) -> list[str]:
+    """Refuses values that cannot be reflectance before any time is spent on them, and returns flags about odd ones."""
     if reader.ignored:
         log.info("%s: channels that are no Sentinel-2 band are not used: %s", reader.path, ", ".join(reader.ignored))
-    for flag in reader.check_values():
+    flags = [*reader.check_values()]
+    if trained.level and reader.level and trained.level != reader.level:
+        flags.append(
+            f"{reader.path}: level {reader.level}, but the model was trained on level {trained.level}; "
+            f"expect errors, or use the product of level {trained.level}"
+        )
+    pixel_m = reader.grid.pixel_m
+    if trained.pixel_m and not 1 / _MAX_PIXEL_RATIO <= pixel_m / trained.pixel_m <= _MAX_PIXEL_RATIO:
+        flags.append(
+            f"{reader.path}: pixels of {pixel_m:.3g} m, but the model was trained on {trained.pixel_m:.3g} m; "
+            "expect errors, or resample the scene with gdalwarp -tr"
+        )
+    for flag in flags:
         log.warning("%s", flag)
+    return flags
 
 
 def _find_cloud_mask(reader: BandReader, options: MapOptions) -> CloudMask | None:
@@ -302,7 +337,9 @@ def _predict_and_write(
         wait_for_writer()
 
 
-def _write_polygons(staged: MapFiles, trained: TrainedModel, reader: BandReader, options: MapOptions) -> Polygons:
+def _write_polygons(
+    staged: MapFiles, trained: TrainedModel, reader: BandReader, flags: Sequence[str], options: MapOptions
+) -> Polygons:
     polygons = polygonize(
         staged.classes,
         staged.fire,
@@ -311,6 +348,7 @@ def _write_polygons(staged: MapFiles, trained: TrainedModel, reader: BandReader,
         simplify_m=options.simplify_m,
     )
     origin = {"date": format_date(reader.date), "scene": _get_file_name(reader.path), "model": trained.name}
+    origin["flags"] = "; ".join(flags)
     write_polygons(polygons, staged.burned, driver="GPKG", origin=origin)
     if options.geojson:
         write_polygons(polygons, staged.geojson, driver="GeoJSON", origin=origin)

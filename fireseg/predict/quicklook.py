@@ -80,6 +80,7 @@ def draw_quicklook(
     thumbnail: Thumbnail,
     statistics: MapStatistics,
     decision: DecisionThreshold,
+    flags: Sequence[str],
 ) -> None:
     """Draws the scene beside its map, with burned areas, scale and north.
 
@@ -90,6 +91,7 @@ def draw_quicklook(
         thumbnail: Thumbnail of scene and map.
         statistics: Areas of the map.
         decision: Threshold of the map.
+        flags: Remarks that make the map less trustworthy.
 
     Raises:
         FiresegError: If the file cannot be written.
@@ -97,8 +99,15 @@ def draw_quicklook(
     step, spacing = thumbnail.step, reader.grid.pixel_spacing()
     date = (format_date(reader.date) or "").replace("/", " to ")
     burned = (
-        f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.burned_fraction)} of the known area."
+        f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.burned_fraction)} of the area seen."
     )
+    if statistics.num_unknown:
+        burned += f" Not seen: {format_share(statistics.unknown_share)}"
+        burned += (
+            f", of which {format_share(statistics.cloud_share)} under cloud or shadow."
+            if statistics.num_cloudy
+            else "."
+        )
     run = f"Mapped by run {trained.name}: burned where the fire probability is {decision.threshold:.3g} or more."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
     render_map(
@@ -109,6 +118,7 @@ def draw_quicklook(
         path=path,
         title=f"{reader.name}{', ' if date else ''}{date}",
         notes=[burned, run + sampled],
+        warnings=[f"Caution: {flag.removeprefix(f'{reader.path}: ')}." for flag in flags],
         hectares=statistics.hectares,
         unknown_share=statistics.unknown_share,
         pixel_m=(spacing.column_m * step, spacing.row_m * step),

@@ -74,7 +74,8 @@ class CutJob:
         footprint = replace(
             make_footprint(files, tile.grid, tile.date, self.metadata), burned=burned, fingerprint=fingerprint
         )
-        return self._cut(number, tile, {**values, "footprint": footprint.as_dict()})
+        values |= {"footprint": footprint.as_dict(), "pixel_m": tile.grid.pixel_m, "level": tile.level}
+        return self._cut(number, tile, values)
 
     def write(self, number: int, first: int) -> None:
         """Writes the patches of a tile to the store and releases them.

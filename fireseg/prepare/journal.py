@@ -47,6 +47,8 @@ class TileRecord:
         flags: Suspicious values that do not prevent its use.
         missing: Missing files among `DEL`, `GRA`, `CM` and `json`.
         footprint: Location, date and fingerprint; None if it could not be read.
+        pixel_m: Ground distance between pixels in metres; None if it could not be read.
+        level: Processing level, `1C` or `2A`; None if unknown.
         rows: One row of metadata.csv per patch.
         left_out: Number of windows left out and of labelled pixels in them, by reason.
         disagreements: Number of pixels graded but not delineated, and delineated but of grade 0.
@@ -63,6 +65,8 @@ class TileRecord:
     flags: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     footprint: dict[str, Any] | None = None
+    pixel_m: float | None = None
+    level: str | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, list[int]] = field(default_factory=dict)
     disagreements: list[int] = field(default_factory=lambda: [0, 0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,6 +156,7 @@ def make_manifest(
         "scale": SCALE,
         "size": options.size,
         "stride": options.strides(),
+        **_describe_images(training),
         "patches": {split: len(patches) for split, patches in journal.patch_names().items()},
         "statistics": compute_statistics(training, options),
         "class_counts": {name: _add([tile.pixels[name][:-1] for tile in training]) for name in options.masks},
@@ -167,6 +169,16 @@ def make_manifest(
             for tile in journal.tiles
             for number, source in enumerate(tile.sources)  # the image is the first
         },
+    }
+
+
+def _describe_images(tiles: Sequence[TileRecord]) -> dict[str, Any]:
+    """Returns pixel size and processing level of the training tiles, by which a map tells whether a scene fits."""
+    sizes = [tile.pixel_m for tile in tiles if tile.pixel_m is not None]
+    levels = {tile.level for tile in tiles}
+    return {
+        "pixel_m": round(statistics.median(sizes), 2) if sizes else None,
+        "level": levels.pop() if len(levels) == 1 else None,
     }
 
 

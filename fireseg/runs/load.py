@@ -68,6 +68,8 @@ class TrainedModel:
         folder: Run folder of the checkpoint; None for a file outside of a run or from MLflow.
         calibration: Threshold and temperature selected for this checkpoint; None if there are none.
         val_fire_iou: Fire IoU on the validation split, 0 to 1; None or NaN if it is not known.
+        pixel_m: Pixel size of the training tiles in metres; None if unknown.
+        level: Their processing level, `1C` or `2A`; None if unknown.
     """
 
     model: FireSegmentationModel
@@ -82,6 +84,8 @@ class TrainedModel:
     folder: RunFolder | None
     calibration: Calibration | None
     val_fire_iou: float | None = None
+    pixel_m: float | None = None
+    level: str | None = None
 
     @property
     def name(self) -> str:
@@ -175,6 +179,8 @@ def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads
         folder=folder,
         calibration=get_calibration(calibrated, sha256) if calibrated else None,
         val_fire_iou=checkpoint.val_fire_iou,
+        pixel_m=checkpoint.pixel_m,
+        level=checkpoint.level,
     )
 
 
@@ -214,6 +220,8 @@ class Checkpoint:
         model: Weights by name.
         mean: Running mean of the weights (EMA), if the training state has one.
         val_fire_iou: Fire IoU on the validation split, which the file names `val/fire_iou`.
+        pixel_m: Pixel size of the training tiles in metres; None if unknown, as in files of earlier versions.
+        level: Their processing level.
     """
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
@@ -225,6 +233,8 @@ class Checkpoint:
     model: dict[str, Any]
     mean: dict[str, Any] | None = None
     val_fire_iou: Annotated[float | None, Field(alias="val/fire_iou")] = None
+    pixel_m: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    level: str | None = None
 
     @property
     def state(self) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class ChannelSelection:
         has_mask: True if the raster has a mask band.
         masks: Numbers from 1 of the channels that are 0 where nothing was measured.
         ignored: Names of the channels that are neither bands nor masks.
+        has_cirrus: True if the raster has B10, which only level 1C has.
         scl: Number from 1 of the channel with the scene classification, None without one.
         scaling: Conversion to reflectance.
         offset_source: Source of the radiometric offset.
@@ -70,6 +71,7 @@ class ChannelSelection:
     has_mask: bool
     masks: tuple[int, ...]
     ignored: tuple[str, ...]
+    has_cirrus: bool
     scl: int | None
     scaling: Scaling
     offset_source: OffsetSource
@@ -124,6 +126,7 @@ def select_channels(
         has_mask=any(MaskFlags.per_dataset in raster.mask_flag_enums[n] for n in channels),
         masks=names.masks,
         ignored=names.ignored,
+        has_cirrus="B10" in names.bands,
         scl=names.scl,
         scaling=scaling,
         offset_source="none" if any(text.startswith("--offset") for text in unused) else source,

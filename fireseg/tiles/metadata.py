@@ -19,9 +19,11 @@ BASELINE_OFFSET = 1000.0
 SOFTWARE_TAG = ("made_by", "fireseg")
 """Key and value that mark a json as written by this software: the summary of a map is not metadata of its scene."""
 
-_PRODUCT = re.compile(r"S2[A-D]_MSIL(?P<level>[12][AC])_(?P<date>\d{8}T\d{6})_N(?P<baseline>\d{4})_")
+_PRODUCT = re.compile(r"S2[A-D]_MSIL[12][AC]_(?P<date>\d{8}T\d{6})_N(?P<baseline>\d{4})_")
 
 _LEVEL = re.compile(r"(?:MSI|Level-?|^L?)(?P<level>1C|2A)", re.IGNORECASE)
+
+_LEVEL_IN_NAME = re.compile(r"S2(?:[A-D]_MSI)?L(?P<level>1C|2A)")
 
 _LEVEL_KEYS = ("producttype", "processinglevel", "level")
 
@@ -155,7 +157,9 @@ def find_level(pairs: Pairs) -> str | None:
         pairs: Metadata from `flatten_metadata`.
     """
     texts = [str(value) for name in _LEVEL_KEYS for _, value in _match(pairs, name)]
-    matches = [match for text in texts if (match := _LEVEL.search(text))] or _find_products(pairs)
+    matches = [match for text in texts if (match := _LEVEL.search(text))]
+    names = [value for _, value in pairs if isinstance(value, str)]
+    matches += [match for name in names if (match := _LEVEL_IN_NAME.search(name))]
     return matches[0]["level"].upper() if matches else None
 
 

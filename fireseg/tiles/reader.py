@@ -60,6 +60,7 @@ class Tile:
         cloud: `(H, W)` uint8, 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown; None if the tile has none.
         grid: Pixel grid of the image.
         date: Acquisition date, see `find_date`; None if unknown.
+        level: Processing level, `1C` or `2A`; None if unknown.
         flags: Warnings about suspicious values, each prefixed with its file.
     """
 
@@ -70,6 +71,7 @@ class Tile:
     cloud: NDArray[np.uint8] | None
     grid: Grid
     date: str | None
+    level: str | None
     flags: tuple[str, ...]
 
 
@@ -143,7 +145,8 @@ def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = D
     with _collect_errors(faults), _open_raster(files.image) as raster:
         with _collect_errors(faults):
             parts["grid"] = _read_grid(raster, str(files.image))
-        parts["date"] = _read_date(raster, metadata)
+        pairs = flatten_metadata(raster.tags(), metadata, {"name": raster.name})
+        parts["date"], parts["level"] = find_date(pairs), find_level(pairs)
         kinds: list[tuple[str, MaskKind]] = [("delineation", "DEL"), ("grading", "GRA"), ("cloud", "CM")]
         for name, kind in kinds:
             if path := getattr(files, name):
@@ -330,7 +333,7 @@ def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAU
                 source=source,
                 grid=grid,
                 date=find_date(pairs),
-                level=find_level(pairs),
+                level=find_level(pairs) or ("1C" if channels.has_cirrus else None),
                 channels=channels,
                 block=raster.block_shapes[0],
                 options=options,

@@ -185,6 +185,8 @@ def _write_provenance(
                 "mean": list(data.mean),
                 "std": list(data.std),
                 "class_counts": list(data.class_counts),
+                "pixel_m": data.summary.pixel_m,
+                "level": data.summary.level,
             },
             **weights,
             **({"parent": str(point.checkpoint)} if is_new_from_checkpoint else {}),

@@ -167,5 +167,7 @@ def _describe_run(run: Training) -> dict[str, Any]:
         "class_names": list(run.task.class_names),
         "bands": list(run.data.bands),
         "fingerprint": run.data.fingerprint,
+        "pixel_m": run.data.summary.pixel_m,
+        "level": run.data.summary.level,
         "versions": versions(),
     }

@@ -160,6 +160,7 @@ def write_safe(folder: Path, numbers: Mapping[str, NDArray[np.uint16]], *, name:
         The product's folder.
     """
     root = folder / f"{name}.SAFE"
+    root.mkdir(parents=True)
     images = root / "GRANULE" / "L2A_T31TCJ_A033821_20230828T105652" / "IMG_DATA"
     for band, values in numbers.items():
         resolution = 10 if band in _FINE_BANDS else 20
