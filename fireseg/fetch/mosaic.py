@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -91,13 +93,18 @@ class MosaicReader:
         height, width = self._geobox.shape
         transform: Any = tuple(self._geobox.affine)[:6]
         self.grid = Grid(height=height, width=width, crs=f"EPSG:{epsg}", transform=transform)
-        self._pool = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="read")
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        # rasterio suppresses this warning itself, but not reliably in several threads at once.
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+        self._pool = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="read")
+        self._stack.callback(self._pool.shutdown, cancel_futures=True)
         return self
 
     def __exit__(self, *reason: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._stack.close()
 
     def measure_clear_share(self, items: Sequence[SceneItem]) -> float:
         """Measures the share of the area that is measured and clear, 0 to 1, by the classification at 60 m."""

@@ -270,8 +270,8 @@ def _check_values(raster: Path, request: SceneRequest, *, trust_values: bool) ->
             faults = [fault.removeprefix(f"{raster}: ").partition(";")[0] for fault in error.faults]
             raise FiresegError(
                 *(
-                    f"{request.raster}: {fault}; the catalogue gives a wrong offset: use another --catalog, or accept "
-                    "the values with --trust-values"
+                    f"{request.raster}: {fault}; the catalogue describes the values wrongly: use another --catalog, "
+                    "or accept them with --trust-values"
                     for fault in faults
                 )
             ) from error
