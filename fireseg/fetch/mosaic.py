@@ -37,12 +37,14 @@ _STRIP_STEP = 512
 _NUM_READERS = 8
 
 _HTTP_OPTIONS = {
-    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_MAX_RETRY": "2",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
     "GDAL_HTTP_LOW_SPEED_TIME": "60",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
-    "CPL_VSIL_CURL_CACHE_SIZE": str(128 * 2**20),
+    # Otherwise GDAL remembers failed answers and parts that were cut short, and a second attempt reads those again.
+    # The header of each file is read again for each strip.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",
 }
 
 

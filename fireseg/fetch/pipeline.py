@@ -111,7 +111,7 @@ def fetch_scenes(options: FetchOptions) -> None:
 
 def _check_extra() -> None:
     try:
-        import odc.stac
+        import odc.stac  # noqa: F401
         import pystac_client  # noqa: F401
     except ImportError as error:
         raise FiresegError(
@@ -287,6 +287,7 @@ def _describe_content(
     start = min(item.time for item in day.items)
     return {
         "datetime": f"{start:%Y-%m-%dT%H:%M:%SZ}",
+        "level": "2A",
         "bands": list(BAND_NAMES),
         "pixel_m": PIXEL_M,
         "clear_share": round(clear_share, 4),

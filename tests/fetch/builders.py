@@ -36,6 +36,8 @@ COMMON_NAMES = ("blue", "green", "red", "nir", "nir08", "swir16", "swir22")
 
 CLEAR, CLOUD = 4, 9
 
+CUT = 0
+
 
 @dataclass
 class StacServer:
@@ -45,7 +47,8 @@ class StacServer:
         root: Folder of the rasters.
         url: Address of the catalogue.
         items: Items of the collection.
-        failures: Number of times that each path answers with a status, as `{path: [500, 500]}`.
+        failures: Statuses with which a path answers before it works, as `{path: [500, 500]}`; CUT ends the connection
+            in the middle of the answer.
         requests: Method and path of every request so far.
     """
 
@@ -189,15 +192,16 @@ def serve_stac(root: Path) -> Iterator[StacServer]:
 
 def _make_handler(server: StacServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        _is_cut = False
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self._answer()
 
-        def do_HEAD(self) -> None:  # noqa: N802
+        def do_HEAD(self) -> None:
             self._answer()
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             self._answer()
 
         def log_message(self, format: str, *args: object) -> None:
@@ -207,9 +211,14 @@ def _make_handler(server: StacServer) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
             path = urlsplit(self.path).path.rstrip("/")
             server.requests.append((self.command, path))
+            self._is_cut = False
             if statuses := server.failures.get(path):
-                self._send(statuses.pop(0), b"{}", {})
-            elif path.startswith("/files/"):
+                status = statuses.pop(0)
+                self._is_cut = status == CUT
+                if not self._is_cut:
+                    self._send(status, b"{}", {})
+                    return
+            if path.startswith("/files/"):
                 self._send_file(server.root / path.removeprefix("/files/"))
             elif (content := _answer_stac(server, path, body)) is not None:
                 self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -239,7 +248,8 @@ def _make_handler(server: StacServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(content)
+                self.wfile.write(content[: len(content) // 2] if self._is_cut else content)
+            self.close_connection = self._is_cut
 
     return Handler
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -18,7 +19,7 @@ from fireseg.errors import FiresegError
 from fireseg.fetch.options import FetchOptions
 from fireseg.fetch.pipeline import fetch_scenes
 from fireseg.tiles import open_bands
-from tests.fetch.builders import CLOUD, EPSG, NORTH, WEST, StacServer, write_area
+from tests.fetch.builders import CLOUD, CUT, EPSG, NORTH, WEST, StacServer, write_area
 
 BY_BAND = {band: 1500 + 500 * number for number, band in enumerate(BAND_NAMES)}
 """Digital numbers with an offset of 1000: reflectance 0.05, 0.10, …, 0.35."""
@@ -171,10 +172,20 @@ def test_days_are_those_of_the_sun(stac: StacServer, fetch: Fetch) -> None:
     assert fetch(day="2025-08-23", days=0)
 
 
-@pytest.mark.parametrize("path", ["", "/collections/sentinel-2-l2a", "/search", "/files/A_B12.tif", "/files/A_SCL.tif"])
-def test_a_failure_that_passes_is_not_noticed(stac: StacServer, fetch: Fetch, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "failures"),
+    [
+        ("", [500, 503]),
+        ("/collections/sentinel-2-l2a", [500]),
+        ("/search", [429, CUT]),
+        ("/files/A_B12.tif", [500] * 4),  # more than GDAL tries by itself
+        ("/files/A_B12.tif", [CUT] * 5),
+        ("/files/A_SCL.tif", [CUT]),
+    ],
+)
+def test_a_failure_that_passes_does_no_harm(stac: StacServer, fetch: Fetch, path: str, failures: list[int]) -> None:
     stac.add_item("A", day="2025-08-24", values=BY_BAND)
-    stac.failures[path] = [500, 503]
+    stac.failures[path] = failures
     assert read_reflectance(fetch() / "fire.tif")[0, 0].tolist() == REFLECTANCE
     assert stac.failures[path] == []
 
@@ -284,6 +295,6 @@ def test_predict_finds_date_and_bands_of_a_scene(stac: StacServer, fetch: Fetch)
 
 
 def test_without_the_extra_the_error_says_what_to_install(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pystac_client", None)
+    monkeypatch.setitem(sys.modules, "pystac_client", None)
     with pytest.raises(FiresegError, match=r"pystac_client is not installed; .*pip install 'fireseg\[stac\]'"):
         fetch()
