@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import get_geod
 
@@ -64,7 +66,9 @@ def _to_lonlat(area: Any, crs: str, path: Path) -> Any:
 
     try:
         transformer = Transformer.from_crs(crs, _LONLAT, always_xy=True)
-        return shapely.transform(area, lambda x, y: transformer.transform(x, y, errcheck=True), interleaved=False)
+        return shapely.transform(
+            area, lambda points: np.column_stack(transformer.transform(*points.T, errcheck=True)), include_z=False
+        )
     except ProjError as error:
         raise FiresegError(f"{path}: cannot be transformed from {crs} to longitude and latitude ({error})") from error
 

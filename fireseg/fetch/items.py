@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def _find_resolution(key: str, asset: Any) -> float:
     for value in (fields.get("gsd"), fields.get("raster:spatial_resolution"), raster.get("spatial_resolution")):
         if value:
             return float(value)
-    return 0.0
+    return math.inf
 
 
 def _read_scaling(item: Any, key: str) -> BandAsset:

@@ -82,7 +82,8 @@ class MosaicReader:
         from odc.geo.geom import Geometry
         from odc.geo.xr import rasterize
 
-        odc.stac.configure_rio(cloud_defaults=True, **_HTTP_OPTIONS, **_get_s3_options(client))
+        gdal_options: dict[str, Any] = _HTTP_OPTIONS | _get_s3_options(client)
+        odc.stac.configure_rio(cloud_defaults=True, **gdal_options)
         # Errors are raised as well; its log would show tokens in addresses.
         logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
         self._client = client
@@ -141,9 +142,9 @@ class MosaicReader:
             names = (*BAND_NAMES, SCL)
             *values, classes = self._pool.map(self._read, [item] * len(names), names, [geobox] * len(names))
             is_new = is_missing & np.logical_and.reduce([plane > 0 for plane in values])
-            for target, plane, name in zip(bands, values, BAND_NAMES, strict=True):
+            for channel, (plane, name) in enumerate(zip(values, BAND_NAMES, strict=True)):
                 asset = item.assets[name]
-                np.copyto(target, _to_stored(plane, gain=asset.gain, offset=asset.offset), where=is_new)
+                np.copyto(bands[channel], _to_stored(plane, gain=asset.gain, offset=asset.offset), where=is_new)
             np.copyto(scl, classes, where=is_new)
             is_missing &= ~is_new
             if not is_missing.any():

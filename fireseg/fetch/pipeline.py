@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fireseg import __version__
 from fireseg.console import format_count, format_share
 from fireseg.data.bands import BAND_NAMES
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 from fireseg.fetch.area import read_area
 from fireseg.fetch.catalogue import Catalogue, CatalogueClient, parse_catalogue
 from fireseg.fetch.items import SceneItem, parse_item
@@ -66,6 +66,11 @@ class SceneRequest:
         """The JSON file, which is written last."""
         return self.stem.with_name(f"{self.stem.name}.json")
 
+    @property
+    def paths(self) -> tuple[Path, Path, Path]:
+        """All files of the scene."""
+        return self.metadata, self.raster, self.classification
+
 
 @dataclass(frozen=True, kw_only=True)
 class Day:
@@ -91,12 +96,15 @@ def fetch_scenes(options: FetchOptions) -> None:
     Raises:
         FiresegError: If the extra is not installed, files exist that were made otherwise, the catalogue or its files
             cannot be read, or no day is clear enough.
-        SettingError: If the catalogue is unknown.
+        SettingError: If the catalogue is unknown, or the scene would overwrite the area.
     """
     _check_extra()
     catalogue = parse_catalogue(options.catalog)
     area = read_area(options.aoi)
     requests = _list_requests(options, catalogue, area)
+    for request in requests:
+        if options.aoi.resolve() in [path.resolve() for path in request.paths]:
+            raise SettingError(f"--aoi: {options.aoi} would be overwritten by the scene; choose another OUT folder")
     missing = [request for request in requests if options.overwrite or not _is_complete(request)]
     if missing:
         with convert_disk_errors(options.out):
@@ -151,11 +159,10 @@ def _is_complete(request: SceneRequest) -> bool:
     Raises:
         FiresegError: If other files are in its place.
     """
-    paths = (request.raster, request.classification, request.metadata)
-    if not any(path.exists() for path in paths):
+    if not any(path.exists() for path in request.paths):
         return False
     settings: Any = None
-    if all(path.is_file() for path in paths):
+    if all(path.is_file() for path in request.paths):
         try:
             settings = json.loads(request.metadata.read_bytes())["request"]
         except (ValueError, KeyError, TypeError):
@@ -164,7 +171,7 @@ def _is_complete(request: SceneRequest) -> bool:
         return True
     cure = "use another folder, or replace it with --overwrite"
     if not isinstance(settings, dict):
-        present = next(path for path in paths if path.exists())
+        present = next(path for path in request.paths if path.exists())
         raise FiresegError(f"{present}: exists, but not as part of a complete scene of this command; {cure}")
     other = [name for name in request.settings if settings.get(name) != request.settings[name]]
     raise FiresegError(f"{request.raster}: was fetched with another {' and '.join(other)}; {cure}")
@@ -235,10 +242,8 @@ def _write_scene(
     start = min(item.time for item in day.items)
     tags = {"BOA_ADD_OFFSET": f"{-BASELINE_OFFSET:.0f}", "DATETIME": f"{start:%Y-%m-%dT%H:%M:%SZ}"}
     with ExitStack() as files:
-        metadata, raster, classification = (
-            files.enter_context(atomic_write(path))
-            for path in (request.metadata, request.raster, request.classification)
-        )
+        # They are renamed in the opposite order: the metadata last.
+        metadata, raster, classification = (files.enter_context(atomic_write(path)) for path in request.paths)
         num_area, num_clear = 0, 0
         with (
             BandWriter(raster, reader.grid, bands=BAND_NAMES, dtype=np.uint16, tags=tags) as bands_writer,
@@ -254,6 +259,8 @@ def _write_scene(
         flags = _check_values(raster, request, trust_values=trust_values)
         content = _describe_content(day, request, client, clear_share=num_clear / num_area, flags=flags)
         metadata.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # With --overwrite: a process killed between the renames must not leave a new raster with old metadata.
+        request.metadata.unlink(missing_ok=True)
 
 
 def _check_values(raster: Path, request: SceneRequest, *, trust_values: bool) -> list[str]:

@@ -108,7 +108,7 @@ class BandWriter:
         window = Window(top, 0, values.shape[1], self._grid.width)
         with self._convert_errors():
             self._raster.write(values, window=window.to_rasterio())
-        self._checksums.append((window, zlib.crc32(np.ascontiguousarray(values))))
+        self._checksums.append((window, zlib.crc32(np.ascontiguousarray(values).data)))
 
     def _compare(self) -> None:
         with self._convert_errors(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(self._path) as raster:

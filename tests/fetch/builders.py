@@ -18,7 +18,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.shutil import copy
-from rasterio.warp import transform, transform_bounds
+from rasterio.warp import transform as transform_points
+from rasterio.warp import transform_bounds
 
 from fireseg.data.bands import BAND_NAMES
 
@@ -63,7 +64,7 @@ class StacServer:
         name: str,
         *,
         day: str,
-        values: Mapping[str, int] | int,
+        values: Mapping[str, int | NDArray[Any]] | int,
         scl: NDArray[np.uint8] | int = CLEAR,
         column: int = 0,
         baseline: str = "05.11",
@@ -72,13 +73,15 @@ class StacServer:
         raster_fields: bool = True,
         properties: Mapping[str, Any] | None = None,
         empty_columns: slice | None = None,
+        epsg: int = EPSG,
+        corner: tuple[int, int] = (WEST, NORTH),
     ) -> None:
-        """Adds a tile with constant digital numbers.
+        """Adds a tile.
 
         Args:
             name: Name of the item.
             day: Day such as `2025-08-24`.
-            values: Digital number of each band, or of all.
+            values: Digital number of each band, or of all; or an array in the resolution of the band.
             scl: Classes at 20 m `(48, 48)`, or one class.
             column: Tiles east of the first one.
             baseline: Processing baseline; the offset is 1000 from 04.00 on.
@@ -87,9 +90,11 @@ class StacServer:
             raster_fields: Give scale and offset with each band.
             properties: Further properties.
             empty_columns: Columns at 10 m, even ones, outside the swath.
+            epsg: Code of the UTM zone.
+            corner: Upper left corner of the first tile.
         """
-        west = WEST + column * TILE_PX * 10
-        bounds = (west, NORTH - TILE_PX * 10, west + TILE_PX * 10, NORTH)
+        west, north = corner[0] + column * TILE_PX * 10, corner[1]
+        bounds = (west, north - TILE_PX * 10, west + TILE_PX * 10, north)
         assets: dict[str, Any] = {}
         for band, common in zip((*BAND_NAMES, "SCL"), (*COMMON_NAMES, "scl"), strict=True):
             pixel = 20 if band in ("B8A", "B11", "B12", "SCL") else 10
@@ -99,7 +104,12 @@ class StacServer:
             if empty_columns is not None:
                 image[:, empty_columns.start * 10 // pixel : empty_columns.stop * 10 // pixel] = 0
             file = f"{name}_{band}.tif"
-            write_cog(self.root / file, image.astype(np.uint8 if band == "SCL" else np.uint16), west, pixel)
+            write_cog(
+                self.root / file,
+                image.astype(np.uint8 if band == "SCL" else np.uint16),
+                f"EPSG:{epsg}",
+                Affine(pixel, 0, west, 0, -pixel, north),
+            )
             key = {"common": common, "band": band, "resolution": f"{band}_{pixel}m"}[key_style]
             assets[key] = {
                 "href": f"{self.url}/files/{file}",
@@ -110,7 +120,7 @@ class StacServer:
                 offset = -0.1 if baseline >= "04.00" else 0.0
                 assets[key]["raster:bands"] = [{"nodata": 0, "scale": 0.0001, "offset": offset}]
         assets["thumbnail"] = {"href": f"{self.url}/files/none.jpg", "type": "image/jpeg", "roles": ["thumbnail"]}
-        lonlat = transform_bounds(f"EPSG:{EPSG}", "EPSG:4326", *bounds)
+        lonlat = transform_bounds(f"EPSG:{epsg}", "EPSG:4326", *bounds)
         self.items.append(
             {
                 "type": "Feature",
@@ -123,7 +133,7 @@ class StacServer:
                 "properties": {
                     "datetime": f"{day}T{time}Z",
                     "eo:cloud_cover": 0.5,
-                    "proj:epsg": EPSG,
+                    "proj:epsg": epsg,
                     "s2:processing_baseline": baseline,
                     **(properties or {}),
                 },
@@ -133,7 +143,7 @@ class StacServer:
         )
 
 
-def write_cog(path: Path, image: NDArray[Any], west: float, pixel: int) -> None:
+def write_cog(path: Path, image: NDArray[Any], crs: str, transform: Affine) -> None:
     """Writes a Cloud-Optimized GeoTIFF with blocks of 128 pixels, not compressed."""
     with rasterio.MemoryFile() as memory:
         with memory.open(
@@ -142,8 +152,8 @@ def write_cog(path: Path, image: NDArray[Any], west: float, pixel: int) -> None:
             width=image.shape[1],
             count=1,
             dtype=image.dtype,
-            crs=f"EPSG:{EPSG}",
-            transform=Affine(pixel, 0, west, 0, -pixel, NORTH),
+            crs=crs,
+            transform=transform,
             nodata=0,
         ) as raster:
             raster.write(image, 1)
@@ -164,7 +174,7 @@ def write_area(path: Path, left: int, top: int, right: int, bottom: int) -> Path
     """Writes the rectangle of these pixels at 10 m, from the corner of the first tile, as GeoJSON in degrees."""
     corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
     xs, ys = [WEST + 10 * col for col, _ in corners], [NORTH - 10 * row for _, row in corners]
-    lon, lat = transform(f"EPSG:{EPSG}", "EPSG:4326", xs, ys)[:2]
+    lon, lat = transform_points(f"EPSG:{EPSG}", "EPSG:4326", xs, ys)[:2]
     polygon = {"type": "Polygon", "coordinates": [[list(point) for point in zip(lon, lat, strict=True)]]}
     content = {
         "type": "FeatureCollection",

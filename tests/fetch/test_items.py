@@ -29,7 +29,7 @@ def make_item(assets: dict[str, dict[str, Any]] | None = None, *, name: str = "i
     )
 
 
-BASELINE = {"s2:processing_baseline": "05.11"}
+BASELINE: dict[str, Any] = {"s2:processing_baseline": "05.11"}
 
 
 def test_the_finest_resolution_of_a_band_is_used() -> None:
@@ -94,7 +94,8 @@ def test_an_unknown_offset_is_an_error() -> None:
 
 @pytest.mark.parametrize("properties", [{"proj:epsg": 32610}, {"proj:code": "EPSG:32610"}])
 def test_the_reference_system_is_read_in_both_spellings(properties: dict[str, Any]) -> None:
-    assert parse_item(make_item(**BASELINE, **properties)).epsg == 32610
+    merged: dict[str, Any] = BASELINE | properties
+    assert parse_item(make_item(**merged)).epsg == 32610
 
 
 def test_the_solar_day_differs_from_that_of_universal_time() -> None:

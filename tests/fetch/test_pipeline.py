@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from rasterio.warp import transform
 
 from fireseg.data.bands import BAND_NAMES
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 from fireseg.fetch.options import FetchOptions
 from fireseg.fetch.pipeline import fetch_scenes
 from fireseg.tiles import open_bands
@@ -106,7 +107,40 @@ def test_reflectance_below_zero_is_measured(stac: StacServer, fetch: Fetch) -> N
     assert not unknown.any()
 
 
-def test_bands_of_20_m_are_resampled_and_classes_are_not(stac: StacServer, fetch: Fetch) -> None:
+def test_bands_of_20_m_are_interpolated(stac: StacServer, fetch: Fetch) -> None:
+    ramp = np.broadcast_to(2000 + 40 * np.arange(48), (48, 48))
+    stac.add_item("A", day="2025-08-24", values=BY_BAND | {"B12": ramp})
+    image = read_reflectance(fetch() / "fire.tif")
+    # The grid begins at column 15 of 20 m: 2600 in its middle, 2590 and 2610 in the middle of its halves, minus 1000.
+    assert image[0, :4, 6].tolist() == [1590, 1610, 1630, 1650]
+
+
+def test_strips_have_no_seams(stac: StacServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    sizes = {band: 48 if band in ("B8A", "B11", "B12") else 96 for band in BAND_NAMES}
+    stac.add_item("A", day="2025-08-24", values={b: rng.integers(1, 9000, (n, n)) for b, n in sizes.items()})
+    out = fetch(trust_values=True)
+    whole, clear = read_reflectance(out / "fire.tif"), json.loads((out / "fire.json").read_bytes())["clear_share"]
+    monkeypatch.setattr("fireseg.fetch.mosaic._MAX_STRIP_PX", 1)
+    monkeypatch.setattr("fireseg.fetch.mosaic._STRIP_STEP", 10)
+    fetch(trust_values=True, overwrite=True)
+    np.testing.assert_array_equal(read_reflectance(out / "fire.tif"), whole)
+    assert json.loads((out / "fire.json").read_bytes())["clear_share"] == clear
+
+
+def test_tiles_of_the_neighbouring_zone_are_reprojected(stac: StacServer, fetch: Fetch) -> None:
+    stac.add_item("A", day="2025-08-24", values=BY_BAND, empty_columns=slice(60, 96))
+    # The same ground in zone 11, whose central meridian is 6 degrees farther east.
+    (x,), (y,) = transform(f"EPSG:{EPSG}", "EPSG:32611", [WEST + 600], [NORTH - 500])[:2]
+    stac.add_item("B", day="2025-08-24", values=BY_BAND, epsg=32611, corner=(round(x) - 480, round(y) + 480))
+    out = fetch()
+    with rasterio.open(out / "fire.tif") as raster:
+        assert raster.crs.to_epsg() == EPSG
+    image = read_reflectance(out / "fire.tif")
+    np.testing.assert_array_equal(image, np.broadcast_to(REFLECTANCE, image.shape))
+
+
+def test_classes_are_not_interpolated(stac: StacServer, fetch: Fetch) -> None:
     classes = np.arange(48 * 48).reshape(48, 48).astype(np.uint8) % 4 + 4
     stac.add_item("A", day="2025-08-24", values=BY_BAND, scl=classes)
     scl = read_classes(fetch((31, 20, 89, 79)) / "fire_SCL.tif")
@@ -244,6 +278,19 @@ def test_a_scene_of_another_request_is_only_replaced_with_overwrite(stac: StacSe
         fetch(day="2025-08-25")
     fetch(day="2025-08-25", overwrite=True)
     assert json.loads((out / "fire.json").read_bytes())["datetime"].startswith("2025-08-26")
+
+
+def test_the_area_itself_is_never_overwritten(stac: StacServer, tmp_path: Path) -> None:
+    aoi = write_area(tmp_path / "fire.json", 31, 20, 89, 79)
+    with pytest.raises(SettingError, match=r"--aoi: .*fire.json would be overwritten .*another OUT folder"):
+        fetch_scenes(FetchOptions(aoi=aoi, date=date(2025, 8, 24), catalog=stac.url, out=tmp_path, overwrite=True))
+    assert json.loads(aoi.read_bytes())["type"] == "FeatureCollection"
+
+
+def test_items_without_a_reference_system_are_read(stac: StacServer, fetch: Fetch) -> None:
+    stac.add_item("A", day="2025-08-24", values=BY_BAND)
+    del stac.items[0]["properties"]["proj:epsg"]
+    assert read_reflectance(fetch() / "fire.tif")[0, 0].tolist() == REFLECTANCE
 
 
 def test_a_file_of_another_program_is_not_replaced(stac: StacServer, fetch: Fetch, tmp_path: Path) -> None:
