@@ -122,16 +122,14 @@ def _find_resolution(key: str, asset: Any) -> float:
 def _read_scaling(item: Any, key: str) -> BandAsset:
     """Reads the scaling of a band.
 
-    A statement that the offset was removed has priority: Earth Search's older collection gives an offset as well.
+    The item has priority where it says that there is no offset, because it was removed or the baseline is older than
+    04.00: some catalogues give an offset with every band nevertheless.
     """
     scale, shift = _read_raster_fields(item.assets[key].extra_fields)
     gain = 1.0 if scale is None else scale * SCALE
-    applied = {name: value for name, value in item.properties.items() if name.endswith("boa_offset_applied")}
-    offset = find_offset(flatten_metadata(applied))
-    if offset is None and shift is not None:
+    offset = find_offset(flatten_metadata(item.properties, {"id": item.id}))
+    if offset != 0 and shift is not None:
         offset = -shift * SCALE / gain
-    if offset is None:
-        offset = find_offset(flatten_metadata(item.properties, {"id": item.id}))
     if offset is None:
         raise FiresegError(
             f"{item.id}: neither the processing baseline nor the offset of the digital numbers is given; use another "

@@ -84,8 +84,6 @@ class MosaicReader:
 
         gdal_options: dict[str, Any] = _HTTP_OPTIONS | _get_s3_options(client)
         odc.stac.configure_rio(cloud_defaults=True, **gdal_options)
-        # Errors are raised as well; its log would show tokens in addresses.
-        logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
         self._client = client
         self._area = Geometry(area, "EPSG:4326").to_crs(f"EPSG:{epsg}", resolution=0.01)
         self._rasterize = rasterize
@@ -102,6 +100,10 @@ class MosaicReader:
         # rasterio suppresses this warning itself, but not reliably in several threads at once.
         self._stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+        # Their errors are raised as well, and their logs would show tokens in addresses.
+        for logger in (logging.getLogger("odc.loader"), logging.getLogger("rasterio")):
+            self._stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
         self._pool = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="read")
         self._stack.callback(self._pool.shutdown, cancel_futures=True)
         return self
@@ -179,7 +181,7 @@ class MosaicReader:
             advice = self._client.catalogue.s3_advice if href.startswith("s3://") else ""
             reason = re.sub(r"\?\S*", "", str(error.__cause__ or error))  # without a token
             return FiresegError(
-                f"{item.item.id}, asset {key}: {href} is cut short or cannot be read ({reason}); "
+                f"{item.item.id}, asset {key}: {href} cannot be read, or is cut short ({reason}); "
                 f"{advice or 'try again later, or use another --catalog or other dates'}"
             )
 

@@ -51,6 +51,7 @@ class StacServer:
         failures: Statuses with which a path answers before it works, as `{path: [500, 500]}`; CUT ends the connection
             in the middle of the answer.
         requests: Method and path of every request so far.
+        token: Query that requests of files must have.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class StacServer:
     items: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[str, list[int]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    token: str = ""
 
     def add_item(
         self,
@@ -219,7 +221,7 @@ def _make_handler(server: StacServer) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
-            path = urlsplit(self.path).path.rstrip("/")
+            path, query = urlsplit(self.path).path.rstrip("/"), urlsplit(self.path).query
             server.requests.append((self.command, path))
             self._is_cut = False
             if statuses := server.failures.get(path):
@@ -228,7 +230,9 @@ def _make_handler(server: StacServer) -> type[BaseHTTPRequestHandler]:
                 if not self._is_cut:
                     self._send(status, b"{}", {})
                     return
-            if path.startswith("/files/"):
+            if path.startswith("/files/") and server.token not in query:
+                self._send(403, b"", {})
+            elif path.startswith("/files/"):
                 self._send_file(server.root / path.removeprefix("/files/"))
             elif (content := _answer_stac(server, path, body)) is not None:
                 self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})

@@ -71,6 +71,7 @@ def test_all_missing_bands_are_named() -> None:
         ({"raster:bands": [{"scale": 0.0002, "offset": -0.1}]}, {}, (2, 500)),
         ({"raster:bands": [{"offset": -0.1}]}, {"earthsearch:boa_offset_applied": True}, (1, 0)),
         ({"raster:bands": [{"offset": -0.1}]}, {"earthsearch:boa_offset_applied": False}, (1, 1000)),
+        ({"raster:offset": -0.1, "raster:scale": 0.0001}, {"s2:processing_baseline": "02.14"}, (1, 0)),
         ({"raster:bands": [{"nodata": 0}]}, {"s2:processing_baseline": "04.00"}, (1, 1000)),
     ],
 )

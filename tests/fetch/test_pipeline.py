@@ -17,6 +17,7 @@ from rasterio.warp import transform
 
 from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError, SettingError
+from fireseg.fetch.catalogue import CATALOGUES, Catalogue
 from fireseg.fetch.options import FetchOptions
 from fireseg.fetch.pipeline import fetch_scenes
 from fireseg.tiles import open_bands
@@ -235,11 +236,39 @@ def test_a_missing_collection_is_named(stac: StacServer, fetch: Fetch) -> None:
         fetch(catalog=f"{stac.url}#s2")
 
 
+def test_files_are_read_with_the_token_of_the_catalogue(
+    stac: StacServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stac.add_item("A", day="2025-08-24", values=BY_BAND)
+    stac.token = "sig=secret"
+    monkeypatch.setitem(CATALOGUES, "planetary", Catalogue(url=stac.url, token_url=f"{stac.url}/token"))
+    with pytest.raises(FiresegError, match=r"asset scl: .*A_SCL.tif cannot be read") as error:
+        fetch()
+    assert "secret" not in str(error.value)
+    assert read_reflectance(fetch(catalog="planetary") / "fire.tif")[0, 0].tolist() == REFLECTANCE
+
+
+def test_refused_access_to_s3_names_the_remedy(stac: StacServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = stac.url.removeprefix("http://")
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "word", "AWS_HTTPS": "NO"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(CATALOGUES, "cdse", Catalogue(url=stac.url, s3_endpoint=host, s3_advice="create keys"))
+    stac.add_item("A", day="2025-08-24", values=BY_BAND)
+    for asset in stac.items[0]["assets"].values():
+        asset["href"] = asset["href"].replace(f"{stac.url}/", "s3://")
+    assert read_reflectance(fetch(catalog="cdse") / "fire.tif")[0, 0].tolist() == REFLECTANCE
+    stac.failures["/files/A_SCL.tif"] = [403] * 20
+    with pytest.raises(FiresegError, match=r"asset scl: s3://files/A_SCL.tif cannot be read.*; create keys$"):
+        fetch(catalog="cdse", overwrite=True)
+
+
 def test_a_truncated_file_is_named_and_nothing_is_written(stac: StacServer, fetch: Fetch, tmp_path: Path) -> None:
     stac.add_item("A", day="2025-08-24", values=BY_BAND)
     path = stac.root / "A_B12.tif"
     path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(FiresegError, match=r"^A, asset swir22: .*/A_B12.tif is cut short .*; try again later"):
+    with pytest.raises(
+        FiresegError, match=r"^A, asset swir22: .*/A_B12.tif cannot be read, or is cut short .*; try again later"
+    ):
         fetch()
     assert list((tmp_path / "out").iterdir()) == []
 
