@@ -144,12 +144,21 @@ class CatalogueClient:
         from pystac_client.stac_api_io import StacApiIO
 
         # Retries are made here, because those of the client do not cover a response that is cut short.
-        return Client.open(self.catalogue.url, stac_io=StacApiIO(max_retries=None, timeout=_TIMEOUT_S))
+        client = Client.open(self.catalogue.url, stac_io=StacApiIO(max_retries=None, timeout=_TIMEOUT_S))
+        if not (client.conforms_to("ITEM_SEARCH") and client.conforms_to("COLLECTIONS")):
+            raise FiresegError(
+                f"{self.catalogue.url}: offers no search of items; give the address of a STAC API, not of its pages or "
+                "of a static catalogue"
+            )
+        return client
 
     def _read_licence(self) -> str | None:
         collection = self._client.get_collection(self.catalogue.collection)
         if collection is None:
-            raise self._missing_collection()
+            raise FiresegError(
+                f"{self.catalogue.url}: no collection {self.catalogue.collection}; name another one with "
+                f"--catalog '{self.catalogue.url}#COLLECTION'"
+            )
         links = [link.get_absolute_href() for link in collection.links if link.rel == "license"]
         return next((link for link in links if link), collection.license)
 
@@ -162,23 +171,16 @@ class CatalogueClient:
 
     def _request(self, action: Callable[[], Result]) -> Result:
         from pystac import STACError
+        from pystac_client.errors import ClientTypeError
         from pystac_client.exceptions import APIError
         from requests import RequestException
 
         def describe(error: Exception) -> FiresegError:
-            if _get_status(error) == 404 and "collections" in str(error):
-                return self._missing_collection()
             return FiresegError(f"{self.catalogue.url}: {_summarize(error)}; {_advise(error)}")
 
         # A response that is cut short is no JSON, which is a ValueError, and may lack a key.
-        expected = (APIError, RequestException, STACError, ValueError, KeyError)
+        expected = (APIError, RequestException, STACError, ClientTypeError, ValueError, KeyError)
         return retry(action, expected, describe, is_final=_is_refusal)
-
-    def _missing_collection(self) -> FiresegError:
-        return FiresegError(
-            f"{self.catalogue.url}: no collection {self.catalogue.collection}; name another one with "
-            f"--catalog '{self.catalogue.url}#COLLECTION'"
-        )
 
 
 def retry(
@@ -225,7 +227,7 @@ def _is_refusal(error: Exception) -> bool:
 def _summarize(error: Exception) -> str:
     if status := _get_status(error):
         return f"the catalogue answers with HTTP status {status}"
-    if isinstance(error, ValueError | KeyError) and "request" not in type(error).__module__:
+    if isinstance(error, ValueError | KeyError | TypeError) and "request" not in type(error).__module__:
         return "the answer is no valid STAC JSON, or was cut short"
     reason = " ".join(str(error).split())
     return f"cannot be read ({reason[:200]})"

@@ -29,8 +29,8 @@ COARSE_M = 60
 _HIDDEN_CLASSES = (0, 1, 3, 8, 9, 10)
 """Classes of SCL that do not show the ground: no data, defective, cloud shadow, cloud of two kinds, cirrus."""
 
-_MAX_STRIP_PX = 16 * 2**20
-"""Pixels mosaicked at a time; 16 bytes each are held twice."""
+_MAX_STRIP_PX = 8 * 2**20
+"""Pixels mosaicked at a time; each takes about 100 bytes with all copies."""
 
 _STRIP_STEP = 512
 
@@ -42,6 +42,7 @@ _HTTP_OPTIONS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "20",
     "GDAL_HTTP_LOW_SPEED_TIME": "60",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_CACHEMAX": 128 * 2**20,  # the default of 5 % of the machine's memory would be filled
     # Otherwise GDAL remembers failed answers and parts that were cut short, and a second attempt reads those again.
     # The header of each file is read again for each strip.
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",

@@ -80,6 +80,7 @@ class BandWriter:
                 compress="deflate",
                 predictor=2,
                 bigtiff="if_safer",
+                num_threads="all_cpus",
             )
             self._raster.descriptions = self._bands
             self._raster.update_tags(**self._tags)
@@ -111,7 +112,7 @@ class BandWriter:
         self._checksums.append((window, zlib.crc32(np.ascontiguousarray(values).data)))
 
     def _compare(self) -> None:
-        with self._convert_errors(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(self._path) as raster:
+        with self._convert_errors(), rasterio.open(self._path) as raster:
             for window, checksum in self._checksums:
                 if zlib.crc32(raster.read(window=window.to_rasterio())) != checksum:
                     raise FiresegError(
@@ -121,6 +122,7 @@ class BandWriter:
     @contextmanager
     def _convert_errors(self) -> Iterator[None]:
         try:
-            yield
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+                yield
         except GDAL_ERRORS as error:
             raise FiresegError(f"{self._path}: cannot be written ({error}); if the disk is full, free space") from error

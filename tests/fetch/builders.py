@@ -52,6 +52,7 @@ class StacServer:
             in the middle of the answer.
         requests: Method and path of every request so far.
         token: Query that requests of files must have.
+        conforms: Conformance classes of the API.
     """
 
     root: Path
@@ -60,6 +61,7 @@ class StacServer:
     failures: dict[str, list[int]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     token: str = ""
+    conforms: tuple[str, ...] = ("core", "collections", "ogcapi-features", "item-search")
 
     def add_item(
         self,
@@ -281,13 +283,12 @@ def _answer_stac(server: StacServer, path: str, body: Mapping[str, Any]) -> Any:
         "links": [{"rel": "license", "href": "https://example.org/licence"}],
     }
     if path == "":
-        conforms = ["core", "collections", "ogcapi-features", "item-search"]
         return {
             "type": "Catalog",
             "stac_version": "1.0.0",
             "id": "tests",
             "description": "Catalogue of the tests",
-            "conformsTo": [f"https://api.stacspec.org/v1.0.0/{name}" for name in conforms],
+            "conformsTo": [f"https://api.stacspec.org/v1.0.0/{name}" for name in server.conforms],
             "links": [
                 {"rel": "self", "href": url},
                 {"rel": "root", "href": url},

@@ -40,3 +40,14 @@ def test_s3_addresses_are_read_by_gdal(stac: StacServer) -> None:
 def test_a_server_that_is_down_is_named(stac: StacServer) -> None:
     with pytest.raises(FiresegError, match=r"^http://127.0.0.1:1: cannot be read .*try again later"):
         CatalogueClient(Catalogue(url="http://127.0.0.1:1"))
+
+
+def test_a_static_catalogue_is_refused(stac: StacServer) -> None:
+    stac.conforms = ("core",)
+    with pytest.raises(FiresegError, match=r"offers no search of items; give the address of a STAC API"):
+        CatalogueClient(Catalogue(url=stac.url))
+
+
+def test_a_page_that_is_no_catalogue_is_named(stac: StacServer) -> None:
+    with pytest.raises(FiresegError, match=r"^http://127.0.0.1:\d+/token: .*no valid STAC JSON.*another --catalog"):
+        CatalogueClient(Catalogue(url=f"{stac.url}/token"))
