@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a model, or several in a sweep",
     "evaluate": "score a trained run on a split, fire by fire",
     "predict": "map burned areas in whole scenes",
+    "fetch": "fetch Sentinel-2 scenes of an area from a public catalogue",
     "runs": "send runs to MLflow after its server was down",
 }
 

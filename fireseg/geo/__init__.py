@@ -1,5 +1,6 @@
 """Pixel grids, sliding windows, Cloud-Optimized GeoTIFFs, and polygons of burned areas."""
 
+from fireseg.geo.band_raster import BandWriter
 from fireseg.geo.grid import Grid, PixelAreas, PixelSpacing
 from fireseg.geo.polygons import Polygons, polygonize, write_polygons
 from fireseg.geo.raster import GDAL_VERSION, MapPaths, MapWriter
@@ -7,6 +8,7 @@ from fireseg.geo.windows import Blend, SlidingWindows, Window, plan_sliding_wind
 
 __all__ = [
     "GDAL_VERSION",
+    "BandWriter",
     "Blend",
     "Grid",
     "MapPaths",

@@ -1,0 +1,1 @@
+"""Fetches Sentinel-2 scenes of an area from a STAC catalogue."""
