@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def announce(number: int, sentence: str) -> None:
 def run(module: str, *arguments: object) -> None:
     """Prints and runs a command of fireseg; exits with its code if it fails."""
     command = ["-m", module, *map(str, arguments)]
-    print("$ python " + " ".join(command), flush=True)
+    print(f"$ python {shlex.join(command)}", flush=True)
     if code := subprocess.run([sys.executable, *command], check=False).returncode:
         sys.exit(code)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -198,7 +199,7 @@ def _open_database(uri: str, database: Path) -> MlflowClient:
             raise
         raise FiresegError(
             f"{database}: this version of MLflow cannot read it ({str(error).splitlines()[0][:200]}); "
-            f"make a copy and run `mlflow db upgrade {uri}`, or choose another tracker.uri"
+            f"make a copy and run `mlflow db upgrade {shlex.quote(uri)}`, or choose another tracker.uri"
         ) from error
 
 

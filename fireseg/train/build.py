@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fireseg.config import make
+from fireseg.console import format_override
 from fireseg.data import WildfireDataModule
 from fireseg.engine import Checkpoints, EarlyStopping, Engine, TrainingState
 from fireseg.engine.loop import derive_seed
@@ -102,7 +103,7 @@ def read_state(point: ResumePoint) -> dict[str, Any] | None:
     if "optimizer" not in content:
         raise SettingError(
             f"resume: {point.checkpoint} contains only weights, not the state of a training; resume from last.pt, "
-            f"or start a new run from these weights: model.weights={point.checkpoint}"
+            f"or start a new run from these weights: {format_override('model.weights', point.checkpoint)}"
         )
     return content
 
@@ -147,7 +148,7 @@ def _check_same_data(data: WildfireDataModule, saved: dict[str, Any], point: Res
         raise FiresegError(
             f"data.root: {data.patches_root} holds other patches than those {point.checkpoint} was trained on "
             f"(fingerprint {data.fingerprint[:12]}, not {saved['fingerprint'][:12]}); restore the old ones, "
-            f"or start a new run with model.weights={point.checkpoint}"
+            f"or start a new run with {format_override('model.weights', point.checkpoint)}"
         )
 
 

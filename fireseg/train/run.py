@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fireseg.batch import Batch
-from fireseg.console import format_epoch, progress_bar
+from fireseg.console import format_command, format_epoch, progress_bar
 from fireseg.engine import Interrupted, Interrupts
 from fireseg.files import BEST_CHECKPOINT, load_tensors
 from fireseg.model import FireSegmentationModel
@@ -64,7 +64,7 @@ def train(
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
-        log.warning("stopped; continue with resume=%s", folder.path)
+        log.warning("stopped; continue with: %s", format_command("train", settings={"resume": folder.path}))
         raise
     finally:
         finish_tracking(run.tracker, folder, status)

@@ -102,7 +102,12 @@ def test_encoders_without_a_file_are_given_by_value(faults: Faults) -> None:
 
 
 def test_several_values_for_a_list_are_reported_with_the_list_syntax(faults: Faults) -> None:
-    assert_fault(faults("data.bands=B02,B03"), "data.bands", "data.bands=[B02,B03] for a list")
+    assert_fault(faults("data.bands=B02,B03"), "data.bands", "'data.bands=[B02,B03]' for a list")
+
+
+def test_several_values_for_a_folder_are_reported_with_the_quotes_of_one_value(faults: Faults) -> None:
+    word = "data.root=/fires/2024, 2025"
+    assert_fault(faults(word), "data.root", "add -m", """write 'data.root="/fires/2024, 2025"' for one value""")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from fireseg.console import format_command
 from scripts.kill_test import SETTINGS, read_rows, write_patches
+from tests.processes import ROOT
 from tests.train.builders import finish, start
 
 QUICK = [*(setting for setting in SETTINGS if setting != "tracker=none"), "engine.epochs=1", "data.num_workers=0"]
@@ -55,6 +59,16 @@ def test_help_and_settings_are_shown_without_heavy_imports(flags: list[str], tmp
 
     assert done.stderr.strip() == "[]"
     assert "model" in done.stdout
+
+
+def test_a_printed_command_runs_in_bash(tmp_path: Path):
+    root = tmp_path / 'Évora\'s "burned" areas, $HOME = [1] (été)'
+    command = format_command("train", settings={"data.root": root}) + " --cfg job --resolve"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
+
+    assert done.stderr == ""
+    assert yaml.safe_load(done.stdout)["data"]["root"] == str(root)
 
 
 def test_jobs_of_a_sweep_are_tracked_as_flat_runs_named_by_their_overrides(patches: Path, tmp_path: Path):
