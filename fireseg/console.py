@@ -31,6 +31,9 @@ def metavar(name: str) -> Any:
     return tyro.conf.arg(metavar=name, help_behavior_hint="")
 
 
+_HOME_OPTION = re.compile(r"(--[\w-]+=)~(?=/|\Z)")
+
+
 def run_command(
     function: Callable[..., int], arguments: Sequence[str] | None = None, *, program: str, stopped: str
 ) -> int:
@@ -52,12 +55,15 @@ def run_command(
 
     signal.signal(signal.SIGTERM, _raise_terminated)
     (options,) = inspect.signature(function, eval_str=True).parameters.values()
+    # The shell expands `--out ~/maps`, but not `--out=~/maps`.
+    words = sys.argv[1:] if arguments is None else arguments
+    words = [_HOME_OPTION.sub(lambda match: match[1] + str(Path.home()), word) for word in words]
     try:
         parsed = tyro.cli(
             options.annotation,
             prog=program,
             description=_describe(function),
-            args=arguments,
+            args=words,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         return function(parsed)

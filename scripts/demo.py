@@ -43,7 +43,7 @@ def main(overrides: Sequence[str]) -> None:
     announce(3, "Training a small U-Net from random weights to segment burned areas.")
     outputs = create_folder(Path("outputs"), "demo")
     run("fireseg.train", "experiment=sample_tiles", f"data.root={PATCHES}", f"output_dir={outputs}", *overrides)
-    trained = RunFolder(next(path for path in outputs.iterdir() if path.is_dir()))
+    trained = RunFolder(next(path for path in outputs.iterdir() if path.is_dir() and not path.is_symlink()))
     announce(4, "Evaluating the model on the test patches, which were not used in training.")
     run("fireseg.evaluate", trained.path, "--split", "test")
     announce(5, f"Mapping the burned areas of a whole scene, {SCENE}, which was not cut into patches.")

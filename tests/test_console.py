@@ -33,9 +33,11 @@ class Options:
 
     Attributes:
         size: Size in pixels.
+        out: Output folder.
     """
 
     size: int = 256
+    out: Path = Path("maps")
 
 
 def command(options: Options) -> int:
@@ -48,6 +50,7 @@ def command(options: Options) -> int:
         raise SettingError("--size: too small", "--size: not positive")
     if options.size == 1:
         raise KeyboardInterrupt
+    print(options.out)  # noqa: T201
     return options.size
 
 
@@ -84,6 +87,15 @@ def test_all_faults_are_printed_and_the_exit_code_is_that_of_the_error(capsys: p
 def test_an_interrupted_command_reports_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--size", "1") == 130
     assert capsys.readouterr().err == "fireseg: stopped; finished files are kept\n"
+
+
+def test_the_home_folder_is_expanded_in_an_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/home/zoe")
+    for words in (["--out=~/maps"], ["--out", "./~"], ["--out=maps~"]):
+        assert run("--size", "7", *words) == 7
+    assert capsys.readouterr().out == "/home/zoe/maps\n~\nmaps~\n"
 
 
 def test_small_amounts_are_not_formatted_as_zero() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -46,6 +49,24 @@ def parse(text: str) -> Override:
     if not word.key_or_group:
         raise SettingError(f"{text}: no name before the =; --help lists the settings")
     return word
+
+
+# Unquoted, and in every place where a path may begin: a value, an item of a list or sweep, an SQLite store.
+_HOME = re.compile(r"(?<=[=,\[])(sqlite:///)?~(?=[/,\]]|$)")
+
+
+def expand_home(texts: Sequence[str]) -> list[str]:
+    """Replaces `~` at the start of unquoted paths, which Hydra cannot parse; bash expands it only in some of them.
+
+    Example:
+        >>> expand_home(["data.root=~/patches", "task=gra"])
+        ['data.root=${oc.env:HOME}/patches', 'task=gra']
+    """
+    if not any(_HOME.search(text) for text in texts):
+        return list(texts)
+    os.environ.setdefault("HOME", str(Path.home()))
+    # An interpolation, because the name of the folder itself might have to be quoted.
+    return [text if {"'", '"'} & {*text} else _HOME.sub(r"\1${oc.env:HOME}", text) for text in texts]
 
 
 def parse_all(texts: Sequence[str]) -> tuple[list[Override], list[str]]:

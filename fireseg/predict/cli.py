@@ -11,7 +11,7 @@ from fireseg.predict.options import PredictOptions
 def predict(options: PredictOptions) -> int:
     """Maps burned areas in whole Sentinel-2 scenes.
 
-    RUN is a run folder, a checkpoint file, or an MLflow URI (runs:/<id>). Each SCENE is a raster with the bands of
+    RUN is a run folder, a checkpoint file, or an MLflow URI (runs:/ID). Each SCENE is a raster with the bands of
     the run, of any size, CRS and data type. For scene.tif it writes scene_classes.tif, scene_fire.tif (fire
     probability), scene_burned.gpkg (polygons with areas in hectares), scene.json (summary) and scene.png (quicklook):
     all of them or none. Memory depends on the width of a scene, not on its height.

@@ -98,6 +98,18 @@ def redact_uri(uri: str) -> str:
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
+def describe_charts(uri: str | None) -> str:
+    """Returns the command that shows the charts of a local store, or the address of a server.
+
+    Args:
+        uri: MLflow tracking URI, see `resolve_uri`.
+    """
+    store = resolve_uri(uri)
+    if store.startswith("http"):
+        return redact_uri(store)
+    return f"python -m mlflow ui --backend-store-uri {shlex.quote(redact_uri(store))}"
+
+
 def get_database(uri: str) -> Path | None:
     """Returns the file of an SQLite store, None for a server."""
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None

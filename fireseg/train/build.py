@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from fireseg.config import make
 from fireseg.console import format_override
 from fireseg.data import WildfireDataModule
+from fireseg.data.reader import open_splits
 from fireseg.engine import Checkpoints, EarlyStopping, Engine, TrainingState
 from fireseg.engine.loop import derive_seed
 from fireseg.errors import FiresegError, SettingError
@@ -51,6 +52,8 @@ class Training:
 def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) -> Training:
     """Builds all parts of a run. The model comes first: if it fails, no time was spent on reading the data.
 
+    Missing patches are reported together with a model that cannot be built.
+
     Args:
         settings: Checked settings.
         folder: Folder of the run.
@@ -62,7 +65,11 @@ def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) ->
     saved = read_state(point)
     task = make(settings["task"], Task)
     engine = make(settings["engine"], Engine)
-    model = _make_model(settings, is_resumed=saved is not None)
+    try:
+        model = _make_model(settings, is_resumed=saved is not None)
+    except FiresegError as error:
+        faults = [*error.faults, *_find_data_faults(settings, task)]
+        raise (SettingError if isinstance(error, SettingError) else FiresegError)(*faults) from error
     data = _make_data(settings, task, pin_memory=engine.device.type == "cuda")
     if not model.is_normalised:
         model.set_normalisation(data.mean, data.std)
@@ -115,6 +122,18 @@ def _make_model(settings: Settings, *, is_resumed: bool) -> FireSegmentationMode
     return make(node, FireSegmentationModel)
 
 
+def _find_data_faults(settings: Settings, task: Task) -> list[str]:
+    """Finds missing patches without reading any, so that they are reported together with missing weights."""
+    data = make(settings["data"], WildfireDataModule, task=task)
+    if data.maker is not None:  # would create them
+        return []
+    try:
+        open_splits(data.patches_root, task.name)
+    except FiresegError as error:
+        return list(error.faults)
+    return []
+
+
 def _make_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireDataModule:
     data = make(settings["data"], WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
     data.setup()
@@ -145,6 +164,7 @@ def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> Comb
 
 def _check_same_data(data: WildfireDataModule, saved: dict[str, Any], point: ResumePoint) -> None:
     if data.fingerprint != saved["fingerprint"]:
+        assert point.checkpoint is not None
         raise FiresegError(
             f"data.root: {data.patches_root} holds other patches than those {point.checkpoint} was trained on "
             f"(fingerprint {data.fingerprint[:12]}, not {saved['fingerprint'][:12]}); restore the old ones, "
