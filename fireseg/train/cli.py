@@ -132,7 +132,10 @@ def train_in_folder(
 def _get_run_folder(hydra_config: HydraConf) -> Path | None:
     """Returns the folder that `hydra.run.dir` names, or None for the value of conf/, with which Hydra makes none."""
     is_given = any(text.startswith("hydra.run.dir=") for text in hydra_config.overrides.hydra)
-    return Path(hydra_config.run.dir) if is_given or hydra_config.run.dir != "." else None
+    if not is_given and hydra_config.run.dir == ".":
+        return None
+    folder, here = Path(hydra_config.runtime.output_dir), Path(hydra_config.runtime.cwd)
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _check_is_empty(folder: Path) -> None:
