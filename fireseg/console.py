@@ -6,9 +6,12 @@ import inspect
 import logging
 import math
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,6 +29,9 @@ def metavar(name: str) -> Any:
     import tyro
 
     return tyro.conf.arg(metavar=name, help_behavior_hint="")
+
+
+_HOME_OPTION = re.compile(r"(--[\w-]+=)~(?=/|\Z)")
 
 
 def run_command(
@@ -49,12 +55,15 @@ def run_command(
 
     signal.signal(signal.SIGTERM, _raise_terminated)
     (options,) = inspect.signature(function, eval_str=True).parameters.values()
+    # The shell expands `--out ~/maps`, but not `--out=~/maps`.
+    words = sys.argv[1:] if arguments is None else arguments
+    words = [_HOME_OPTION.sub(lambda match: match[1] + str(Path.home()), word) for word in words]
     try:
         parsed = tyro.cli(
             options.annotation,
             prog=program,
             description=_describe(function),
-            args=arguments,
+            args=words,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         return function(parsed)
@@ -88,6 +97,76 @@ def _describe(function: Callable[..., int]) -> str | None:
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:
     raise _Terminated
+
+
+def format_command(
+    name: str, *words: str | Path, settings: Mapping[str, str | Path | int | Sequence[str]] | None = None
+) -> str:
+    """Formats a command of fireseg so that bash runs it as printed, whatever the names of files and folders.
+
+    Args:
+        name: Name of the command, such as `evaluate`.
+        *words: Arguments and options; a `Path` is never read as an option or a home folder.
+        settings: Settings of `train` by key, see `format_override`.
+
+    Example:
+        >>> format_command("predict", Path("outputs/latest"), Path("burned areas.tif"))
+        "python -m fireseg.predict outputs/latest 'burned areas.tif'"
+    """
+    overrides = (format_override(key, value) for key, value in (settings or {}).items())
+    return " ".join([f"python -m fireseg.{name}", *(shlex.quote(_as_text(word)) for word in words), *overrides])
+
+
+def format_override(key: str, value: str | Path | int | Sequence[str]) -> str:
+    """Formats a setting of `train` as one word, quoted for Hydra and for bash.
+
+    Hydra parses the word a second time, after the shell: a value with special characters, or one that looks like
+    a number, needs quotes of its own, and `${` has to be escaped.
+
+    Args:
+        key: Dotted key.
+        value: Value that the setting is to have.
+
+    Example:
+        >>> print(format_override("data.root", Path("outputs/latest")), format_override("data.root", "areas, 2024"))
+        data.root=outputs/latest 'data.root="areas, 2024"'
+    """
+    if isinstance(value, int):
+        text = str(value)
+    elif isinstance(value, str | Path):
+        text = _quote_for_hydra(_as_text(value))
+    else:
+        text = f"[{','.join(map(_quote_for_hydra, value))}]"
+    return shlex.quote(f"{key}={text}")
+
+
+# Hydra reads other characters unquoted as well, but not letters with accents; these suffice for most paths.
+_UNQUOTED = re.compile(r"[A-Za-z0-9_/.+@%-]+")
+
+# Hydra and bash give a meaning to other first characters, as `~` and `-`; `runs:/` is an address of MLflow.
+_PLAIN_PATH = re.compile(r"/|[\w.][^:/]*(/|\Z)")
+
+
+def _as_text(word: str | Path) -> str:
+    is_plain = isinstance(word, str) or _PLAIN_PATH.match(str(word))
+    return str(word) if is_plain else f"./{word}"
+
+
+def _quote_for_hydra(text: str) -> str:
+    if _UNQUOTED.fullmatch(text) and text.lower() not in ("null", "true", "false") and not _is_number(text):
+        return text
+    # Backslashes are literal, but those before `${`, a quote or the end have to be doubled.
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    return '"' + re.sub(r"(\\*)\Z", r"\1\1", text, count=1) + '"'
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _ConsoleHandler(logging.Handler):

@@ -94,7 +94,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
         FiresegError: If the file does not exist, is cut short, or contains anything but plain data.
     """
     if path.suffix == ".safetensors":
-        raise FiresegError(f"{path}: only weights, but a checkpoint is needed; use it as model.weights={path}")
+        raise FiresegError(
+            f"{path}: only weights, but a checkpoint is needed; the setting model.weights takes this file"
+        )
     import torch  # takes seconds, and most users of this module only write
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def main(overrides: Sequence[str]) -> None:
     announce(3, "Training a small U-Net from random weights to segment burned areas.")
     outputs = create_folder(Path("outputs"), "demo")
     run("fireseg.train", "experiment=sample_tiles", f"data.root={PATCHES}", f"output_dir={outputs}", *overrides)
-    trained = RunFolder(next(path for path in outputs.iterdir() if path.is_dir()))
+    trained = RunFolder(next(path for path in outputs.iterdir() if path.is_dir() and not path.is_symlink()))
     announce(4, "Evaluating the model on the test patches, which were not used in training.")
     run("fireseg.evaluate", trained.path, "--split", "test")
     announce(5, f"Mapping the burned areas of a whole scene, {SCENE}, which was not cut into patches.")
@@ -63,7 +64,7 @@ def announce(number: int, sentence: str) -> None:
 def run(module: str, *arguments: object) -> None:
     """Prints and runs a command of fireseg; exits with its code if it fails."""
     command = ["-m", module, *map(str, arguments)]
-    print("$ python " + " ".join(command), flush=True)
+    print(f"$ python {shlex.join(command)}", flush=True)
     if code := subprocess.run([sys.executable, *command], check=False).returncode:
         sys.exit(code)
 

@@ -17,7 +17,7 @@ from hub_files import RESUME_HINT, HubFile, Listing, fetch, format_bytes, list_f
 from split_archives import group_parts, unpack
 from tqdm import tqdm
 
-from fireseg.console import print_error
+from fireseg.console import format_command, print_error
 from fireseg.errors import FiresegError
 from fireseg.files import disk_error
 
@@ -103,7 +103,7 @@ def download(root: Path, splits: Sequence[str], *, confirm: bool, keep: bool, re
         download_split(listing, split, archives, root, retries=retries)
         print_line(f"{root / split}: {describe_tiles(root / split)}")
         _clear(root, split, keep=keep)
-    print_line(f"Next: python -m fireseg.prepare {root} patches")
+    print_line(f"Next: {format_command('prepare', root, 'patches')}")
 
 
 def plan_splits(listing: Listing, splits: Sequence[str]) -> Plan:

@@ -75,7 +75,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def only_run(outputs: Path) -> Path:
     """Returns the only run folder in a folder."""
-    (run,) = (path for path in outputs.iterdir() if path.is_dir())
+    (run,) = (path for path in outputs.iterdir() if path.is_dir() and not path.is_symlink())
     return run
 
 
@@ -139,7 +139,7 @@ def kill_once(
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    runs = [path for path in outputs.iterdir() if (path / "config.json").exists()]
+    runs = [path for path in outputs.iterdir() if (path / "config.json").exists() and not path.is_symlink()]
     if not runs:  # killed before the run folder was created, so there is no run to resume
         finish(start([*arguments, f"output_dir={outputs / 'again'}", f"data.num_workers={workers[1]}"], outputs))
         return differences(reference, only_run(outputs / "again"))

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 
 from fireseg.console import print_error
 from fireseg.errors import FiresegError
-from fireseg.tracker.mlflow_store import get_database, prepare_environment, resolve_uri
+from fireseg.tracker.mlflow_store import get_database, prepare_environment, relocate_artifacts, resolve_uri
 
 # Opens the charts; without it MLflow opens an empty page for chat traces.
 _CHARTS = "runs?workflowType=machine_learning&compareRunsMode=CHART"
@@ -63,6 +63,8 @@ def serve(uri: str, experiment: str, first_port: int) -> None:
     database = get_database(uri)
     if database is not None and not database.exists():
         raise FiresegError(f"{database}: no runs yet; run `make demo` or `python -m fireseg.train` first")
+    if database is not None:
+        relocate_artifacts(database)
     port = find_free_port(first_port)
     print(f"Starting MLflow on {database or 'the tracking store'}, about ten seconds …", flush=True)
     with tempfile.TemporaryFile("w+") as log, run_server(uri, port, log) as server:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from fireseg.console import format_count, format_hectares, format_seconds, format_share, format_table, run_command
+from fireseg.console import (
+    format_command,
+    format_count,
+    format_hectares,
+    format_override,
+    format_seconds,
+    format_share,
+    format_table,
+    run_command,
+)
 from fireseg.errors import FiresegError, SettingError
 
 
@@ -17,9 +33,11 @@ class Options:
 
     Attributes:
         size: Size in pixels.
+        out: Output folder.
     """
 
     size: int = 256
+    out: Path = Path("maps")
 
 
 def command(options: Options) -> int:
@@ -32,6 +50,7 @@ def command(options: Options) -> int:
         raise SettingError("--size: too small", "--size: not positive")
     if options.size == 1:
         raise KeyboardInterrupt
+    print(options.out)  # noqa: T201
     return options.size
 
 
@@ -70,6 +89,15 @@ def test_an_interrupted_command_reports_what_is_kept(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "fireseg: stopped; finished files are kept\n"
 
 
+def test_the_home_folder_is_expanded_in_an_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/home/zoe")
+    for words in (["--out=~/maps"], ["--out", "./~"], ["--out=maps~"]):
+        assert run("--size", "7", *words) == 7
+    assert capsys.readouterr().out == "/home/zoe/maps\n~\nmaps~\n"
+
+
 def test_small_amounts_are_not_formatted_as_zero() -> None:
     assert (format_share(0), format_share(1e-9), format_share(1 - 1e-9), format_share(1)) == (
         "0 %",
@@ -92,3 +120,54 @@ def test_a_table_aligns_its_columns_and_a_short_row_widens_none() -> None:
         "model     0.812  a.tif",
         "baseline  needs the band B12",
     ]
+
+
+SPECIAL = "aZ1.-_~ é'\"\\$={}[](),:;&|<>*?!#%@+`^\t\n"
+
+NAMES = st.one_of(
+    st.text(st.sampled_from(SPECIAL), min_size=1, max_size=12),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+    st.sampled_from(
+        ["2024", "1e3", "null", "True", "???", "~", "~/fires", "-x", "runs:/a", "${HOME}", "Évora, été (2)"]
+    ),
+)
+
+
+def read_as_hydra(words: list[str]) -> object:
+    """Reads one override as Hydra does, and returns its value."""
+    (word,) = words
+    override = OverridesParser.create().parse_override(word)
+    config = OmegaConf.create({override.key_or_group: None})
+    OmegaConf.update(config, override.key_or_group, override.value())
+    return config[override.key_or_group]
+
+
+@given(NAMES)
+@settings(max_examples=400)
+def test_a_printed_setting_has_the_value_of_any_folder_name(name: str) -> None:
+    assert Path(str(read_as_hydra(shlex.split(format_override("root", Path(name)))))) == Path(name)
+
+
+@given(st.lists(st.text(st.sampled_from(SPECIAL), max_size=5), min_size=1, max_size=3))
+def test_a_printed_setting_has_the_values_of_any_list(values: list[str]) -> None:
+    assert read_as_hydra(shlex.split(format_override("bands", values))) == values
+
+
+@given(st.lists(NAMES.filter(lambda name: len(name.encode()) < 200), min_size=1, max_size=20))
+@settings(max_examples=20)
+def test_bash_passes_on_the_words_of_a_printed_command(names: list[str]) -> None:
+    command = format_command("evaluate", *map(Path, names), settings={"n": 3}).removeprefix(
+        "python -m fireseg.evaluate "
+    )
+    done = subprocess.run(["bash", "-c", rf"printf '%s\0' {command}"], capture_output=True, check=True)
+    *words, setting, rest = done.stdout.decode().split("\0")
+    assert list(map(Path, words)) == list(map(Path, names))
+    assert (setting, rest) == ("n=3", "")
+
+
+def test_plain_words_of_a_printed_command_are_not_quoted() -> None:
+    command = format_command(
+        "train", settings={"data.root": Path("/data/fires-2024"), "task": "gra", "data.bands": ["B04"]}
+    )
+    assert command == "python -m fireseg.train data.root=/data/fires-2024 task=gra 'data.bands=[B04]'"
+    assert format_command("predict", Path("-run"), "--tta") == "python -m fireseg.predict ./-run --tta"

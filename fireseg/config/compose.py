@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
@@ -24,6 +24,7 @@ from fireseg.config.overrides import (
     apply,
     check_choice,
     describe_several_values,
+    expand_home,
     expand_sweep,
     first_line,
     parse,
@@ -31,8 +32,10 @@ from fireseg.config.overrides import (
 )
 from fireseg.config.resume import finalize_all
 from fireseg.config.schema import format_value
-from fireseg.config.targets import CONF_DIR
-from fireseg.errors import SettingError
+from fireseg.config.targets import CONF_DIR, read_yaml
+from fireseg.console import format_count
+from fireseg.errors import MAX_FAULTS_SHOWN, SettingError, join_names
+from fireseg.files import LAST_CHECKPOINT
 
 _SEARCH_PATH = "hydra.searchpath"
 
@@ -47,6 +50,7 @@ class Preflight:
         jobs: Overrides of each job, as Hydra will run them.
         swept: Keys that differ between the jobs.
         settings: Final settings of a single run; None for a sweep.
+        sweep_dir: Folder of a sweep that a command line or file chose; None if a new one is to be created.
     """
 
     is_run: bool = False
@@ -54,6 +58,7 @@ class Preflight:
     jobs: tuple[tuple[str, ...], ...] = ()
     swept: tuple[str, ...] = ()
     settings: dict[str, Any] | None = None
+    sweep_dir: Path | None = None
 
 
 def compose_settings(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def preflight(argv: Sequence[str]) -> Preflight:
     flags = read_flags(argv)
     if not is_run(flags) and not flags.cfg:
         return Preflight()
-    words, faults = parse_all(flags.overrides)
+    words, faults = parse_all(expand_home(flags.overrides))
     with _initialize(flags, words) as composer:
         single = [word for word in words if not word.is_sweep_override()]
         cfg, wrong = composer.compose(single)
@@ -162,11 +167,50 @@ def _check_run(cfg: DictConfig, words: list[Override]) -> tuple[Preflight, list[
     faults = [
         f"{word.key_or_group}: applies only to the jobs of a sweep; add -m, which also takes a single job"
         for word in words
-        if word.key_or_group in ("hydra/launcher", "hydra/sweeper")
+        if word.key_or_group in ("hydra/launcher", "hydra/sweeper", "hydra.sweep.dir", "hydra.sweep.subdir")
     ]
+    faults += _check_run_folder(cfg, {word.key_or_group for word in words})
     settings, wrong = finalize_all(cfg, words)
     jobs = (tuple(str(word.input_line) for word in words if not word.is_hydra_override()),)
     return Preflight(is_run=True, jobs=jobs, settings=settings), [*faults, *wrong]
+
+
+def _check_run_folder(cfg: DictConfig, given: set[str]) -> list[str]:
+    """Finds contradictions between `hydra.run.dir`, the folder of the run itself, and other settings."""
+    if "hydra.run.dir" not in given and _get_raw(cfg, "hydra.run.dir") == ".":
+        return []
+    faults, resume = [], cfg.get("resume")
+    if "output_dir" in given:
+        faults.append(
+            "hydra.run.dir: names the folder of the run, and output_dir the folder in which it is created; "
+            "leave one of them out"
+        )
+    if isinstance(resume, str) and (Path(resume).is_dir() or Path(resume).name == LAST_CHECKPOINT):
+        faults.append("hydra.run.dir: a resumed run continues in its own folder; leave it out")
+    return faults
+
+
+def _find_sweep_dir(cfg: DictConfig) -> tuple[Path | None, list[str]]:
+    """Returns the folder of a sweep if it was chosen, and the fault if it holds runs, which would be overwritten."""
+    if _get_raw(cfg, "hydra.sweep.dir") == read_yaml(CONF_DIR / "train.yaml")["hydra"]["sweep"]["dir"]:
+        return None, []
+    try:
+        folder = Path(cfg.hydra.sweep.dir)
+    except OmegaConfBaseException as error:
+        return None, [f"hydra.sweep.dir: {first_line(error)}; write a value that can be resolved"]
+    runs = sorted(path.parent for pattern in ("*/config.json", "*/*/config.json") for path in folder.glob(pattern))
+    if not runs:
+        return folder, []
+    names = join_names([str(run.relative_to(folder)) for run in runs], MAX_FAULTS_SHOWN)
+    fault = f"hydra.sweep.dir: {folder} holds {format_count(len(runs), 'run')} already ({names}); choose another folder"
+    return folder, [fault]
+
+
+def _get_raw(cfg: DictConfig, key: str) -> Any:
+    """Returns a setting without resolving interpolations."""
+    parent, _, name = key.rpartition(".")
+    node: Any = OmegaConf.to_container(OmegaConf.select(cfg, parent), resolve=False)
+    return node[name]
 
 
 def _check_sweep(words: list[Override], cfg: DictConfig | None, composer: _Composer) -> tuple[Preflight, list[str]]:
@@ -182,7 +226,13 @@ def _check_sweep(words: list[Override], cfg: DictConfig | None, composer: _Compo
     keys = dict.fromkeys(word.key_or_group for word in swept if word.is_sweep_override())
     fixed = [word for word in of_hydra if not word.is_sweep_override()]
     per_job = [_check_job([*fixed, *map(parse, job)], composer) for job in jobs]
-    plan = Preflight(is_run=True, is_multirun=True, jobs=tuple(map(tuple, jobs)), swept=tuple(keys))
+    sweep_dir, wrong = (None, []) if cfg is None else _find_sweep_dir(cfg)
+    faults += wrong
+    if any(word.key_or_group == "hydra.run.dir" for word in of_hydra):
+        faults.append("hydra.run.dir: applies only to a single run; write hydra.sweep.dir for the folder of a sweep")
+    plan = Preflight(
+        is_run=True, is_multirun=True, jobs=tuple(map(tuple, jobs)), swept=tuple(keys), sweep_dir=sweep_dir
+    )
     return plan, [*faults, *_merge_faults(per_job, jobs, keys)]
 
 

@@ -6,8 +6,11 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
+from fireseg.console import format_override
 from fireseg.errors import SettingError
 
 EARLIER_FLAGS = {
@@ -96,5 +99,12 @@ def _describe_unknown_flag(word: str, argv: Sequence[str]) -> str:
     following = [*argv[argv.index(word) + 1 :], ""][0]
     if not equals and not following.startswith("-") and "=" not in following:
         value = following
-    override = EARLIER_FLAGS[near[0]]
-    return f"{flag}: no such flag; write {re.sub('(DIR|NAME|RUN|N|X)$', lambda match: value or match[0], override)}"
+    override = re.sub(r"([\w.]+)=(DIR|NAME|RUN|N|X)$", partial(_fill_in, value), EARLIER_FLAGS[near[0]])
+    return f"{flag}: no such flag; write {override}"
+
+
+def _fill_in(value: str, placeholder: re.Match[str]) -> str:
+    key, kind = placeholder.groups()
+    if not value or kind in ("N", "X"):
+        return f"{key}={value or kind}"
+    return format_override(key, value if kind == "NAME" else Path(value))

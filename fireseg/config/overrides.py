@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -18,6 +22,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from fireseg.config.schema import format_value
 from fireseg.config.targets import RECIPES, list_groups, read_group
+from fireseg.console import format_override
 from fireseg.errors import SettingError, did_you_mean
 
 
@@ -38,12 +43,30 @@ def parse(text: str) -> Override:
             whole = f"'{name}={{a: 1}}'" if "{" in value else f"'{name}=[a,b]'"
             fault = f"{name}: {format_value(value)} has an unbalanced bracket; quote the whole for the shell: {whole}"
         else:
-            cause = first_line(error)
-            fault = f"{name}: {format_value(value)} cannot be parsed ({cause}); quote it twice: '{name}=\"{value}\"'"
+            cause, quoted = first_line(error), format_override(name, value)
+            fault = f"{name}: {format_value(value)} cannot be parsed ({cause}); quote it twice: {quoted}"
         raise SettingError(fault) from None
     if not word.key_or_group:
         raise SettingError(f"{text}: no name before the =; --help lists the settings")
     return word
+
+
+# Unquoted, and in every place where a path may begin: a value, an item of a list or sweep, an SQLite store.
+_HOME = re.compile(r"(?<=[=,\[])(sqlite:///)?~(?=[/,\]]|$)")
+
+
+def expand_home(texts: Sequence[str]) -> list[str]:
+    """Replaces `~` at the start of unquoted paths, which Hydra cannot parse; bash expands it only in some of them.
+
+    Example:
+        >>> expand_home(["data.root=~/patches", "task=gra"])
+        ['data.root=${oc.env:HOME}/patches', 'task=gra']
+    """
+    if not any(_HOME.search(text) for text in texts):
+        return list(texts)
+    os.environ.setdefault("HOME", str(Path.home()))
+    # An interpolation, because the name of the folder itself might have to be quoted.
+    return [text if {"'", '"'} & {*text} else _HOME.sub(r"\1${oc.env:HOME}", text) for text in texts]
 
 
 def parse_all(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
@@ -159,8 +182,10 @@ def describe_several_values(word: Override, cfg: DictConfig | None) -> str:
     """Describes the fault of a swept value in a command line that is not a sweep."""
     key, value = word.key_or_group, (word.input_line or "").partition("=")[2]
     is_list = cfg is not None and isinstance(OmegaConf.select(cfg, key), ListConfig)
-    a_list = f", or write {key}=[{value}] for a list" if is_list else ""
-    return f"{key}: '{value}' is several values; add -m to run one job for each{a_list}"
+    is_path = cfg is not None and isinstance(OmegaConf.select(cfg, key), str) and bool({"/", " "} & {*value})
+    other = f", or write {shlex.quote(f'{key}=[{value}]')} for a list" if is_list else ""
+    other = f", or write {format_override(key, value)} for one value" if is_path else other
+    return f"{key}: '{value}' is several values; add -m to run one job for each{other}"
 
 
 def first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -18,6 +19,8 @@ _UNRESOLVED = object()
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """Returns the settings as a plain dict without the `hydra` node: the content of config.json.
+
+    Texts that begin with `~/` are paths in the home folder; they become absolute.
 
     Args:
         cfg: Settings composed by Hydra.
@@ -53,6 +56,8 @@ def _resolve_value(parent: DictConfig | ListConfig, key: Any, place: str, faults
     if isinstance(value, ListConfig):
         items = [_resolve_value(value, number, f"{place}[{number}]", faults) for number in range(len(value))]
         return [item for item in items if item is not _UNRESOLVED]
+    if isinstance(value, str) and (value == "~" or value.startswith("~/")):
+        return str(Path(value).expanduser())
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

@@ -15,6 +15,7 @@ from fireseg.config.overrides import parse
 from fireseg.config.resolve import resolve_all
 from fireseg.config.schema import check, format_value
 from fireseg.config.targets import CONF_DIR, RECIPES, update_targets
+from fireseg.console import format_override
 from fireseg.errors import FiresegError, SettingError, did_you_mean
 from fireseg.files import find_run_folder, load_tensors
 
@@ -92,7 +93,9 @@ def _resume(requested: dict[str, Any], words: Sequence[Override]) -> tuple[dict[
         return final, check(final)
     lines = [f"{key}: {before} in {run}, {now} requested" for key, (before, now) in rejected.items()]
     is_same_shape = not any(_is_within(key, _SHAPE) for key in rejected)
-    weights = f" and write model.weights={run} to start from its weights" if is_same_shape else ""
+    weights = (
+        f" and write {format_override('model.weights', Path(run))} to start from its weights" if is_same_shape else ""
+    )
     return final, [*lines, f"resume: a resumed run keeps its settings; for a new run leave out resume{weights}"]
 
 

@@ -143,7 +143,7 @@ def _open_run(options: EvaluateOptions) -> tuple[TrainedModel, RunFolder]:
     if trained.folder is None:
         raise SettingError(
             f"{options.run}: a checkpoint outside a run folder, but an evaluation is written to a run folder; "
-            "give a folder such as outputs/<run>"
+            "give a run folder, such as outputs/latest"
         )
     return trained, trained.folder
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fireseg.console import format_count, format_seconds, format_share, format_table
+from fireseg.console import format_command, format_count, format_seconds, format_share, format_table
 from fireseg.data.bands import BAND_NAMES
 from fireseg.data.format import JOURNAL_NAME
 from fireseg.data.patches import SPLITS, Fault
@@ -216,13 +215,13 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
 
 
 def _next_command(folder: Path, options: TilingOptions) -> str:
-    """Returns the training command for the patches, quoted for a shell."""
-    words = ["python", "-m", "fireseg.train", f"data.root={folder}"]
+    """Returns the training command for the patches."""
+    settings: dict[str, str | Path | Sequence[str]] = {"data.root": folder}
     if options.task is not None:
-        words.append(f"task={options.task}")
+        settings["task"] = options.task
     if options.bands != BAND_NAMES:
-        words.append(f"data.bands=[{','.join(options.bands)}]")
-    return shlex.join(words)
+        settings["data.bands"] = options.bands
+    return format_command("train", settings=settings)
 
 
 def _list_faults(journal: Journal, other_faults: Sequence[Fault]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fireseg.console import format_command
 from fireseg.errors import FiresegError
 from fireseg.runs.folder import RunFolder
 
@@ -52,7 +53,7 @@ def read_calibration(folder: RunFolder) -> Calibration | None:
         FiresegError: If its content is not valid; with all faults.
     """
     path = folder.calibration
-    cure = "delete it and run python -m fireseg.evaluate again"
+    cure = f"delete it and make it again: {format_command('evaluate', folder.path)}"
     try:
         return TypeAdapter(Calibration).validate_python(json.loads(path.read_bytes()))
     except FileNotFoundError:
@@ -78,8 +79,9 @@ def get_calibration(folder: RunFolder, sha256: str) -> Calibration | None:
     if calibration is None or calibration.checkpoint_sha256 == sha256:
         return calibration
     log.warning(
-        "%s: belongs to another checkpoint (sha256 %s) and is ignored; renew it with python -m fireseg.evaluate",
+        "%s: belongs to another checkpoint (sha256 %s) and is ignored; renew it: %s",
         folder.calibration,
         calibration.checkpoint_sha256[:12],
+        format_command("evaluate", folder.path),
     )
     return None

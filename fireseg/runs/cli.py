@@ -52,5 +52,5 @@ def manage_runs(options: RunsOptions) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses the command line, runs the command and returns its exit code."""
-    stopped = "run `python -m fireseg.runs sync` again to send the rest"
+    stopped = "the same command sends the rest"
     return run_command(manage_runs, arguments, program="python -m fireseg.runs", stopped=stopped)

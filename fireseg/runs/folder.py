@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import platform
 import re
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -168,6 +169,7 @@ def find_resume_point(path: Path) -> ResumePoint:
     Raises:
         FiresegError: If the path does not exist.
     """
+    path = _follow_latest(path)
     if path.is_dir():
         folder = RunFolder(path)
         last = folder.checkpoints / LAST_CHECKPOINT
@@ -204,6 +206,35 @@ def create_folder(parent: Path, name: str) -> Path:
     except OSError as error:
         raise disk_error(parent, error) from error
     raise FiresegError(f"{parent}: there are 10,000 folders named {slug}; choose another output_dir")
+
+
+LATEST = "latest"
+"""Name of the link to the last run, beside the run folders."""
+
+
+def link_latest(run: Path) -> None:
+    """Makes the link `latest` beside a run folder point at it, at once; does nothing where links cannot be made.
+
+    Args:
+        run: An existing run folder. A file or folder that is named `latest` is left as it is.
+    """
+    link, part = run.parent / LATEST, run.parent / f".{LATEST}.{os.getpid()}.part"
+    if run.name == LATEST or (link.exists() and not link.is_symlink()):
+        return
+    with suppress(OSError, NotImplementedError):
+        try:
+            part.symlink_to(run.name, target_is_directory=True)  # relative: it stays right if all runs are moved
+            part.replace(link)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _follow_latest(path: Path) -> Path:
+    """Replaces the link to the last run by its target, because the next run changes the link."""
+    for link in (path, *path.parents):
+        if link.name == LATEST and link.is_symlink():
+            return link.parent / link.readlink() / path.relative_to(link)
+    return path
 
 
 def _nan_to_none(value: Any) -> Any:

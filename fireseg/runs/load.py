@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fireseg.config import make
 from fireseg.config.schema import find_target_fault
-from fireseg.console import format_count
+from fireseg.console import format_command, format_count
 from fireseg.engine.device import (
     DeviceName,
     autocast,
@@ -198,8 +198,9 @@ def _find_checkpoint(path: Path) -> Path:
 
 def _describe_folder(path: Path) -> str:
     if (path / "config.json").exists():
-        return f"a run without a checkpoint; wait for its first epoch, or continue it with resume={path}"
-    if runs := sorted(run for run in path.iterdir() if run.is_dir() and find_checkpoint(run)):
+        continued = format_command("train", settings={"resume": path})
+        return f"a run without a checkpoint; wait for its first epoch, or continue it: {continued}"
+    if runs := sorted(run for run in path.iterdir() if run.is_dir() and not run.is_symlink() and find_checkpoint(run)):
         return f"a folder of {format_count(len(runs), 'run')}, but one run is expected; name one, such as {runs[-1]}"
     if (path / "train").is_dir() or (path / "val").is_dir():
         return "a folder of patches or tiles, but a run is expected; runs are in outputs/ and multirun/"

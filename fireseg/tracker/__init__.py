@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fireseg.tracker.artifacts import download_artifact
 from fireseg.tracker.mlflow import create_mlflow_tracker, log_to_existing_run
+from fireseg.tracker.mlflow_store import describe_charts
 from fireseg.tracker.protocol import EpochMetrics, Status, TrackedRun, Tracker
 from fireseg.tracker.wandb import WandbMode, create_wandb_tracker
 
@@ -22,6 +23,7 @@ __all__ = [
     "create_mlflow_wandb_tracker",
     "create_no_tracker",
     "create_wandb_tracker",
+    "describe_charts",
     "download_artifact",
     "log_to_existing_run",
 ]

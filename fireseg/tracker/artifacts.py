@@ -35,8 +35,7 @@ _VERSION = re.compile(r"models:/+(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<versi
 _LOGGED_MODEL = re.compile(r"models:/+(?P<model>m-[^/@]+)(?P<path>.*)")
 
 _FORMS = (
-    "runs:/<id>, runs:/<id>/checkpoints/best_model.pt, models:/<name>/<version>, models:/<name>@<alias> "
-    "or mlflow-artifacts:/<path>"
+    "runs:/ID, runs:/ID/checkpoints/best_model.pt, models:/NAME/VERSION, models:/NAME@ALIAS or mlflow-artifacts:/PATH"
 )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from fireseg.console import format_command
 from fireseg.errors import FiresegError
 from fireseg.tracker.mlflow_store import (
     format_reason,
@@ -144,7 +145,9 @@ class MlflowTracker:
         self._status, self._retry_at = status, 0.0
         self.sync()
         if self._run is not None and not self._is_complete:
-            log.info("%s did not receive everything; `python -m fireseg.runs sync` sends it", self._service)
+            folder = Path(self._run.record.tags.get("run_folder", "RUN"))
+            command = format_command("runs", "sync", folder)
+            log.info("%s did not receive everything; this sends it: %s", self._service, command)
 
     def _send(self, run: _MlflowRun) -> None:
         unsent = self._list_unsent(run.record)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import sqlite3
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
@@ -18,11 +23,25 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+log = logging.getLogger("fireseg")
+
 _SQLITE = "sqlite:///"
 
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 
 _LOCK_SECONDS = 180.0
+
+_ARTIFACTS = "mlartifacts"
+"""Folder of artifacts beside an SQLite store."""
+
+_ARTIFACT_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns in which MLflow stores paths of artifacts."""
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -97,6 +116,18 @@ def redact_uri(uri: str) -> str:
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
+def describe_charts(uri: str | None) -> str:
+    """Returns the command that shows the charts of a local store, or the address of a server.
+
+    Args:
+        uri: MLflow tracking URI, see `resolve_uri`.
+    """
+    store = resolve_uri(uri)
+    if store.startswith("http"):
+        return redact_uri(store)
+    return f"python -m mlflow ui --backend-store-uri {shlex.quote(redact_uri(store))}"
+
+
 def get_database(uri: str) -> Path | None:
     """Returns the file of an SQLite store, None for a server."""
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
@@ -164,7 +195,75 @@ def get_experiment_id(client: MlflowClient, name: str, uri: str) -> str:
 def _artifact_location(uri: str) -> str | None:
     # MLflow's default is ./mlruns in the current working folder; a server has a location configured.
     database = get_database(uri)
-    return (database.parent / "mlartifacts").as_uri() if database else None
+    return (database.parent / _ARTIFACTS).as_uri() if database else None
+
+
+def relocate_artifacts(database: Path) -> None:
+    """Corrects the absolute paths of artifacts in an SQLite store that was moved or copied with its `mlartifacts`.
+
+    MLflow stores the path of every run: it would look for files in the former folder, and create that again to
+    write into. Paths elsewhere are left alone if they exist and the store has no files of the same runs.
+
+    Args:
+        database: An existing store with the schema of the installed MLflow.
+
+    Raises:
+        FiresegError: If the store cannot be changed.
+    """
+    root = database.parent / _ARTIFACTS
+    try:
+        with closing(sqlite3.connect(database, timeout=_LOCK_SECONDS)) as connection, connection:
+            rows = [row for place in _ARTIFACT_COLUMNS for row in _list_artifacts(connection, place)]
+            former = {row.root for row in rows if row.root != root and not _is_same(row.root, root)}
+            moved = {old for old in former if not _exists(old) or any(_is_below(row, old, root) for row in rows)}
+            for row in rows:
+                new = root / row.path
+                if row.root in moved and (_exists(new) or not _exists(row.root / row.path)):
+                    table, column = row.place
+                    update = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"
+                    connection.execute(update, (new.as_uri(), row.number))
+    except sqlite3.Error as error:
+        raise FiresegError(f"{database}: cannot be updated ({error}); close other programs that use it") from error
+    for old in sorted(moved & {row.root for row in rows if row.place[0] == "runs"}):
+        log.info("%s: moved here from %s; files of its runs are read and written in %s", database, old.parent, root)
+
+
+class _Artifacts(NamedTuple):
+    """A path of artifacts in a store: its place in the database, `mlartifacts`, and the path below."""
+
+    place: tuple[str, str]
+    number: int
+    root: Path
+    path: Path
+
+
+def _list_artifacts(connection: sqlite3.Connection, place: tuple[str, str]) -> Iterator[_Artifacts]:
+    table, column = place
+    for number, uri in connection.execute(f"SELECT rowid, {column} FROM {table} WHERE {column} LIKE '%{_ARTIFACTS}%'"):
+        path = Path(url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri)
+        if path.is_absolute() and _ARTIFACTS in path.parts:
+            depth = len(path.parts) - path.parts[::-1].index(_ARTIFACTS)
+            root = Path(*path.parts[:depth])
+            yield _Artifacts(place, number, root, path.relative_to(root))
+
+
+def _is_below(row: _Artifacts, old: Path, root: Path) -> bool:
+    """Returns True if files of a run, recorded below the folder `old`, are in `root`."""
+    return row.root == old and row.path != Path() and _exists(root / row.path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that may not be read
+        return False
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _create_database(database: Path) -> None:
@@ -192,14 +291,16 @@ def _open_database(uri: str, database: Path) -> MlflowClient:
     if not (os.access(database, os.W_OK) and os.access(database.parent, os.W_OK)):
         raise FiresegError(f"{database}: cannot be written; choose another tracker.uri")
     try:
-        return MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=uri)
     except MlflowException as error:
         if error.error_code == "TEMPORARILY_UNAVAILABLE":  # locked by a long write of another process
             raise
         raise FiresegError(
             f"{database}: this version of MLflow cannot read it ({str(error).splitlines()[0][:200]}); "
-            f"make a copy and run `mlflow db upgrade {uri}`, or choose another tracker.uri"
+            f"make a copy and run `mlflow db upgrade {shlex.quote(uri)}`, or choose another tracker.uri"
         ) from error
+    relocate_artifacts(database)
+    return client
 
 
 # A repeated call would fail with these again.

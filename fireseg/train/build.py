@@ -13,7 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fireseg.config import make
+from fireseg.console import format_override
 from fireseg.data import WildfireDataModule
+from fireseg.data.reader import open_splits
 from fireseg.engine import Checkpoints, EarlyStopping, Engine, TrainingState
 from fireseg.engine.loop import derive_seed
 from fireseg.errors import FiresegError, SettingError
@@ -50,6 +52,8 @@ class Training:
 def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) -> Training:
     """Builds all parts of a run. The model comes first: if it fails, no time was spent on reading the data.
 
+    Missing patches are reported together with a model that cannot be built.
+
     Args:
         settings: Checked settings.
         folder: Folder of the run.
@@ -61,7 +65,11 @@ def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) ->
     saved = read_state(point)
     task = make(settings["task"], Task)
     engine = make(settings["engine"], Engine)
-    model = _make_model(settings, is_resumed=saved is not None)
+    try:
+        model = _make_model(settings, is_resumed=saved is not None)
+    except FiresegError as error:
+        faults = [*error.faults, *_find_data_faults(settings, task)]
+        raise (SettingError if isinstance(error, SettingError) else FiresegError)(*faults) from error
     data = _make_data(settings, task, pin_memory=engine.device.type == "cuda")
     if not model.is_normalised:
         model.set_normalisation(data.mean, data.std)
@@ -102,7 +110,7 @@ def read_state(point: ResumePoint) -> dict[str, Any] | None:
     if "optimizer" not in content:
         raise SettingError(
             f"resume: {point.checkpoint} contains only weights, not the state of a training; resume from last.pt, "
-            f"or start a new run from these weights: model.weights={point.checkpoint}"
+            f"or start a new run from these weights: {format_override('model.weights', point.checkpoint)}"
         )
     return content
 
@@ -112,6 +120,18 @@ def _make_model(settings: Settings, *, is_resumed: bool) -> FireSegmentationMode
     # A resumed run overwrites its initial weights; the file they came from need not exist any more.
     node = settings["model"] | ({"weights": "none"} if is_resumed else {})
     return make(node, FireSegmentationModel)
+
+
+def _find_data_faults(settings: Settings, task: Task) -> list[str]:
+    """Finds missing patches without reading any, so that they are reported together with missing weights."""
+    data = make(settings["data"], WildfireDataModule, task=task)
+    if data.maker is not None:  # would create them
+        return []
+    try:
+        open_splits(data.patches_root, task.name)
+    except FiresegError as error:
+        return list(error.faults)
+    return []
 
 
 def _make_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireDataModule:
@@ -144,10 +164,11 @@ def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> Comb
 
 def _check_same_data(data: WildfireDataModule, saved: dict[str, Any], point: ResumePoint) -> None:
     if data.fingerprint != saved["fingerprint"]:
+        assert point.checkpoint is not None
         raise FiresegError(
             f"data.root: {data.patches_root} holds other patches than those {point.checkpoint} was trained on "
             f"(fingerprint {data.fingerprint[:12]}, not {saved['fingerprint'][:12]}); restore the old ones, "
-            f"or start a new run with model.weights={point.checkpoint}"
+            f"or start a new run with {format_override('model.weights', point.checkpoint)}"
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
     from fireseg.config import Preflight
@@ -30,12 +31,14 @@ def main() -> int:
     import hydra
 
     from fireseg.config import CONF_DIR, preflight
+    from fireseg.config.overrides import expand_home
     from fireseg.console import print_error
     from fireseg.errors import FiresegError
 
     # Errors of users are printed in one line each; a programming error should show its whole traceback.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        sys.argv[1:] = expand_home(sys.argv[1:])
         plan = preflight(sys.argv[1:])
         if plan.is_multirun:
             sys.argv += _sweep_overrides(plan)
@@ -62,7 +65,10 @@ def run_job(cfg: DictConfig) -> None:
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
         settings = config.finalize(cfg, hydra_config.overrides.task)
-        train_in_folder(settings, Path(hydra_config.runtime.output_dir) if is_sweep else None, job_name)
+        if is_sweep:
+            train_in_folder(settings, sweep_folder=Path(hydra_config.runtime.output_dir), job_name=job_name)
+        else:
+            train_in_folder(settings, run_folder=_get_run_folder(hydra_config))
     except FiresegError as error:
         # Hydra prints an extra line for an exception, and its launcher starts the next job only if this
         # one returns. Launchers that run jobs in other processes learn of a failure by the exception.
@@ -74,11 +80,14 @@ def run_job(cfg: DictConfig) -> None:
         _failed_jobs.append(job_name)
 
 
-def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_name: str) -> None:
+def train_in_folder(
+    settings: dict[str, Any], *, run_folder: Path | None = None, sweep_folder: Path | None = None, job_name: str = ""
+) -> None:
     """Creates or finds the folder of a run and trains in it.
 
     Args:
         settings: Checked settings.
+        run_folder: Folder of a single run, if its user chose it (`hydra.run.dir`); else one is created in output_dir.
         sweep_folder: Folder of the job in a sweep; None for a single run.
         job_name: The overrides that differ between the jobs of a sweep.
     """
@@ -93,6 +102,10 @@ def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_nam
     point = find_resume_point(Path(settings["resume"])) if settings["resume"] else ResumePoint()
     if sweep_folder is not None:
         folder = RunFolder(sweep_folder)
+    elif run_folder is not None:
+        _check_is_empty(run_folder)
+        settings = {**settings, "output_dir": str(run_folder.parent)}
+        folder = RunFolder(run_folder)
     else:
         folder = point.folder or RunFolder.create(Path(settings["output_dir"]), _name_folder(settings))
     is_new = sweep_folder is None and point.folder is None
@@ -104,8 +117,8 @@ def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_nam
                 point=point,
                 interrupts=interrupts,
                 # Hydra names a single run by its overrides as well; the name of its folder says more.
-                run_name="" if sweep_folder is None else job_name,
-                tags={} if sweep_folder is None else {"sweep": sweep_folder.parent.name},
+                run_name=job_name,
+                sweep="" if sweep_folder is None else sweep_folder.parent.name,
             )
     except Interrupted as request:
         sys.exit(request.exit_code)
@@ -114,6 +127,29 @@ def train_in_folder(settings: dict[str, Any], sweep_folder: Path | None, job_nam
         if is_new and not folder.provenance.exists():
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
+
+
+def _get_run_folder(hydra_config: HydraConf) -> Path | None:
+    """Returns the folder that `hydra.run.dir` names, or None for the value of conf/, with which Hydra makes none."""
+    is_given = any(text.startswith("hydra.run.dir=") for text in hydra_config.overrides.hydra)
+    if not is_given and hydra_config.run.dir == ".":
+        return None
+    folder, here = Path(hydra_config.runtime.output_dir), Path(hydra_config.runtime.cwd)
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def _check_is_empty(folder: Path) -> None:
+    """Raises an error if a folder that is to become a run folder has content; Hydra has created it already."""
+    from fireseg.console import format_command
+    from fireseg.errors import SettingError
+
+    if (folder / "config.json").exists():
+        resumed = format_command("train", settings={"resume": folder})
+        raise SettingError(
+            f"hydra.run.dir: {folder} holds a run already; choose another folder, or continue: {resumed}"
+        )
+    if any(folder.iterdir()):
+        raise SettingError(f"hydra.run.dir: {folder} holds other files; choose a new or empty folder")
 
 
 def _read_help() -> str:
@@ -133,7 +169,7 @@ def _sweep_overrides(plan: Preflight) -> list[str]:
     from fireseg.runs.folder import create_folder
 
     extra = []
-    if not any(argument.startswith("hydra.sweep.dir=") for argument in sys.argv):
+    if plan.sweep_dir is None:
         folder = create_folder(Path("multirun"), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
         extra.append(f"hydra.sweep.dir={folder}")
     keys = {override.partition("=")[0] for job in plan.jobs for override in job}

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from fireseg.batch import Batch
-from fireseg.console import format_epoch, progress_bar
+from fireseg.console import format_command, format_epoch, progress_bar
 from fireseg.engine import Interrupted, Interrupts
 from fireseg.files import BEST_CHECKPOINT, load_tensors
 from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
-from fireseg.runs.folder import ResumePoint, RunFolder, versions
+from fireseg.runs.folder import ResumePoint, RunFolder, link_latest, versions
 from fireseg.runs.load import FORMAT
 from fireseg.runs.sync import finish_tracking, list_files, note_run_ids, start_tracking
+from fireseg.tracker import describe_charts
 from fireseg.train.build import Settings, Training, build_training
 
 log = logging.getLogger("fireseg")
@@ -32,7 +34,7 @@ def train(
     point: ResumePoint,
     interrupts: Interrupts,
     run_name: str = "",
-    tags: dict[str, str] | None = None,
+    sweep: str = "",
 ) -> None:
     """Trains a model and writes all files of its run folder.
 
@@ -42,7 +44,7 @@ def train(
         point: Checkpoint to resume from, if any.
         interrupts: Handler of Ctrl-C and SIGTERM.
         run_name: Name in the tracker; the name of the folder if empty.
-        tags: Further tags for the tracker, such as the sweep that the run belongs to.
+        sweep: Name of the sweep that the run is a job of; empty for a single run.
 
     Raises:
         FiresegError: If something fails that the user can fix.
@@ -52,7 +54,10 @@ def train(
     run = build_training(settings, folder, point)
     log.info("run folder: %s", folder.path)
     name = run_name or folder.path.name
-    start_tracking(run.tracker, folder, name=name, tags=tags or {}, num_epochs_done=run.state.epoch)
+    if not sweep and folder.path.resolve().parent == Path(settings["output_dir"]).resolve():
+        link_latest(folder.path)
+    tags = {"sweep": sweep} if sweep else {}
+    start_tracking(run.tracker, folder, name=name, tags=tags, num_epochs_done=run.state.epoch)
     run.tracker.artifact(folder.config)
     status = "FAILED"
     try:
@@ -64,10 +69,12 @@ def train(
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
-        log.warning("stopped; continue with resume=%s", folder.path)
+        log.warning("stopped; continue with: %s", format_command("train", settings={"resume": folder.path}))
         raise
     finally:
         finish_tracking(run.tracker, folder, status)
+    if not sweep:
+        _log_next_steps(run)
 
 
 def run_epochs(run: Training, interrupts: Interrupts) -> None:
@@ -119,7 +126,25 @@ def _save_results(run: Training) -> None:
     _plot_results(run)
     for path, subfolder in list_files(run.folder):
         run.tracker.artifact(path, subfolder)
-    log.info("plots: %s", ", ".join(str(path) for path in (run.folder.batch, run.folder.samples, run.folder.curves)))
+
+
+def _log_next_steps(run: Training) -> None:
+    """Logs where the results are, and the commands to type next."""
+    folder, tracker = run.folder, run.settings["tracker"]
+    is_tracked_by_mlflow = "mlflow" in tracker["_target_"]
+    split = () if run.data.test is not None else ("--split", "val")
+    lines = [
+        f"run folder: {folder.path}",
+        f"best model: {folder.checkpoints / BEST_CHECKPOINT}",
+        f"plots: {', '.join(str(path) for path in (folder.batch, folder.samples, folder.curves))}",
+        *([f"charts: {describe_charts(tracker.get('uri'))}"] if is_tracked_by_mlflow else []),
+        "next:",
+        f"  {format_command('evaluate', folder.path, *split)}",
+        f"  {format_command('predict', folder.path, Path('SCENE.tif'))}",
+        f"  {format_command('evaluate', folder.path, *split, '--against', 'OTHER_RUN')}",
+    ]
+    for line in lines:
+        log.info("%s", line)
 
 
 def _plot_results(run: Training) -> None:

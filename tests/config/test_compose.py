@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,7 +103,12 @@ def test_encoders_without_a_file_are_given_by_value(faults: Faults) -> None:
 
 
 def test_several_values_for_a_list_are_reported_with_the_list_syntax(faults: Faults) -> None:
-    assert_fault(faults("data.bands=B02,B03"), "data.bands", "data.bands=[B02,B03] for a list")
+    assert_fault(faults("data.bands=B02,B03"), "data.bands", "'data.bands=[B02,B03]' for a list")
+
+
+def test_several_values_for_a_folder_are_reported_with_the_quotes_of_one_value(faults: Faults) -> None:
+    word = "data.root=/fires/2024, 2025"
+    assert_fault(faults(word), "data.root", "add -m", """write 'data.root="/fires/2024, 2025"' for one value""")
 
 
 @pytest.mark.parametrize(
@@ -254,3 +260,49 @@ def test_the_environment_names_the_mlflow_experiment(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "fires of 2026")
     assert compose_settings(["tracker=mlflow"])["tracker"]["experiment"] == "fires of 2026"
     assert compose_settings(["tracker.experiment=mine"])["tracker"]["experiment"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "location", "cure"),
+    [
+        (["hydra.run.dir=a/b", "output_dir=c"], "hydra.run.dir", "leave one of them out"),
+        (["hydra.sweep.dir=a"], "hydra.sweep.dir", "add -m"),
+        (["-m", "hydra.run.dir=a"], "hydra.run.dir", "write hydra.sweep.dir"),
+    ],
+)
+def test_a_folder_of_hydra_that_would_be_ignored_is_refused(
+    faults: Faults, words: list[str], location: str, cure: str
+) -> None:
+    assert_fault(faults(*words), location, cure)
+
+
+def test_a_resumed_run_stays_in_its_folder(faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(compose_settings()), encoding="utf-8")
+    assert_fault(faults(f"resume={tmp_path}", "hydra.run.dir=a"), "hydra.run.dir", "leave it out")
+
+
+def test_a_sweep_folder_of_a_file_is_known_and_must_not_hold_runs(faults: Faults, tmp_path: Path) -> None:
+    write(tmp_path / "sweep/mine.yaml", f"# @package _global_\nhydra:\n  sweep:\n    dir: {tmp_path}/fires\n")
+    words = ("-cd", str(tmp_path), "-m", "sweep=mine", "seed=1,2")
+    assert preflight(words).sweep_dir == tmp_path / "fires"
+    assert preflight(["-m", "seed=1,2"]).sweep_dir is None
+    write(tmp_path / "fires/first/0_a/config.json", "{}")
+    assert_fault(faults(*words), "hydra.sweep.dir", "holds 1 run already (first/0_a)", "choose another folder")
+
+
+@pytest.mark.parametrize("word", ["data.root=~/fires", "data.root='~/fires'", 'data.root="~/fires"'])
+def test_the_home_folder_is_expanded_in_paths(word: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "Zoë's home"))
+    assert compose_settings([word])["data"]["root"] == str(tmp_path / "Zoë's home" / "fires")
+
+
+def test_the_home_folder_is_expanded_in_lists_and_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/zoe")
+    jobs = preflight(["-m", "data.root=~/a,~/b"]).jobs
+    assert [compose_settings(job)["data"]["root"] for job in jobs] == ["/home/zoe/a", "/home/zoe/b"]
+    assert compose_settings(["tracker.uri=sqlite:///~/m.db"])["tracker"]["uri"] == "sqlite:////home/zoe/m.db"
+
+
+def test_the_home_folder_is_expanded_only_where_a_path_begins() -> None:
+    assert compose_settings(['data.root="./~/fires"'])["data"]["root"] == "./~/fires"
+    assert compose_settings(["output_dir='a=~/b'"])["output_dir"] == "a=~/b"

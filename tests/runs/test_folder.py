@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fireseg.errors import FiresegError
-from fireseg.runs.folder import ResumePoint, RunFolder, create_folder, find_resume_point
+from fireseg.runs.folder import ResumePoint, RunFolder, create_folder, find_resume_point, link_latest
 
 
 def test_two_runs_of_one_name_get_two_folders(tmp_path: Path):
@@ -125,3 +125,39 @@ def test_a_calibration_replaces_the_previous_one(tmp_path: Path):
 
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
     assert json.loads(folder.calibration.read_text()) == {"threshold": 0.5}
+
+
+def test_the_link_latest_points_at_the_last_run_and_is_relative(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        link_latest(tmp_path / name)
+    assert (tmp_path / "latest").readlink() == Path("second")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest", "second"]
+
+
+def test_a_file_named_latest_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "latest").write_text("notes")
+    link_latest(tmp_path / "run")
+    assert (tmp_path / "latest").read_text() == "notes"
+
+
+def test_where_links_cannot_be_made_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("not supported")
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    link_latest(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_resuming_the_latest_run_continues_in_its_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last.pt").touch()
+    link_latest(tmp_path / "run")
+    point = find_resume_point(tmp_path / "latest")
+    assert point.folder is not None
+    assert point.folder.path == tmp_path / "run"
+    assert point.checkpoint == tmp_path / "run/checkpoints/last.pt"
+    assert find_resume_point(tmp_path / "latest/checkpoints/last.pt").checkpoint == point.checkpoint

@@ -141,7 +141,7 @@ def test_an_unknown_run_or_model_is_an_error_of_one_line(store: str, uri: str) -
     "uri", ["runs:/", "models:/", "models:/fireseg", "models:/fireseg/Production", "models:/@best"]
 )
 def test_an_invalid_address_is_an_error_that_lists_the_valid_forms(store: str, uri: str) -> None:
-    with pytest.raises(FiresegError, match=f"^{uri}: .*write it as runs:/<id>"):
+    with pytest.raises(FiresegError, match=f"^{uri}: .*write it as runs:/ID"):
         download_artifact(uri, tracking_uri=store)
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.tracking._tracking_service import utils
 
 from fireseg.errors import FiresegError, SettingError
+from fireseg.tracker import create_mlflow_tracker
 from fireseg.tracker.mlflow_store import get_experiment_id, open_store, redact_uri, resolve_uri
+from tests.tracker.builders import start
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +117,87 @@ def test_a_deleted_experiment_is_an_error_with_a_cure(store: str) -> None:
     client.delete_experiment(get_experiment_id(client, "fires", store))
     with pytest.raises(FiresegError, match=r"tracker.experiment: 'fires' was deleted .* restore"):
         get_experiment_id(client, "fires", store)
+
+
+@pytest.fixture
+def moved(store: str, tmp_path: Path) -> tuple[str, str]:
+    """Tracks a run with an artifact, and moves store and artifacts: returns the new address and the id of the run."""
+    session = start(create_mlflow_tracker(uri=store))
+    (tmp_path / "config.json").write_text("before the move")
+    session.artifact(tmp_path / "config.json")
+    home = tmp_path / "brought home, 50%"
+    home.mkdir()
+    for name in ("mlflow.db", "mlartifacts"):
+        (tmp_path / name).rename(home / name)
+    utils._artifact_repos_cache.clear()  # MLflow remembers the folder of a run as long as a process lives
+    return f"sqlite:///{home}/mlflow.db", session.run_ids["mlflow"]
+
+
+def read_artifact(uri: str, run_id: str, name: str) -> str:
+    return Path(MlflowClient(uri).download_artifacts(run_id, name)).read_text()
+
+
+def test_artifacts_of_a_moved_store_are_beside_it_and_nothing_is_written_to_the_former_folder(
+    moved: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("fireseg"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    uri, run_id = moved
+    (tmp_path / "curves.png").write_text("after the move")
+    session = start(create_mlflow_tracker(uri=uri), {"mlflow": run_id})
+    session.artifact(tmp_path / "curves.png")
+    session.finish("FINISHED")
+    other = start(create_mlflow_tracker(uri=uri))
+    other.artifact(tmp_path / "curves.png")
+
+    assert session.run_ids["mlflow"] == run_id
+    assert read_artifact(uri, run_id, "config.json") == "before the move"
+    assert read_artifact(uri, run_id, "curves.png") == "after the move"
+    assert read_artifact(uri, other.run_ids["mlflow"], "curves.png") == "after the move"
+    assert not (tmp_path / "mlartifacts").exists()
+    assert [text for text in caplog.messages if "moved here" in text] == [
+        f"{tmp_path}/brought home, 50%/mlflow.db: moved here from {tmp_path}; files of its runs are read and written "
+        f"in {tmp_path}/brought home, 50%/mlartifacts"
+    ]
+
+
+def test_a_copied_store_has_its_own_artifacts(store: str, tmp_path: Path) -> None:
+    session = start(create_mlflow_tracker(uri=store))
+    (tmp_path / "config.json").write_text("original")
+    session.artifact(tmp_path / "config.json")
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "mlartifacts", copy / "mlartifacts")
+    shutil.copy(tmp_path / "mlflow.db", copy)
+    uri, run_id = f"sqlite:///{copy}/mlflow.db", session.run_ids["mlflow"]
+    (tmp_path / "config.json").write_text("changed")
+    utils._artifact_repos_cache.clear()
+    start(create_mlflow_tracker(uri=uri), {"mlflow": run_id}).artifact(tmp_path / "config.json")
+    assert read_artifact(uri, run_id, "config.json") == "changed"
+    utils._artifact_repos_cache.clear()
+    assert read_artifact(store, run_id, "config.json") == "original"
+
+
+def test_artifacts_that_were_stored_elsewhere_on_purpose_stay_there(store: str, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "big disk" / "mlartifacts"
+    elsewhere.mkdir(parents=True)
+    (tmp_path / "mlartifacts").mkdir()
+    MlflowClient(store).create_experiment("fireseg", artifact_location=elsewhere.as_uri())
+    (tmp_path / "config.json").write_text("{}")
+    session = start(create_mlflow_tracker(uri=store))
+    session.artifact(tmp_path / "config.json")
+    open_store(store)
+    assert read_artifact(store, session.run_ids["mlflow"], "config.json") == "{}"
+    assert [path.name for path in elsewhere.rglob("*.json")] == ["config.json"]
+
+
+def test_a_store_behind_a_link_is_not_moved(store: str, tmp_path: Path) -> None:
+    session = start(create_mlflow_tracker(uri=store))
+    (tmp_path / "config.json").write_text("{}")
+    session.artifact(tmp_path / "config.json")
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = MlflowClient(store).get_run(session.run_ids["mlflow"]).info.artifact_uri
+    client = open_store(f"sqlite:///{tmp_path}/link/mlflow.db")
+    assert client.get_run(session.run_ids["mlflow"]).info.artifact_uri == before
 
 
 EIGHT_JOBS = """

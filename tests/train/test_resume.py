@@ -106,7 +106,7 @@ def wait_for_epoch(outputs: Path, epoch: int) -> Path:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for last in outputs.glob("*/checkpoints/last.pt"):
-            if len(read_rows(last.parents[1])) >= epoch:
+            if not last.parents[1].is_symlink() and len(read_rows(last.parents[1])) >= epoch:
                 return last.parents[1]
         time.sleep(0.1)
     raise TimeoutError(outputs)
