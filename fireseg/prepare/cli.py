@@ -32,7 +32,11 @@ def prepare(options: PrepareOptions) -> int:
         if options.tiles is not None:
             raise SettingError(f"--audit {options.audit}: takes the place of TILES and PATCHES; omit {options.tiles}")
         audit, faults = audit_tiles(
-            options.audit, json_path=options.json, workers=options.workers, options=options.tiling
+            options.audit,
+            json_path=options.json,
+            workers=options.workers,
+            options=options.tiling,
+            labels=options.tiling.labels,
         )
         return _finish(faults, options.allow_bad) or int(not audit.is_clean)
     if options.tiles is None or options.patches is None:

@@ -13,7 +13,6 @@ from typing import Any, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio import Affine
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
@@ -31,12 +30,11 @@ from fireseg.tiles.blocks import (
     set_gdal_cache,
 )
 from fireseg.tiles.folder import TileFiles, TileSearch, group_tile_files, report_orphan_masks
-from fireseg.tiles.masks import MaskKind, normalize_mask
+from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_mask
 from fireseg.tiles.metadata import find_date, flatten_metadata, read_metadata
-from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
+from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
 
-_MAX_SHIFT_PX = 0.1
-"""Largest shift of a mask against its image: less than the accuracy of labels, more than rounding of coordinates."""
+_MASKS: dict[str, MaskKind] = {"delineation": "DEL", "grading": "GRA", "cloud": "CM"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +106,23 @@ def read_grid_and_date(files: TileFiles) -> tuple[Grid, str | None]:
         return _read_grid(raster), _read_date(raster, metadata)
 
 
-def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> Tile:
+def read_tile(
+    files: TileFiles,
+    bands: Sequence[str],
+    options: RasterOptions = DEFAULT_OPTIONS,
+    labels: LabelOptions = DEFAULT_LABELS,
+) -> Tile:
     """Reads a tile and checks that its files match.
 
     Args:
         files: Files of the tile.
         bands: Names of the requested bands, in the order of the channels.
         options: Options used where the metadata are silent.
+        labels: Options for reading the masks.
 
     Raises:
         FiresegError: With all faults of all files: unreadable files, masks on another grid, invalid mask values,
-            missing bands, no mask at all.
+            missing bands, no mask at all, a delineation in which 255 seems to mean burned.
     """
     faults: list[str] = []
     with _collect_errors(faults):
@@ -130,23 +134,31 @@ def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = D
     with _collect_errors(faults):
         metadata = read_metadata(files.metadata) if files.metadata else {}
     flags: list[str] = []
-    parts: dict[str, Any] = {"delineation": None, "grading": None, "cloud": None}
+    parts: dict[str, Any] = {}
+    masks: dict[str, Mask] = {}
     with _collect_errors(faults), _open_raster(files.image) as raster:
         with _collect_errors(faults):
             parts["grid"] = _read_grid(raster)
         parts["date"] = _read_date(raster, metadata)
-        kinds: list[tuple[str, MaskKind]] = [("delineation", "DEL"), ("grading", "GRA"), ("cloud", "CM")]
-        for name, kind in kinds:
+        for name, kind in _MASKS.items():
             if path := getattr(files, name):
-                with _collect_errors(faults):
-                    parts[name] = _read_mask(path, kind, raster, flags)
+                with _collect_errors(faults), _open_raster(path) as mask:
+                    masks[name] = read_mask(mask, kind, raster, labels)
+                    flags += masks[name].flags
         with _collect_errors(faults):
             parts["image"], parts["unknown"] = _read_image(raster, bands, metadata, options, flags)
+    values = {name: masks[name].values if name in masks else None for name in _MASKS}
+    if "unknown" in parts and "delineation" in masks and files.delineation:
+        with _collect_errors(faults):
+            has_grading = files.grading is not None
+            check_unknown_pixels(
+                files.delineation, masks["delineation"], parts["unknown"], values["cloud"], has_grading=has_grading
+            )
     if faults:
         raise FiresegError(*faults)
-    if parts["delineation"] is None:
-        parts["delineation"] = np.full(parts["unknown"].shape, IGNORE_INDEX, np.uint8)
-    return Tile(**parts, flags=tuple(flags))
+    if values["delineation"] is None:
+        values["delineation"] = np.full(parts["unknown"].shape, IGNORE_INDEX, np.uint8)
+    return Tile(**parts, **values, flags=tuple(flags))  # pyright: ignore[reportArgumentType]
 
 
 class BandReader:
@@ -361,40 +373,6 @@ def _is_quick_look_file(path: Path) -> bool:
             return _is_quick_look(raster)
     except FiresegError:
         return False  # reported when the tile is read
-
-
-def _read_mask(path: Path, kind: MaskKind, image: DatasetReader, flags: list[str]) -> NDArray[np.uint8]:
-    with _open_raster(path) as raster:
-        if raster.count != 1:
-            raise FiresegError(f"{path}: {raster.count} channels, but a mask has one; check that it is no picture")
-        if differences := _describe_grid_difference(raster, image):
-            raise FiresegError(f"{path}: {differences} {Path(image.name).name}; use one grid for both")
-        values = raster.read(1)
-        try:
-            mask, mask_flags = normalize_mask(values, kind, raster.nodata)
-        except FiresegError as error:
-            raise FiresegError(f"{path}: {error}") from error
-    flags += [f"{path}: {flag}" for flag in mask_flags]
-    return mask
-
-
-def _describe_grid_difference(mask: DatasetReader, image: DatasetReader) -> str:
-    """Describes how two grids differ, as text before the name of the image; empty if they match."""
-    if mask.shape != image.shape:
-        return f"{mask.height} x {mask.width} pixels, but {image.height} x {image.width} in"
-    if mask.crs != image.crs:
-        names = [raster.crs.to_string() if raster.crs else "no reference system" for raster in (mask, image)]
-        return f"{names[0]}, but {names[1]} in"
-    corners = [(col, row) for col in (0, image.width) for row in (0, image.height)]
-    moved = [_apply(~image.transform, _apply(mask.transform, corner)) for corner in corners]
-    shift = max(abs(was - now) for pair in zip(corners, moved, strict=True) for was, now in zip(*pair, strict=True))
-    return f"shifted by {shift:.2g} pixels against" if shift > _MAX_SHIFT_PX else ""
-
-
-def _apply(transform: Affine, point: tuple[float, float]) -> tuple[float, float]:
-    # Written out, because the operator for it changes between versions of affine.
-    x, y = point
-    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
 
 
 def _read_image(

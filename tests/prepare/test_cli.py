@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import rasterio
 
 from fireseg.prepare.cli import main
 from tests.prepare.builders import write_set, write_tile
@@ -69,6 +70,7 @@ def test_the_next_command_trains_on_the_patches(run: Run, tmp_path: Path, capsys
         (["tiles", "patches", "--task", "del"], "--task del"),
         (["tiles", "patches", "--workers", "0"], "--workers: 0"),
         (["tiles", "--audit", "tiles"], "--audit tiles"),
+        (["tiles", "patches", "--classes", "burned=1"], "--classes burned=1"),
     ],
 )
 def test_an_invalid_argument_exits_with_2_and_is_named(
@@ -93,6 +95,26 @@ def test_faults_of_tiles_exit_with_1_unless_allowed(
     assert "EMSR101_AOI01_01_DEL.tif: empty" in errors
     assert "--allow-bad" in errors
     assert run(tiles, "patches", "--size", 16, "--allow-bad") == 0
+
+
+@pytest.mark.parametrize("words", [["--classes", "7=1", "255=1"], ["--classes", "7=1,255=1"]])
+def test_masks_of_0_and_255_end_with_the_cure_and_give_the_same_patches_with_it(
+    run: Run, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0, kinds=("DEL",))
+    assert run(tiles, "expected", "--size", 16) == 0
+    for path in tiles.rglob("*_DEL.tif"):
+        with rasterio.open(path, "r+") as raster:
+            raster.write(raster.read(1) * 255, 1)
+    capsys.readouterr()
+    assert run(tiles, "patches", "--size", 16) == 1
+    assert "--classes 255=1" in capsys.readouterr().err
+    assert not Path("patches/manifest.json").exists()
+    assert run(tiles, "remapped", "--size", 16, *words) == 0
+    for name in ("train/images.npy", "train/masks_del.npy", "val/masks_del.npy"):
+        assert Path("remapped", name).read_bytes() == Path("expected", name).read_bytes()
+    assert json.loads(Path("remapped/manifest.json").read_text())["options"]["classes"] == ["7=1", "255=1"]
+    assert "classes" not in json.loads(Path("expected/manifest.json").read_text())["options"]
 
 
 def test_leaks_exit_with_1_unless_allowed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
