@@ -228,7 +228,7 @@ class FingerprintJob:
 def _read_tiles(
     path: Path, workers: int, options: RasterOptions, labels: LabelOptions
 ) -> tuple[list[Footprint], list[str]]:
-    tiles, other_faults = find_tiles(path)
+    tiles, other_faults = find_tiles(path, labels)
     faults = [str(fault) for fault in other_faults]
     footprints = []
     results = run_in_order(FingerprintJob(tiles, options, labels), range(len(tiles)), lambda _: 0, workers=workers)

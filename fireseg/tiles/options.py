@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from fireseg.console import metavar
@@ -47,16 +48,24 @@ class LabelOptions:
         classes: Values of the masks that mean another class, such as 255=1, or 1=0 2=1; 255 means unknown. DEL:255=1
             and GRA:5=4 apply to one kind of mask only.
         align_masks: Warp masks on another grid to the grid of their image, by the nearest pixel.
+        images: Images, as a pattern relative to TILES in quotes, such as 'images/*.tif', if they are not named
+            <name>_S2L2A.tif.
+        masks: Delineations of these images, as a pattern such as 'masks/*.tif'; a mask has the name of its image, or
+            adds something to it.
+        gradings: Gradings of these images, as a pattern.
 
     Raises:
-        SettingError: If a rule of `classes` is invalid; lists all faults.
+        SettingError: If a rule of `classes` is invalid, or images are named without masks; lists all faults.
     """
 
     classes: Annotated[tuple[str, ...] | None, metavar("FROM=TO ...")] = None
     align_masks: bool = False
+    images: Annotated[str | None, metavar("GLOB")] = None
+    masks: Annotated[str | None, metavar("GLOB")] = None
+    gradings: Annotated[str | None, metavar("GLOB")] = None
 
     def __post_init__(self) -> None:
-        faults, seen = [], set[tuple[str, float]]()
+        faults, seen = self._list_pattern_faults(), set[tuple[str, float]]()
         for rule in self._list_rules():
             if not (match := _CLASS_RULE.fullmatch(rule)):
                 faults.append(f"--classes {rule}: not understood; write FROM=TO, such as 255=1, or 1=0 2=1")
@@ -77,8 +86,19 @@ class LabelOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options that are given as plain values."""
-        values = {"classes": self._list_rules(), "align_masks": self.align_masks}
-        return {name: value for name, value in values.items() if value}
+        return {name: value for name, value in {**asdict(self), "classes": self._list_rules()}.items() if value}
+
+    def _list_pattern_faults(self) -> list[str]:
+        patterns = {"--images": self.images, "--masks": self.masks, "--gradings": self.gradings}
+        given = {option: pattern for option, pattern in patterns.items() if pattern is not None}
+        faults = [
+            f"{option} {pattern}: leads out of the folder of the tiles; write a pattern relative to it"
+            for option, pattern in given.items()
+            if Path(pattern).is_absolute() or ".." in Path(pattern).parts
+        ]
+        if given and (self.images is None or len(given) == 1):
+            faults.append(f"{', '.join(given)}: give --images, and --masks or --gradings, or none of them")
+        return faults
 
     def _list_rules(self) -> list[str]:
         return [rule for word in self.classes or () for rule in word.split(",")]

@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ from fireseg.tiles.blocks import (
     select_sample_blocks,
     set_gdal_cache,
 )
-from fireseg.tiles.folder import TileFiles, TileSearch, group_tile_files, report_orphan_masks
+from fireseg.tiles.folder import RASTER_SUFFIXES, TileFiles, TileSearch, group_tile_files, report_orphan_masks
 from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_mask
 from fireseg.tiles.metadata import find_date, flatten_metadata, read_metadata
 from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
@@ -62,31 +62,35 @@ class Tile:
     flags: tuple[str, ...]
 
 
-def find_tiles(root: Path) -> TileSearch:
+def find_tiles(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileSearch:
     """Finds all tiles below a folder.
 
-    Pictures for display (8 bits, at most four channels) under the name of an image are skipped.
+    Pictures for display (8 bits, at most four channels) under the name of an image, and png files of several channels
+    under that of a mask, are skipped.
 
     Args:
         root: Folder of tiles, with or without the folders `train`, `val` and `test`.
+        labels: Names of images and masks, if they are not those of CEMS.
 
     Raises:
-        FiresegError: If the folder does not exist or has no tile.
+        FiresegError: If the folder does not exist or has no tile, or a pattern of `labels` matches no raster.
     """
     if not root.is_dir():
         raise FiresegError(f"{root}: no such folder; give the folder of the tiles, the one with train and val in it")
-    search = group_tile_files(root)
+    search = group_tile_files(root, labels)
     tiles, faults = [], list(search.faults)
     for files in search.tiles:
         if not _is_quick_look_file(files.image):
-            tiles.append(files)
+            pictures = [name for name in _MASKS if _is_picture_of_mask(getattr(files, name))]
+            tiles.append(replace(files, **dict.fromkeys(pictures)))
         else:
             faults += report_orphan_masks(files.name, (path for path in files.paths[1:] if path != files.metadata))
     faults.sort()
     if not tiles:
         raise FiresegError(
-            f"{root}: no tile found, which is a <name>_S2L2A.tif with Sentinel-2 bands, at any depth; "
-            "check the folder, and whether the archives are unpacked",
+            f"{root}: no tile found, which is a <name>_S2L2A.tif (or {' '.join(RASTER_SUFFIXES[1:])}) with Sentinel-2 "
+            "bands, at any depth; check the folder, and whether the archives are unpacked, or give the names of images "
+            "and masks with --images and --masks",
             *map(str, faults),
         )
     return TileSearch(tuple(tiles), tuple(faults))
@@ -128,7 +132,8 @@ def read_tile(
     with _collect_errors(faults):
         if not (files.delineation or files.grading):
             raise FiresegError(
-                f"{files.image}: no label mask {files.name}_DEL.tif or {files.name}_GRA.tif; add one of them"
+                f"{files.image}: no label mask {files.name}_DEL.tif or {files.name}_GRA.tif, nor one that --masks or "
+                "--gradings matches; add one of them"
             )
     metadata: dict[str, Any] = {}
     with _collect_errors(faults):
@@ -371,6 +376,16 @@ def _is_quick_look_file(path: Path) -> bool:
     try:
         with _open_raster(path) as raster:
             return _is_quick_look(raster)
+    except FiresegError:
+        return False  # reported when the tile is read
+
+
+def _is_picture_of_mask(path: Path | None) -> bool:
+    if path is None or path.suffix.lower() != ".png":
+        return False
+    try:
+        with _open_raster(path) as raster:
+            return raster.count > 1
     except FiresegError:
         return False  # reported when the tile is read
 

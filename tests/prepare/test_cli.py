@@ -71,6 +71,8 @@ def test_the_next_command_trains_on_the_patches(run: Run, tmp_path: Path, capsys
         (["tiles", "patches", "--workers", "0"], "--workers: 0"),
         (["tiles", "--audit", "tiles"], "--audit tiles"),
         (["tiles", "patches", "--classes", "burned=1"], "--classes burned=1"),
+        (["tiles", "patches", "--images", "images/*.tif"], "--masks or --gradings"),
+        (["tiles", "patches", "--images", "../*.tif", "--masks", "masks/*.tif"], "--images ../*.tif"),
     ],
 )
 def test_an_invalid_argument_exits_with_2_and_is_named(
@@ -115,6 +117,22 @@ def test_masks_of_0_and_255_end_with_the_cure_and_give_the_same_patches_with_it(
         assert Path("remapped", name).read_bytes() == Path("expected", name).read_bytes()
     assert json.loads(Path("remapped/manifest.json").read_text())["options"]["classes"] == ["7=1", "255=1"]
     assert "classes" not in json.loads(Path("expected/manifest.json").read_text())["options"]
+
+
+def test_images_and_masks_in_folders_of_their_own_give_the_same_patches(run: Run, tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0, kinds=("DEL",))
+    assert run(tiles, "expected", "--size", 16) == 0
+    for path in sorted(tiles.rglob("*.tif")):
+        split, kind = path.relative_to(tiles).parts[0], path.stem.rsplit("_", 1)[1]
+        name = {"S2L2A": f"images/{split}/{{}}.tif", "DEL": f"masks/{split}/{{}}_mask.tif"}[kind]
+        target = tmp_path / "pairs" / name.format(path.stem.removesuffix(f"_{kind}"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    assert run("pairs", "patches", "--size", 16, "--images", "images/**/*.tif", "--masks", "masks/**/*.tif") == 0
+    for name in ("train/images.npy", "train/masks_del.npy", "val/images.npy", "val/masks_del.npy"):
+        assert Path("patches", name).read_bytes() == Path("expected", name).read_bytes()
+    options = json.loads(Path("patches/manifest.json").read_text())["options"]
+    assert (options["images"], options["masks"]) == ("images/**/*.tif", "masks/**/*.tif")
 
 
 def test_leaks_exit_with_1_unless_allowed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,6 +190,45 @@ def test_pictures_are_not_tiles(tmp_path: Path) -> None:
     assert [fault.path.name for fault in faults] == ["RGB_DEL.tif"]
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "image_options"),
+    [
+        ("jp2", "png", {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}),
+        ("img", "img", {"driver": "HFA"}),
+        ("bil", "bil", {"driver": "ENVI", "INTERLEAVE": "BIL"}),
+    ],
+)
+def test_rasters_of_other_formats_give_the_same_tile(
+    tmp_path: Path, image: str, mask: str, image_options: dict[str, Any]
+) -> None:
+    values = np.rint(make_reflectance() * 10_000).astype(np.uint16)
+    write_tile(tmp_path / "tif", image=values, masks=("DEL",))
+    name = "other/EMSR999_AOI01_01"
+    write_raster(tmp_path / f"{name}_S2L2A.{image}", values, descriptions=(), **image_options)
+    drivers = {"png": "PNG", "img": "HFA", "bil": "ENVI"}
+    burned = np.zeros((40, 50), np.uint8)
+    burned[:, :25] = 1
+    write_raster(tmp_path / f"{name}_DEL.{mask}", burned, driver=drivers[mask])
+    (tmp_path / f"{name}_DEL.png.aux.xml").unlink(missing_ok=True)  # a png without a georeference
+    options = RasterOptions(channels=CEMS_BANDS)
+    expected, tile = (read_tile(find_tile(tmp_path / part), BAND_NAMES, options) for part in ("tif", "other"))
+    np.testing.assert_array_equal(tile.image, expected.image)
+    np.testing.assert_array_equal(tile.delineation, expected.delineation)
+    np.testing.assert_array_equal(tile.unknown, expected.unknown)
+
+
+def test_png_of_several_channels_is_no_mask(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=("GRA",))
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.png", np.zeros((3, 40, 50), np.uint8), driver="PNG")
+    assert find_tile(tmp_path).delineation is None
+
+
+def test_png_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=())
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.png", np.zeros((39, 50), np.uint8), driver="PNG")
+    assert "39 x 50 pixels" in tile_faults(tmp_path)[0]
+
+
 def test_folder_without_tiles_is_an_error(tmp_path: Path) -> None:
     write_raster(tmp_path / "a_DEL.tif", np.zeros((4, 4), np.uint8))
     with pytest.raises(FiresegError) as caught:
