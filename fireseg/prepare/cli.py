@@ -17,8 +17,8 @@ def prepare(options: PrepareOptions) -> int:
     """Cuts Sentinel-2 tiles and their burned-area masks into training patches.
 
     TILES contains the folders train, val and test, and in them, at any depth, <name>_S2L2A.tif with <name>_DEL.tif,
-    <name>_GRA.tif, <name>_CM.tif and <name>_S2L2A.json. Every labelled pixel is part of a patch. If interrupted, run
-    the same command again to continue.
+    <name>_GRA.tif, <name>_CM.tif and <name>_S2L2A.json; docs/inputs.md lists other formats and names. Every labelled
+    pixel is part of a patch. If interrupted, run the same command again to continue.
 
     Exit code: 0 on success, 1 if tiles have faults or splits leak, 2 if an argument is invalid.
     """

@@ -18,6 +18,9 @@ from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".img", ".vrt", ".bil", ".bip", ".bsq", ".dat", ".asc")
 """Endings of raster files; sidecars such as .ovr, .tfw or .aux.xml are not among them."""
 
+VECTOR_SUFFIXES = (".geojson", ".gpkg", ".shp")
+"""Endings of vector files with the labels of a tile."""
+
 _FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM)", re.IGNORECASE)
 
 _PICTURE_SUFFIX = ".png"
@@ -40,8 +43,8 @@ class TileFiles:
         split: `train`, `val`, `test`, or empty if the tile is in no such folder.
         activation: Code of the CEMS activation, such as `EMSR382`; the tile name if there is none.
         image: Reflectance, `<name>_S2L2A.tif`.
-        delineation: `<name>_DEL.tif`, if it exists.
-        grading: `<name>_GRA.tif`, if it exists.
+        delineation: `<name>_DEL.tif`, or polygons, if it exists.
+        grading: `<name>_GRA.tif`, or polygons, if it exists.
         cloud: `<name>_CM.tif`, if it exists.
         metadata: `<name>_S2L2A.json`, if it exists.
     """
@@ -57,9 +60,12 @@ class TileFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All existing files, the image first."""
+        """All existing files, the image first; of a shapefile those with its values and its reference system, too."""
         paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata)
-        return tuple(path for path in paths if path is not None)
+        existing = [path for path in paths if path is not None]
+        shapefiles = [path for path in existing if path.suffix.lower() == ".shp"]
+        beside = [path.with_suffix(suffix) for path in shapefiles for suffix in (".dbf", ".prj")]
+        return (*existing, *(path for path in beside if path.is_file()))
 
 
 class TileSearch(NamedTuple):
@@ -101,7 +107,7 @@ def _group_by_name(root: Path, faults: list[Fault]) -> list[TileFiles]:
         kind, suffix = match["kind"].upper(), path.suffix.lower()
         if suffix == ".json" and kind == "S2L2A":
             kind = _METADATA
-        elif suffix not in RASTER_SUFFIXES:
+        elif suffix not in RASTER_SUFFIXES and not (suffix in VECTOR_SUFFIXES and kind in ("DEL", "GRA")):
             continue
         groups[path.parent, match["name"]][kind].append(path)
     tiles = []
@@ -149,15 +155,17 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
 
 
 def _match_files(root: Path, option: str, pattern: str, faults: list[Fault]) -> list[Path]:
-    """Returns the rasters that a pattern matches, sorted, without pictures beside a raster of the same name."""
+    """Returns the files that a pattern matches, sorted, without pictures beside a raster of the same name."""
+    suffixes = RASTER_SUFFIXES if option == "--images" else RASTER_SUFFIXES + VECTOR_SUFFIXES
     paths = [Path(root, name) for name in sorted(glob.glob(pattern, root_dir=root, recursive=True))]  # noqa: PTH207
     same: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
-        if path.suffix.lower() in RASTER_SUFFIXES and path.is_file():
+        if path.suffix.lower() in suffixes and path.is_file():
             same[path.with_suffix("")].append(path)
     if not same:
+        what = "no raster" if option == "--images" else "no raster or vector file"
         raise FiresegError(
-            f"{option} {pattern}: matches no raster in {root}; write a pattern relative to it, in quotes, such as "
+            f"{option} {pattern}: matches {what} in {root}; write a pattern relative to it, in quotes, such as "
             "'*/images/*.tif' or '**/*_mask.tif'"
         )
     return [_select_file(beside, faults) for beside in same.values()]

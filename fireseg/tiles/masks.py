@@ -225,25 +225,24 @@ def _find_overlap(mask: DatasetReader, image: DatasetReader) -> Window:
     if mask.crs is None or mask.transform.is_identity:
         cure = "set its georeference with gdal_edit.py -a_srs EPSG:… -a_ullr west north east south"
         raise FiresegError(f"{mask.name}: no georeference, so it cannot be aligned with its image; {cure}")
-    whole = Window(0, 0, mask.width, mask.height)  # pyright: ignore[reportCallIssue]
     try:
         bounds = transform_bounds(image.crs, mask.crs, *image.bounds) if mask.crs != image.crs else image.bounds
     except GDAL_ERRORS as error:
         raise FiresegError(
             f"{mask.name}: its reference system does not cover the image ({error}); check that both are right"
         ) from error
-    if mask.transform.b or mask.transform.d:
-        return whole
+    a, rotation, _, skew, e, _ = tuple(mask.transform)[:6]
+    if rotation or skew or a < 0 or e > 0:
+        return Window(0, 0, mask.width, mask.height)  # pyright: ignore[reportCallIssue]  # attrs class
     covered = from_bounds(*bounds, transform=mask.transform)
-    top, left = math.floor(covered.row_off) - 1, math.floor(covered.col_off) - 1
-    bottom = math.ceil(covered.row_off + covered.height) + 1
-    right = math.ceil(covered.col_off + covered.width) + 1
-    top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, mask.height), min(right, mask.width)
-    if top >= bottom or left >= right:
+    bottom, right = covered.row_off + covered.height, covered.col_off + covered.width
+    if covered.row_off >= mask.height or covered.col_off >= mask.width or min(bottom, right) <= 0:
         raise FiresegError(
             f"{mask.name}: lies wholly outside of {Path(image.name).name}; check that it belongs to this image, and "
             "the reference systems of both"
         )
+    top, left = max(math.floor(covered.row_off) - 1, 0), max(math.floor(covered.col_off) - 1, 0)
+    bottom, right = min(math.ceil(bottom) + 1, mask.height), min(math.ceil(right) + 1, mask.width)
     return Window(left, top, right - left, bottom - top)  # pyright: ignore[reportCallIssue]
 
 

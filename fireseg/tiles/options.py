@@ -48,6 +48,7 @@ class LabelOptions:
         classes: Values of the masks that mean another class, such as 255=1, or 1=0 2=1; 255 means unknown. DEL:255=1
             and GRA:5=4 apply to one kind of mask only.
         align_masks: Warp masks on another grid to the grid of their image, by the nearest pixel.
+        grade_field: Field of vector gradings that holds the grades, 0 to 4 or the words of CEMS such as 'Destroyed'.
         images: Images, as a pattern relative to TILES in quotes, such as 'images/*.tif', if they are not named
             <name>_S2L2A.tif.
         masks: Delineations of these images, as a pattern such as 'masks/*.tif'; a mask has the name of its image, or
@@ -60,6 +61,7 @@ class LabelOptions:
 
     classes: Annotated[tuple[str, ...] | None, metavar("FROM=TO ...")] = None
     align_masks: bool = False
+    grade_field: Annotated[str | None, metavar("FIELD")] = None
     images: Annotated[str | None, metavar("GLOB")] = None
     masks: Annotated[str | None, metavar("GLOB")] = None
     gradings: Annotated[str | None, metavar("GLOB")] = None

@@ -29,10 +29,18 @@ from fireseg.tiles.blocks import (
     select_sample_blocks,
     set_gdal_cache,
 )
-from fireseg.tiles.folder import RASTER_SUFFIXES, TileFiles, TileSearch, group_tile_files, report_orphan_masks
+from fireseg.tiles.folder import (
+    RASTER_SUFFIXES,
+    VECTOR_SUFFIXES,
+    TileFiles,
+    TileSearch,
+    group_tile_files,
+    report_orphan_masks,
+)
 from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_mask
 from fireseg.tiles.metadata import find_date, flatten_metadata, read_metadata
 from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
+from fireseg.tiles.vectors import read_vector_mask
 
 _MASKS: dict[str, MaskKind] = {"delineation": "DEL", "grading": "GRA", "cloud": "CM"}
 
@@ -66,7 +74,7 @@ def find_tiles(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileSearch:
     """Finds all tiles below a folder.
 
     Pictures for display (8 bits, at most four channels) under the name of an image, and png files of several channels
-    under that of a mask, are skipped.
+    under that of a CEMS mask, are skipped.
 
     Args:
         root: Folder of tiles, with or without the folders `train`, `val` and `test`.
@@ -81,7 +89,8 @@ def find_tiles(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileSearch:
     tiles, faults = [], list(search.faults)
     for files in search.tiles:
         if not _is_quick_look_file(files.image):
-            pictures = [name for name in _MASKS if _is_picture_of_mask(getattr(files, name))]
+            is_named = labels.images is not None  # such masks are wanted, so a picture among them is a fault
+            pictures = [] if is_named else [name for name in _MASKS if _is_picture_of_mask(getattr(files, name))]
             tiles.append(replace(files, **dict.fromkeys(pictures)))
         else:
             faults += report_orphan_masks(files.name, (path for path in files.paths[1:] if path != files.metadata))
@@ -147,11 +156,15 @@ def read_tile(
         parts["date"] = _read_date(raster, metadata)
         for name, kind in _MASKS.items():
             if path := getattr(files, name):
-                with _collect_errors(faults), _open_raster(path) as mask:
-                    masks[name] = read_mask(mask, kind, raster, labels)
-                    flags += masks[name].flags
+                with _collect_errors(faults):
+                    if path.suffix.lower() not in VECTOR_SUFFIXES:
+                        with _open_raster(path) as mask:
+                            masks[name] = read_mask(mask, kind, raster, labels)
+                    elif "grid" in parts:
+                        masks[name] = read_vector_mask(path, kind, parts["grid"], labels)
         with _collect_errors(faults):
             parts["image"], parts["unknown"] = _read_image(raster, bands, metadata, options, flags)
+    flags[:0] = [flag for mask in masks.values() for flag in mask.flags]
     values = {name: masks[name].values if name in masks else None for name in _MASKS}
     if "unknown" in parts and "delineation" in masks and files.delineation:
         with _collect_errors(faults):

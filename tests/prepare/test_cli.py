@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import rasterio
+from rasterio.features import shapes
 
 from fireseg.prepare.cli import main
 from tests.prepare.builders import write_set, write_tile
@@ -133,6 +134,28 @@ def test_images_and_masks_in_folders_of_their_own_give_the_same_patches(run: Run
         assert Path("patches", name).read_bytes() == Path("expected", name).read_bytes()
     options = json.loads(Path("patches/manifest.json").read_text())["options"]
     assert (options["images"], options["masks"]) == ("images/**/*.tif", "masks/**/*.tif")
+
+
+def test_polygons_give_the_same_patches_as_the_masks_that_they_outline(run: Run, tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0, kinds=("DEL", "GRA"))
+    assert run(tiles, "expected", "--size", 16) == 0
+    for path in [*tiles.rglob("*_DEL.tif"), *tiles.rglob("*_GRA.tif")]:
+        with rasterio.open(path) as raster:
+            outlines = [(one, int(value)) for one, value in shapes(raster.read(1), transform=raster.transform) if value]
+        features = [{"type": "Feature", "geometry": one, "properties": {"grade": value}} for one, value in outlines]
+        path.with_suffix(".geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        path.unlink()
+    words = (tiles, "patches", "--size", 16, "--grade-field", "grade")
+    assert run(*words) == 0
+    for name in ("images", "masks_del", "masks_gra"):
+        for split in ("train", "val"):
+            content = Path("patches", split, f"{name}.npy").read_bytes()
+            assert content == Path("expected", split, f"{name}.npy").read_bytes()
+    manifest = json.loads(Path("patches/manifest.json").read_text())
+    assert manifest["options"]["grade_field"] == "grade"
+    (changed,) = [name for name in manifest["sources"] if "train" in name and name.endswith("_DEL.geojson")]
+    (tiles / changed).write_text('{"type": "FeatureCollection", "features": []}')
+    assert run(*words) == 1
 
 
 def test_leaks_exit_with_1_unless_allowed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -332,6 +332,7 @@ def test_mask_in_another_reference_system_is_aligned(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"transform": Affine(PIXEL, 0.0, -14.0, 0.0, -PIXEL, 28.0)}, "lies wholly outside"),
+        ({"transform": Affine(PIXEL, 0.0, -15.0 + 50 * PIXEL, 0.0, -PIXEL, 28.0)}, "lies wholly outside"),
         ({"crs": None}, "-a_srs"),
     ],
 )
