@@ -25,6 +25,9 @@ _FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM)", re.IGNORECASE)
 
 _PICTURE_SUFFIX = ".png"
 
+_ADDED_WORDS = re.compile(r"[_. -](?=[^\d]*$)")
+"""Start of words at the end of a name, such as `_burned_mask`; with a number in them it is the name of another tile."""
+
 _WILDCARDS = re.compile(r"[*?\[\]]")
 
 _ACTIVATION = re.compile(r"(?<![a-z0-9])EMSR\d+", re.IGNORECASE)
@@ -190,8 +193,8 @@ def _index_images(images: list[Path], pattern: str) -> tuple[dict[str, list[Path
 
 
 def _find_images(mask: Path, by_name: Mapping[str, list[Path]]) -> list[Path]:
-    """Returns the images of the name of a mask, or of the longest name to which that of the mask adds something."""
-    ends = [len(mask.stem), *(match.start() for match in reversed(list(re.finditer(r"[_. -]", mask.stem))))]
+    """Returns the images of the name of a mask, or of the longest name to which that of the mask adds words."""
+    ends = [len(mask.stem), *(match.start() for match in reversed(list(_ADDED_WORDS.finditer(mask.stem))))]
     return next((by_name[mask.stem[:end]] for end in ends if mask.stem[:end] in by_name), [])
 
 

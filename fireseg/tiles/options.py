@@ -52,7 +52,7 @@ class LabelOptions:
         images: Images, as a pattern relative to TILES in quotes, such as 'images/*.tif', if they are not named
             <name>_S2L2A.tif.
         masks: Delineations of these images, as a pattern such as 'masks/*.tif'; a mask has the name of its image, or
-            adds something to it.
+            adds words to it.
         gradings: Gradings of these images, as a pattern.
 
     Raises:

@@ -171,10 +171,16 @@ def test_masks_without_image_and_ambiguous_masks_are_faults(tmp_path: Path) -> N
         "masks/c_2.tif",
     )
     pairs, faults = pair(tmp_path, "*/[ac].tif", "masks/*.tif")
-    assert [fault.split(":")[0] for fault in faults] == ["masks/a.tif", "masks/b.tif", "masks/c_2.tif"]
+    assert [fault.split(":")[0] for fault in faults] == [
+        "masks/a.tif",
+        "masks/b.tif",
+        "masks/c_2.tif",
+        "masks/c_old.tif",
+    ]
     assert "several images" in faults[0]
     assert "--images" in faults[1]
-    assert "as well as c.tif" in faults[2]
+    assert "--images" in faults[2]
+    assert "as well as c.tif" in faults[3]
     assert [mask for *_, mask in pairs] == ["", "masks/c.tif", ""]
 
 
