@@ -169,6 +169,7 @@ def test_masks_without_image_and_ambiguous_masks_are_faults(tmp_path: Path) -> N
         "train/c.tif",
         "masks/c.tif",
         "masks/c_2.tif",
+        "masks/c_old.tif",
     )
     pairs, faults = pair(tmp_path, "*/[ac].tif", "masks/*.tif")
     assert [fault.split(":")[0] for fault in faults] == [
