@@ -201,6 +201,11 @@ def _find_label_faults(folder: Path, patches: Sequence[PatchStatistics], task: T
     values = {value for patch in patches for value in patch.pixels} - {task.ignore_index}
     if not values:
         faults.append(f"{folder}: every pixel is {task.ignore_index}, so there is nothing to learn; label some")
+    elif values == {0}:
+        faults.append(
+            f"{folder}: no burned pixel, so there is nothing to learn; check the masks: in them {task.ignore_index} "
+            f"means unlabelled, and if it marks what burned, prepare again with --classes {task.ignore_index}=1"
+        )
     elif task.num_classes > 2 and max(values) <= 1:
         faults.append(
             f"{folder}: no mask has a value above 1, but task {task.name} has grades up to {task.num_classes - 1}; "

@@ -19,7 +19,7 @@ from fireseg.prepare.footprints import Footprint, make_footprint, read_footprint
 from fireseg.prepare.leakage import KINDS, MIN_OVERLAP, SAME_BOX, Kind, Leak, find_leaks, number_groups
 from fireseg.prepare.workers import run_in_order, track_tiles
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
+from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
 from fireseg.tiles.reader import find_tiles, read_grid_and_date, read_tile
 
 log = logging.getLogger("fireseg")
@@ -158,7 +158,12 @@ def audit(footprints: Sequence[Footprint]) -> Audit:
 
 
 def audit_tiles(
-    path: Path, *, json_path: Path, workers: int, options: RasterOptions = DEFAULT_OPTIONS
+    path: Path,
+    *,
+    json_path: Path,
+    workers: int,
+    options: RasterOptions = DEFAULT_OPTIONS,
+    labels: LabelOptions = DEFAULT_LABELS,
 ) -> tuple[Audit, list[str]]:
     """Audits a folder of tiles or the data set's own table of them, prints the result and writes it as JSON.
 
@@ -167,6 +172,7 @@ def audit_tiles(
         json_path: Output file.
         workers: Number of processes that read tiles.
         options: Options used where the metadata are silent.
+        labels: Options for reading the masks.
 
     Returns:
         The audit, and the faults of tiles, one line each.
@@ -174,7 +180,7 @@ def audit_tiles(
     Raises:
         FiresegError: If there is no such folder or table, or no readable tile in it.
     """
-    footprints, faults = _read_tiles(path, workers, options) if path.is_dir() else (read_footprints(path), [])
+    footprints, faults = _read_tiles(path, workers, options, labels) if path.is_dir() else (read_footprints(path), [])
     result = audit(footprints)
     with convert_disk_errors(json_path):
         json_path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,16 +196,22 @@ class FingerprintJob:
     Args:
         tiles: Files of each tile.
         options: Options used where the metadata are silent.
+        labels: Options for reading the masks.
     """
 
-    def __init__(self, tiles: Sequence[TileFiles], options: RasterOptions = DEFAULT_OPTIONS) -> None:
-        self.tiles, self.options = tiles, options
+    def __init__(
+        self,
+        tiles: Sequence[TileFiles],
+        options: RasterOptions = DEFAULT_OPTIONS,
+        labels: LabelOptions = DEFAULT_LABELS,
+    ) -> None:
+        self.tiles, self.options, self.labels = tiles, options, labels
 
     def process(self, number: int) -> tuple[Footprint | None, tuple[str, ...]]:
         """Returns the footprint of a tile, without a fingerprint if its pixels cannot be read, and its faults."""
         files = self.tiles[number]
         try:
-            tile = read_tile(files, _FINGERPRINT_BANDS, self.options)
+            tile = read_tile(files, _FINGERPRINT_BANDS, self.options, self.labels)
         except FiresegError as error:
             try:
                 return make_footprint(files, *read_grid_and_date(files)), error.faults
@@ -213,11 +225,13 @@ class FingerprintJob:
         """Does nothing: the results are small and returned by `process`."""
 
 
-def _read_tiles(path: Path, workers: int, options: RasterOptions) -> tuple[list[Footprint], list[str]]:
-    tiles, other_faults = find_tiles(path)
+def _read_tiles(
+    path: Path, workers: int, options: RasterOptions, labels: LabelOptions
+) -> tuple[list[Footprint], list[str]]:
+    tiles, other_faults = find_tiles(path, labels)
     faults = [str(fault) for fault in other_faults]
     footprints = []
-    results = run_in_order(FingerprintJob(tiles, options), range(len(tiles)), lambda _: 0, workers=workers)
+    results = run_in_order(FingerprintJob(tiles, options, labels), range(len(tiles)), lambda _: 0, workers=workers)
     with track_tiles(len(tiles), done=0) as progress:
         for number, (footprint, tile_faults) in results:
             faults += tile_faults

@@ -17,8 +17,8 @@ def prepare(options: PrepareOptions) -> int:
     """Cuts Sentinel-2 tiles and their burned-area masks into training patches.
 
     TILES contains the folders train, val and test, and in them, at any depth, <name>_S2L2A.tif with <name>_DEL.tif,
-    <name>_GRA.tif, <name>_CM.tif and <name>_S2L2A.json. Every labelled pixel is part of a patch. If interrupted, run
-    the same command again to continue.
+    <name>_GRA.tif, <name>_CM.tif and <name>_S2L2A.json; docs/inputs.md lists other formats and names. Every labelled
+    pixel is part of a patch. If interrupted, run the same command again to continue.
 
     Exit code: 0 on success, 1 if tiles have faults or splits leak, 2 if an argument is invalid.
     """
@@ -32,7 +32,11 @@ def prepare(options: PrepareOptions) -> int:
         if options.tiles is not None:
             raise SettingError(f"--audit {options.audit}: takes the place of TILES and PATCHES; omit {options.tiles}")
         audit, faults = audit_tiles(
-            options.audit, json_path=options.json, workers=options.workers, options=options.tiling
+            options.audit,
+            json_path=options.json,
+            workers=options.workers,
+            options=options.tiling,
+            labels=options.tiling.labels,
         )
         return _finish(faults, options.allow_bad) or int(not audit.is_clean)
     if options.tiles is None or options.patches is None:

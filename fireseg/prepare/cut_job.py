@@ -62,7 +62,7 @@ class CutJob:
         values["missing"] = list_missing(files)
         stats = _stat_files(files)
         try:
-            tile = read_tile(files, self.options.bands, self.options)
+            tile = read_tile(files, self.options.bands, self.options, self.options.labels)
         except FiresegError as error:
             self._patches[number] = []
             values["sources"] = _describe_sources(stats, self.root, "")
@@ -254,7 +254,7 @@ def _hash_file(path: Path) -> str:
 
 def _hash_pixels(files: TileFiles, options: TilingOptions) -> str:
     try:
-        tile = read_tile(files, options.bands, options)
+        tile = read_tile(files, options.bands, options, options.labels)
     except FiresegError:
         return ""
     return fingerprint_image(tile.image, tile.unknown, tile.delineation).digest

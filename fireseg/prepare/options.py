@@ -14,7 +14,7 @@ from fireseg.data.bands import BAND_NAMES, check_bands
 from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter
 from fireseg.data.patches import SPLITS
 from fireseg.errors import SettingError
-from fireseg.tiles.options import RasterOptions
+from fireseg.tiles.options import LabelOptions, RasterOptions
 
 LabelRule = Literal["ignore", "keep"]
 
@@ -37,6 +37,7 @@ class TilingOptions(RasterOptions):
         clouds: Set labels under opaque cloud and cloud shadow to 255 (ignore), or keep them.
         light_clouds: Set labels under light cloud and haze to 255 (ignore), or keep them.
         disagreement: Keep labels where DEL and GRA disagree, or set them to 255 (ignore).
+        labels: Meaning of the masks.
 
     Raises:
         SettingError: If options are out of range or exclude each other; lists all faults.
@@ -51,6 +52,7 @@ class TilingOptions(RasterOptions):
     clouds: LabelRule = "ignore"
     light_clouds: LabelRule = "keep"
     disagreement: LabelRule = "keep"
+    labels: Annotated[LabelOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=LabelOptions)
 
     def __post_init__(self) -> None:
         faults = []
@@ -86,8 +88,8 @@ class TilingOptions(RasterOptions):
         """Returns the options as plain values, as the journal and the manifest store them."""
         # Options of later versions are left out if they are not given: folders of earlier versions do not have them.
         later = {"channels": self.channels and list(self.channels), "trust_values": self.trust_values}
-        earlier = {name: value for name, value in asdict(self).items() if name not in later}
-        given = {name: value for name, value in later.items() if value}
+        earlier = {name: value for name, value in asdict(self).items() if name not in (*later, "labels")}
+        given = {name: value for name, value in later.items() if value} | self.labels.as_dict()
         return {**earlier, "bands": list(self.bands), "stride": self.strides()["train"], **given}
 
     def open_writer(self, root: Path) -> PatchWriter:

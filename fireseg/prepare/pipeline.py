@@ -22,6 +22,7 @@ from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.output import AUDIT, UNFINISHED, StagingFolder, sum_left_out, write_tables
 from fireseg.prepare.plan import Plan, apply_splits, assign_splits, check_leaks, make_journal_header, make_plan
 from fireseg.prepare.workers import run_in_order, track_tiles
+from fireseg.task import IGNORE_INDEX
 
 log = logging.getLogger("fireseg")
 
@@ -140,10 +141,43 @@ def _finish(output: StagingFolder, journal: Journal, plan: Plan, options: Prepar
             f"{plan.root}: no tile gave a patch; check the faults below, --max-cloud and the masks",
             *_list_faults(journal, ()),
         )
+    _check_burned(output, journal, plan)
     result = audit([Footprint.from_dict(tile.footprint) for tile in journal.tiles if tile.footprint])
     leaks = _check_leaks(result, plan, options, finished=output)
     result.write(output.staging / AUDIT)
     write_tables(journal, options.tiling, output.staging, leaks, [str(fault) for fault in plan.other_faults])
+
+
+def _check_burned(output: StagingFolder, journal: Journal, plan: Plan) -> None:
+    """Checks that the training patches have a burned pixel, and names the likely cause if they have not.
+
+    Raises:
+        FiresegError: If there are training patches, but no burned pixel in them.
+    """
+    burned, labelled, unknown = Counter[str](), Counter[str](), Counter[str]()
+    for tile in journal.tiles:
+        for row in tile.pixels.values():
+            burned[tile.split] += sum(row[1:-1])
+            labelled[tile.split] += sum(row[:-1])
+            unknown[tile.split] += row[-1]
+    if burned["train"] or not labelled["train"]:
+        return
+    others = [split for split in SPLITS[1:] if burned[split]]
+    faults = _list_faults(journal, ())
+    causes = ["fix the faults below"] if faults else []
+    if others:
+        causes.append(f"land burned only in {' and '.join(others)}: move such tiles to train, or draw other splits")
+    else:
+        share = format_share(unknown["train"] / (unknown["train"] + labelled["train"]))
+        causes.append(
+            f"{IGNORE_INDEX} means unknown ({share} of the pixels of the masks): if it marks what burned, "
+            f"--classes {IGNORE_INDEX}=1 says so"
+        )
+    raise FiresegError(
+        f"{plan.root}: none of the {labelled['train']:,} labelled pixels of train is burned, so there is nothing to "
+        f"learn; {'; '.join(causes)}; then delete {output.folder} and prepare again",
+        *faults,
+    )
 
 
 def _check_leaks(

@@ -42,7 +42,7 @@ def make_plan(root: Path, options: PrepareOptions) -> Plan:
     Raises:
         FiresegError: If there are none.
     """
-    search = find_tiles(root)
+    search = find_tiles(root, options.tiling.labels)
     metadata = None if options.metadata is None else read_tile_metadata(options.metadata)
     # Tiles outside of split folders are a fault of the folder, unless the splits are drawn.
     faults = (fault for fault in search.faults if options.split_by == "folder" or fault.path != root)

@@ -64,6 +64,11 @@ def is_cloudy(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return (codes == CLOUD) | (codes == SHADOW) | (codes == IGNORE_INDEX)
 
 
+def is_scene_classification_file(path: Path) -> bool:
+    """Returns True if the name of a raster says that it is a scene classification (SCL)."""
+    return _SCL_NAME.search(path.stem) is not None
+
+
 def find_cloud_mask(scene: Path) -> Path | None:
     """Finds the cloud mask beside a scene: `<name>_CM.tif` or `<name>_SCL.tif`, in upper or lower case.
 
@@ -107,7 +112,7 @@ class CloudMask:
         name: str | None = None,
     ) -> None:
         self.name = name or str(path)
-        self.kind: CloudMaskKind = kind or ("SCL" if _SCL_NAME.search(Path(path).stem) else "CM")
+        self.kind: CloudMaskKind = kind or ("SCL" if is_scene_classification_file(Path(path)) else "CM")
         self._path, self._grid, self._channel = path, grid, channel
         self._open = ExitStack()
 

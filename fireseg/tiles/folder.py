@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections import defaultdict
@@ -11,9 +12,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fireseg.data.patches import SPLITS, Fault
-from fireseg.errors import join_names
+from fireseg.errors import FiresegError, join_names
+from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
 
-_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM)\.(?P<suffix>tiff?|json)", re.IGNORECASE)
+RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".img", ".vrt", ".bil", ".bip", ".bsq", ".dat", ".asc")
+"""Endings of raster files; sidecars such as .ovr, .tfw or .aux.xml are not among them."""
+
+VECTOR_SUFFIXES = (".geojson", ".gpkg", ".shp")
+"""Endings of vector files with the labels of a tile."""
+
+_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM|SCL)", re.IGNORECASE)
+
+_PICTURE_SUFFIX = ".png"
+
+_ADDED_WORDS = re.compile(r"[_. -](?=[^\d]*$)")
+"""Start of words at the end of a name, such as `_burned_mask`; with a number in them it is the name of another tile."""
+
+_WILDCARDS = re.compile(r"[*?\[\]]")
 
 _ACTIVATION = re.compile(r"(?<![a-z0-9])EMSR\d+", re.IGNORECASE)
 
@@ -27,13 +42,13 @@ class TileFiles:
     """The files of one tile.
 
     Attributes:
-        name: File name before `_S2L2A.tif`.
+        name: File name of the image before `_S2L2A.tif`, or before the suffix.
         split: `train`, `val`, `test`, or empty if the tile is in no such folder.
         activation: Code of the CEMS activation, such as `EMSR382`; the tile name if there is none.
         image: Reflectance, `<name>_S2L2A.tif`.
-        delineation: `<name>_DEL.tif`, if it exists.
-        grading: `<name>_GRA.tif`, if it exists.
-        cloud: `<name>_CM.tif`, if it exists.
+        delineation: `<name>_DEL.tif`, or polygons, if it exists.
+        grading: `<name>_GRA.tif`, or polygons, if it exists.
+        cloud: `<name>_CM.tif`, else `<name>_SCL.tif`, if it exists.
         metadata: `<name>_S2L2A.json`, if it exists.
     """
 
@@ -48,9 +63,12 @@ class TileFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All existing files, the image first."""
+        """All existing files, the image first; of a shapefile those with its values and its reference system, too."""
         paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata)
-        return tuple(path for path in paths if path is not None)
+        existing = [path for path in paths if path is not None]
+        shapefiles = [path for path in existing if path.suffix.lower() == ".shp"]
+        beside = [path.with_suffix(suffix) for path in shapefiles for suffix in (".dbf", ".prj")]
+        return (*existing, *(path for path in beside if path.is_file()))
 
 
 class TileSearch(NamedTuple):
@@ -65,7 +83,7 @@ class TileSearch(NamedTuple):
     faults: tuple[Fault, ...]
 
 
-def group_tile_files(root: Path) -> TileSearch:
+def group_tile_files(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileSearch:
     """Groups the files below a folder by tile, without opening them.
 
     Tiles may be at any depth, as archives may unpack one level deeper (`train/train/EMSR382/…`). Links are followed;
@@ -73,28 +91,122 @@ def group_tile_files(root: Path) -> TileSearch:
 
     Args:
         root: Folder to search. Splits are recognised by the folders below it, not by its own name.
+        labels: Names of images and masks, if they are not those of CEMS.
+
+    Raises:
+        FiresegError: If a pattern of `labels` matches no raster.
     """
     faults: list[Fault] = []
-    groups: dict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
+    tiles = _group_by_name(root, faults) if labels.images is None else _group_by_pattern(root, labels, faults)
+    tiles.sort(key=lambda files: (files.split, files.name, str(files.image)))
+    return TileSearch(tuple(tiles), tuple(sorted(faults + _check_splits(root, tiles))))
+
+
+def _group_by_name(root: Path, faults: list[Fault]) -> list[TileFiles]:
+    groups: dict[tuple[Path, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in _walk(root, faults):
-        if not (match := _FILE.fullmatch(path.name)):
+        if not (match := _FILE.fullmatch(path.stem)):
             continue
-        kind = match["kind"].upper()
-        if match["suffix"].lower() == "json":
-            if kind != "S2L2A":
-                continue
+        kind, suffix = match["kind"].upper(), path.suffix.lower()
+        if suffix == ".json" and kind == "S2L2A":
             kind = _METADATA
-        known = groups[path.parent, match["name"]].setdefault(kind, path)
-        if known != path:
-            faults.append(Fault(path, f"duplicate of {known.name}; keep one of the two"))
+        elif suffix not in RASTER_SUFFIXES and not (suffix in VECTOR_SUFFIXES and kind in ("DEL", "GRA")):
+            continue
+        groups[path.parent, match["name"]][kind].append(path)
     tiles = []
-    for (_, name), group in groups.items():
+    for (_, name), paths in groups.items():
+        group = {kind: _select_file(same, faults) for kind, same in paths.items()}
         if "S2L2A" in group:
             tiles.append(_make_tile(root, name, group))
         else:
-            faults += report_orphan_masks(name, (path for kind, path in group.items() if kind != _METADATA))
-    tiles.sort(key=lambda files: (files.split, files.name, str(files.image)))
-    return TileSearch(tuple(tiles), tuple(sorted(faults + _check_splits(root, tiles))))
+            masks = (path for kind, path in group.items() if kind not in (_METADATA, "SCL"))
+            faults += report_orphan_masks(name, (path for path in masks if path.suffix.lower() != _PICTURE_SUFFIX))
+    return tiles
+
+
+def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> list[TileFiles]:
+    """Groups images with the masks of equal name, or of a name that adds something to that of the image."""
+    patterns = {"DEL": labels.masks, "GRA": labels.gradings}
+    masks = {
+        kind: _match_files(root, option, pattern, faults)
+        for (kind, pattern), option in zip(patterns.items(), ("--masks", "--gradings"), strict=True)
+        if pattern is not None
+    }
+    taken = {path for paths in masks.values() for path in paths}
+    pattern = labels.images or ""
+    images = [path for path in _match_files(root, "--images", pattern, faults) if path not in taken]
+    groups = {image: {"S2L2A": image} for image in images}
+    by_name, by_key = _index_images(images, pattern)
+    for kind, paths in masks.items():
+        for path in paths:
+            candidates = _find_images(path, by_name) or by_key.get(_cut_fixed_parts(path, patterns[kind] or ""), [])
+            split = _find_split(root, path)
+            candidates = [image for image in candidates if split in ("", _find_split(root, image) or split)]
+            if len(candidates) > 1:
+                names = join_names([str(image) for image in candidates], _MAX_NAMES_SHOWN)
+                faults.append(Fault(path, f"mask of several images ({names}); give each image a name of its own"))
+            elif not candidates:
+                faults.append(
+                    Fault(path, "mask without an image that --images matches; add the image or remove the mask")
+                )
+            elif (known := groups[candidates[0]].setdefault(kind, path)) != path:
+                faults.append(Fault(path, f"mask of {candidates[0].name} as well as {known.name}; keep one of the two"))
+    for image, group in groups.items():
+        if (metadata := image.with_suffix(".json")).is_file():
+            group[_METADATA] = metadata
+    return [_make_tile(root, _get_tile_name(image), group) for image, group in groups.items()]
+
+
+def _match_files(root: Path, option: str, pattern: str, faults: list[Fault]) -> list[Path]:
+    """Returns the files that a pattern matches, sorted, without pictures beside a raster of the same name."""
+    suffixes = RASTER_SUFFIXES if option == "--images" else RASTER_SUFFIXES + VECTOR_SUFFIXES
+    paths = [Path(root, name) for name in sorted(glob.glob(pattern, root_dir=root, recursive=True))]  # noqa: PTH207
+    same: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        if path.suffix.lower() in suffixes and path.is_file():
+            same[path.with_suffix("")].append(path)
+    if not same:
+        what = "no raster" if option == "--images" else "no raster or vector file"
+        raise FiresegError(
+            f"{option} {pattern}: matches {what} in {root}; write a pattern relative to it, in quotes, such as "
+            "'*/images/*.tif' or '**/*_mask.tif'"
+        )
+    return [_select_file(beside, faults) for beside in same.values()]
+
+
+def _select_file(paths: list[Path], faults: list[Fault]) -> Path:
+    """Returns the only file for a purpose; pictures beside it are previews, others are faults."""
+    rasters = [path for path in paths if path.suffix.lower() != _PICTURE_SUFFIX] or paths
+    faults += [Fault(path, f"duplicate of {rasters[0].name}; keep one of the two") for path in rasters[1:]]
+    return rasters[0]
+
+
+def _index_images(images: list[Path], pattern: str) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Returns the images by name, and by the part of the name that the pattern does not fix."""
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    by_key: dict[str, list[Path]] = defaultdict(list)
+    for image in images:
+        for name in {image.stem, _get_tile_name(image)}:
+            by_name[name].append(image)
+        by_key[_cut_fixed_parts(image, pattern)].append(image)
+    return by_name, by_key
+
+
+def _find_images(mask: Path, by_name: Mapping[str, list[Path]]) -> list[Path]:
+    """Returns the images of the name of a mask, or of the longest name to which that of the mask adds words."""
+    ends = [len(mask.stem), *(match.start() for match in reversed(list(_ADDED_WORDS.finditer(mask.stem))))]
+    return next((by_name[mask.stem[:end]] for end in ends if mask.stem[:end] in by_name), [])
+
+
+def _cut_fixed_parts(path: Path, pattern: str) -> str:
+    """Returns a file name without the parts that its pattern fixes: `7` of `img_7.tif` and `img_*.tif`."""
+    name = Path(pattern).stem
+    return path.stem.removeprefix(_WILDCARDS.split(name)[0]).removesuffix(_WILDCARDS.split(name)[-1])
+
+
+def _get_tile_name(image: Path) -> str:
+    match = _FILE.fullmatch(image.stem)
+    return match["name"] if match and match["kind"].upper() == "S2L2A" else image.stem
 
 
 def report_orphan_masks(name: str, masks: Iterable[Path]) -> list[Fault]:
@@ -128,14 +240,19 @@ def _make_tile(root: Path, name: str, group: Mapping[str, Path]) -> TileFiles:
     codes = [match[0].upper() for text in (name, *reversed(parts)) if (match := _ACTIVATION.search(text))]
     return TileFiles(
         name=name,
-        split=next((part.lower() for part in parts if part.lower() in SPLITS), ""),
+        split=_find_split(root, group["S2L2A"]),
         activation=codes[0] if codes else name,
         image=group["S2L2A"],
         delineation=group.get("DEL"),
         grading=group.get("GRA"),
-        cloud=group.get("CM"),
+        cloud=group.get("CM", group.get("SCL")),
         metadata=group.get(_METADATA),
     )
+
+
+def _find_split(root: Path, path: Path) -> str:
+    parts = (part.lower() for part in path.relative_to(root).parent.parts)
+    return next((part for part in parts if part in SPLITS), "")
 
 
 def _check_splits(root: Path, tiles: list[TileFiles]) -> list[Fault]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 from fireseg.console import metavar
+from fireseg.errors import SettingError
+from fireseg.task import IGNORE_INDEX, TASKS
+
+_CLASS_RULE = re.compile(r"(?:(DEL|GRA):)?(-?\d+(?:\.\d+)?)=(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +48,72 @@ class RasterOptions:
 
 
 DEFAULT_OPTIONS = RasterOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Options for reading the labels of tiles.
+
+    Attributes:
+        classes: Values of the masks that mean another class, such as 255=1, or 1=0 2=1; 255 means unknown. DEL:255=1
+            and GRA:5=4 apply to one kind of mask only.
+        align_masks: Warp masks on another grid to the grid of their image, by the nearest pixel.
+        grade_field: Field of vector gradings that holds the grades, 0 to 4 or the words of CEMS such as 'Destroyed'.
+        images: Images, as a pattern relative to TILES in quotes, such as 'images/*.tif', if they are not named
+            <name>_S2L2A.tif.
+        masks: Delineations of these images, as a pattern such as 'masks/*.tif'; a mask has the name of its image, or
+            adds words to it.
+        gradings: Gradings of these images, as a pattern.
+
+    Raises:
+        SettingError: If a rule of `classes` is invalid, or images are named without masks; lists all faults.
+    """
+
+    classes: Annotated[tuple[str, ...] | None, metavar("FROM=TO ...")] = None
+    align_masks: bool = False
+    grade_field: Annotated[str | None, metavar("FIELD")] = None
+    images: Annotated[str | None, metavar("GLOB")] = None
+    masks: Annotated[str | None, metavar("GLOB")] = None
+    gradings: Annotated[str | None, metavar("GLOB")] = None
+
+    def __post_init__(self) -> None:
+        faults, seen = self._list_pattern_faults(), set[tuple[str, float]]()
+        for rule in self._list_rules():
+            if not (match := _CLASS_RULE.fullmatch(rule)):
+                faults.append(f"--classes {rule}: not understood; write FROM=TO, such as 255=1, or 1=0 2=1")
+                continue
+            if int(match[3]) not in (*range(TASKS["gra"].num_classes), IGNORE_INDEX):
+                faults.append(f"--classes {rule}: {match[3]} is no class; use 0 to 4, or 255 for unknown")
+            for kind in [match[1]] if match[1] else ["DEL", "GRA"]:
+                if (key := (kind, float(match[2]))) in seen:
+                    faults.append(f"--classes {rule}: {match[2]} is given twice for {kind}; omit one of them")
+                seen.add(key)
+        if faults:
+            raise SettingError(*faults)
+
+    def class_map(self, kind: str) -> dict[float, int]:
+        """Returns the class of each value that `classes` names for a kind of mask, DEL or GRA."""
+        matches = [match for rule in self._list_rules() if (match := _CLASS_RULE.fullmatch(rule))]
+        return {float(match[2]): int(match[3]) for match in matches if match[1] in (None, kind)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the options that are given as plain values."""
+        return {name: value for name, value in {**asdict(self), "classes": self._list_rules()}.items() if value}
+
+    def _list_pattern_faults(self) -> list[str]:
+        patterns = {"--images": self.images, "--masks": self.masks, "--gradings": self.gradings}
+        given = {option: pattern for option, pattern in patterns.items() if pattern is not None}
+        faults = [
+            f"{option} {pattern}: leads out of the folder of the tiles; write a pattern relative to it"
+            for option, pattern in given.items()
+            if Path(pattern).is_absolute() or ".." in Path(pattern).parts
+        ]
+        if given and (self.images is None or len(given) == 1):
+            faults.append(f"{', '.join(given)}: give --images, and --masks or --gradings, or none of them")
+        return faults
+
+    def _list_rules(self) -> list[str]:
+        return [rule for word in self.classes or () for rule in word.split(",")]
+
+
+DEFAULT_LABELS = LabelOptions()

@@ -6,14 +6,13 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio import Affine
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
@@ -30,9 +29,16 @@ from fireseg.tiles.blocks import (
     select_sample_blocks,
     set_gdal_cache,
 )
-from fireseg.tiles.clouds import CloudMask, find_cloud_mask
-from fireseg.tiles.folder import TileFiles, TileSearch, group_tile_files, report_orphan_masks
-from fireseg.tiles.masks import MaskKind, normalize_mask
+from fireseg.tiles.clouds import CloudMask, find_cloud_mask, is_scene_classification_file
+from fireseg.tiles.folder import (
+    RASTER_SUFFIXES,
+    VECTOR_SUFFIXES,
+    TileFiles,
+    TileSearch,
+    group_tile_files,
+    report_orphan_masks,
+)
+from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_mask
 from fireseg.tiles.metadata import (
     find_date,
     find_level,
@@ -41,11 +47,11 @@ from fireseg.tiles.metadata import (
     read_metadata,
     read_product_xml,
 )
-from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
+from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
 from fireseg.tiles.products import Scene, find_product, get_scene_name, stack_product
+from fireseg.tiles.vectors import read_vector_mask
 
-_MAX_SHIFT_PX = 0.1
-"""Largest shift of a mask against its image: less than the accuracy of labels, more than rounding of coordinates."""
+_MASKS: dict[str, MaskKind] = {"delineation": "DEL", "grading": "GRA", "cloud": "CM"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,31 +81,36 @@ class Tile:
     flags: tuple[str, ...]
 
 
-def find_tiles(root: Path) -> TileSearch:
+def find_tiles(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileSearch:
     """Finds all tiles below a folder.
 
-    Pictures for display (8 bits, at most four channels) under the name of an image are skipped.
+    Pictures for display (8 bits, at most four channels) under the name of an image, and png files of several channels
+    under that of a CEMS mask, are skipped.
 
     Args:
         root: Folder of tiles, with or without the folders `train`, `val` and `test`.
+        labels: Names of images and masks, if they are not those of CEMS.
 
     Raises:
-        FiresegError: If the folder does not exist or has no tile.
+        FiresegError: If the folder does not exist or has no tile, or a pattern of `labels` matches no raster.
     """
     if not root.is_dir():
         raise FiresegError(f"{root}: no such folder; give the folder of the tiles, the one with train and val in it")
-    search = group_tile_files(root)
+    search = group_tile_files(root, labels)
     tiles, faults = [], list(search.faults)
     for files in search.tiles:
         if not _is_quick_look_file(files.image):
-            tiles.append(files)
+            is_named = labels.images is not None  # such masks are wanted, so a picture among them is a fault
+            pictures = [] if is_named else [name for name in _MASKS if _is_picture_of_mask(getattr(files, name))]
+            tiles.append(replace(files, **dict.fromkeys(pictures)))
         else:
             faults += report_orphan_masks(files.name, (path for path in files.paths[1:] if path != files.metadata))
     faults.sort()
     if not tiles:
         raise FiresegError(
-            f"{root}: no tile found, which is a <name>_S2L2A.tif with Sentinel-2 bands, at any depth; "
-            "check the folder, and whether the archives are unpacked",
+            f"{root}: no tile found, which is a <name>_S2L2A.tif (or {' '.join(RASTER_SUFFIXES[1:])}) with Sentinel-2 "
+            "bands, at any depth; check the folder, and whether the archives are unpacked, or give the names of images "
+            "and masks with --images and --masks",
             *map(str, faults),
         )
     return TileSearch(tuple(tiles), tuple(faults))
@@ -119,46 +130,71 @@ def read_grid_and_date(files: TileFiles) -> tuple[Grid, str | None]:
         return _read_grid(raster, str(files.image)), _read_date(raster, metadata)
 
 
-def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> Tile:
+def read_tile(
+    files: TileFiles,
+    bands: Sequence[str],
+    options: RasterOptions = DEFAULT_OPTIONS,
+    labels: LabelOptions = DEFAULT_LABELS,
+) -> Tile:
     """Reads a tile and checks that its files match.
 
     Args:
         files: Files of the tile.
         bands: Names of the requested bands, in the order of the channels.
         options: Options used where the metadata are silent.
+        labels: Options for reading the masks.
 
     Raises:
         FiresegError: With all faults of all files: unreadable files, masks on another grid, invalid mask values,
-            missing bands, no mask at all.
+            missing bands, no mask at all, a delineation in which 255 seems to mean burned.
     """
     faults: list[str] = []
     with _collect_errors(faults):
         if not (files.delineation or files.grading):
             raise FiresegError(
-                f"{files.image}: no label mask {files.name}_DEL.tif or {files.name}_GRA.tif; add one of them"
+                f"{files.image}: no label mask {files.name}_DEL.tif or {files.name}_GRA.tif, nor one that --masks or "
+                "--gradings matches; add one of them"
             )
     metadata: dict[str, Any] = {}
     with _collect_errors(faults):
         metadata = read_metadata(files.metadata) if files.metadata else {}
     flags: list[str] = []
-    parts: dict[str, Any] = {"delineation": None, "grading": None, "cloud": None}
+    parts: dict[str, Any] = {}
+    masks: dict[str, Mask] = {}
     with _collect_errors(faults), _open_raster(files.image) as raster:
         with _collect_errors(faults):
             parts["grid"] = _read_grid(raster, str(files.image))
         pairs = flatten_metadata(raster.tags(), metadata, {"name": raster.name})
         parts["date"], parts["level"] = find_date(pairs), find_level(pairs)
-        kinds: list[tuple[str, MaskKind]] = [("delineation", "DEL"), ("grading", "GRA"), ("cloud", "CM")]
-        for name, kind in kinds:
-            if path := getattr(files, name):
+        for name, kind in _MASKS.items():
+            if (path := getattr(files, name)) and not (name == "cloud" and is_scene_classification_file(path)):
                 with _collect_errors(faults):
-                    parts[name] = _read_mask(path, kind, raster, flags)
+                    if path.suffix.lower() not in VECTOR_SUFFIXES:
+                        with _open_raster(path) as mask:
+                            masks[name] = read_mask(mask, kind, raster, labels)
+                    elif "grid" in parts:
+                        masks[name] = read_vector_mask(path, kind, parts["grid"], labels)
         with _collect_errors(faults):
-            parts["image"], parts["unknown"] = _read_image(raster, bands, metadata, options, flags)
+            parts["image"], parts["unknown"], scl = _read_image(raster, bands, metadata, options, flags)
+            if "cloud" not in masks and (files.cloud or scl):
+                source = CloudMask(
+                    files.cloud or files.image, parts["grid"], kind="SCL", channel=1 if files.cloud else scl
+                )
+                with source:
+                    masks["cloud"] = Mask(values=source.read_codes(0, raster.height))
+    flags[:0] = [flag for mask in masks.values() for flag in mask.flags]
+    values = {name: masks[name].values if name in masks else None for name in _MASKS}
+    if "unknown" in parts and "delineation" in masks and files.delineation:
+        with _collect_errors(faults):
+            has_grading = files.grading is not None
+            check_unknown_pixels(
+                files.delineation, masks["delineation"], parts["unknown"], values["cloud"], has_grading=has_grading
+            )
     if faults:
         raise FiresegError(*faults)
-    if parts["delineation"] is None:
-        parts["delineation"] = np.full(parts["unknown"].shape, IGNORE_INDEX, np.uint8)
-    return Tile(**parts, flags=tuple(flags))
+    if values["delineation"] is None:
+        values["delineation"] = np.full(parts["unknown"].shape, IGNORE_INDEX, np.uint8)
+    return Tile(**parts, **values, flags=tuple(flags))  # pyright: ignore[reportArgumentType]
 
 
 class BandReader:
@@ -434,43 +470,20 @@ def _is_quick_look_file(path: Path) -> bool:
         return False  # reported when the tile is read
 
 
-def _read_mask(path: Path, kind: MaskKind, image: DatasetReader, flags: list[str]) -> NDArray[np.uint8]:
-    with _open_raster(path) as raster:
-        if raster.count != 1:
-            raise FiresegError(f"{path}: {raster.count} channels, but a mask has one; check that it is no picture")
-        if differences := _describe_grid_difference(raster, image):
-            raise FiresegError(f"{path}: {differences} {Path(image.name).name}; use one grid for both")
-        values = raster.read(1)
-        try:
-            mask, mask_flags = normalize_mask(values, kind, raster.nodata)
-        except FiresegError as error:
-            raise FiresegError(f"{path}: {error}") from error
-    flags += [f"{path}: {flag}" for flag in mask_flags]
-    return mask
-
-
-def _describe_grid_difference(mask: DatasetReader, image: DatasetReader) -> str:
-    """Describes how two grids differ, as text before the name of the image; empty if they match."""
-    if mask.shape != image.shape:
-        return f"{mask.height} x {mask.width} pixels, but {image.height} x {image.width} in"
-    if mask.crs != image.crs:
-        names = [raster.crs.to_string() if raster.crs else "no reference system" for raster in (mask, image)]
-        return f"{names[0]}, but {names[1]} in"
-    corners = [(col, row) for col in (0, image.width) for row in (0, image.height)]
-    moved = [_apply(~image.transform, _apply(mask.transform, corner)) for corner in corners]
-    shift = max(abs(was - now) for pair in zip(corners, moved, strict=True) for was, now in zip(*pair, strict=True))
-    return f"shifted by {shift:.2g} pixels against" if shift > _MAX_SHIFT_PX else ""
-
-
-def _apply(transform: Affine, point: tuple[float, float]) -> tuple[float, float]:
-    # Written out, because the operator for it changes between versions of affine.
-    x, y = point
-    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
+def _is_picture_of_mask(path: Path | None) -> bool:
+    if path is None or path.suffix.lower() != ".png":
+        return False
+    try:
+        with _open_raster(path) as raster:
+            return raster.count > 1
+    except FiresegError:
+        return False  # reported when the tile is read
 
 
 def _read_image(
     raster: DatasetReader, bands: Sequence[str], metadata: dict[str, Any], options: RasterOptions, flags: list[str]
-) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.uint16], NDArray[np.bool_], int | None]:
+    """Reads the image, its gaps, and the number of its channel with a scene classification, None without one."""
     channels = select_channels(raster, bands, metadata, name=raster.name, options=options)
     sample = PixelSample(raster.height * raster.width)
     with set_gdal_cache(raster):
@@ -479,7 +492,7 @@ def _read_image(
     flags += sample.check(
         raster.name, channels.scaling, offset_source=channels.offset_source, trust_values=options.trust_values
     )
-    return image, unknown
+    return image, unknown, channels.scl
 
 
 def _read_metadata_beside(path: Path) -> dict[str, Any]:

@@ -207,6 +207,15 @@ def test_an_unlabelled_training_split_is_a_fault(make_patches) -> None:
     assert "nothing to learn" in get_faults(root)[0]
 
 
+def test_a_training_split_without_a_burned_pixel_is_a_fault_with_the_likely_cause(make_patches) -> None:
+    root = make_patches()
+    for path in (root / "train").glob("*_mask.npy"):
+        np.save(path, np.where(np.load(path) == 1, 255, 0).astype(np.uint8))
+    (fault,) = get_faults(root)
+    assert "no burned pixel" in fault
+    assert "--classes 255=1" in fault
+
+
 def test_missing_bands_are_a_fault_of_the_split_not_of_each_patch(make_patches) -> None:
     messages = get_faults(make_patches(channels=6))
     assert len(messages) == 2

@@ -250,7 +250,8 @@ def test_a_bad_scene_does_not_stop_the_others(run: Path, tmp_path: Path, caplog:
         ["b.tif", "failed"],
         ["c.tif", table[3].split()[1]],
     ]
-    assert table[0].split()[2:] == ["burned_fraction", "max_probability", "polygons", "unknown", "cloud", "flags", "map"]
+    columns = ["burned_fraction", "max_probability", "polygons", "unknown", "cloud", "flags", "map"]
+    assert table[0].split()[2:] == columns
 
 
 def test_a_missing_run_and_existing_maps_are_reported_together(run: Path, tmp_path: Path) -> None:

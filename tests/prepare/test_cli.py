@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import rasterio
+from rasterio.features import shapes
 
 from fireseg.prepare.cli import main
 from tests.prepare.builders import write_set, write_tile
@@ -69,6 +71,9 @@ def test_the_next_command_trains_on_the_patches(run: Run, tmp_path: Path, capsys
         (["tiles", "patches", "--task", "del"], "--task del"),
         (["tiles", "patches", "--workers", "0"], "--workers: 0"),
         (["tiles", "--audit", "tiles"], "--audit tiles"),
+        (["tiles", "patches", "--classes", "burned=1"], "--classes burned=1"),
+        (["tiles", "patches", "--images", "images/*.tif"], "--masks or --gradings"),
+        (["tiles", "patches", "--images", "../*.tif", "--masks", "masks/*.tif"], "--images ../*.tif"),
     ],
 )
 def test_an_invalid_argument_exits_with_2_and_is_named(
@@ -93,6 +98,64 @@ def test_faults_of_tiles_exit_with_1_unless_allowed(
     assert "EMSR101_AOI01_01_DEL.tif: empty" in errors
     assert "--allow-bad" in errors
     assert run(tiles, "patches", "--size", 16, "--allow-bad") == 0
+
+
+@pytest.mark.parametrize("words", [["--classes", "7=1", "255=1"], ["--classes", "7=1,255=1"]])
+def test_masks_of_0_and_255_end_with_the_cure_and_give_the_same_patches_with_it(
+    run: Run, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0, kinds=("DEL",))
+    assert run(tiles, "expected", "--size", 16) == 0
+    for path in tiles.rglob("*_DEL.tif"):
+        with rasterio.open(path, "r+") as raster:
+            raster.write(raster.read(1) * 255, 1)
+    capsys.readouterr()
+    assert run(tiles, "patches", "--size", 16) == 1
+    assert "--classes 255=1" in capsys.readouterr().err
+    assert not Path("patches/manifest.json").exists()
+    assert run(tiles, "remapped", "--size", 16, *words) == 0
+    for name in ("train/images.npy", "train/masks_del.npy", "val/masks_del.npy"):
+        assert Path("remapped", name).read_bytes() == Path("expected", name).read_bytes()
+    assert json.loads(Path("remapped/manifest.json").read_text())["options"]["classes"] == ["7=1", "255=1"]
+    assert "classes" not in json.loads(Path("expected/manifest.json").read_text())["options"]
+
+
+def test_images_and_masks_in_folders_of_their_own_give_the_same_patches(run: Run, tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0, kinds=("DEL",))
+    assert run(tiles, "expected", "--size", 16) == 0
+    for path in sorted(tiles.rglob("*.tif")):
+        split, kind = path.relative_to(tiles).parts[0], path.stem.rsplit("_", 1)[1]
+        name = {"S2L2A": f"images/{split}/{{}}.tif", "DEL": f"masks/{split}/{{}}_mask.tif"}[kind]
+        target = tmp_path / "pairs" / name.format(path.stem.removesuffix(f"_{kind}"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    assert run("pairs", "patches", "--size", 16, "--images", "images/**/*.tif", "--masks", "masks/**/*.tif") == 0
+    for name in ("train/images.npy", "train/masks_del.npy", "val/images.npy", "val/masks_del.npy"):
+        assert Path("patches", name).read_bytes() == Path("expected", name).read_bytes()
+    options = json.loads(Path("patches/manifest.json").read_text())["options"]
+    assert (options["images"], options["masks"]) == ("images/**/*.tif", "masks/**/*.tif")
+
+
+def test_polygons_give_the_same_patches_as_the_masks_that_they_outline(run: Run, tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0, kinds=("DEL", "GRA"))
+    assert run(tiles, "expected", "--size", 16) == 0
+    for path in [*tiles.rglob("*_DEL.tif"), *tiles.rglob("*_GRA.tif")]:
+        with rasterio.open(path) as raster:
+            outlines = [(one, int(value)) for one, value in shapes(raster.read(1), transform=raster.transform) if value]
+        features = [{"type": "Feature", "geometry": one, "properties": {"grade": value}} for one, value in outlines]
+        path.with_suffix(".geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        path.unlink()
+    words = (tiles, "patches", "--size", 16, "--grade-field", "grade")
+    assert run(*words) == 0
+    for name in ("images", "masks_del", "masks_gra"):
+        for split in ("train", "val"):
+            content = Path("patches", split, f"{name}.npy").read_bytes()
+            assert content == Path("expected", split, f"{name}.npy").read_bytes()
+    manifest = json.loads(Path("patches/manifest.json").read_text())
+    assert manifest["options"]["grade_field"] == "grade"
+    (changed,) = [name for name in manifest["sources"] if "train" in name and name.endswith("_DEL.geojson")]
+    (tiles / changed).write_text('{"type": "FeatureCollection", "features": []}')
+    assert run(*words) == 1
 
 
 def test_leaks_exit_with_1_unless_allowed(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,6 +188,33 @@ def test_a_run_without_a_usable_tile_is_not_finished(tmp_path: Path) -> None:
     assert not (tmp_path / "patches/manifest.json").exists()
 
 
+def write_unburned(root: Path, split: str) -> None:
+    for path in (root / split).rglob("*_DEL.tif"):
+        with rasterio.open(path, "r+") as raster:
+            mask = np.zeros(raster.shape, np.uint8)
+            mask[0, :4] = 255
+            raster.nodata = 255
+            raster.write(mask, 1)
+
+
+@pytest.mark.parametrize(
+    ("splits", "cause"),
+    [
+        (("train",), "burned only in val: move such tiles to train"),
+        (("train", "val"), "--classes 255=1"),
+    ],
+)
+def test_training_patches_without_a_burned_pixel_are_a_fault_with_the_likely_cause(
+    tmp_path: Path, splits: tuple[str, ...], cause: str
+) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=0, kinds=("DEL",))
+    for split in splits:
+        write_unburned(tiles, split)
+    with pytest.raises(FiresegError, match=rf"labelled pixels of train is burned.*{cause}.*delete .*patches"):
+        prepare(make_options(tiles, tmp_path / "patches"))
+    assert not (tmp_path / "patches/manifest.json").exists()
+
+
 def test_leaking_splits_raise_before_any_pixel_is_read_and_name_both_cures(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles", train=2, val=0, test=0)
     write_tile(tiles, "EMSR900_AOI01_01", split="val", west=8.0 + 0.0010, seed=9)

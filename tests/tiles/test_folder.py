@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from fireseg.errors import FiresegError
 from fireseg.tiles.folder import group_tile_files
+from fireseg.tiles.options import LabelOptions
 
 
 def touch(root: Path, *names: str) -> None:
@@ -32,6 +36,17 @@ def test_suffix_and_case_do_not_matter(tmp_path: Path) -> None:
     touch(tmp_path, "a_S2L2A.TIFF", "a_del.tif", "a_GRA.tiff", "a_s2l2a.json")
     (files,) = group_tile_files(tmp_path).tiles
     assert [path.name for path in files.paths] == ["a_S2L2A.TIFF", "a_del.tif", "a_GRA.tiff", "a_s2l2a.json"]
+
+
+def test_rasters_of_other_formats_are_found_without_their_sidecars(tmp_path: Path) -> None:
+    touch(tmp_path, "a_S2L2A.jp2", "a_S2L2A.jp2.aux.xml", "a_DEL.img", "a_DEL.rrd", "a_GRA.png", "a_GRA.pgw")
+    touch(tmp_path, "b_S2L2A.vrt", "b_S2L2A.vrt.ovr", "b_DEL.tif", "b_DEL.tfw", "b_DEL.prj", "c_S2L2A.nc")
+    tiles, faults = group_tile_files(tmp_path)
+    assert [[path.name for path in files.paths] for files in tiles] == [
+        ["a_S2L2A.jp2", "a_DEL.img", "a_GRA.png"],
+        ["b_S2L2A.vrt", "b_DEL.tif"],
+    ]
+    assert faults == ()
 
 
 def test_flat_folder_has_no_split_and_one_activation_per_tile(tmp_path: Path) -> None:
@@ -97,3 +112,87 @@ def test_cyclic_links_are_followed_once(tmp_path: Path) -> None:
     (tmp_path / "tiles" / "far").symlink_to(tmp_path / "far")
     (tmp_path / "far" / "back").symlink_to(tmp_path / "tiles")
     assert [files.name for files in group_tile_files(tmp_path / "tiles").tiles] == ["a"]
+
+
+def pair(root: Path, images: str, masks: str) -> tuple[list[tuple[str, str, str, str]], list[str]]:
+    """Pairs images and masks and returns split, name, image and mask of each tile, and the faults."""
+    tiles, faults = group_tile_files(root, LabelOptions(images=images, masks=masks))
+    pairs = [
+        (
+            files.split,
+            files.name,
+            files.image.relative_to(root).as_posix(),
+            files.delineation.relative_to(root).as_posix() if files.delineation else "",
+        )
+        for files in tiles
+    ]
+    return pairs, [f"{fault.path.relative_to(root).as_posix()}: {fault.message}" for fault in faults]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("{}/images/{}.tif", "{}/masks/{}.tif"),
+        ("images/{}/{}.tif", "masks/{}/{}.tif"),
+        ("images/{}/{}.jp2", "masks/{}/{}_mask.png"),
+        ("{}/img_{}.tif", "{}/mask_{}.tif"),
+        ("{}/{}_image.tif", "{}/{}_burned.tif"),
+        ("{}/{}.tif", "{}/{}_mask.tif"),
+    ],
+)
+def test_images_and_masks_are_paired_by_name_and_split(tmp_path: Path, images: str, masks: str) -> None:
+    keys = [("train", "7"), ("train", "71"), ("val", "7")]
+    touch(tmp_path, *(name.format(*key) for key in keys for name in (images, masks)))
+    pairs, faults = pair(tmp_path, images.format("*", "*"), masks.format("*", "*"))
+    assert faults == []
+    expected = [(key[0], Path(images.format(*key)).stem, images.format(*key), masks.format(*key)) for key in keys]
+    assert sorted(pairs) == sorted(expected)
+
+
+def test_a_mask_belongs_to_the_longest_name_that_it_extends(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "images/a_b.tif", "masks/a_mask.tif", "masks/a_b_mask.tif")
+    pairs, faults = pair(tmp_path, "images/*", "masks/*.tif")
+    assert [(image, mask) for _, _, image, mask in pairs] == [
+        ("images/a.tif", "masks/a_mask.tif"),
+        ("images/a_b.tif", "masks/a_b_mask.tif"),
+    ]
+    assert faults == []
+
+
+def test_masks_without_image_and_ambiguous_masks_are_faults(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "train/a.tif",
+        "val/a.tif",
+        "masks/a.tif",
+        "masks/b.tif",
+        "train/c.tif",
+        "masks/c.tif",
+        "masks/c_2.tif",
+        "masks/c_old.tif",
+    )
+    pairs, faults = pair(tmp_path, "*/[ac].tif", "masks/*.tif")
+    assert [fault.split(":")[0] for fault in faults] == [
+        "masks/a.tif",
+        "masks/b.tif",
+        "masks/c_2.tif",
+        "masks/c_old.tif",
+    ]
+    assert "several images" in faults[0]
+    assert "--images" in faults[1]
+    assert "--images" in faults[2]
+    assert "as well as c.tif" in faults[3]
+    assert [mask for *_, mask in pairs] == ["", "masks/c.tif", ""]
+
+
+def test_a_pattern_without_a_match_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "masks/a.txt")
+    with pytest.raises(FiresegError, match=r"--masks masks/\*: matches no raster .*in quotes"):
+        pair(tmp_path, "images/*", "masks/*")
+
+
+def test_the_json_of_an_image_is_its_metadata(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.tif", "images/a.json", "masks/a.tif")
+    (files,) = group_tile_files(tmp_path, LabelOptions(images="images/*", gradings="masks/*")).tiles
+    assert [path.name for path in files.paths] == ["a.tif", "a.tif", "a.json"]
+    assert files.delineation is None

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.warp import transform
 from rasterio.windows import Window
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError
 from fireseg.synthetic.scene import make_scene
 from fireseg.tiles import RasterOptions, Tile, TileFiles, find_tiles, open_bands, read_grid_and_date, read_tile
+from fireseg.tiles.options import LabelOptions
 from tests.tiles.builders import GRID, PIXEL, make_reflectance, write_raster, write_tile
 
 
@@ -188,6 +190,45 @@ def test_pictures_are_not_tiles(tmp_path: Path) -> None:
     assert [fault.path.name for fault in faults] == ["RGB_DEL.tif"]
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "image_options"),
+    [
+        ("jp2", "png", {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}),
+        ("img", "img", {"driver": "HFA"}),
+        ("bil", "bil", {"driver": "ENVI", "INTERLEAVE": "BIL"}),
+    ],
+)
+def test_rasters_of_other_formats_give_the_same_tile(
+    tmp_path: Path, image: str, mask: str, image_options: dict[str, Any]
+) -> None:
+    values = np.rint(make_reflectance() * 10_000).astype(np.uint16)
+    write_tile(tmp_path / "tif", image=values, masks=("DEL",))
+    name = "other/EMSR999_AOI01_01"
+    write_raster(tmp_path / f"{name}_S2L2A.{image}", values, descriptions=(), **image_options)
+    drivers = {"png": "PNG", "img": "HFA", "bil": "ENVI"}
+    burned = np.zeros((40, 50), np.uint8)
+    burned[:, :25] = 1
+    write_raster(tmp_path / f"{name}_DEL.{mask}", burned, driver=drivers[mask])
+    (tmp_path / f"{name}_DEL.png.aux.xml").unlink(missing_ok=True)  # a png without a georeference
+    options = RasterOptions(channels=CEMS_BANDS)
+    expected, tile = (read_tile(find_tile(tmp_path / part), BAND_NAMES, options) for part in ("tif", "other"))
+    np.testing.assert_array_equal(tile.image, expected.image)
+    np.testing.assert_array_equal(tile.delineation, expected.delineation)
+    np.testing.assert_array_equal(tile.unknown, expected.unknown)
+
+
+def test_png_of_several_channels_is_no_mask(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=("GRA",))
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.png", np.zeros((3, 40, 50), np.uint8), driver="PNG")
+    assert find_tile(tmp_path).delineation is None
+
+
+def test_png_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=())
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.png", np.zeros((39, 50), np.uint8), driver="PNG")
+    assert "39 x 50 pixels" in tile_faults(tmp_path)[0]
+
+
 def test_folder_without_tiles_is_an_error(tmp_path: Path) -> None:
     write_raster(tmp_path / "a_DEL.tif", np.zeros((4, 4), np.uint8))
     with pytest.raises(FiresegError) as caught:
@@ -244,6 +285,64 @@ def test_mask_on_another_grid_is_an_error(tmp_path: Path, change: dict[str, Any]
     assert words in tile_faults(tmp_path)[0]
 
 
+def read_aligned(root: Path) -> NDArray[np.uint8]:
+    return read_tile(find_tile(root), BAND_NAMES, labels=LabelOptions(align_masks=True)).delineation
+
+
+def test_mask_on_another_grid_is_refused_with_the_option_that_aligns_it(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=())
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.tif", np.ones((30, 50), np.uint8))
+    assert "--align-masks" in tile_faults(tmp_path)[0]
+
+
+def test_mask_of_a_part_is_aligned_and_unknown_beyond_it(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=())
+    mask = np.random.default_rng(0).choice(np.array([0, 1, 255], np.uint8), (20, 30))
+    moved = Affine(PIXEL, 0.0, -15.0 + 7 * PIXEL, 0.0, -PIXEL, 28.0 - 5 * PIXEL)
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.tif", mask, transform=moved)
+    expected = np.full((40, 50), 255, np.uint8)
+    expected[5:25, 7:37] = mask
+    np.testing.assert_array_equal(read_aligned(tmp_path), expected)
+
+
+def test_mask_of_a_larger_area_and_finer_grid_is_aligned_by_the_nearest_pixel(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=())
+    mask = np.random.default_rng(0).integers(0, 2, (40, 50), dtype=np.uint8)
+    fine = np.pad(mask, 30).repeat(3, axis=0).repeat(3, axis=1)
+    moved = Affine(PIXEL / 3, 0.0, -15.0 - 30 * PIXEL, 0.0, -PIXEL / 3, 28.0 + 30 * PIXEL)
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.tif", fine, transform=moved)
+    np.testing.assert_array_equal(read_aligned(tmp_path), mask)
+
+
+def test_mask_in_another_reference_system_is_aligned(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=())
+    # In EPSG:32628 the tile spans about 500 m; the western half of the mask's 2 km square is burned.
+    east, north = (
+        values[0] for values in transform("EPSG:4326", "EPSG:32628", [-15.0 + 25 * PIXEL], [28.0 - 20 * PIXEL])[:2]
+    )
+    mask = np.zeros((200, 200), np.uint8)
+    mask[:, :100] = 1
+    grid = Affine(10.0, 0.0, east - 1000.0, 0.0, -10.0, north + 1000.0)
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.tif", mask, crs="EPSG:32628", transform=grid)
+    # On the central meridian of the zone, the line between both halves is a meridian.
+    np.testing.assert_array_equal(read_aligned(tmp_path), np.tile(np.arange(50) < 25, (40, 1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"transform": Affine(PIXEL, 0.0, -14.0, 0.0, -PIXEL, 28.0)}, "lies wholly outside"),
+        ({"transform": Affine(PIXEL, 0.0, -15.0 + 50 * PIXEL, 0.0, -PIXEL, 28.0)}, "lies wholly outside"),
+        ({"crs": None}, "-a_srs"),
+    ],
+)
+def test_mask_that_cannot_be_aligned_is_a_fault(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    write_tile(tmp_path, masks=())
+    write_raster(tmp_path / "EMSR999_AOI01_01_DEL.tif", np.ones((30, 50), np.uint8), **change)
+    with pytest.raises(FiresegError, match=rf"_DEL\.tif: .*{words}"):
+        read_aligned(tmp_path)
+
+
 def test_mask_shifted_by_rounding_is_accepted(tmp_path: Path) -> None:
     write_tile(tmp_path, masks=())
     moved = Affine(PIXEL, 0.0, -15.0 + 0.01 * PIXEL, 0.0, -PIXEL, 28.0)
@@ -255,6 +354,58 @@ def test_mask_with_three_channels_is_an_error(tmp_path: Path) -> None:
     write_tile(tmp_path, masks=())
     write_raster(tmp_path / "EMSR999_AOI01_01_DEL.tif", np.zeros((3, 40, 50), np.uint8))
     assert "3 channels, but a mask has one" in tile_faults(tmp_path)[0]
+
+
+def write_mask_of_255(root: Path, *, masks: tuple[str, ...] = (), **profile: Any) -> NDArray[np.uint8]:
+    """Writes a tile whose delineation marks its left half with 255, and returns the mask as it is meant."""
+    write_tile(root, masks=masks)
+    mask = np.zeros((40, 50), np.uint8)
+    mask[:, :25] = 255
+    write_raster(root / "EMSR999_AOI01_01_DEL.tif", mask, **profile)
+    return (mask == 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("masks", "rule"), [((), "255=1"), (("GRA",), "DEL:255=1")])
+def test_delineation_that_marks_burned_land_with_255_is_a_fault_with_its_cure(
+    tmp_path: Path, masks: tuple[str, ...], rule: str
+) -> None:
+    burned = write_mask_of_255(tmp_path, masks=masks)
+    (fault,) = tile_faults(tmp_path)
+    assert "_DEL.tif: no pixel is 1, but 1000 pixels are 255" in fault
+    assert f"--classes {rule} says so" in fault
+    tile = read_tile(find_tile(tmp_path), BAND_NAMES, labels=LabelOptions(classes=(rule,)))
+    np.testing.assert_array_equal(tile.delineation, burned)
+    assert tile.flags == ()
+
+
+def test_255_that_is_declared_unknown_is_no_fault(tmp_path: Path) -> None:
+    burned = write_mask_of_255(tmp_path)
+    tile = read_tile(find_tile(tmp_path), BAND_NAMES, labels=LabelOptions(classes=("255=255",)))
+    np.testing.assert_array_equal(tile.delineation, 255 * burned)
+    write_mask_of_255(tmp_path / "tagged", nodata=255)
+    tile = read_tile(find_tile(tmp_path / "tagged"), BAND_NAMES)
+    np.testing.assert_array_equal(tile.delineation, 255 * burned)
+
+
+@pytest.mark.parametrize(("clouded", "is_fault"), [(14, False), (12, True)])
+def test_255_under_cloud_for_the_most_part_is_unknown(tmp_path: Path, clouded: int, is_fault: bool) -> None:
+    write_mask_of_255(tmp_path)
+    cloud = np.zeros((40, 50), np.uint8)
+    cloud[:, :clouded] = 1
+    write_raster(tmp_path / "EMSR999_AOI01_01_CM.tif", cloud)
+    if is_fault:
+        assert "--classes 255=1" in tile_faults(tmp_path)[0]
+    else:
+        (flag,) = read_tile(find_tile(tmp_path), BAND_NAMES).flags
+        assert "no pixel is 1, but 1000 pixels are 255" in flag
+
+
+def test_255_beyond_the_swath_is_unknown(tmp_path: Path) -> None:
+    burned = write_mask_of_255(tmp_path)
+    image = make_reflectance()
+    image[:, :, :20] = np.nan
+    write_raster(tmp_path / "EMSR999_AOI01_01_S2L2A.tif", image)
+    np.testing.assert_array_equal(read_tile(find_tile(tmp_path), BAND_NAMES).delineation, 255 * burned)
 
 
 def test_image_without_georeference_is_an_error(tmp_path: Path) -> None:
@@ -615,3 +766,20 @@ def measure_peak_mb(path: Path, height: int, layout: dict[str, Any]) -> int:
 def test_import_needs_no_torch() -> None:
     code = "import sys; from fireseg.tiles import open_bands; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("is_channel", [False, True])
+def test_clouds_of_a_tile_are_read_from_a_scene_classification(tmp_path: Path, is_channel: bool) -> None:
+    classes = np.random.default_rng(0).choice([0, 3, 4, 8, 9, 10], (40, 50))
+    image = make_reflectance(channels=7)
+    names = BAND_NAMES
+    if is_channel:
+        image, names = np.concatenate([image, classes[None].astype(np.float32)]), (*BAND_NAMES, "SCL")
+    write_tile(tmp_path, image=image, masks=("DEL",), descriptions=names)
+    if not is_channel:
+        write_raster(tmp_path / "EMSR999_AOI01_01_SCL.tif", classes.astype(np.uint8))
+    (files,) = find_tiles(tmp_path).tiles
+    tile = read_tile(files, BAND_NAMES)
+    codes = {0: 255, 3: 3, 4: 0, 8: 1, 9: 1, 10: 1}
+    np.testing.assert_array_equal(tile.cloud, np.vectorize(codes.__getitem__)(classes))
+    assert (tile.unknown == (classes == 0)).all() == is_channel
