@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class CatalogueClient:
         self.catalogue = catalogue
         self._client = self._request(self._open)
         self.licence = self._request(self._read_licence)
-        self._token, self._token_time = "", 0.0
+        self._token, self._token_time, self._lock = "", 0.0, threading.Lock()
 
     def search(self, bounds: Sequence[float], first: date, last: date) -> list[Any]:
         """Searches the items that touch an area.
@@ -135,8 +136,9 @@ class CatalogueClient:
             return f"/vsis3/{href.removeprefix('s3://')}"
         if not self.catalogue.token_url:
             return href
-        if time.monotonic() > self._token_time + _TOKEN_LIFETIME_S or not self._token:
-            self._token, self._token_time = self._request(self._read_token), time.monotonic()
+        with self._lock:
+            if time.monotonic() > self._token_time + _TOKEN_LIFETIME_S or not self._token:
+                self._token, self._token_time = self._request(self._read_token), time.monotonic()
         return f"{href}{'&' if '?' in href else '?'}{self._token}"
 
     def _open(self) -> Any:

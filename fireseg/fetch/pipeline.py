@@ -106,13 +106,14 @@ def fetch_scenes(options: FetchOptions) -> None:
         if options.aoi.resolve() in [path.resolve() for path in request.paths]:
             raise SettingError(f"--aoi: {options.aoi} would be overwritten by the scene; choose another OUT folder")
     missing = [request for request in requests if options.overwrite or not _is_complete(request)]
+    client = None
     if missing:
         with convert_disk_errors(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
         client = CatalogueClient(catalogue)
-        for request in missing:
-            _fetch_scene(request, client, area, options)
     for request in requests:
+        if client is not None and request in missing:
+            _fetch_scene(request, client, area, options)
         for line in _describe_scene(request, is_new=request in missing):
             log.info("%s", line)
 

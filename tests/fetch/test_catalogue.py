@@ -49,5 +49,5 @@ def test_a_static_catalogue_is_refused(stac: StacServer) -> None:
 
 
 def test_a_page_that_is_no_catalogue_is_named(stac: StacServer) -> None:
-    with pytest.raises(FiresegError, match=r"^http://127.0.0.1:\d+/token: .*no valid STAC JSON.*another --catalog"):
+    with pytest.raises(FiresegError, match=r"^http://127.0.0.1:\d+/token: cannot be read .*another --catalog"):
         CatalogueClient(Catalogue(url=f"{stac.url}/token"))

@@ -61,6 +61,18 @@ def test_no_clear_day_ends_with_1(
     assert "fireseg: --max-cloud: 30 %" in capsys.readouterr().err
 
 
+def test_a_scene_is_kept_and_told_if_the_one_before_the_fire_is_not_found(
+    stac: StacServer, run_fetch: RunCommand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stac.add_item("A", day="2025-08-24", values=3000)
+    aoi = write_area(tmp_path / "fire.geojson", 31, 20, 89, 79)
+    dates = ["--date", "2025-08-24", "--before", "2025-07-20"]
+    assert run_fetch("--aoi", aoi, *dates, "--catalog", stac.url, "out") == 1
+    output = capsys.readouterr()
+    assert "out/fire.tif: 2025-08-24, 100 % of the area clear" in output.out
+    assert "no item of sentinel-2-l2a from 2025-07-05 to 2025-07-20 over the area; raise --days" in output.err
+
+
 def test_all_invalid_options_are_named_at_once(run_fetch: RunCommand, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--date", "2025-08-24", "--before", "2025-08-25", "--days", "-1", "--max-cloud", "130"]
     assert run_fetch("--aoi", "fire.geojson", *arguments, "out") == 2

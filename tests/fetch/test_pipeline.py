@@ -246,6 +246,7 @@ def test_files_are_read_with_the_token_of_the_catalogue(
         fetch()
     assert "secret" not in str(error.value)
     assert read_reflectance(fetch(catalog="planetary") / "fire.tif")[0, 0].tolist() == REFLECTANCE
+    assert [path for _, path in stac.requests].count("/token") == 1
 
 
 def test_refused_access_to_s3_names_the_remedy(stac: StacServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
