@@ -22,6 +22,7 @@ NAMES = {"--encoder": "resnet18", "--architecture": "unet", "--device": "cpu"}
         (["--epochs", "3"], "--epochs", "write engine.epochs=3"),
         (["--epochs=3"], "--epochs", "write engine.epochs=3"),
         (["--epoch"], "--epoch", "write engine.epochs=N"),
+        (["--patches-dir", "my fires (1)"], "--patches-dir", """write 'data.root="my fires (1)"'"""),
         (["--focal-loss"], "--focal-loss", "write loss=focal_dice"),
         (["--frob"], "--frob", "--help lists them"),
         (["-m", "--cfg", "job"], "--cfg", "-m; use one of them"),
