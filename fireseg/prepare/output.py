@@ -161,6 +161,7 @@ def make_manifest(
         "left_out": sum_left_out(journal.tiles),
         "faults": [*(fault for tile in journal.tiles for fault in tile.faults), *other_faults],
         "leaks": list(leaks),
+        "unknown_activations": sum(tile.activation == tile.name for tile in journal.tiles),
         "options": journal.header["options"],
         "sources": {
             source.path: {"bytes": source.bytes, ("sha256" if number else "pixels_sha256"): source.sha256}

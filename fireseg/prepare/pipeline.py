@@ -21,7 +21,15 @@ from fireseg.prepare.footprints import Footprint
 from fireseg.prepare.journal import Journal, TileRecord, check_no_differences, check_same_header
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.output import AUDIT, UNFINISHED, StagingFolder, sum_left_out, write_tables
-from fireseg.prepare.plan import Plan, apply_splits, assign_splits, check_leaks, make_journal_header, make_plan
+from fireseg.prepare.plan import (
+    Plan,
+    apply_splits,
+    assign_splits,
+    check_leaks,
+    make_journal_header,
+    make_plan,
+    note_unknown_activations,
+)
 from fireseg.prepare.workers import run_in_order, track_tiles
 
 log = logging.getLogger("fireseg")
@@ -83,6 +91,8 @@ def prepare(options: PrepareOptions, *, write_report: Callable[[Path], None] | N
     else:
         for line in format_summary(journal, output.folder, options.tiling):
             log.info("%s", line)
+        for note in note_unknown_activations(journal.tiles, options):
+            log.info("check %s", note)
     if report.exists():
         log.info("report: %s", report)
     log.info("next: %s", _next_command(output.folder, options.tiling))
@@ -91,6 +101,8 @@ def prepare(options: PrepareOptions, *, write_report: Callable[[Path], None] | N
 
 def _start(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple[Journal, Plan]:
     """Assigns the splits and writes them to a new journal."""
+    for note in note_unknown_activations(plan.tiles, options):
+        log.warning("%s", note)
     plan, result = assign_splits(plan, options)
     _check_leaks(result, plan, options)
     header = make_journal_header(plan, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import Audit, audit
 from fireseg.prepare.footprints import Footprint, TileMetadata, make_footprint, read_tile_metadata
+from fireseg.prepare.journal import TileRecord
 from fireseg.prepare.leakage import Leak
 from fireseg.prepare.options import PrepareOptions
 from fireseg.prepare.split import assign_split
+from fireseg.prepare.tile_table import read_tile_column
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import find_tiles, read_grid_and_date
+from fireseg.tiles.reader import count_burned, find_tiles, read_grid_and_date
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,9 @@ def make_plan(root: Path, options: PrepareOptions) -> Plan:
     """
     search = find_tiles(root)
     metadata = None if options.metadata is None else read_tile_metadata(options.metadata)
-    # Tiles outside of split folders are a fault of the folder, unless the splits are drawn.
-    faults = (fault for fault in search.faults if options.split_by == "folder" or fault.path != root)
+    # Tiles outside of split folders are a fault of the folder, unless the folders do not give the splits.
+    is_given = not options.is_drawn and options.split_csv is None
+    faults = (fault for fault in search.faults if is_given or fault.path != root)
     return Plan(root=root, tiles=search.tiles, metadata=metadata, other_faults=tuple(faults))
 
 
@@ -56,21 +59,82 @@ def assign_splits(plan: Plan, options: PrepareOptions) -> tuple[Plan, Audit]:
         FiresegError: If there are no split folders, or no split can be drawn.
     """
     footprints = [_read_footprint(files, plan.metadata) for files in plan.tiles]
-    if options.split_by == "activation":
+    if options.is_drawn:
+        footprints = _draw_splits(plan, footprints, options)
         # Tiles without a readable footprint are reported when they are cut; their split does not matter.
-        readable = [footprint for footprint in footprints if footprint is not None]
-        drawn = iter(assign_split(readable, options.fractions, options.seed) if readable else ())
-        footprints = [None if footprint is None else next(drawn) for footprint in footprints]
         splits = ["train" if footprint is None else footprint.split for footprint in footprints]
     else:
-        splits = [files.split for files in plan.tiles]
-        if not any(splits):
-            raise SettingError(
-                f"{plan.root}: no train, val and test folders in it; sort the tiles into such folders, "
-                "or draw splits with --split-by activation"
-            )
+        splits = _get_splits(plan, options)
+        footprints = [one and replace(one, split=split) for one, split in zip(footprints, splits, strict=True)]
     tiles = tuple(replace(files, split=split) for files, split in zip(plan.tiles, splits, strict=True))
     return replace(plan, tiles=tiles), audit([one for one in footprints if one is not None and one.split])
+
+
+def note_unknown_activations(tiles: Sequence[TileFiles | TileRecord], options: PrepareOptions) -> list[str]:
+    """Describes how many tiles are of an unknown activation, and what follows from it; nothing if there are none."""
+    num_unknown = sum(tile.activation == tile.name for tile in tiles)
+    if not num_unknown:
+        return []
+    count = f"{options.tiles}: {num_unknown} of {format_count(len(tiles), 'tile name')} tell no activation (EMSR…)"
+    if not options.is_drawn:
+        return [f"{count}; one fire in two splits is found only where its tiles overlap"]
+    if options.groups is not None:
+        return [f"{count}; such tiles stay together by --groups and overlap only"]
+    return [
+        f"{count}; such tiles stay together if within {options.group_km:g} km and {options.group_days} days of each "
+        "other (--group-km, --group-days); --groups tells which tiles belong together"
+    ]
+
+
+def _get_splits(plan: Plan, options: PrepareOptions) -> list[str]:
+    if options.split_csv is not None:
+        names = [files.name for files in plan.tiles]
+        given = read_tile_column(options.split_csv, "split", names, option="--split-csv", allowed=SPLITS)
+        return [given[name] for name in names]
+    splits = [files.split for files in plan.tiles]
+    if not any(splits):
+        raise SettingError(
+            f"{plan.root}: no train, val and test folders in it; sort the tiles into such folders, give the splits "
+            "with --split-csv, or draw them with --split-by activation"
+        )
+    return splits
+
+
+def _draw_splits(plan: Plan, footprints: Sequence[Footprint | None], options: PrepareOptions) -> list[Footprint | None]:
+    """Draws the splits of the tiles that have a footprint."""
+    names = _get_group_names(plan, options)
+    numbers = [number for number, footprint in enumerate(footprints) if footprint is not None]
+    tiles = [_add_burned(footprint, plan.tiles[number]) for number, footprint in enumerate(footprints) if footprint]
+    drawn = list(footprints)
+    if tiles:
+        assigned = assign_split(
+            tiles,
+            options.fractions,
+            options.seed,
+            group_km=options.group_km,
+            group_days=options.group_days,
+            group_names=names and [names[number] for number in numbers],
+        )
+        for number, footprint in zip(numbers, assigned, strict=True):
+            drawn[number] = footprint
+    return drawn
+
+
+def _get_group_names(plan: Plan, options: PrepareOptions) -> list[str] | None:
+    if options.groups is None:
+        return None
+    if options.groups_csv is None:
+        return [str(files.image.parent.relative_to(plan.root)) for files in plan.tiles]
+    names = [files.name for files in plan.tiles]
+    groups = read_tile_column(options.groups_csv, "group", names, option="--groups")
+    return [groups[name] for name in names]
+
+
+def _add_burned(footprint: Footprint, files: TileFiles) -> Footprint:
+    try:
+        return replace(footprint, burned=count_burned(files))
+    except FiresegError:  # reported when the tile is cut; it gives no patches
+        return replace(footprint, burned=0)
 
 
 def check_leaks(result: Audit, root: Path, options: PrepareOptions) -> list[str]:
@@ -82,7 +146,7 @@ def check_leaks(result: Audit, root: Path, options: PrepareOptions) -> list[str]
     if result.is_clean or options.allow_leaks:
         return [describe_leak(finding) for finding in result.findings]
     cures = ["--allow-leaks continues and records them in the manifest"]
-    if options.split_by == "folder":
+    if not options.is_drawn:
         cures.insert(0, "--split-by activation draws splits without leaks")
     count = format_count(len(result.findings), "leak")
     raise FiresegError(f"{root}: {count} between the splits, which would inflate the scores; {'; '.join(cures)}")

@@ -149,6 +149,24 @@ def read_tile(files: TileFiles, bands: Sequence[str], options: RasterOptions = D
     return Tile(**parts, flags=tuple(flags))
 
 
+def count_burned(files: TileFiles) -> int:
+    """Counts the burned pixels of a tile; only its delineation, or else its grading, is read.
+
+    Args:
+        files: Files of the tile.
+
+    Raises:
+        FiresegError: If the tile has no mask, or it cannot be read or does not match the image.
+    """
+    kinds: list[tuple[Path | None, MaskKind]] = [(files.delineation, "DEL"), (files.grading, "GRA")]
+    for path, kind in kinds:
+        if path is not None:
+            with _open_raster(files.image) as raster:
+                mask = _read_mask(path, kind, raster, [])
+            return int(((mask > 0) & (mask != IGNORE_INDEX)).sum())
+    raise FiresegError(f"{files.image}: no label mask; add {files.name}_DEL.tif or {files.name}_GRA.tif")
+
+
 class BandReader:
     """Reads windows of selected bands of a raster; created by `open_bands`.
 
