@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fireseg.console import format_count
 from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, select_bands
 from fireseg.data.format import Manifest
-from fireseg.data.patches import DATA_ROOT_HELP, Fault, SplitReader
+from fireseg.data.patches import DATA_ROOT_HELP, Fault, SplitReader, get_tile_name
 from fireseg.data.reader import open_splits
 from fireseg.data.statistics import PatchStatistics, SplitStatistics, channel_statistics, class_counts, scan_split
+from fireseg.data.subset import select_fraction
 from fireseg.errors import MAX_FAULTS_SHOWN, FiresegError, join_names
 from fireseg.task import IGNORE_INDEX, Task
 
@@ -32,7 +34,8 @@ class DatasetSummary:
         mean: Mean reflectance of each requested band over the labelled training pixels.
         std: Standard deviation of the same.
         class_counts: Number of labelled training pixels of each class.
-        fingerprint: SHA-256 over the names and contents of all patches in use.
+        fingerprint: SHA-256 over the names and contents of all patches; equal for all fractions of the training
+            patches, so that their scores on the same validation and test patches can be compared.
         notes: Remarks for the user that do not stop the run.
     """
 
@@ -45,7 +48,15 @@ class DatasetSummary:
     notes: tuple[str, ...]
 
 
-def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "stop") -> DatasetSummary:
+def validate_dataset(
+    root: Path,
+    *,
+    task: Task,
+    bands: Sequence[str],
+    on_bad: OnBad = "stop",
+    fraction: float = 1.0,
+    seed: int = 0,
+) -> DatasetSummary:
     """Checks every patch under a root and computes the statistics that training needs.
 
     Args:
@@ -53,6 +64,8 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
         task: Task of the masks.
         bands: Bands of the model.
         on_bad: Treatment of patches with a fault: `stop`, or `skip` them and note how many.
+        fraction: Share of the training patches to use, see `select_fraction`.
+        seed: Seed of their selection.
 
     Raises:
         FiresegError: With all faults, if there is one that may not be skipped.
@@ -65,6 +78,10 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
     if manifest is not None and task.name == "gra":
         splits, ungraded = _drop_ungraded(scans, splits)
         notes += ungraded
+    fingerprint = _compute_fingerprint(splits)
+    if fraction < 1:
+        splits, part = _select_part(splits, fraction, seed, task.ignore_index)
+        notes += part
     patch_faults = [] if on_bad == "skip" else [fault for split_faults in faults.values() for fault in split_faults]
     other_faults = _find_split_faults(scans, splits, faults, task, bands)
     if patch_faults or other_faults:
@@ -84,7 +101,7 @@ def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: On
         mean=mean,
         std=tuple(value if value > _MIN_STD else 1.0 for value in std),
         class_counts=class_counts(train, task.num_classes),
-        fingerprint=_compute_fingerprint(splits),
+        fingerprint=fingerprint,
         notes=tuple(notes),
     )
 
@@ -222,6 +239,20 @@ def _drop_ungraded(
                 f"{scans[split].folder}: {num_ungraded} of {len(patches)} patches have no grading and are left out"
             )
     return remaining, notes
+
+
+def _select_part(
+    splits: Mapping[str, tuple[PatchStatistics, ...]], fraction: float, seed: int, ignore_index: int
+) -> tuple[dict[str, tuple[PatchStatistics, ...]], list[str]]:
+    """Selects a part of the training patches; notes their number."""
+    train = splits["train"]
+    part = select_fraction(train, fraction, seed=seed, ignore_index=ignore_index) if train else ()
+    fires, all_fires = ({get_tile_name(patch.name) for patch in patches} for patches in (part, train))
+    note = (
+        f"data.fraction={fraction:g}: {len(part):,} of {len(train):,} training patches are used, of "
+        f"{len(fires)} of {format_count(len(all_fires), 'tile')}"
+    )
+    return {**splits, "train": part}, [note]
 
 
 def _format_faults(faults: Sequence[Fault]) -> list[str]:

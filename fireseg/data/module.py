@@ -52,6 +52,8 @@ class WildfireDataModule:
         weighted_sampling: Samples patches with fire more often, with replacement.
         fire_weight: Sampling weight of patches with fire, relative to the others.
         fire_threshold: A patch has fire if more than this share of its labelled pixels is burned.
+        fraction: Share of the training patches to use, for scores as a function of the amount of labels. The
+            seed chooses the part; smaller parts are contained in larger ones.
         on_bad: Treatment of faulty files: `stop` with all of them in one error, or `skip` them.
         augment: Augmentation of training patches; none by default.
         maker: Function that creates the data under the root if missing; called before anything is read.
@@ -85,6 +87,7 @@ class WildfireDataModule:
         weighted_sampling: bool = False,
         fire_weight: PositiveFloat = 5.0,
         fire_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01,
+        fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0,
         on_bad: Literal["stop", "skip"] = "stop",
         augment: Augmentation | None = None,
         maker: Maker | None = None,
@@ -99,6 +102,7 @@ class WildfireDataModule:
         self.weighted_sampling = weighted_sampling
         self.fire_weight = fire_weight
         self.fire_threshold = fire_threshold
+        self.fraction = fraction
         self.on_bad: Literal["stop", "skip"] = on_bad
         self.augment = augment
         self.maker = maker
@@ -118,7 +122,14 @@ class WildfireDataModule:
             return
         if self.maker is not None:
             self.maker(self.patches_root)
-        summary = validate_dataset(self.patches_root, task=self.task, bands=self.bands, on_bad=self.on_bad)
+        summary = validate_dataset(
+            self.patches_root,
+            task=self.task,
+            bands=self.bands,
+            on_bad=self.on_bad,
+            fraction=self.fraction,
+            seed=self.seed,
+        )
         self._summary, self.notes = summary, list(summary.notes)
         self.train, self.val = self._create_dataset("train", self.augment), self._create_dataset("val")
         self.test = self._create_dataset("test") if "test" in summary.splits else None
@@ -148,7 +159,7 @@ class WildfireDataModule:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents of all patches in use."""
+        """SHA-256 over the names and contents of all patches, those that `fraction` leaves out included."""
         return self.summary.fingerprint
 
     def train_dataloader(self, epoch: int) -> EpochLoader:

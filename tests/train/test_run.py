@@ -76,6 +76,13 @@ def test_a_run_folder_has_all_files(run: Run):
     assert names == {"config.json", "run.json", "metrics.jsonl", *checkpoints, *plots}
 
 
+def test_a_fraction_of_the_training_patches_is_in_the_settings_and_the_log(run: Run, log: pytest.LogCaptureFixture):
+    folder = run("data.fraction=0.25")
+
+    assert json.loads(folder.config.read_text())["data"]["fraction"] == 0.25
+    assert any(line.startswith("data.fraction=0.25: 2 of 8 training patches are used") for line in log.messages)
+
+
 def test_config_json_is_enough_to_rebuild_the_model(run: Run):
     folder = run()
     settings = json.loads(folder.config.read_text())
