@@ -11,8 +11,9 @@ from typing import Literal
 
 from fireseg.console import format_count
 from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, select_bands
+from fireseg.data.folds import check_fold, select_fold
 from fireseg.data.format import Manifest
-from fireseg.data.patches import DATA_ROOT_HELP, Fault, SplitReader, get_tile_name
+from fireseg.data.patches import ALL, DATA_ROOT_HELP, Fault, SplitReader, get_tile_name
 from fireseg.data.reader import open_splits
 from fireseg.data.statistics import PatchStatistics, SplitStatistics, channel_statistics, class_counts, scan_split
 from fireseg.data.subset import select_fraction
@@ -54,6 +55,7 @@ def validate_dataset(
     task: Task,
     bands: Sequence[str],
     on_bad: OnBad = "stop",
+    fold: int | None = None,
     fraction: float = 1.0,
     seed: int = 0,
 ) -> DatasetSummary:
@@ -64,6 +66,7 @@ def validate_dataset(
         task: Task of the masks.
         bands: Bands of the model.
         on_bad: Treatment of patches with a fault: `stop`, or `skip` them and note how many.
+        fold: Fold of the patches, from 0; None if they have none.
         fraction: Share of the training patches to use, see `select_fraction`.
         seed: Seed of their selection.
 
@@ -71,7 +74,10 @@ def validate_dataset(
         FiresegError: With all faults, if there is one that may not be skipped.
     """
     readers, manifest = open_splits(root, task.name)
+    check_fold(root, fold, manifest)
     scans = {split: scan_split(reader, ignore_index=task.ignore_index) for split, reader in readers.items()}
+    if fold is not None:
+        scans = select_fold(root, fold, scans[ALL])
     notes = _note_leaks(root, manifest) + [note for scan in scans.values() for note in scan.notes]
     faults = {split: _find_patch_faults(scan, task) for split, scan in scans.items()}
     splits = {split: _select_valid(scan, faults[split]) for split, scan in scans.items()}
@@ -88,16 +94,16 @@ def validate_dataset(
         raise FiresegError(*other_faults, *_format_faults(patch_faults))
     notes += _note_skipped(scans, faults)
     train = splits["train"]
-    mean, std = channel_statistics(train, bands, task.ignore_index, readers["train"].bands)
+    mean, std = channel_statistics(train, bands, task.ignore_index, scans["train"].reader.bands)
     notes += _note_constant_bands(bands, std)
     if not any(patch.num_burned(task.ignore_index) for patch in splits["val"]):
         notes.append(
-            f"{scans['val'].folder}: no burned pixel, so val/fire_iou is undefined: best_model.pt will be that "
+            f"{scans['val']}: no burned pixel, so val/fire_iou is undefined: best_model.pt will be that "
             "of the lowest val/loss, and training does not stop early; move patches with fire there"
         )
     return DatasetSummary(
         splits=splits,
-        readers=readers,
+        readers={split: scan.reader for split, scan in scans.items()},
         mean=mean,
         std=tuple(value if value > _MIN_STD else 1.0 for value in std),
         class_counts=class_counts(train, task.num_classes),
@@ -189,32 +195,33 @@ def _find_split_faults(
 ) -> list[str]:
     messages = []
     for split, patches in splits.items():
-        folder = scans[split].folder
         if patches:
             try:
                 select_bands(patches[0].image_shape[2], bands, scans[split].reader.bands)
             except FiresegError as error:
-                messages.append(f"{folder}: {error}")
+                messages.append(f"{scans[split]}: {error}")
         elif not scans[split].patches and not scans[split].faults:
-            messages.append(f"{folder}: no patch in it; {DATA_ROOT_HELP}")
+            messages.append(f"{scans[split]}: no patch in it; {DATA_ROOT_HELP}")
         elif faults[split]:
-            messages.append(f"{folder}: no patch without a fault; fix the files listed, or prepare the patches again")
+            messages.append(
+                f"{scans[split]}: no patch without a fault; fix the files listed, or prepare the patches again"
+            )
         else:
-            messages.append(f"{folder}: no patch in it has a grading; train with task=del")
+            messages.append(f"{scans[split]}: no patch in it has a grading; train with task=del")
     if splits["train"]:
-        messages += _find_label_faults(scans["train"].folder, splits["train"], task)
+        messages += _find_label_faults(scans["train"], splits["train"], task)
     return messages
 
 
-def _find_label_faults(folder: Path, patches: Sequence[PatchStatistics], task: Task) -> list[str]:
+def _find_label_faults(split: SplitStatistics, patches: Sequence[PatchStatistics], task: Task) -> list[str]:
     """Faults of the labels of the training split as a whole."""
     faults = []
     values = {value for patch in patches for value in patch.pixels} - {task.ignore_index}
     if not values:
-        faults.append(f"{folder}: every pixel is {task.ignore_index}, so there is nothing to learn; label some")
+        faults.append(f"{split}: every pixel is {task.ignore_index}, so there is nothing to learn; label some")
     elif task.num_classes > 2 and max(values) <= 1:
         faults.append(
-            f"{folder}: no mask has a value above 1, but task {task.name} has grades up to {task.num_classes - 1}; "
+            f"{split}: no mask has a value above 1, but task {task.name} has grades up to {task.num_classes - 1}; "
             "these look like delineations: train with task=del, or provide grading masks"
         )
     return faults
@@ -235,9 +242,7 @@ def _drop_ungraded(
         if graded or split != "test":
             remaining[split] = graded
         if num_ungraded := len(patches) - len(graded):
-            notes.append(
-                f"{scans[split].folder}: {num_ungraded} of {len(patches)} patches have no grading and are left out"
-            )
+            notes.append(f"{scans[split]}: {num_ungraded} of {len(patches)} patches have no grading and are left out")
     return remaining, notes
 
 
@@ -268,7 +273,7 @@ def _note_skipped(scans: Mapping[str, SplitStatistics], faults: Mapping[str, lis
         if split_faults:
             count = len({fault.patch for fault in split_faults})
             noun = "patch was" if count == 1 else "patches were"
-            notes.append(f"{scans[split].folder}: {count} {noun} left out (data.on_bad=skip); first {split_faults[0]}")
+            notes.append(f"{scans[split]}: {count} {noun} left out (data.on_bad=skip); first {split_faults[0]}")
     return notes
 
 

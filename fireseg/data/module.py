@@ -52,6 +52,7 @@ class WildfireDataModule:
         weighted_sampling: Samples patches with fire more often, with replacement.
         fire_weight: Sampling weight of patches with fire, relative to the others.
         fire_threshold: A patch has fire if more than this share of its labelled pixels is burned.
+        fold: Fold of a cross-validation, from 0, if the patches were prepared with folds.
         fraction: Share of the training patches to use, for scores as a function of the amount of labels. The
             seed chooses the part; smaller parts are contained in larger ones.
         on_bad: Treatment of faulty files: `stop` with all of them in one error, or `skip` them.
@@ -87,6 +88,7 @@ class WildfireDataModule:
         weighted_sampling: bool = False,
         fire_weight: PositiveFloat = 5.0,
         fire_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01,
+        fold: NonNegativeInt | None = None,
         fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0,
         on_bad: Literal["stop", "skip"] = "stop",
         augment: Augmentation | None = None,
@@ -102,6 +104,7 @@ class WildfireDataModule:
         self.weighted_sampling = weighted_sampling
         self.fire_weight = fire_weight
         self.fire_threshold = fire_threshold
+        self.fold = fold
         self.fraction = fraction
         self.on_bad: Literal["stop", "skip"] = on_bad
         self.augment = augment
@@ -127,6 +130,7 @@ class WildfireDataModule:
             task=self.task,
             bands=self.bands,
             on_bad=self.on_bad,
+            fold=self.fold,
             fraction=self.fraction,
             seed=self.seed,
         )

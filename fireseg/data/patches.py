@@ -16,6 +16,9 @@ from fireseg.errors import FiresegError
 
 SPLITS = ("train", "val", "test")
 
+ALL = "all"
+"""Folder of the patches of all tiles, instead of the split folders, if the patches have folds."""
+
 IMAGE_SUFFIX, MASK_SUFFIX = "_image.npy", "_mask.npy"
 
 DATA_ROOT_HELP = (

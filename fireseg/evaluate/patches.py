@@ -115,12 +115,25 @@ def open_patches(
     changes: dict[str, Any] = {"root": str(root), "augment": None, "weighted_sampling": False, "maker": None}
     changes |= {} if batch_size is None else {"batch_size": batch_size}
     changes |= {} if num_workers is None else {"num_workers": num_workers}
-    node = {**settings["data"], **changes}
+    node = {**settings["data"], **changes, "fold": _get_fold(settings, root)}
     module = make(node, WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
     module.setup()
     for note in module.notes:
         log.warning(note)
     return Patches(module)
+
+
+def _get_fold(settings: Mapping[str, Any], root: Path) -> int | None:
+    """Returns the fold that the run was trained on; None for patches without folds, as given by the user."""
+    manifest, fold = read_manifest(root), settings["data"].get("fold")
+    if manifest is None or not manifest.folds:
+        return None
+    if fold is None:
+        raise SettingError(
+            f"{root}: has {len(manifest.folds)} folds, but the run was trained on patches without; "
+            "give a folder with train, val and test with --data PATCHES"
+        )
+    return fold
 
 
 def find_patches_root(settings: Mapping[str, Any], provenance: Mapping[str, Any], given: Path | None) -> Path:

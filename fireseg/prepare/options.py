@@ -11,7 +11,7 @@ import tyro
 from fireseg.console import metavar
 from fireseg.data.bands import BAND_NAMES, check_bands
 from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter
-from fireseg.data.patches import SPLITS
+from fireseg.data.patches import ALL, SPLITS
 from fireseg.errors import SettingError
 from fireseg.prepare.split_options import SplitOptions, hash_option
 from fireseg.tiles.options import RasterOptions
@@ -76,9 +76,9 @@ class TilingOptions(RasterOptions):
         return MASKS if self.task is None else (self.task,)
 
     def strides(self) -> dict[str, int]:
-        """Returns the distance between patches in pixels for each split."""
+        """Returns the distance between patches in pixels for each split, and for patches with folds."""
         train = max(self.size * 7 // 8, 1) if self.stride is None else self.stride
-        return {split: train if split == "train" else self.size for split in SPLITS}
+        return {split: train if split == "train" else self.size for split in (*SPLITS, ALL)}
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as plain values, as the journal and the manifest store them."""
@@ -128,6 +128,8 @@ class PrepareOptions(SplitOptions):
         faults = self.list_split_faults()
         if self.workers < 1:
             faults.append(f"--workers: {self.workers}, but must be 1 or more")
+        if self.folds is not None and self.tiling.stride is not None:
+            faults.append("--stride: no effect with --folds, which cuts all tiles as in val and test; omit it")
         if faults:
             raise SettingError(*faults)
 

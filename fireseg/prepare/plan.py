@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fireseg.console import format_count
-from fireseg.data.patches import SPLITS, Fault
+from fireseg.data.patches import ALL, SPLITS, Fault
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import Audit, audit
 from fireseg.prepare.footprints import Footprint, TileMetadata, make_footprint, read_tile_metadata
 from fireseg.prepare.journal import TileRecord
 from fireseg.prepare.leakage import Leak
 from fireseg.prepare.options import PrepareOptions
-from fireseg.prepare.split import assign_split
+from fireseg.prepare.split import assign_parts, assign_split
 from fireseg.prepare.tile_table import read_tile_column
 from fireseg.tiles.folder import TileFiles
 from fireseg.tiles.reader import count_burned, find_tiles, read_grid_and_date
@@ -30,12 +30,14 @@ class Plan:
         tiles: Tiles in processing order, each with its split.
         metadata: The data set's own metadata by tile name; None without a table.
         other_faults: Faults of files that belong to no tile in `tiles`.
+        parts: Part of each tile by name, if the patches are to have folds.
     """
 
     root: Path
     tiles: tuple[TileFiles, ...]
     metadata: Mapping[str, TileMetadata] | None
     other_faults: tuple[Fault, ...]
+    parts: Mapping[str, int] | None = None
 
 
 def make_plan(root: Path, options: PrepareOptions) -> Plan:
@@ -59,6 +61,8 @@ def assign_splits(plan: Plan, options: PrepareOptions) -> tuple[Plan, Audit]:
         FiresegError: If there are no split folders, or no split can be drawn.
     """
     footprints = [_read_footprint(files, plan.metadata) for files in plan.tiles]
+    if options.folds is not None:
+        return _assign_folds(plan, footprints, options)
     if options.is_drawn:
         footprints = _draw_splits(plan, footprints, options)
         # Tiles without a readable footprint are reported when they are cut; their split does not matter.
@@ -102,22 +106,42 @@ def _get_splits(plan: Plan, options: PrepareOptions) -> list[str]:
 
 def _draw_splits(plan: Plan, footprints: Sequence[Footprint | None], options: PrepareOptions) -> list[Footprint | None]:
     """Draws the splits of the tiles that have a footprint."""
-    names = _get_group_names(plan, options)
-    numbers = [number for number, footprint in enumerate(footprints) if footprint is not None]
-    tiles = [_add_burned(footprint, plan.tiles[number]) for number, footprint in enumerate(footprints) if footprint]
+    numbers, tiles, group_options = _select_readable(plan, footprints, options)
     drawn = list(footprints)
     if tiles:
-        assigned = assign_split(
-            tiles,
-            options.fractions,
-            options.seed,
-            group_km=options.group_km,
-            group_days=options.group_days,
-            group_names=names and [names[number] for number in numbers],
-        )
+        assigned = assign_split(tiles, options.fractions, options.seed, **group_options)
         for number, footprint in zip(numbers, assigned, strict=True):
             drawn[number] = footprint
     return drawn
+
+
+def _assign_folds(plan: Plan, footprints: Sequence[Footprint | None], options: PrepareOptions) -> tuple[Plan, Audit]:
+    """Draws the part of each tile and audits the parts: a leak between two of them is one in some fold."""
+    assert options.folds is not None
+    numbers, tiles, group_options = _select_readable(plan, footprints, options)
+    drawn = assign_parts(tiles, options.folds, options.seed, **group_options) if tiles else []
+    part_of = dict(zip(numbers, drawn, strict=True))
+    # Tiles without a readable footprint are reported when they are cut; their part does not matter.
+    order = sorted(range(len(plan.tiles)), key=lambda number: str(plan.tiles[number].image), reverse=True)
+    parts = {plan.tiles[number].name: part_of.get(number, 0) for number in order}  # of equal names the first counts
+    plan = replace(plan, tiles=tuple(replace(files, split=ALL) for files in plan.tiles), parts=parts)
+    return plan, audit_parts(tiles, parts)
+
+
+def audit_parts(footprints: Sequence[Footprint], parts: Mapping[str, int]) -> Audit:
+    """Audits the footprints between the parts of a cross-validation."""
+    return audit([replace(one, split=f"fold {parts[one.name]}") for one in footprints])
+
+
+def _select_readable(
+    plan: Plan, footprints: Sequence[Footprint | None], options: PrepareOptions
+) -> tuple[list[int], list[Footprint], dict[str, Any]]:
+    """Returns numbers and footprints with burned pixels of the tiles that have one, and what groups them."""
+    numbers = [number for number, footprint in enumerate(footprints) if footprint is not None]
+    tiles = [_add_burned(footprint, plan.tiles[number]) for number, footprint in enumerate(footprints) if footprint]
+    names = _get_group_names(plan, options)
+    group_names = names and [names[number] for number in numbers]
+    return numbers, tiles, {"group_km": options.group_km, "group_days": options.group_days, "group_names": group_names}
 
 
 def _get_group_names(plan: Plan, options: PrepareOptions) -> list[str] | None:
@@ -165,9 +189,10 @@ def describe_leak(leak: Leak) -> str:
 
 
 def make_journal_header(plan: Plan, options: PrepareOptions) -> dict[str, Any]:
-    """Returns the first line of the journal: the options, and the split of each tile."""
+    """Returns the first line of the journal: the options, the split of each tile, and the part if there are folds."""
     splits = {files.image.relative_to(plan.root).as_posix(): files.split for files in plan.tiles}
-    return {"options": options.as_dict(), "tiles": splits}
+    folds = {} if plan.parts is None else {"folds": dict(sorted(plan.parts.items()))}
+    return {"options": options.as_dict(), "tiles": splits, **folds}
 
 
 def apply_splits(plan: Plan, header: Mapping[str, Any]) -> Plan:
@@ -175,7 +200,7 @@ def apply_splits(plan: Plan, header: Mapping[str, Any]) -> Plan:
     splits = header["tiles"]
     tiles = [replace(files, split=splits[files.image.relative_to(plan.root).as_posix()]) for files in plan.tiles]
     tiles = [files for files in tiles if files.split]
-    tiles.sort(key=lambda files: (SPLITS.index(files.split), files.name, str(files.image)))
+    tiles.sort(key=lambda files: ((*SPLITS, ALL).index(files.split), files.name, str(files.image)))
     known_faults = {fault.path for fault in plan.other_faults}
     faults, unique = list(plan.other_faults), dict[tuple[str, str], TileFiles]()
     for files in tiles:

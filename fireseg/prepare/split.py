@@ -54,13 +54,52 @@ def assign_split(
         FiresegError: If there are fewer groups, or groups with burned pixels, than splits, or bounds are invalid.
     """
     fractions = _check_fractions(fractions)
-    tiles = [replace(one, split="") for one in footprints]
-    groups = group_tiles(tiles, max_km=group_km, max_days=group_days, names=group_names)
-    _check_groups(tiles, groups, sum(fraction > 0 for fraction in fractions), "splits")
-    for group, split in zip(groups, _place_tiles(tiles, groups, fractions, seed), strict=True):
-        for index in group:
-            tiles[index] = replace(tiles[index], split=SPLITS[split])
-    return tiles
+    groups = group_tiles(footprints, max_km=group_km, max_days=group_days, names=group_names)
+    _check_groups(footprints, groups, sum(fraction > 0 for fraction in fractions), "splits")
+    parts = _place_tiles(footprints, groups, fractions, seed)
+    return [replace(tile, split=SPLITS[part]) for tile, part in zip(footprints, parts, strict=True)]
+
+
+def assign_parts(
+    footprints: Sequence[Footprint],
+    num_parts: int,
+    seed: int = 0,
+    *,
+    group_km: float = GROUP_KM,
+    group_days: int = GROUP_DAYS,
+    group_names: Sequence[str] | None = None,
+) -> list[int]:
+    """Divides tiles into parts of about equal size without leaks, for cross-validation.
+
+    See `assign_split`, whose rules apply to the parts as well.
+
+    Args:
+        footprints: The tiles.
+        num_parts: Number of parts.
+        seed: Random seed. The result does not depend on the order of the tiles.
+        group_km: Distance up to which a tile of unknown activation stays together with another.
+        group_days: Number of days up to which it does.
+        group_names: Group name of each tile; takes the place of distance and days.
+
+    Returns:
+        The part of each tile, from 0, in input order.
+
+    Raises:
+        FiresegError: If there are fewer groups, or groups with burned pixels, than parts, or bounds are invalid.
+    """
+    groups = group_tiles(footprints, max_km=group_km, max_days=group_days, names=group_names)
+    _check_groups(footprints, groups, num_parts, "folds")
+    return _place_tiles(footprints, groups, [1 / num_parts] * num_parts, seed)
+
+
+def get_fold_split(part: int, fold: int, num_folds: int) -> str:
+    """Returns the split of a part in a fold: part n is test in fold n and val in the one before.
+
+    Example:
+        >>> [get_fold_split(part, 2, 4) for part in range(4)]
+        ['train', 'train', 'test', 'val']
+    """
+    return {0: "test", 1: "val"}.get((part - fold) % num_folds, "train")
 
 
 def _check_groups(tiles: Sequence[Footprint], groups: Sequence[Sequence[int]], num_splits: int, noun: str) -> None:
@@ -84,11 +123,16 @@ def _check_groups(tiles: Sequence[Footprint], groups: Sequence[Sequence[int]], n
 def _place_tiles(
     tiles: Sequence[Footprint], groups: Sequence[Sequence[int]], fractions: Sequence[float], seed: int
 ) -> list[int]:
-    """Returns the index of the split of each group."""
+    """Returns the index of the split of each tile."""
     counts = [float(len(group)) for group in groups]
     burned = [float(sum(tiles[index].burned or 0 for index in group)) for group in groups]
     may_burn = [any(_may_burn(tiles[index]) for index in group) for group in groups]
-    return _find_best_placement(counts, burned, may_burn, fractions, Random(seed))
+    placement = _find_best_placement(counts, burned, may_burn, fractions, Random(seed))
+    splits = [0] * len(tiles)
+    for group, split in zip(groups, placement, strict=True):
+        for index in group:
+            splits[index] = split
+    return splits
 
 
 def _may_burn(tile: Footprint) -> bool:

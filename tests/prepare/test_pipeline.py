@@ -316,6 +316,11 @@ def test_named_groups_stay_together_in_drawn_splits(tmp_path: Path, by: str) -> 
     ("options", "message"),
     [
         ({"groups": "folder"}, "--groups: no effect on given splits"),
+        ({"folds": 2}, "--folds: 2, but must be 3 to 100"),
+        ({"folds": 6}, "6 folds, but only 5 group"),
+        ({"folds": 5, "split_csv": Path("x.csv")}, "omit --folds"),
+        ({"folds": 5, "stride": 8}, "--stride: no effect with --folds"),
+        ({"folds": 5, "fractions": (0.8, 0.1, 0.1)}, "--fractions: no effect with --folds"),
         ({"group_km": 5.0, "group_days": 3}, "--group-km and --group-days: no effect on given splits"),
         ({"split_by": "activation", "split_csv": Path("x.csv")}, "--split-csv"),
         ({"split_by": "activation", "groups": "folder", "group_km": 5.0}, "--group-km: no effect with --groups"),
@@ -338,6 +343,80 @@ def test_folders_of_earlier_versions_have_the_options_of_commands_without_later_
         "fractions",
         "seed",
     }
+
+
+def read_folds(patches: Path) -> list[dict[str, str]]:
+    """The split of each tile, by fold."""
+    folds = []
+    for fold in range(len(read_manifest(patches)["folds"])):
+        with (patches / f"fold_{fold}.csv").open(newline="") as file:
+            folds.append({row["tile"]: row["split"] for row in csv.DictReader(file)})
+    return folds
+
+
+@pytest.mark.parametrize("options", [{}, {"layout": "files", "task": "del"}])
+def test_in_folds_each_tile_is_test_once_val_once_and_train_otherwise(tmp_path: Path, options: dict[str, Any]) -> None:
+    tiles = write_set(tmp_path / "tiles", train=7, val=0, test=0)
+    write_tile(tiles, "EMSR900_AOI01_01", west=8.0 + 0.0010, seed=9)  # overlaps EMSR100
+    prepare(make_options(tiles, tmp_path / "patches", folds=4, **options))
+    folds = read_folds(tmp_path / "patches")
+    assert len(folds[0]) == 8
+    for tile in folds[0]:
+        assert sorted(fold[tile] for fold in folds) == ["test", "train", "train", "val"]
+        first = [fold[tile] for fold in folds].index("test")
+        assert folds[first - 1][tile] == "val"
+    assert [fold["EMSR900_AOI01_01"] for fold in folds] == [fold["EMSR100_AOI01_01"] for fold in folds]
+    assert read_manifest(tmp_path / "patches")["leaks"] == []
+    assert not (tmp_path / "patches/train").exists()
+
+
+def test_patches_with_folds_count_every_pixel_once_and_have_the_statistics_of_each_fold(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=6, val=0, test=0, height=40, width=47)
+    prepare(make_options(tiles, tmp_path / "patches", folds=3))
+    masks, images = (np.load(tmp_path / "patches/all" / name) for name in ("masks_del.npy", "images.npy"))
+    assert (masks != 255).sum() == 6 * 40 * 47
+    manifest, rows = read_manifest(tmp_path / "patches"), read_rows(tmp_path / "patches/all")
+    assert manifest["patches"] == {"all": len(rows)}
+    assert manifest["stride"] == {"all": 16}
+    for fold, splits in zip(manifest["folds"], read_folds(tmp_path / "patches"), strict=True):
+        of_row = [splits[row["source_image"][:-10]] for row in rows]
+        assert fold["patches"] == {split: of_row.count(split) for split in ("train", "val", "test")}
+        training = np.array([split == "train" for split in of_row])
+        values = to_reflectance(images[training][masks[training] != 255]).astype(np.float64)
+        np.testing.assert_allclose(fold["statistics"]["mean"], values.mean(axis=0), rtol=1e-7)
+        assert fold["class_counts"]["del"] == [(masks[training] == value).sum() for value in range(2)]
+
+
+def test_an_interrupted_run_with_folds_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=5, val=0, test=0)
+    options = make_options(tiles, tmp_path / "patches", folds=3)
+    prepare(replace(options, patches=tmp_path / "whole", workers=2))
+    shutil.copytree(tmp_path / "whole", tmp_path / "patches/unfinished")
+    for name in ("manifest.json", "audit.json", "fold_0.csv", "fold_1.csv", "fold_2.csv"):
+        (tmp_path / "patches/unfinished" / name).unlink()
+    journal = tmp_path / "patches/unfinished/tiles.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:3]))
+    assert not prepare(options).was_finished
+    assert read_tree(tmp_path / "patches") == read_tree(tmp_path / "whole")
+    with pytest.raises(FiresegError, match="--folds 3, but the command has --folds 4"):
+        prepare(replace(options, folds=4))
+
+
+def test_a_fold_can_be_prepared_as_a_given_split(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=5, val=0, test=0)
+    prepare(make_options(tiles, tmp_path / "patches", folds=3))
+    prepare(make_options(tiles, tmp_path / "one", split_csv=tmp_path / "patches/fold_1.csv"))
+    assert read_splits(tmp_path / "one") == read_folds(tmp_path / "patches")[1]
+
+
+def test_copies_between_folds_are_leaks(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=3, val=0, test=0)
+    write_tile(tiles, "EMSR900_AOI01_01", west=60.0, seed=0)
+    with pytest.raises(FiresegError, match="1 leak between the splits"):
+        prepare(make_options(tiles, tmp_path / "patches", folds=4))
+    prepare(make_options(tiles, tmp_path / "patches", folds=4, allow_leaks=True))
+    [leak] = read_manifest(tmp_path / "patches")["leaks"]
+    assert leak.startswith("same acquisition: fold ")
 
 
 def test_copies_at_another_location_are_found_by_their_pixels_and_finished_tiles_are_kept(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import audit
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import Footprint, read_footprints
-from fireseg.prepare.split import SPLITS, assign_split
+from fireseg.prepare.split import SPLITS, assign_parts, assign_split
 from tests.prepare.builders import get_real_data
 
 IMAGES = [np.kron(np.random.default_rng(n).integers(0, 3000, (16, 16, 1)), np.ones((2, 2, 1))) for n in range(4)]
@@ -152,6 +152,18 @@ def test_a_fire_of_tiles_without_activation_is_in_one_split() -> None:
     chosen = assign_split(footprints)
     assert [len({one.split for one in chosen[first : first + 4]}) for first in range(0, 36, 4)] == [1] * 9
     assert sorted(count(chosen)) == [4, 8, 24]
+
+
+@given(tiles(), st.integers(0, 3))
+def test_parts_leak_nothing_and_all_have_burned_tiles(footprints: list[Footprint], seed: int) -> None:
+    parts = assign_parts(footprints, 3, seed)
+    assert audit([replace(one, split=str(part)) for one, part in zip(footprints, parts, strict=True)]).is_clean
+    assert {part for one, part in zip(footprints, parts, strict=True) if one.burned} == {0, 1, 2}
+
+
+def test_parts_have_equal_size() -> None:
+    parts = assign_parts(simple(3, 3, 2, 2, *[1] * 15), 5)
+    assert sorted(parts.count(part) for part in range(5)) == [5] * 5
 
 
 def test_two_fractions_leave_test_empty() -> None:
