@@ -13,6 +13,7 @@ from fireseg.console import format_count
 from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, select_bands
 from fireseg.data.folds import check_fold, select_fold
 from fireseg.data.format import Manifest
+from fireseg.data.joined import join_scans
 from fireseg.data.patches import ALL, DATA_ROOT_HELP, Fault, SplitReader, get_tile_name
 from fireseg.data.reader import open_splits
 from fireseg.data.statistics import PatchStatistics, SplitStatistics, channel_statistics, class_counts, scan_split
@@ -50,7 +51,7 @@ class DatasetSummary:
 
 
 def validate_dataset(
-    root: Path,
+    root: Path | Sequence[Path],
     *,
     task: Task,
     bands: Sequence[str],
@@ -62,7 +63,7 @@ def validate_dataset(
     """Checks every patch under a root and computes the statistics that training needs.
 
     Args:
-        root: Folder with train, val and perhaps test.
+        root: Folder with train, val and perhaps test; or several, whose patches are joined.
         task: Task of the masks.
         bands: Bands of the model.
         on_bad: Treatment of patches with a fault: `stop`, or `skip` them and note how many.
@@ -73,15 +74,12 @@ def validate_dataset(
     Raises:
         FiresegError: With all faults, if there is one that may not be skipped.
     """
-    readers, manifest = open_splits(root, task.name)
-    check_fold(root, fold, manifest)
-    scans = {split: scan_split(reader, ignore_index=task.ignore_index) for split, reader in readers.items()}
-    if fold is not None:
-        scans = select_fold(root, fold, scans[ALL])
-    notes = _note_leaks(root, manifest) + [note for scan in scans.values() for note in scan.notes]
+    scans, manifests = _scan_roots([root] if isinstance(root, Path) else root, task, fold)
+    notes = [note for one, manifest in manifests.items() for note in _note_leaks(one, manifest)]
+    notes += [note for scan in scans.values() for note in scan.notes]
     faults = {split: _find_patch_faults(scan, task) for split, scan in scans.items()}
     splits = {split: _select_valid(scan, faults[split]) for split, scan in scans.items()}
-    if manifest is not None and task.name == "gra":
+    if any(manifests.values()) and task.name == "gra":
         splits, ungraded = _drop_ungraded(scans, splits)
         notes += ungraded
     fingerprint = _compute_fingerprint(splits)
@@ -110,6 +108,28 @@ def validate_dataset(
         fingerprint=fingerprint,
         notes=tuple(notes),
     )
+
+
+def _scan_roots(
+    roots: Sequence[Path], task: Task, fold: int | None
+) -> tuple[dict[str, SplitStatistics], dict[Path, Manifest | None]]:
+    """Opens and scans data sets, and joins them if there are several."""
+    scans: dict[Path, dict[str, SplitStatistics]] = {}
+    manifests: dict[Path, Manifest | None] = {}
+    faults: list[str] = []
+    for root in roots:
+        try:
+            readers, manifests[root] = open_splits(root, task.name)
+            check_fold(root, fold, manifests[root])
+        except FiresegError as error:
+            faults += error.faults
+            continue
+        scans[root] = {split: scan_split(one, ignore_index=task.ignore_index) for split, one in readers.items()}
+        if fold is not None:
+            scans[root] = select_fold(root, fold, scans[root][ALL])
+    if faults:
+        raise FiresegError(*faults)
+    return (join_scans(scans) if len(scans) > 1 else scans[roots[0]]), manifests
 
 
 def _find_patch_faults(scan: SplitStatistics, task: Task) -> list[Fault]:

@@ -31,7 +31,7 @@ from fireseg.data.loader import (
 from fireseg.data.patches import DATA_ROOT_HELP, MASK_SUFFIX, read_array
 from fireseg.data.reader import map_array
 from fireseg.data.statistics import PatchStatistics, count_values
-from fireseg.errors import FiresegError, shorten
+from fireseg.errors import FiresegError, SettingError, shorten
 from fireseg.task import IGNORE_INDEX, TASKS, Task, inverse_frequency_weights
 
 Maker = Callable[[Path], None]
@@ -44,7 +44,8 @@ class WildfireDataModule:
     use the same augmentations.
 
     Args:
-        patches_root: Folder with `train`, `val` and perhaps `test`: packed, or one .npy per patch.
+        patches_root: Folder with `train`, `val` and perhaps `test`: packed, or one .npy per patch. Several folders
+            are joined; they must have the same bands, sizes and masks.
         batch_size: Patches per batch. A last training batch of one is merged into the one before.
         task: Task of the masks; burned or not by default.
         bands: Bands of the model, in this order.
@@ -62,6 +63,8 @@ class WildfireDataModule:
         pin_memory: Copies batches to page-locked memory, for transfer to a CUDA device.
 
     Attributes:
+        roots: Folders of the data sets.
+        patches_root: The first of them.
         train: Training patches, after `setup`.
         val: Validation patches, after `setup`.
         test: Test patches, after `setup`; None if there is no such split.
@@ -79,7 +82,7 @@ class WildfireDataModule:
 
     def __init__(
         self,
-        patches_root: Annotated[Path, Field(alias="root")],
+        patches_root: Annotated[Path | list[Path], Field(alias="root")],
         batch_size: PositiveInt = 16,
         *,
         task: Task = TASKS["del"],
@@ -96,7 +99,9 @@ class WildfireDataModule:
         seed: NonNegativeInt = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.patches_root = Path(patches_root)
+        self.roots = tuple(map(Path, patches_root if isinstance(patches_root, list) else [patches_root]))
+        _check_roots(self.roots, maker)
+        self.patches_root = self.roots[0]
         self.batch_size = batch_size
         self.task = task
         self.bands = tuple(bands)
@@ -126,7 +131,7 @@ class WildfireDataModule:
         if self.maker is not None:
             self.maker(self.patches_root)
         summary = validate_dataset(
-            self.patches_root,
+            self.roots if len(self.roots) > 1 else self.patches_root,
             task=self.task,
             bands=self.bands,
             on_bad=self.on_bad,
@@ -255,6 +260,19 @@ class WildfireDataModule:
                 f"/dev/shm: {free_bytes >> 20} MB free, but {self.num_workers} workers may use {needed_bytes >> 20} "
                 "MB; set data.num_workers=0, or give the container more (docker run --shm-size=2g)"
             )
+
+
+def _check_roots(roots: Sequence[Path], maker: Maker | None) -> None:
+    if not roots:
+        raise SettingError("data.root: an empty list, but must name a folder of patches; such as data.root=patches")
+    if len(roots) > 1 and maker is not None:
+        raise SettingError(
+            "data.root: several folders, but data.maker generates the patches of one; use data=patches for folders "
+            "that exist"
+        )
+    repeated = [root for root, count in Counter(root.resolve() for root in roots).items() if count > 1]
+    if repeated:
+        raise SettingError(f"data.root: {repeated[0]} more than once; name each folder once")
 
 
 def compute_class_weights(

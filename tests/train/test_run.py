@@ -94,6 +94,22 @@ def test_a_run_trains_on_a_fold_and_is_evaluated_on_it(run: Run, tmp_path: Path)
     assert len(tested) == 1
 
 
+def test_a_run_trains_on_joined_folders_and_is_evaluated_on_both(run: Run, tmp_path: Path):
+    for number, name in enumerate("ab"):
+        tiles = write_set(tmp_path / f"tiles_{name}", train=1, val=1, test=1)
+        for path in sorted(tiles.rglob("EMSR1*"), reverse=True):  # files before their folders
+            path.rename(path.with_name(path.name.replace("EMSR1", f"EMSR{number + 1}")))
+        assert prepare([str(tiles), str(tmp_path / name), "--size", "32"]) == 0
+    folder = run(f"data.root=[{tmp_path}/a,{tmp_path}/b]")
+    assert folder.read_provenance()["data"]["root"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+
+    assert evaluate([str(folder.path), "--no-track"]) == 0
+    results = json.loads((folder.path / "evaluation_test.json").read_text())
+    assert [fire["name"] for fire in results["fires"]] == ["EMSR102_AOI01_01", "EMSR202_AOI01_01"]
+    assert all(fire["true_ha"] > 0 for fire in results["fires"])
+    assert results["data"]["is_same"]
+
+
 def test_a_fraction_of_the_training_patches_is_in_the_settings_and_the_log(run: Run, log: pytest.LogCaptureFixture):
     folder = run("data.fraction=0.25")
 
