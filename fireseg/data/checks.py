@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from fireseg.console import format_count
 from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, select_bands
+from fireseg.data.folds import check_fold, select_fold
 from fireseg.data.format import Manifest
-from fireseg.data.patches import DATA_ROOT_HELP, Fault, SplitReader
+from fireseg.data.joined import join_scans
+from fireseg.data.patches import ALL, DATA_ROOT_HELP, Fault, SplitReader, get_tile_name
 from fireseg.data.reader import open_splits
 from fireseg.data.statistics import PatchStatistics, SplitStatistics, channel_statistics, class_counts, scan_split
+from fireseg.data.subset import select_fraction
 from fireseg.errors import MAX_FAULTS_SHOWN, FiresegError, join_names
 from fireseg.task import IGNORE_INDEX, Task
 
@@ -32,7 +36,8 @@ class DatasetSummary:
         mean: Mean reflectance of each requested band over the labelled training pixels.
         std: Standard deviation of the same.
         class_counts: Number of labelled training pixels of each class.
-        fingerprint: SHA-256 over the names and contents of all patches in use.
+        fingerprint: SHA-256 over the names and contents of all patches; equal for all fractions of the training
+            patches, so that their scores on the same validation and test patches can be compared.
         notes: Remarks for the user that do not stop the run.
         pixel_m: Pixel size of the training tiles in metres; None if unknown.
         level: Their processing level, `1C` or `2A`; None if unknown.
@@ -49,50 +54,93 @@ class DatasetSummary:
     level: str | None = None
 
 
-def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "stop") -> DatasetSummary:
+def validate_dataset(
+    root: Path | Sequence[Path],
+    *,
+    task: Task,
+    bands: Sequence[str],
+    on_bad: OnBad = "stop",
+    fold: int | None = None,
+    fraction: float = 1.0,
+    seed: int = 0,
+) -> DatasetSummary:
     """Checks every patch under a root and computes the statistics that training needs.
 
     Args:
-        root: Folder with train, val and perhaps test.
+        root: Folder with train, val and perhaps test; or several, whose patches are joined.
         task: Task of the masks.
         bands: Bands of the model.
         on_bad: Treatment of patches with a fault: `stop`, or `skip` them and note how many.
+        fold: Fold of the patches, from 0; None if they have none.
+        fraction: Share of the training patches to use, see `select_fraction`.
+        seed: Seed of their selection.
 
     Raises:
         FiresegError: With all faults, if there is one that may not be skipped.
     """
-    readers, manifest = open_splits(root, task.name)
-    scans = {split: scan_split(reader, ignore_index=task.ignore_index) for split, reader in readers.items()}
-    notes = _note_leaks(root, manifest) + [note for scan in scans.values() for note in scan.notes]
+    scans, manifests = _scan_roots([root] if isinstance(root, Path) else root, task, fold)
+    notes = [note for one, manifest in manifests.items() for note in _note_leaks(one, manifest)]
+    notes += [note for scan in scans.values() for note in scan.notes]
     faults = {split: _find_patch_faults(scan, task) for split, scan in scans.items()}
     splits = {split: _select_valid(scan, faults[split]) for split, scan in scans.items()}
-    if manifest is not None and task.name == "gra":
+    if any(manifests.values()) and task.name == "gra":
         splits, ungraded = _drop_ungraded(scans, splits)
         notes += ungraded
+    fingerprint = _compute_fingerprint(splits)
+    if fraction < 1:
+        splits, part = _select_part(splits, fraction, seed, task.ignore_index)
+        notes += part
     patch_faults = [] if on_bad == "skip" else [fault for split_faults in faults.values() for fault in split_faults]
     other_faults = _find_split_faults(scans, splits, faults, task, bands)
     if patch_faults or other_faults:
         raise FiresegError(*other_faults, *_format_faults(patch_faults))
     notes += _note_skipped(scans, faults)
     train = splits["train"]
-    mean, std = channel_statistics(train, bands, task.ignore_index, readers["train"].bands)
+    mean, std = channel_statistics(train, bands, task.ignore_index, scans["train"].reader.bands)
     notes += _note_constant_bands(bands, std)
     if not any(patch.num_burned(task.ignore_index) for patch in splits["val"]):
         notes.append(
-            f"{scans['val'].folder}: no burned pixel, so val/fire_iou is undefined: best_model.pt will be that "
+            f"{scans['val']}: no burned pixel, so val/fire_iou is undefined: best_model.pt will be that "
             "of the lowest val/loss, and training does not stop early; move patches with fire there"
         )
     return DatasetSummary(
         splits=splits,
-        readers=readers,
+        readers={split: scan.reader for split, scan in scans.items()},
         mean=mean,
         std=tuple(value if value > _MIN_STD else 1.0 for value in std),
         class_counts=class_counts(train, task.num_classes),
-        fingerprint=_compute_fingerprint(splits),
+        fingerprint=fingerprint,
         notes=tuple(notes),
-        pixel_m=manifest.pixel_m if manifest else None,
-        level=manifest.level if manifest else None,
+        pixel_m=_get_common([manifest and manifest.pixel_m for manifest in manifests.values()]),
+        level=_get_common([manifest and manifest.level for manifest in manifests.values()]),
     )
+
+
+def _get_common(values: Sequence[Any]) -> Any:
+    """Returns the value of all data sets; None if they differ."""
+    return values[0] if len(set(values)) == 1 else None
+
+
+def _scan_roots(
+    roots: Sequence[Path], task: Task, fold: int | None
+) -> tuple[dict[str, SplitStatistics], dict[Path, Manifest | None]]:
+    """Opens and scans data sets, and joins them if there are several."""
+    scans: dict[Path, dict[str, SplitStatistics]] = {}
+    manifests: dict[Path, Manifest | None] = {}
+    faults: list[str] = []
+    for root in roots:
+        try:
+            readers, manifests[root] = open_splits(root, task.name)
+            check_fold(root, fold, manifests[root])
+        except FiresegError as error:
+            faults += error.faults
+            continue
+        scans[root] = {split: scan_split(one, ignore_index=task.ignore_index) for split, one in readers.items()}
+        if fold is not None:
+            scans[root] = select_fold(root, fold, scans[root][ALL])
+    if faults:
+        raise FiresegError(*faults)
+    return (join_scans(scans) if len(scans) > 1 else scans[roots[0]]), manifests
 
 
 def _find_patch_faults(scan: SplitStatistics, task: Task) -> list[Fault]:
@@ -178,37 +226,38 @@ def _find_split_faults(
 ) -> list[str]:
     messages = []
     for split, patches in splits.items():
-        folder = scans[split].folder
         if patches:
             try:
                 select_bands(patches[0].image_shape[2], bands, scans[split].reader.bands)
             except FiresegError as error:
-                messages.append(f"{folder}: {error}")
+                messages.append(f"{scans[split]}: {error}")
         elif not scans[split].patches and not scans[split].faults:
-            messages.append(f"{folder}: no patch in it; {DATA_ROOT_HELP}")
+            messages.append(f"{scans[split]}: no patch in it; {DATA_ROOT_HELP}")
         elif faults[split]:
-            messages.append(f"{folder}: no patch without a fault; fix the files listed, or prepare the patches again")
+            messages.append(
+                f"{scans[split]}: no patch without a fault; fix the files listed, or prepare the patches again"
+            )
         else:
-            messages.append(f"{folder}: no patch in it has a grading; train with task=del")
+            messages.append(f"{scans[split]}: no patch in it has a grading; train with task=del")
     if splits["train"]:
-        messages += _find_label_faults(scans["train"].folder, splits["train"], task)
+        messages += _find_label_faults(scans["train"], splits["train"], task)
     return messages
 
 
-def _find_label_faults(folder: Path, patches: Sequence[PatchStatistics], task: Task) -> list[str]:
+def _find_label_faults(split: SplitStatistics, patches: Sequence[PatchStatistics], task: Task) -> list[str]:
     """Faults of the labels of the training split as a whole."""
     faults = []
     values = {value for patch in patches for value in patch.pixels} - {task.ignore_index}
     if not values:
-        faults.append(f"{folder}: every pixel is {task.ignore_index}, so there is nothing to learn; label some")
+        faults.append(f"{split}: every pixel is {task.ignore_index}, so there is nothing to learn; label some")
     elif values == {0}:
         faults.append(
-            f"{folder}: no burned pixel, so there is nothing to learn; check the masks: in them {task.ignore_index} "
+            f"{split}: no burned pixel, so there is nothing to learn; check the masks: in them {task.ignore_index} "
             f"means unlabelled, and if it marks what burned, prepare again with --classes {task.ignore_index}=1"
         )
     elif task.num_classes > 2 and max(values) <= 1:
         faults.append(
-            f"{folder}: no mask has a value above 1, but task {task.name} has grades up to {task.num_classes - 1}; "
+            f"{split}: no mask has a value above 1, but task {task.name} has grades up to {task.num_classes - 1}; "
             "these look like delineations: train with task=del, or provide grading masks"
         )
     return faults
@@ -229,10 +278,22 @@ def _drop_ungraded(
         if graded or split != "test":
             remaining[split] = graded
         if num_ungraded := len(patches) - len(graded):
-            notes.append(
-                f"{scans[split].folder}: {num_ungraded} of {len(patches)} patches have no grading and are left out"
-            )
+            notes.append(f"{scans[split]}: {num_ungraded} of {len(patches)} patches have no grading and are left out")
     return remaining, notes
+
+
+def _select_part(
+    splits: Mapping[str, tuple[PatchStatistics, ...]], fraction: float, seed: int, ignore_index: int
+) -> tuple[dict[str, tuple[PatchStatistics, ...]], list[str]]:
+    """Selects a part of the training patches; notes their number."""
+    train = splits["train"]
+    part = select_fraction(train, fraction, seed=seed, ignore_index=ignore_index) if train else ()
+    fires, all_fires = ({get_tile_name(patch.name) for patch in patches} for patches in (part, train))
+    note = (
+        f"data.fraction={fraction:g}: {len(part):,} of {len(train):,} training patches are used, of "
+        f"{len(fires)} of {format_count(len(all_fires), 'tile')}"
+    )
+    return {**splits, "train": part}, [note]
 
 
 def _format_faults(faults: Sequence[Fault]) -> list[str]:
@@ -248,7 +309,7 @@ def _note_skipped(scans: Mapping[str, SplitStatistics], faults: Mapping[str, lis
         if split_faults:
             count = len({fault.patch for fault in split_faults})
             noun = "patch was" if count == 1 else "patches were"
-            notes.append(f"{scans[split].folder}: {count} {noun} left out (data.on_bad=skip); first {split_faults[0]}")
+            notes.append(f"{scans[split]}: {count} {noun} left out (data.on_bad=skip); first {split_faults[0]}")
     return notes
 
 

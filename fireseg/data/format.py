@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, NamedTuple, Protocol, get_args
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, NonNegativeInt, TypeAdapter, ValidationErro
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from fireseg.data.bands import check_bands, to_reflectance
-from fireseg.data.patches import IMAGE_SUFFIX, MASK_SUFFIX, SPLITS
+from fireseg.data.patches import ALL, IMAGE_SUFFIX, MASK_SUFFIX, SPLITS
 from fireseg.errors import FiresegError
 from fireseg.files import sync_folder
 
@@ -58,7 +58,8 @@ class Manifest:
         bands: Band of each channel.
         scale: Factor from reflectance to stored integers.
         leaks: Pairs of tiles by which splits leak, accepted when the patches were made.
-        patches: Number of patches of each split.
+        patches: Number of patches of each split; of `all` if there are folds.
+        folds: Description of each fold of a cross-validation; empty if there are none.
         pixel_m: Pixel size of the training tiles in metres; None if unknown.
         level: Their processing level, `1C` or `2A`; None if unknown.
     """
@@ -69,6 +70,7 @@ class Manifest:
     scale: Literal[10_000]
     leaks: tuple[str, ...] = ()
     patches: Mapping[str, NonNegativeInt]
+    folds: tuple[Mapping[str, Any], ...] = ()
     pixel_m: float | None = None
     level: str | None = None
 
@@ -179,7 +181,7 @@ class PackedWriter:
         Raises:
             FiresegError: If some of these are missing.
         """
-        for split in SPLITS:
+        for split in (*SPLITS, ALL):
             for path, (_, descr, shape) in zip(self._paths(split), self._arrays(), strict=True):
                 count = len(names.get(split, ()))
                 expected = HEADER_BYTES + count * _patch_bytes(descr, shape) if count else 0
@@ -241,7 +243,7 @@ class FilesWriter:
         Raises:
             FiresegError: If some of these are missing.
         """
-        for split in SPLITS:
+        for split in (*SPLITS, ALL):
             folder = self.root / split
             expected = {f"{name}{suffix}" for name in names.get(split, ()) for suffix in (IMAGE_SUFFIX, MASK_SUFFIX)}
             actual = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()

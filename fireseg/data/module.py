@@ -31,7 +31,7 @@ from fireseg.data.loader import (
 from fireseg.data.patches import DATA_ROOT_HELP, MASK_SUFFIX, read_array
 from fireseg.data.reader import map_array
 from fireseg.data.statistics import PatchStatistics, count_values
-from fireseg.errors import FiresegError, shorten
+from fireseg.errors import FiresegError, SettingError, shorten
 from fireseg.task import IGNORE_INDEX, TASKS, Task, inverse_frequency_weights
 
 Maker = Callable[[Path], None]
@@ -44,7 +44,8 @@ class WildfireDataModule:
     use the same augmentations.
 
     Args:
-        patches_root: Folder with `train`, `val` and perhaps `test`: packed, or one .npy per patch.
+        patches_root: Folder with `train`, `val` and perhaps `test`: packed, or one .npy per patch. Several folders
+            are joined; they must have the same bands, sizes and masks.
         batch_size: Patches per batch. A last training batch of one is merged into the one before.
         task: Task of the masks; burned or not by default.
         bands: Bands of the model, in this order.
@@ -52,6 +53,9 @@ class WildfireDataModule:
         weighted_sampling: Samples patches with fire more often, with replacement.
         fire_weight: Sampling weight of patches with fire, relative to the others.
         fire_threshold: A patch has fire if more than this share of its labelled pixels is burned.
+        fold: Fold of a cross-validation, from 0, if the patches were prepared with folds.
+        fraction: Share of the training patches to use, for scores as a function of the amount of labels. The
+            seed chooses the part; smaller parts are contained in larger ones.
         on_bad: Treatment of faulty files: `stop` with all of them in one error, or `skip` them.
         augment: Augmentation of training patches; none by default.
         maker: Function that creates the data under the root if missing; called before anything is read.
@@ -59,6 +63,8 @@ class WildfireDataModule:
         pin_memory: Copies batches to page-locked memory, for transfer to a CUDA device.
 
     Attributes:
+        roots: Folders of the data sets.
+        patches_root: The first of them.
         train: Training patches, after `setup`.
         val: Validation patches, after `setup`.
         test: Test patches, after `setup`; None if there is no such split.
@@ -76,7 +82,7 @@ class WildfireDataModule:
 
     def __init__(
         self,
-        patches_root: Annotated[Path, Field(alias="root")],
+        patches_root: Annotated[Path | list[Path], Field(alias="root")],
         batch_size: PositiveInt = 16,
         *,
         task: Task = TASKS["del"],
@@ -85,13 +91,17 @@ class WildfireDataModule:
         weighted_sampling: bool = False,
         fire_weight: PositiveFloat = 5.0,
         fire_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01,
+        fold: NonNegativeInt | None = None,
+        fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0,
         on_bad: Literal["stop", "skip"] = "stop",
         augment: Augmentation | None = None,
         maker: Maker | None = None,
         seed: NonNegativeInt = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.patches_root = Path(patches_root)
+        self.roots = tuple(map(Path, patches_root if isinstance(patches_root, list) else [patches_root]))
+        _check_roots(self.roots, maker)
+        self.patches_root = self.roots[0]
         self.batch_size = batch_size
         self.task = task
         self.bands = tuple(bands)
@@ -99,6 +109,8 @@ class WildfireDataModule:
         self.weighted_sampling = weighted_sampling
         self.fire_weight = fire_weight
         self.fire_threshold = fire_threshold
+        self.fold = fold
+        self.fraction = fraction
         self.on_bad: Literal["stop", "skip"] = on_bad
         self.augment = augment
         self.maker = maker
@@ -118,7 +130,15 @@ class WildfireDataModule:
             return
         if self.maker is not None:
             self.maker(self.patches_root)
-        summary = validate_dataset(self.patches_root, task=self.task, bands=self.bands, on_bad=self.on_bad)
+        summary = validate_dataset(
+            self.roots if len(self.roots) > 1 else self.patches_root,
+            task=self.task,
+            bands=self.bands,
+            on_bad=self.on_bad,
+            fold=self.fold,
+            fraction=self.fraction,
+            seed=self.seed,
+        )
         self._summary, self.notes = summary, list(summary.notes)
         self.train, self.val = self._create_dataset("train", self.augment), self._create_dataset("val")
         self.test = self._create_dataset("test") if "test" in summary.splits else None
@@ -148,7 +168,7 @@ class WildfireDataModule:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents of all patches in use."""
+        """SHA-256 over the names and contents of all patches, those that `fraction` leaves out included."""
         return self.summary.fingerprint
 
     def train_dataloader(self, epoch: int) -> EpochLoader:
@@ -240,6 +260,19 @@ class WildfireDataModule:
                 f"/dev/shm: {free_bytes >> 20} MB free, but {self.num_workers} workers may use {needed_bytes >> 20} "
                 "MB; set data.num_workers=0, or give the container more (docker run --shm-size=2g)"
             )
+
+
+def _check_roots(roots: Sequence[Path], maker: Maker | None) -> None:
+    if not roots:
+        raise SettingError("data.root: an empty list, but must name a folder of patches; such as data.root=patches")
+    if len(roots) > 1 and maker is not None:
+        raise SettingError(
+            "data.root: several folders, but data.maker generates the patches of one; use data=patches for folders "
+            "that exist"
+        )
+    repeated = [root for root, count in Counter(root.resolve() for root in roots).items() if count > 1]
+    if repeated:
+        raise SettingError(f"data.root: {repeated[0]} more than once; name each folder once")
 
 
 def compute_class_weights(

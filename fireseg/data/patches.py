@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,17 @@ from fireseg.errors import FiresegError
 
 SPLITS = ("train", "val", "test")
 
+ALL = "all"
+"""Folder of the patches of all tiles, instead of the split folders, if the patches have folds."""
+
 IMAGE_SUFFIX, MASK_SUFFIX = "_image.npy", "_mask.npy"
 
 DATA_ROOT_HELP = (
     "data.root must be a folder made by python -m fireseg.prepare, or one with folders train and val of "
     "<name>_image.npy and <name>_mask.npy; to try fireseg without data use data=sample"
 )
+
+_PATCH_NAME = re.compile(r"(?P<tile>.+)_r\d+_c\d+")
 
 Part = Literal["image", "mask"]
 
@@ -150,6 +156,17 @@ class FolderReader:
 
     def _path(self, name: str, part: Part) -> Path:
         return self.folder / f"{name}{IMAGE_SUFFIX if part == 'image' else MASK_SUFFIX}"
+
+
+def get_tile_name(name: str) -> str | None:
+    """Returns the tile that a patch was cut from; None if its name does not tell.
+
+    Example:
+        >>> get_tile_name("EMSR382_AOI01_01_r0_c224"), get_tile_name("patch7")
+        ('EMSR382_AOI01_01', None)
+    """
+    match = _PATCH_NAME.fullmatch(name)
+    return match["tile"] if match else None
 
 
 def read_array(path: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:

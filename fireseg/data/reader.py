@@ -27,6 +27,7 @@ from fireseg.data.format import (
     read_manifest,
 )
 from fireseg.data.patches import (
+    ALL,
     DATA_ROOT_HELP,
     IMAGE_SUFFIX,
     MASK_SUFFIX,
@@ -44,7 +45,7 @@ from fireseg.errors import FiresegError
 
 
 def open_splits(root: Path, task_name: str) -> tuple[dict[str, SplitReader], Manifest | None]:
-    """Opens the splits under a root: train and val, and test if present.
+    """Opens the splits under a root: train and val, and test if present; or `all` patches if they have folds.
 
     Args:
         root: Folder of the splits.
@@ -57,8 +58,8 @@ def open_splits(root: Path, task_name: str) -> tuple[dict[str, SplitReader], Man
         FiresegError: With all faults of all splits, if one that training needs is missing, files do not
             match each other, or masks were made for another task.
     """
-    folders = find_split_folders(root)
-    manifest = _read_complete_manifest(root)
+    manifest = _read_complete_manifest(root) if root.is_dir() else None
+    folders = {ALL: root / ALL} if manifest and manifest.folds else find_split_folders(root)
     readers: dict[str, SplitReader] = {}
     faults: list[str] = []
     for split, folder in folders.items():

@@ -96,17 +96,17 @@ class SplitStatistics:
         patches: Statistics of every readable patch, sorted by name.
         faults: Faults of unreadable files and incomplete patches.
         notes: Remarks for the user that do not stop the run.
+        place: Name of the split in messages; its folder by default.
     """
 
     reader: SplitReader
     patches: tuple[PatchStatistics, ...]
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
+    place: str = ""
 
-    @property
-    def folder(self) -> Path:
-        """Split folder."""
-        return self.reader.folder
+    def __str__(self) -> str:
+        return self.place or str(self.reader.folder)
 
 
 def scan_split(

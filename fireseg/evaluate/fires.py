@@ -106,7 +106,7 @@ class _Patch(NamedTuple):
     metadata: Row
 
 
-def group_by_fire(names: Sequence[str], folder: Path, *, size: int) -> tuple[Fire, ...]:
+def group_by_fire(names: Sequence[str], folder: Path, *more_folders: Path, size: int) -> tuple[Fire, ...]:
     """Groups the patches of a split by the tile that they were cut from.
 
     Tile, row and column of a patch are read from metadata.csv (`source_image`, `row`, `col`, in pixels), else from its
@@ -115,12 +115,15 @@ def group_by_fire(names: Sequence[str], folder: Path, *, size: int) -> tuple[Fir
     Args:
         names: Names of the patches, in the order of the split.
         folder: Folder of the split.
+        *more_folders: Folders of the split in further data sets.
         size: Side of a patch in pixels.
 
     Returns:
         Fires in the order of their first patches.
     """
     metadata = read_metadata(folder / METADATA)
+    for other in more_folders:
+        metadata |= read_metadata(other / METADATA)
     tiles: dict[str, list[_Patch]] = {}
     ungrouped: list[str] = []
     for number, name in enumerate(names):

@@ -16,6 +16,7 @@ from fireseg.console import progress_bar
 from fireseg.data import WildfireDataModule, WildfirePatchDataset
 from fireseg.data.dataset import EpochBatchSampler
 from fireseg.data.format import read_manifest
+from fireseg.data.joined import JoinedReader
 from fireseg.data.loader import EpochLoader, make_loader, stop_workers
 from fireseg.data.patches import SPLITS
 from fireseg.errors import FiresegError, SettingError
@@ -38,8 +39,13 @@ class Patches:
 
     @property
     def root(self) -> Path:
-        """Folder of the splits."""
+        """Folder of the splits; the first of several."""
         return self.module.patches_root.resolve()
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders of the data sets."""
+        return tuple(root.resolve() for root in self.module.roots)
 
     @property
     def fingerprint(self) -> str:
@@ -49,8 +55,8 @@ class Patches:
     @cached_property
     def leaks(self) -> tuple[str, ...]:
         """Leaks between splits that the manifest lists."""
-        manifest = read_manifest(self.root)
-        return manifest.leaks if manifest else ()
+        manifests = [read_manifest(root) for root in self.module.roots]
+        return tuple(leak for manifest in manifests if manifest for leak in manifest.leaks)
 
     def get(self, split: Split) -> WildfirePatchDataset:
         """Returns the patches of a split.
@@ -71,7 +77,9 @@ class Patches:
     def group_by_fire(self, split: Split) -> tuple[Fire, ...]:
         """Groups the patches of a split by the tile that they were cut from."""
         dataset = self.get(split)
-        return group_by_fire(dataset.names, dataset.patches.folder, size=dataset[0].mask.shape[0])
+        reader = dataset.patches
+        folders = reader.folders if isinstance(reader, JoinedReader) else (reader.folder,)
+        return group_by_fire(dataset.names, *folders, size=dataset[0].mask.shape[0])
 
     @contextmanager
     def batches(self, split: Split, label: str) -> Iterator[Iterator[Batch]]:
@@ -92,7 +100,7 @@ class Patches:
 
 def open_patches(
     settings: Mapping[str, Any],
-    root: Path,
+    root: Path | list[Path],
     *,
     task: Task,
     batch_size: int | None = None,
@@ -103,7 +111,7 @@ def open_patches(
 
     Args:
         settings: Settings of the run.
-        root: Folder of the splits.
+        root: Folder of the splits, or several that are joined.
         task: Classes of the masks.
         batch_size: Patches per batch; as in the run if None.
         num_workers: Processes that read patches; as in the run if None.
@@ -112,10 +120,12 @@ def open_patches(
     Raises:
         FiresegError: If patches are missing, or do not fit the run.
     """
-    changes: dict[str, Any] = {"root": str(root), "augment": None, "weighted_sampling": False, "maker": None}
+    roots = root if isinstance(root, list) else [root]
+    node_root = str(root) if isinstance(root, Path) else [str(one) for one in root]
+    changes: dict[str, Any] = {"root": node_root, "augment": None, "weighted_sampling": False, "maker": None}
     changes |= {} if batch_size is None else {"batch_size": batch_size}
     changes |= {} if num_workers is None else {"num_workers": num_workers}
-    node = {**settings["data"], **changes}
+    node = {**settings["data"], **changes, "fold": _get_fold(settings, roots[0])}
     module = make(node, WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
     module.setup()
     for note in module.notes:
@@ -123,8 +133,23 @@ def open_patches(
     return Patches(module)
 
 
-def find_patches_root(settings: Mapping[str, Any], provenance: Mapping[str, Any], given: Path | None) -> Path:
-    """Finds the folder of the patches: the given one, or the one that the run was trained on.
+def _get_fold(settings: Mapping[str, Any], root: Path) -> int | None:
+    """Returns the fold that the run was trained on; None for patches without folds, as given by the user."""
+    manifest, fold = read_manifest(root), settings["data"].get("fold")
+    if manifest is None or not manifest.folds:
+        return None
+    if fold is None:
+        raise SettingError(
+            f"{root}: has {len(manifest.folds)} folds, but the run was trained on patches without; "
+            "give a folder with train, val and test with --data PATCHES"
+        )
+    return fold
+
+
+def find_patches_root(
+    settings: Mapping[str, Any], provenance: Mapping[str, Any], given: Path | None
+) -> Path | list[Path]:
+    """Finds the folder of the patches, or folders: the given one, or those that the run was trained on.
 
     Args:
         settings: Settings of the run.
@@ -139,12 +164,14 @@ def find_patches_root(settings: Mapping[str, Any], provenance: Mapping[str, Any]
             raise SettingError(f"--data {given}: no such folder; give the folder that holds train, val and test")
         return given
     # data.root may be relative to the working directory of the training; run.json has the absolute path.
-    roots = [Path(provenance["data"]["root"])] if "data" in provenance else []
-    roots.append(Path(settings["data"]["root"]))
-    for root in roots:
-        if root.is_dir():
-            return root
+    named = [provenance["data"]["root"]] if "data" in provenance else []
+    named.append(settings["data"]["root"])
+    choices = [[Path(one) for one in (root if isinstance(root, list) else [root])] for root in named]
+    for roots in choices:
+        if all(root.is_dir() for root in roots):
+            return roots if len(roots) > 1 else roots[0]
+    missing = " and ".join(str(root) for root in choices[0] if not root.is_dir())
     raise FiresegError(
-        f"data.root: {roots[0]}: no such folder any more, but the run was trained on the patches in it; "
+        f"data.root: {missing}: no such folder any more, but the run was trained on the patches in it; "
         "give their folder with --data PATCHES"
     )

@@ -186,7 +186,8 @@ def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, opt
     ):
         return results
     log.info("%s: evaluated first, on the same patches", folder.path)
-    options = replace(options, data=patches.root, against=None)
+    # Joined folders cannot be given; a run that is comparable was trained on the same ones.
+    options = replace(options, data=patches.root if len(patches.roots) == 1 else None, against=None)
     evaluation = score_run(trained, folder, _open_patches(trained, folder, options), options.split)
     _write_evaluation(evaluation, trained, folder, options)
     return evaluation.results

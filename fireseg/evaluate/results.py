@@ -256,7 +256,7 @@ def _describe_data(
     trained: TrainedModel, patches: Patches, split: Split, fires: Sequence[FireScores]
 ) -> dict[str, Any]:
     return {
-        "root": str(patches.root),
+        "root": " ".join(map(str, patches.roots)),
         "fingerprint": patches.fingerprint,
         "trained_on": trained.fingerprint,
         "is_same": patches.fingerprint == trained.fingerprint,

@@ -20,6 +20,7 @@ SPLIT_STYLES = {
     "train": {"colour": "#0072b2", "hatch": "", "mark": "o"},
     "val": {"colour": "#e69f00", "hatch": "....", "mark": "s"},
     "test": {"colour": "#009e73", "hatch": "////", "mark": "^"},
+    "all": {"colour": "#56b4e9", "hatch": "", "mark": "D"},  # patches with folds: a tile is in another split in each
 }
 
 LonLatBox = tuple[float, float, float, float]

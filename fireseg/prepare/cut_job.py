@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.format import MaskName, PatchWriter, StoredPatch
+from fireseg.data.patches import ALL
 from fireseg.errors import FiresegError
 from fireseg.files import convert_disk_errors, hash_file
 from fireseg.prepare.duplicates import fingerprint_image
@@ -104,7 +105,7 @@ class CutJob:
             disagreement=options.disagreement,
         )
         left_out: dict[str, list[int]] = {}
-        counts = PixelCounts(options, has_sums=split == "train")
+        counts = PixelCounts(options, has_sums=split in ("train", ALL))
         rows, patches = [], []
         for patch in cut_patches(
             tile.image, labels, size=options.size, stride=options.strides()[split], ignore_repeats=split != "train"

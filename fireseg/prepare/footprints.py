@@ -64,6 +64,11 @@ class Footprint:
         """Acquisition time as `2017-10-07T08:05:51` or `2017-10-07` (UTC), or unchanged if it cannot be parsed."""
         return normalize_date(self.date) if self.date else None
 
+    @property
+    def has_activation(self) -> bool:
+        """True if the activation is known; without a code in its path, a tile has its own name as activation."""
+        return self.activation not in ("", self.name)
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the footprint as plain values, as the journal stores it."""
         # Journals of format 1 name the fingerprint "look".
@@ -185,7 +190,7 @@ def read_footprints(path: Path | str) -> list[Footprint]:
         FiresegError: If it cannot be read, lacks a column, or has invalid rows; lists all faults.
     """
     path = Path(path)
-    rows = _read_rows(path, _FOOTPRINT_COLUMNS)
+    rows = read_rows(path, _FOOTPRINT_COLUMNS)
     if not rows:
         raise FiresegError(f"{path}: no rows; {_CURE}")
     footprints, faults = [], []
@@ -217,7 +222,7 @@ def read_tile_metadata(path: Path) -> dict[str, TileMetadata]:
         FiresegError: If it cannot be read or lacks a column.
     """
     by_name: dict[str, list[TileMetadata]] = defaultdict(list)
-    for _, row in _read_rows(path, _METADATA_COLUMNS):
+    for _, row in read_rows(path, _METADATA_COLUMNS):
         date = row["post_fire_acquisition"].strip()
         metadata = TileMetadata(
             row["country"].strip(), row["koppen_subgroup"].strip(), normalize_date(date) if date else ""
@@ -230,22 +235,34 @@ def read_tile_metadata(path: Path) -> dict[str, TileMetadata]:
     }
 
 
-def _read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Reads a csv; returns the line number and the cells of each row."""
+def read_rows(path: Path, required: Sequence[str], *, cure: str = _CURE) -> list[tuple[int, dict[str, str]]]:
+    """Reads a csv.
+
+    Args:
+        path: A csv with column names in its first line.
+        required: Columns that it must have.
+        cure: What to do if it cannot be read or lacks one.
+
+    Returns:
+        The line number and the cells of each row.
+
+    Raises:
+        FiresegError: If it cannot be read or lacks a column.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
             rows = [(reader.line_num, row) for row in reader]
             columns = list(reader.fieldnames or ())
     except FileNotFoundError as error:
-        raise FiresegError(f"{path}: no such file; {_CURE}") from error
+        raise FiresegError(f"{path}: no such file; {cure}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FiresegError(f"{path}: not a readable csv ({error}); {_CURE}") from error
+        raise FiresegError(f"{path}: not a readable csv ({error}); {cure}") from error
     if missing := [name for name in required if name not in columns]:
         others = [column for column in columns if column not in required]
         near = "".join(did_you_mean(name, others) for name in missing)
         raise FiresegError(
-            f"{path}: no column {', '.join(missing)}{near}, but {', '.join(required)} are required; {_CURE}"
+            f"{path}: no column {', '.join(missing)}{near}, but {', '.join(required)} are required; {cure}"
         )
     return rows
 

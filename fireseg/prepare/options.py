@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,13 +11,12 @@ import tyro
 from fireseg.console import metavar
 from fireseg.data.bands import BAND_NAMES, check_bands
 from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter
-from fireseg.data.patches import SPLITS
+from fireseg.data.patches import ALL, SPLITS
 from fireseg.errors import SettingError
+from fireseg.prepare.split_options import SplitOptions, hash_option
 from fireseg.tiles.options import LabelOptions, RasterOptions
 
 LabelRule = Literal["ignore", "keep"]
-
-SplitBy = Literal["folder", "activation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +78,9 @@ class TilingOptions(RasterOptions):
         return MASKS if self.task is None else (self.task,)
 
     def strides(self) -> dict[str, int]:
-        """Returns the distance between patches in pixels for each split."""
+        """Returns the distance between patches in pixels for each split, and for patches with folds."""
         train = max(self.size * 7 // 8, 1) if self.stride is None else self.stride
-        return {split: train if split == "train" else self.size for split in SPLITS}
+        return {split: train if split == "train" else self.size for split in (*SPLITS, ALL)}
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options as plain values, as the journal and the manifest store them."""
@@ -100,17 +98,13 @@ class TilingOptions(RasterOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareOptions:
+class PrepareOptions(SplitOptions):
     """Options of `prepare`.
 
     Attributes:
         tiles: Folder of the tiles.
         patches: Output folder: new, empty, or started before with the same options.
         tiling: Content of the patches.
-        split_by: Use the splits of the folders, or draw splits that do not leak: tiles of an activation, and
-            activations that overlap, stay together.
-        fractions: Shares of train, val and test, with --split-by activation.
-        seed: Seed of the split, with --split-by activation.
         metadata: The data set's satelliteData.csv; adds country, climate and date to metadata.csv.
         workers: Number of worker processes; does not change the output.
         allow_leaks: Continue if tiles of different splits overlap or share pixels; recorded in the manifest.
@@ -119,15 +113,12 @@ class PrepareOptions:
         json: Output file of --audit.
 
     Raises:
-        SettingError: If `workers` is below 1.
+        SettingError: If options are out of range or exclude each other; lists all faults.
     """
 
     tiles: Annotated[Path | None, tyro.conf.Positional, metavar("TILES")] = None
     patches: Annotated[Path | None, tyro.conf.Positional, metavar("PATCHES")] = None
     tiling: Annotated[TilingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TilingOptions)
-    split_by: SplitBy = "folder"
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    seed: int = 0
     metadata: Annotated[Path | None, metavar("CSV")] = None
     workers: int = 1
     allow_leaks: bool = False
@@ -136,23 +127,19 @@ class PrepareOptions:
     json: Path = Path("audit.json")
 
     def __post_init__(self) -> None:
+        faults = self.list_split_faults()
         if self.workers < 1:
-            raise SettingError(f"--workers: {self.workers}, but must be 1 or more")
+            faults.append(f"--workers: {self.workers}, but must be 1 or more")
+        if self.folds is not None and self.tiling.stride is not None:
+            faults.append("--stride: no effect with --folds, which cuts all tiles as in val and test; omit it")
+        if faults:
+            raise SettingError(*faults)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the options that determine the output as plain values, with a digest of the metadata table.
+        """Returns the options that determine the output as plain values, with digests of tables.
 
         Raises:
-            SettingError: If the metadata table cannot be read.
+            SettingError: If a table cannot be read.
         """
-        drawn = {"fractions": list(self.fractions), "seed": self.seed} if self.split_by == "activation" else {}
-        digest = None
-        if self.metadata is not None:
-            try:
-                digest = hashlib.sha256(self.metadata.read_bytes()).hexdigest()
-            except OSError as error:
-                reason = error.strerror or error
-                raise SettingError(
-                    f"--metadata {self.metadata}: cannot be read ({reason}); check its path and permissions"
-                ) from error
-        return {**self.tiling.as_dict(), "split_by": self.split_by, **drawn, "metadata": digest}
+        digest = None if self.metadata is None else hash_option("--metadata", self.metadata)
+        return {**self.tiling.as_dict(), **self.split_dict(), "metadata": digest}

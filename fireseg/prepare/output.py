@@ -14,11 +14,14 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from fireseg.data.bands import SCALE
+from fireseg.data.folds import write_fold
 from fireseg.data.format import FORMAT_VERSION, JOURNAL_NAME, MANIFEST, METADATA
+from fireseg.data.patches import ALL, SPLITS
 from fireseg.errors import FiresegError, join_names
 from fireseg.files import atomic_write, convert_disk_errors, sync_folder
 from fireseg.prepare.journal import Journal, TileRecord
 from fireseg.prepare.options import TilingOptions
+from fireseg.prepare.split import get_fold_split
 
 UNFINISHED = "unfinished"
 """Folder within the output folder where files are written before all of them are published."""
@@ -138,6 +141,9 @@ def write_tables(
     options.open_writer(folder).close({split: len(patches) for split, patches in names.items()})
     for split in names:
         _write_metadata(folder / split / METADATA, [tile for tile in journal.tiles if tile.split == split])
+    if parts := journal.header.get("folds"):
+        for fold, splits in enumerate(_list_fold_splits(journal.tiles, parts)):
+            write_fold(folder, fold, splits)
     manifest = make_manifest(journal, options, leaks, other_faults)
     with atomic_write(folder / MANIFEST) as part:
         part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -147,7 +153,7 @@ def make_manifest(
     journal: Journal, options: TilingOptions, leaks: Sequence[str], other_faults: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Returns the content of manifest.json; see `write_tables`."""
-    training = [tile for tile in journal.tiles if tile.split == "train" and tile.rows]
+    parts = journal.header.get("folds")
     return {
         "format": FORMAT_VERSION,
         "layout": options.layout,
@@ -155,14 +161,15 @@ def make_manifest(
         "bands": list(options.bands),
         "scale": SCALE,
         "size": options.size,
-        "stride": options.strides(),
-        **_describe_images(training),
+        "stride": {split: stride for split, stride in options.strides().items() if (split == ALL) == bool(parts)},
+        **_describe_images([tile for tile in journal.tiles if tile.rows and (parts or tile.split == "train")]),
         "patches": {split: len(patches) for split, patches in journal.patch_names().items()},
-        "statistics": compute_statistics(training, options),
-        "class_counts": {name: _add([tile.pixels[name][:-1] for tile in training]) for name in options.masks},
+        **({"folds": _describe_folds(journal.tiles, parts, options)} if parts else {}),
+        **_describe_training([tile for tile in journal.tiles if tile.split == "train"], options),
         "left_out": sum_left_out(journal.tiles),
         "faults": [*(fault for tile in journal.tiles for fault in tile.faults), *other_faults],
         "leaks": list(leaks),
+        "unknown_activations": sum(tile.activation == tile.name for tile in journal.tiles),
         "options": journal.header["options"],
         "sources": {
             source.path: {"bytes": source.bytes, ("sha256" if number else "pixels_sha256"): source.sha256}
@@ -179,6 +186,36 @@ def _describe_images(tiles: Sequence[TileRecord]) -> dict[str, Any]:
     return {
         "pixel_m": round(statistics.median(sizes), 2) if sizes else None,
         "level": levels.pop() if len(levels) == 1 else None,
+    }
+
+
+def _list_fold_splits(tiles: Sequence[TileRecord], parts: Mapping[str, int]) -> list[dict[str, str]]:
+    """Returns the split of each tile that has patches, for each fold."""
+    num_folds = max(parts.values()) + 1
+    used = [tile.name for tile in tiles if tile.rows]
+    return [{name: get_fold_split(parts[name], fold, num_folds) for name in used} for fold in range(num_folds)]
+
+
+def _describe_folds(
+    tiles: Sequence[TileRecord], parts: Mapping[str, int], options: TilingOptions
+) -> list[dict[str, Any]]:
+    """Describes each fold: patches by split, and the statistics of its training tiles."""
+    folds = []
+    for splits in _list_fold_splits(tiles, parts):
+        counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
+        for tile in tiles:
+            if tile.rows:
+                counts[splits[tile.name]] += len(tile.rows)
+        training = [tile for tile in tiles if splits.get(tile.name) == "train"]
+        folds.append({"patches": counts, **_describe_training(training, options)})
+    return folds
+
+
+def _describe_training(tiles: Sequence[TileRecord], options: TilingOptions) -> dict[str, Any]:
+    training = [tile for tile in tiles if tile.rows]
+    return {
+        "statistics": compute_statistics(training, options),
+        "class_counts": {name: _add([tile.pixels[name][:-1] for tile in training]) for name in options.masks},
     }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fireseg.console import format_command, format_count, format_seconds, format_share, format_table
 from fireseg.data.bands import BAND_NAMES
 from fireseg.data.format import JOURNAL_NAME
-from fireseg.data.patches import SPLITS, Fault
+from fireseg.data.patches import ALL, SPLITS, Fault
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import convert_disk_errors
 from fireseg.prepare.audit import Audit, audit
@@ -20,7 +20,17 @@ from fireseg.prepare.footprints import Footprint
 from fireseg.prepare.journal import Journal, TileRecord, check_no_differences, check_same_header
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.output import AUDIT, UNFINISHED, StagingFolder, sum_left_out, write_tables
-from fireseg.prepare.plan import Plan, apply_splits, assign_splits, check_leaks, make_journal_header, make_plan
+from fireseg.prepare.plan import (
+    Plan,
+    apply_splits,
+    assign_splits,
+    audit_parts,
+    check_leaks,
+    make_journal_header,
+    make_plan,
+    note_unknown_activations,
+)
+from fireseg.prepare.split import get_fold_split
 from fireseg.prepare.workers import run_in_order, track_tiles
 from fireseg.task import IGNORE_INDEX
 
@@ -83,14 +93,18 @@ def prepare(options: PrepareOptions, *, write_report: Callable[[Path], None] | N
     else:
         for line in format_summary(journal, output.folder, options.tiling):
             log.info("%s", line)
+        for note in note_unknown_activations(journal.tiles, options):
+            log.info("check %s", note)
     if report.exists():
         log.info("report: %s", report)
-    log.info("next: %s", _next_command(output.folder, options.tiling))
+    log.info("next: %s", _next_command(output.folder, options))
     return Outcome(faults=tuple(_list_faults(journal, plan.other_faults)), was_finished=was_finished)
 
 
 def _start(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple[Journal, Plan]:
     """Assigns the splits and writes them to a new journal."""
+    for note in note_unknown_activations(plan.tiles, options):
+        log.warning("%s", note)
     plan, result = assign_splits(plan, options)
     _check_leaks(result, plan, options)
     header = make_journal_header(plan, options)
@@ -142,7 +156,9 @@ def _finish(output: StagingFolder, journal: Journal, plan: Plan, options: Prepar
             *_list_faults(journal, ()),
         )
     _check_burned(output, journal, plan)
-    result = audit([Footprint.from_dict(tile.footprint) for tile in journal.tiles if tile.footprint])
+    footprints = [Footprint.from_dict(tile.footprint) for tile in journal.tiles if tile.footprint]
+    parts = journal.header.get("folds")
+    result = audit(footprints) if parts is None else audit_parts(footprints, parts)
     leaks = _check_leaks(result, plan, options, finished=output)
     result.write(output.staging / AUDIT)
     write_tables(journal, options.tiling, output.staging, leaks, [str(fault) for fault in plan.other_faults])
@@ -209,7 +225,7 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
         f"{options.size}, bands {' '.join(options.bands)}, layout {options.layout}"
     )
     rows = [["split", "tiles", "patches", "labelled pixels", "burned"]]
-    for split in SPLITS:
+    for split in (*SPLITS, ALL):
         in_split = [tile for tile in tiles if tile.split == split]
         if not in_split:
             continue
@@ -219,6 +235,8 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
         share = format_share(burned / labelled) if labelled else "-"
         rows.append([split, *(f"{number:,}" for number in numbers), share])
     yield from format_table(rows)
+    if parts := journal.header.get("folds"):
+        yield from format_table(_list_folds(tiles, parts))
     reasons = {
         "cloud": f"more than {100 * options.max_cloud:.0f} % cloud (--max-cloud)",
         "unlabelled": "no labelled pixel",
@@ -244,18 +262,33 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
     if len(flags) > _MAX_FLAGS:
         yield f"... and {len(flags) - _MAX_FLAGS} more, see {JOURNAL_NAME}"
     for split in SPLITS[:2]:
-        if split not in names:
+        if split not in names and ALL not in names:
             yield f"no patches for {split}, which training requires"
 
 
-def _next_command(folder: Path, options: TilingOptions) -> str:
+def _list_folds(tiles: Sequence[TileRecord], parts: Mapping[str, int]) -> list[list[str]]:
+    """Returns the number of patches of each split by fold, with a heading."""
+    num_folds = max(parts.values()) + 1
+    rows = [["patches of fold", *SPLITS]]
+    for fold in range(num_folds):
+        counts = Counter[str]()
+        for tile in tiles:
+            counts[get_fold_split(parts[tile.name], fold, num_folds)] += len(tile.rows)
+        rows.append([str(fold), *(f"{counts[split]:,}" for split in SPLITS)])
+    return rows
+
+
+def _next_command(folder: Path, options: PrepareOptions) -> str:
     """Returns the training command for the patches."""
     settings: dict[str, str | Path | Sequence[str]] = {"data.root": folder}
-    if options.task is not None:
-        settings["task"] = options.task
-    if options.bands != BAND_NAMES:
-        settings["data.bands"] = options.bands
-    return format_command("train", settings=settings)
+    if options.tiling.task is not None:
+        settings["task"] = options.tiling.task
+    if options.tiling.bands != BAND_NAMES:
+        settings["data.bands"] = options.tiling.bands
+    if options.folds is None:
+        return format_command("train", settings=settings)
+    folds = ",".join(map(str, range(options.folds)))
+    return f"{format_command('train', '-m', settings=settings)} data.fold={folds}"
 
 
 def _list_faults(journal: Journal, other_faults: Sequence[Fault]) -> list[str]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fireseg.console import format_count
-from fireseg.data.patches import SPLITS, Fault
+from fireseg.data.patches import ALL, SPLITS, Fault
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import Audit, audit
 from fireseg.prepare.footprints import Footprint, TileMetadata, make_footprint, read_tile_metadata
+from fireseg.prepare.journal import TileRecord
 from fireseg.prepare.leakage import Leak
 from fireseg.prepare.options import PrepareOptions
-from fireseg.prepare.split import assign_split
+from fireseg.prepare.split import assign_parts, assign_split
+from fireseg.prepare.tile_table import read_tile_column
 from fireseg.tiles.folder import TileFiles
-from fireseg.tiles.reader import find_tiles, read_grid_and_date
+from fireseg.tiles.options import LabelOptions
+from fireseg.tiles.reader import count_burned, find_tiles, read_grid_and_date
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +31,14 @@ class Plan:
         tiles: Tiles in processing order, each with its split.
         metadata: The data set's own metadata by tile name; None without a table.
         other_faults: Faults of files that belong to no tile in `tiles`.
+        parts: Part of each tile by name, if the patches are to have folds.
     """
 
     root: Path
     tiles: tuple[TileFiles, ...]
     metadata: Mapping[str, TileMetadata] | None
     other_faults: tuple[Fault, ...]
+    parts: Mapping[str, int] | None = None
 
 
 def make_plan(root: Path, options: PrepareOptions) -> Plan:
@@ -44,8 +49,9 @@ def make_plan(root: Path, options: PrepareOptions) -> Plan:
     """
     search = find_tiles(root, options.tiling.labels)
     metadata = None if options.metadata is None else read_tile_metadata(options.metadata)
-    # Tiles outside of split folders are a fault of the folder, unless the splits are drawn.
-    faults = (fault for fault in search.faults if options.split_by == "folder" or fault.path != root)
+    # Tiles outside of split folders are a fault of the folder, unless the folders do not give the splits.
+    is_given = not options.is_drawn and options.split_csv is None
+    faults = (fault for fault in search.faults if is_given or fault.path != root)
     return Plan(root=root, tiles=search.tiles, metadata=metadata, other_faults=tuple(faults))
 
 
@@ -56,21 +62,109 @@ def assign_splits(plan: Plan, options: PrepareOptions) -> tuple[Plan, Audit]:
         FiresegError: If there are no split folders, or no split can be drawn.
     """
     footprints = [_read_footprint(files, plan.metadata) for files in plan.tiles]
-    if options.split_by == "activation":
+    if options.folds is not None:
+        return _assign_folds(plan, footprints, options)
+    if options.is_drawn:
+        footprints = _draw_splits(plan, footprints, options)
         # Tiles without a readable footprint are reported when they are cut; their split does not matter.
-        readable = [footprint for footprint in footprints if footprint is not None]
-        drawn = iter(assign_split(readable, options.fractions, options.seed) if readable else ())
-        footprints = [None if footprint is None else next(drawn) for footprint in footprints]
         splits = ["train" if footprint is None else footprint.split for footprint in footprints]
     else:
-        splits = [files.split for files in plan.tiles]
-        if not any(splits):
-            raise SettingError(
-                f"{plan.root}: no train, val and test folders in it; sort the tiles into such folders, "
-                "or draw splits with --split-by activation"
-            )
+        splits = _get_splits(plan, options)
+        footprints = [one and replace(one, split=split) for one, split in zip(footprints, splits, strict=True)]
     tiles = tuple(replace(files, split=split) for files, split in zip(plan.tiles, splits, strict=True))
     return replace(plan, tiles=tiles), audit([one for one in footprints if one is not None and one.split])
+
+
+def note_unknown_activations(tiles: Sequence[TileFiles | TileRecord], options: PrepareOptions) -> list[str]:
+    """Describes how many tiles are of an unknown activation, and what follows from it; nothing if there are none."""
+    num_unknown = sum(tile.activation == tile.name for tile in tiles)
+    if not num_unknown:
+        return []
+    count = f"{options.tiles}: {num_unknown} of {format_count(len(tiles), 'tile name')} tell no activation (EMSR…)"
+    if not options.is_drawn:
+        return [f"{count}; one fire in two splits is found only where its tiles overlap"]
+    if options.groups is not None:
+        return [f"{count}; such tiles stay together by --groups and overlap only"]
+    return [
+        f"{count}; such tiles stay together if within {options.group_km:g} km and {options.group_days} days of each "
+        "other (--group-km, --group-days); --groups tells which tiles belong together"
+    ]
+
+
+def _get_splits(plan: Plan, options: PrepareOptions) -> list[str]:
+    if options.split_csv is not None:
+        names = [files.name for files in plan.tiles]
+        given = read_tile_column(options.split_csv, "split", names, option="--split-csv", allowed=SPLITS)
+        return [given[name] for name in names]
+    splits = [files.split for files in plan.tiles]
+    if not any(splits):
+        raise SettingError(
+            f"{plan.root}: no train, val and test folders in it; sort the tiles into such folders, give the splits "
+            "with --split-csv, or draw them with --split-by activation"
+        )
+    return splits
+
+
+def _draw_splits(plan: Plan, footprints: Sequence[Footprint | None], options: PrepareOptions) -> list[Footprint | None]:
+    """Draws the splits of the tiles that have a footprint."""
+    numbers, tiles, group_options = _select_readable(plan, footprints, options)
+    drawn = list(footprints)
+    if tiles:
+        assigned = assign_split(tiles, options.fractions, options.seed, **group_options)
+        for number, footprint in zip(numbers, assigned, strict=True):
+            drawn[number] = footprint
+    return drawn
+
+
+def _assign_folds(plan: Plan, footprints: Sequence[Footprint | None], options: PrepareOptions) -> tuple[Plan, Audit]:
+    """Draws the part of each tile and audits the parts: a leak between two of them is one in some fold."""
+    assert options.folds is not None
+    numbers, tiles, group_options = _select_readable(plan, footprints, options)
+    drawn = assign_parts(tiles, options.folds, options.seed, **group_options) if tiles else []
+    part_of = dict(zip(numbers, drawn, strict=True))
+    # Tiles without a readable footprint are reported when they are cut; their part does not matter.
+    order = sorted(range(len(plan.tiles)), key=lambda number: str(plan.tiles[number].image), reverse=True)
+    parts = {plan.tiles[number].name: part_of.get(number, 0) for number in order}  # of equal names the first counts
+    plan = replace(plan, tiles=tuple(replace(files, split=ALL) for files in plan.tiles), parts=parts)
+    return plan, audit_parts(tiles, parts)
+
+
+def audit_parts(footprints: Sequence[Footprint], parts: Mapping[str, int]) -> Audit:
+    """Audits the footprints between the parts of a cross-validation."""
+    return audit([replace(one, split=f"fold {parts[one.name]}") for one in footprints])
+
+
+def _select_readable(
+    plan: Plan, footprints: Sequence[Footprint | None], options: PrepareOptions
+) -> tuple[list[int], list[Footprint], dict[str, Any]]:
+    """Returns numbers and footprints with burned pixels of the tiles that have one, and what groups them."""
+    numbers = [number for number, footprint in enumerate(footprints) if footprint is not None]
+    labels = options.tiling.labels
+    tiles = [
+        _add_burned(footprint, files, labels)
+        for footprint, files in zip(footprints, plan.tiles, strict=True)
+        if footprint
+    ]
+    names = _get_group_names(plan, options)
+    group_names = names and [names[number] for number in numbers]
+    return numbers, tiles, {"group_km": options.group_km, "group_days": options.group_days, "group_names": group_names}
+
+
+def _get_group_names(plan: Plan, options: PrepareOptions) -> list[str] | None:
+    if options.groups is None:
+        return None
+    if options.groups_csv is None:
+        return [str(files.image.parent.relative_to(plan.root)) for files in plan.tiles]
+    names = [files.name for files in plan.tiles]
+    groups = read_tile_column(options.groups_csv, "group", names, option="--groups")
+    return [groups[name] for name in names]
+
+
+def _add_burned(footprint: Footprint, files: TileFiles, labels: LabelOptions) -> Footprint:
+    try:
+        return replace(footprint, burned=count_burned(files, labels))
+    except FiresegError:  # reported when the tile is cut; it gives no patches
+        return replace(footprint, burned=0)
 
 
 def check_leaks(result: Audit, root: Path, options: PrepareOptions) -> list[str]:
@@ -82,7 +176,7 @@ def check_leaks(result: Audit, root: Path, options: PrepareOptions) -> list[str]
     if result.is_clean or options.allow_leaks:
         return [describe_leak(finding) for finding in result.findings]
     cures = ["--allow-leaks continues and records them in the manifest"]
-    if options.split_by == "folder":
+    if not options.is_drawn:
         cures.insert(0, "--split-by activation draws splits without leaks")
     count = format_count(len(result.findings), "leak")
     raise FiresegError(f"{root}: {count} between the splits, which would inflate the scores; {'; '.join(cures)}")
@@ -101,9 +195,10 @@ def describe_leak(leak: Leak) -> str:
 
 
 def make_journal_header(plan: Plan, options: PrepareOptions) -> dict[str, Any]:
-    """Returns the first line of the journal: the options, and the split of each tile."""
+    """Returns the first line of the journal: the options, the split of each tile, and the part if there are folds."""
     splits = {files.image.relative_to(plan.root).as_posix(): files.split for files in plan.tiles}
-    return {"options": options.as_dict(), "tiles": splits}
+    folds = {} if plan.parts is None else {"folds": dict(sorted(plan.parts.items()))}
+    return {"options": options.as_dict(), "tiles": splits, **folds}
 
 
 def apply_splits(plan: Plan, header: Mapping[str, Any]) -> Plan:
@@ -111,7 +206,7 @@ def apply_splits(plan: Plan, header: Mapping[str, Any]) -> Plan:
     splits = header["tiles"]
     tiles = [replace(files, split=splits[files.image.relative_to(plan.root).as_posix()]) for files in plan.tiles]
     tiles = [files for files in tiles if files.split]
-    tiles.sort(key=lambda files: (SPLITS.index(files.split), files.name, str(files.image)))
+    tiles.sort(key=lambda files: ((*SPLITS, ALL).index(files.split), files.name, str(files.image)))
     known_faults = {fault.path for fault in plan.other_faults}
     faults, unique = list(plan.other_faults), dict[tuple[str, str], TileFiles]()
     for files in tiles:

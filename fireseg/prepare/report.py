@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fireseg.console import format_count, format_share
 from fireseg.data.format import JOURNAL_NAME, MANIFEST, MASKS, MaskName, masks_file, read_manifest
-from fireseg.data.patches import MASK_SUFFIX, SPLITS, read_array
+from fireseg.data.patches import ALL, MASK_SUFFIX, SPLITS, read_array
 from fireseg.data.reader import map_array, open_split
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import M2_PER_HA, get_geod
@@ -55,7 +55,7 @@ class PreparedData:
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that have patches."""
-        return tuple(split for split in SPLITS if split in self.manifest["patches"])
+        return tuple(split for split in (*SPLITS, ALL) if split in self.manifest["patches"])
 
     @property
     def masks(self) -> tuple[MaskName, ...]:
@@ -134,7 +134,7 @@ def read_prepared(root: Path) -> PreparedData:
         raise FiresegError(f"{root}: not a finished folder of python -m fireseg.prepare; {needed}; run it again")
     manifest = read_json(root / MANIFEST)
     tiles = tuple(Journal(root / JOURNAL_NAME).tiles)
-    splits = [split for split in SPLITS if split in manifest["patches"]]
+    splits = [split for split in (*SPLITS, ALL) if split in manifest["patches"]]
     masks = MASKS if manifest["task"] is None else (manifest["task"],)
     classes = [_count_classes(root, tiles, splits, mask) for mask in masks]
     labelled = [counts for counts in classes if any(map(sum, counts.pixels.values()))]
@@ -340,13 +340,13 @@ def _list_colours(data: PreparedData) -> list[tuple[str, str]]:
 
 
 def _count_left_out(data: PreparedData) -> list[dict[str, Any]]:
-    totals: dict[tuple[str, int], list[int]] = {}
+    splits, totals = (*SPLITS, ALL), dict[tuple[str, int], list[int]]()
     for tile in data.tiles:
         for reason, counts in tile.left_out.items():
-            total = totals.setdefault((reason, SPLITS.index(tile.split)), [0, 0])
-            totals[reason, SPLITS.index(tile.split)] = [sum(pair) for pair in zip(total, counts, strict=True)]
+            total = totals.setdefault((reason, splits.index(tile.split)), [0, 0])
+            totals[reason, splits.index(tile.split)] = [sum(pair) for pair in zip(total, counts, strict=True)]
     return [
-        {"reason": reason, "split": SPLITS[split], "windows": windows, "labelled_pixels": pixels}
+        {"reason": reason, "split": splits[split], "windows": windows, "labelled_pixels": pixels}
         for (reason, split), (windows, pixels) in sorted(totals.items())
     ]
 

@@ -84,9 +84,9 @@ def describe_run(folder: RunFolder) -> TrackedRun:
         **({"parent": provenance["parent"]} if "parent" in provenance else {}),
     }
     dataset = {
-        "name": Path(settings["data"].get("root") or data["root"]).name,
+        "name": " and ".join(Path(root).name for root in _list_roots(settings["data"].get("root") or data["root"])),
         "digest": data["fingerprint"][:_MAX_DIGEST],
-        "source": data["root"],
+        "source": " ".join(_list_roots(data["root"])),
         "profile": f"class counts {data['class_counts']}",
     }
     return TrackedRun(
@@ -197,3 +197,7 @@ def _read_settings(folder: RunFolder) -> dict[str, Any]:
         return json.loads(folder.config.read_bytes())
     except (OSError, ValueError) as error:
         raise FiresegError(f"{folder.config}: cannot be read ({error}); restore it, or delete the run") from error
+
+
+def _list_roots(root: str | list[str]) -> list[str]:
+    return [root] if isinstance(root, str) else root

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fireseg.tiles.folder import TileFiles, TileSearch
     from fireseg.tiles.options import RasterOptions
-    from fireseg.tiles.reader import BandReader, Tile, find_tiles, open_bands, read_grid_and_date, read_tile
+    from fireseg.tiles.reader import Tile, find_tiles, read_grid_and_date, read_tile
+    from fireseg.tiles.scene import BandReader, open_bands
 
 __all__ = [
     "BandReader",
@@ -25,7 +26,13 @@ __all__ = [
     "read_tile",
 ]
 
-_MODULES = {"TileFiles": "folder", "TileSearch": "folder", "RasterOptions": "options"}
+_MODULES = {
+    "BandReader": "scene",
+    "open_bands": "scene",
+    "TileFiles": "folder",
+    "TileSearch": "folder",
+    "RasterOptions": "options",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -166,8 +166,8 @@ def _check_same_data(data: WildfireDataModule, saved: dict[str, Any], point: Res
     if data.fingerprint != saved["fingerprint"]:
         assert point.checkpoint is not None
         raise FiresegError(
-            f"data.root: {data.patches_root} holds other patches than those {point.checkpoint} was trained on "
-            f"(fingerprint {data.fingerprint[:12]}, not {saved['fingerprint'][:12]}); restore the old ones, "
+            f"data.root: {' and '.join(map(str, data.roots))} holds other patches than those {point.checkpoint} was "
+            f"trained on (fingerprint {data.fingerprint[:12]}, not {saved['fingerprint'][:12]}); restore the old ones, "
             f"or start a new run with {format_override('model.weights', point.checkpoint)}"
         )
 
@@ -192,6 +192,7 @@ def _restore_folder(folder: RunFolder, point: ResumePoint, stopping: EarlyStoppi
 def _write_provenance(
     folder: RunFolder, model: FireSegmentationModel, data: WildfireDataModule, point: ResumePoint
 ) -> None:
+    roots = [str(root.resolve()) for root in data.roots]
     weights = {} if point.checkpoint else {"weights": model.provenance}
     is_new_from_checkpoint = point.folder is None and point.checkpoint is not None
     folder.write_provenance(
@@ -200,7 +201,7 @@ def _write_provenance(
             "git_commit": git_commit(),
             "host": host(),
             "data": {
-                "root": str(data.patches_root.resolve()),
+                "root": roots if len(roots) > 1 else roots[0],
                 "fingerprint": data.fingerprint,
                 "bands": list(data.bands),
                 "mean": list(data.mean),

@@ -182,6 +182,19 @@ def test_skipped_patches_are_in_no_batch(make_patches) -> None:
     assert "1 patch was left out" in data.notes[0]
 
 
+def test_a_fraction_trains_on_a_part_and_validates_on_everything(open_data, root: Path) -> None:
+    whole, part, same, other = (open_data(**one) for one in ({}, {"fraction": 0.5}, {"fraction": 0.5}, {"seed": 1}))
+    names = [name for batch in part.train_dataloader(1) for name in batch.names]
+    assert len(names) == len(set(names)) == 4
+    assert are_equal(list(part.train_dataloader(1)), list(same.train_dataloader(1)))
+    assert are_equal(list(part.val_dataloader()), list(whole.val_dataloader()))
+    pixels = np.concatenate([np.load(root / "train" / f"{name}_image.npy").reshape(-1, 7) for name in names])
+    assert part.mean == pytest.approx(pixels.mean(axis=0, dtype=np.float64))
+    assert sum(part.class_counts) == 4 * 32 * 32
+    assert part.fingerprint == whole.fingerprint == other.fingerprint
+    assert part.notes == ["data.fraction=0.5: 4 of 9 training patches are used, of 4 of 9 tiles"]
+
+
 def test_sampled_validation_patches_are_mostly_burned_and_always_the_same(make_patches) -> None:
     root = make_patches(val=12)
     paths = sorted((root / "val").glob("*_mask.npy"))

@@ -10,7 +10,9 @@ import pytest
 
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.patches import find_patches_root, open_patches
+from fireseg.prepare.cli import main as prepare
 from fireseg.task import DELINEATION_CLASSES, Task
+from tests.prepare.builders import write_set
 
 DEL = Task(name="del", num_classes=2, class_names=DELINEATION_CLASSES)
 BANDS = ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"]
@@ -40,6 +42,21 @@ def test_a_missing_split_is_rejected_with_the_available_ones(make_patches: Calla
     root = make_patches()
     with pytest.raises(SettingError, match=r"--split test: .* available: train val; try --split val"):
         open_patches(make_settings(root), root, task=DEL).get("test")
+
+
+def test_the_fold_of_the_run_is_evaluated_and_other_patches_need_none(
+    tmp_path: Path, make_patches: Callable[..., Path]
+):
+    tiles = write_set(tmp_path / "tiles", train=4, val=0, test=0)
+    assert prepare([str(tiles), str(tmp_path / "folds"), "--size", "16", "--folds", "4"]) == 0
+    splits = [open_patches(make_settings("", fold=n), tmp_path / "folds", task=DEL) for n in range(4)]
+    tested = [fire.name for patches in splits for fire in patches.group_by_fire("test")]
+    assert sorted(tested) == [f"EMSR10{n}_AOI01_01" for n in range(4)]
+
+    plain = make_patches(tmp_path / "plain")
+    assert len(open_patches(make_settings("", fold=1), plain, task=DEL).get("val")) == 4
+    with pytest.raises(SettingError, match=r"has 4 folds, but the run was trained on patches without"):
+        open_patches(make_settings(plain), tmp_path / "folds", task=DEL)
 
 
 def test_patches_are_found_by_option_provenance_or_settings(tmp_path: Path):

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,211 @@ def test_a_split_by_activation_leaks_nothing(tmp_path: Path) -> None:
             splits[row["activation"]] = split
     assert len(set(splits.values())) == 3
     assert splits["EMSR900"] == splits["EMSR100"]
+
+
+def read_splits(patches: Path) -> dict[str, str]:
+    """The split of each tile that has patches."""
+    folders = [path for path in patches.iterdir() if path.is_dir()]
+    return {row["source_image"][:-10]: folder.name for folder in folders for row in read_rows(folder)}
+
+
+def write_unnamed_fires(root: Path, *fires: str) -> Path:
+    """Writes two adjacent tiles for each fire, the fires 85 km apart, with names that tell no activation."""
+    for number, fire in enumerate(fires):
+        for part in range(2):
+            write_tile(root, f"{fire}{part}", split="all", west=8.0 + number + 0.0056 * part, seed=2 * number + part)
+    return root
+
+
+def test_one_fire_is_in_one_split_if_names_tell_no_activation(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    tiles = write_unnamed_fires(tmp_path / "tiles", "alpha", "beta", "gamma", "delta")
+    options = make_options(tiles, tmp_path / "patches", split_by="activation", fractions=(0.5, 0.25, 0.25))
+    prepare(options)
+    splits = read_splits(tmp_path / "patches")
+    assert [splits[f"{fire}0"] for fire in ("alpha", "beta", "gamma", "delta")] == [
+        splits[f"{fire}1"] for fire in ("alpha", "beta", "gamma", "delta")
+    ]
+    assert sorted(splits.values()) == ["test"] * 2 + ["train"] * 4 + ["val"] * 2
+    [warning] = [record.message for record in log.records if record.levelname == "WARNING"]
+    assert "8 of 8 tile names tell no activation" in warning
+    assert f"check {warning}" in log.messages
+    assert read_manifest(tmp_path / "patches")["unknown_activations"] == 8
+
+
+def test_tiles_of_known_activations_give_no_warning(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    prepare(make_options(write_set(tmp_path / "tiles"), tmp_path / "patches"))
+    assert not any("tell no activation" in line for line in log.messages)
+    assert read_manifest(tmp_path / "patches")["unknown_activations"] == 0
+
+
+def test_a_drawn_split_gives_burned_pixels_to_every_split(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=9, val=0, test=0)
+    for number in range(6):
+        erase_burned(tiles, f"EMSR{100 + number}_AOI01_01")
+    options = make_options(tiles, tmp_path / "patches", split_by="activation", fractions=(0.6, 0.2, 0.2))
+    prepare(options)
+    for split in ("train", "val", "test"):
+        assert (np.load(tmp_path / "patches" / split / "masks_del.npy") == 1).any()
+    erase_burned(tiles, "EMSR106_AOI01_01")
+    with pytest.raises(FiresegError, match=r"3 splits, but only 2 of 9 groups of tiles have burned pixels"):
+        prepare(replace(options, patches=tmp_path / "again"))
+    assert not (tmp_path / "again/unfinished/tiles.jsonl").exists()
+
+
+def erase_burned(tiles: Path, name: str) -> None:
+    """Sets the masks of a tile to 0."""
+    for kind in ("DEL", "GRA"):
+        with rasterio.open(next(tiles.rglob(f"{name}_{kind}.tif")), "r+") as raster:
+            raster.write(np.zeros((1, *raster.shape), np.uint8))
+
+
+def test_splits_are_read_from_a_table(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=3, val=0, test=0)
+    table = tmp_path / "split.csv"
+    given = {"EMSR100_AOI01_01": "test", "EMSR101_AOI01_01": "train", "EMSR102_AOI01_01": "val"}
+    table.write_text("tile,split\n" + "".join(f"{tile},{split}\n" for tile, split in given.items()))
+    options = make_options(tiles, tmp_path / "patches", split_csv=table)
+    prepare(options)
+    assert read_splits(tmp_path / "patches") == given
+    assert prepare(options).was_finished
+    table.write_text(table.read_text().replace("EMSR100_AOI01_01,test", "EMSR100_AOI01_01,train"))
+    with pytest.raises(FiresegError, match="--split-csv"):
+        prepare(options)
+    table.write_text("tile,split\nEMSR100_AOI01_01,all\n")
+    with pytest.raises(FiresegError) as raised:
+        prepare(replace(options, patches=tmp_path / "other"))
+    assert len(raised.value.faults) == 2
+
+
+def test_a_given_split_that_divides_an_activation_is_a_leak(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=1, val=0, test=0)
+    write_tile(tiles, "EMSR100_AOI02_01", west=20.0, seed=7)
+    table = tmp_path / "split.csv"
+    table.write_text("tile,split\nEMSR100_AOI01_01,train\nEMSR100_AOI02_01,val\n")
+    with pytest.raises(FiresegError, match="1 leak between the splits"):
+        prepare(make_options(tiles, tmp_path / "patches", split_csv=table))
+
+
+@pytest.mark.parametrize("by", ["folder", "table"])
+def test_named_groups_stay_together_in_drawn_splits(tmp_path: Path, by: str) -> None:
+    tiles, groups = tmp_path / "tiles", "folder"
+    for number in range(8):
+        folder = write_tile(tmp_path / "raw", f"t{number}", split="x", west=8.0 + number, seed=number)
+        shutil.copytree(folder, tiles / f"region{number % 4}", dirs_exist_ok=True)
+    if by == "table":
+        groups = str(tmp_path / "groups.csv")
+        Path(groups).write_text("tile,group\n" + "".join(f"t{number},g{number % 4}\n" for number in range(8)))
+    options = {"split_by": "activation", "fractions": (0.5, 0.25, 0.25), "groups": groups}
+    prepare(make_options(tiles, tmp_path / "patches", **options))
+    splits = read_splits(tmp_path / "patches")
+    assert [splits[f"t{number}"] for number in range(4)] == [splits[f"t{number + 4}"] for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": "folder"}, "--groups: no effect on given splits"),
+        ({"folds": 2}, "--folds: 2, but must be 3 to 100"),
+        ({"folds": 6}, "6 folds, but only 5 group"),
+        ({"folds": 5, "split_csv": Path("x.csv")}, "omit --folds"),
+        ({"folds": 5, "stride": 8}, "--stride: no effect with --folds"),
+        ({"folds": 5, "fractions": (0.8, 0.1, 0.1)}, "--fractions: no effect with --folds"),
+        ({"group_km": 5.0, "group_days": 3}, "--group-km and --group-days: no effect on given splits"),
+        ({"split_by": "activation", "split_csv": Path("x.csv")}, "--split-csv"),
+        ({"split_by": "activation", "groups": "folder", "group_km": 5.0}, "--group-km: no effect with --groups"),
+        ({"split_by": "activation", "group_km": -1.0}, "--group-km: -1"),
+        ({"split_csv": Path("missing.csv")}, "missing.csv: no such file"),
+    ],
+)
+def test_options_of_splits_that_contradict_each_other_raise(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(FiresegError, match=message):
+        prepare(make_options(write_set(tmp_path / "tiles"), tmp_path / "patches", **options))
+
+
+def test_folders_of_earlier_versions_have_the_options_of_commands_without_later_ones(tmp_path: Path) -> None:
+    names = {"split_by", "fractions", "seed", "metadata"}
+    options = make_options(tmp_path, tmp_path, split_by="activation")
+    assert options.as_dict().keys() - options.tiling.as_dict().keys() == names
+    assert make_options(tmp_path, tmp_path).as_dict().keys() - options.tiling.as_dict().keys() == names - {
+        "fractions",
+        "seed",
+    }
+
+
+def read_folds(patches: Path) -> list[dict[str, str]]:
+    """The split of each tile, by fold."""
+    folds = []
+    for fold in range(len(read_manifest(patches)["folds"])):
+        with (patches / f"fold_{fold}.csv").open(newline="") as file:
+            folds.append({row["tile"]: row["split"] for row in csv.DictReader(file)})
+    return folds
+
+
+@pytest.mark.parametrize("options", [{}, {"layout": "files", "task": "del"}])
+def test_in_folds_each_tile_is_test_once_val_once_and_train_otherwise(tmp_path: Path, options: dict[str, Any]) -> None:
+    tiles = write_set(tmp_path / "tiles", train=7, val=0, test=0)
+    write_tile(tiles, "EMSR900_AOI01_01", west=8.0 + 0.0010, seed=9)  # overlaps EMSR100
+    prepare(make_options(tiles, tmp_path / "patches", folds=4, **options))
+    folds = read_folds(tmp_path / "patches")
+    assert len(folds[0]) == 8
+    for tile in folds[0]:
+        assert sorted(fold[tile] for fold in folds) == ["test", "train", "train", "val"]
+        first = [fold[tile] for fold in folds].index("test")
+        assert folds[first - 1][tile] == "val"
+    assert [fold["EMSR900_AOI01_01"] for fold in folds] == [fold["EMSR100_AOI01_01"] for fold in folds]
+    assert read_manifest(tmp_path / "patches")["leaks"] == []
+    assert not (tmp_path / "patches/train").exists()
+
+
+def test_patches_with_folds_count_every_pixel_once_and_have_the_statistics_of_each_fold(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=6, val=0, test=0, height=40, width=47)
+    prepare(make_options(tiles, tmp_path / "patches", folds=3))
+    masks, images = (np.load(tmp_path / "patches/all" / name) for name in ("masks_del.npy", "images.npy"))
+    assert (masks != 255).sum() == 6 * 40 * 47
+    manifest, rows = read_manifest(tmp_path / "patches"), read_rows(tmp_path / "patches/all")
+    assert manifest["patches"] == {"all": len(rows)}
+    assert manifest["stride"] == {"all": 16}
+    for fold, splits in zip(manifest["folds"], read_folds(tmp_path / "patches"), strict=True):
+        of_row = [splits[row["source_image"][:-10]] for row in rows]
+        assert fold["patches"] == {split: of_row.count(split) for split in ("train", "val", "test")}
+        training = np.array([split == "train" for split in of_row])
+        values = to_reflectance(images[training][masks[training] != 255]).astype(np.float64)
+        np.testing.assert_allclose(fold["statistics"]["mean"], values.mean(axis=0), rtol=1e-7)
+        assert fold["class_counts"]["del"] == [(masks[training] == value).sum() for value in range(2)]
+
+
+def test_an_interrupted_run_with_folds_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=5, val=0, test=0)
+    options = make_options(tiles, tmp_path / "patches", folds=3)
+    prepare(replace(options, patches=tmp_path / "whole", workers=2))
+    shutil.copytree(tmp_path / "whole", tmp_path / "patches/unfinished")
+    for name in ("manifest.json", "audit.json", "fold_0.csv", "fold_1.csv", "fold_2.csv"):
+        (tmp_path / "patches/unfinished" / name).unlink()
+    journal = tmp_path / "patches/unfinished/tiles.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:3]))
+    assert not prepare(options).was_finished
+    assert read_tree(tmp_path / "patches") == read_tree(tmp_path / "whole")
+    with pytest.raises(FiresegError, match="--folds 3, but the command has --folds 4"):
+        prepare(replace(options, folds=4))
+
+
+def test_a_fold_can_be_prepared_as_a_given_split(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=5, val=0, test=0)
+    prepare(make_options(tiles, tmp_path / "patches", folds=3))
+    prepare(make_options(tiles, tmp_path / "one", split_csv=tmp_path / "patches/fold_1.csv"))
+    assert read_splits(tmp_path / "one") == read_folds(tmp_path / "patches")[1]
+
+
+def test_copies_between_folds_are_leaks(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=3, val=0, test=0)
+    write_tile(tiles, "EMSR900_AOI01_01", west=60.0, seed=0)
+    with pytest.raises(FiresegError, match="1 leak between the splits"):
+        prepare(make_options(tiles, tmp_path / "patches", folds=4))
+    prepare(make_options(tiles, tmp_path / "patches", folds=4, allow_leaks=True))
+    [leak] = read_manifest(tmp_path / "patches")["leaks"]
+    assert leak.startswith("same acquisition: fold ")
 
 
 def test_copies_at_another_location_are_found_by_their_pixels_and_finished_tiles_are_kept(tmp_path: Path) -> None:

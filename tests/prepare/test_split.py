@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,7 +14,7 @@ from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import audit
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import Footprint, read_footprints
-from fireseg.prepare.split import SPLITS, assign_split
+from fireseg.prepare.split import SPLITS, assign_parts, assign_split
 from tests.prepare.builders import get_real_data
 
 IMAGES = [np.kron(np.random.default_rng(n).integers(0, 3000, (16, 16, 1)), np.ones((2, 2, 1))) for n in range(4)]
@@ -24,7 +25,7 @@ FINGERPRINTS = [fingerprint_image((image * gain).astype(np.uint16)) for image in
 def tiles(draw: st.DrawFn) -> list[Footprint]:
     """Tiles that share activations, area, dates and pixels at random, and at least three that share nothing."""
     alone = [
-        Footprint(name=f"alone{n}", activation=f"ALONE{n}", bounds=(100 + 2 * n, 0, 101 + 2 * n, 1), burned=n)
+        Footprint(name=f"alone{n}", activation=f"ALONE{n}", bounds=(100 + 2 * n, 0, 101 + 2 * n, 1), burned=n + 1)
         for n in range(3)
     ]
     count = draw(st.integers(0, 25))
@@ -100,7 +101,9 @@ def test_no_other_placement_is_closer_to_the_fractions_by_half_a_percent(sizes: 
 
 
 def test_activations_connected_by_a_chain_of_overlaps_stay_together() -> None:
-    chain = [Footprint(name=f"c{n}", activation=f"C{n}", bounds=(n * 0.9, 50, n * 0.9 + 1, 51)) for n in range(6)]
+    chain = [
+        Footprint(name=f"c{n}", activation=f"C{n}", bounds=(n * 0.9, 50, n * 0.9 + 1, 51), burned=1) for n in range(6)
+    ]
     chosen = assign_split([*chain, *simple(3, 3)], (0.5, 0.25, 0.25))
     assert {one.split for one in chosen[:6]} == {"train"}
     assert count(chosen) == [6, 3, 3]
@@ -121,6 +124,46 @@ def test_large_fires_also_get_into_validation_and_test() -> None:
     footprints = simple(10, 10, *[1] * 100)
     splits = {assign_split(footprints, seed=seed)[0].split for seed in range(30)}
     assert splits == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_split_has_burned_pixels_if_only_few_tiles_have(seed: int) -> None:
+    footprints = [replace(one, burned=100 * (n < 3)) for n, one in enumerate(simple(*[1] * 40))]
+    chosen = assign_split(footprints, seed=seed)
+    assert {one.split for one in chosen[:3]} == {"train", "val", "test"}
+    assert count(chosen) == [28, 6, 6]
+
+
+def test_fewer_groups_with_burned_pixels_than_splits_raise_with_the_cure() -> None:
+    footprints = [replace(one, burned=100 * (n < 2)) for n, one in enumerate(simple(*[1] * 10))]
+    with pytest.raises(FiresegError, match=r"3 splits, but only 2 of 10 groups.*check the values of the masks"):
+        assign_split(footprints)
+    assert sorted(one.split for one in assign_split(footprints, (0.5, 0.5))[:2]) == ["train", "val"]
+
+
+def test_a_fire_of_tiles_without_activation_is_in_one_split() -> None:
+    # Nine fires of four adjacent tiles each, one degree apart.
+    footprints = [
+        Footprint(
+            name=f"tile{n}", activation=f"tile{n}", bounds=(n // 4 + n % 4 * 0.1, 0, n // 4 + n % 4 * 0.1 + 0.1, 0.1)
+        )
+        for n in range(36)
+    ]
+    chosen = assign_split(footprints)
+    assert [len({one.split for one in chosen[first : first + 4]}) for first in range(0, 36, 4)] == [1] * 9
+    assert sorted(count(chosen)) == [4, 8, 24]
+
+
+@given(tiles(), st.integers(0, 3))
+def test_parts_leak_nothing_and_all_have_burned_tiles(footprints: list[Footprint], seed: int) -> None:
+    parts = assign_parts(footprints, 3, seed)
+    assert audit([replace(one, split=str(part)) for one, part in zip(footprints, parts, strict=True)]).is_clean
+    assert {part for one, part in zip(footprints, parts, strict=True) if one.burned} == {0, 1, 2}
+
+
+def test_parts_have_equal_size() -> None:
+    parts = assign_parts(simple(3, 3, 2, 2, *[1] * 15), 5)
+    assert sorted(parts.count(part) for part in range(5)) == [5] * 5
 
 
 def test_two_fractions_leave_test_empty() -> None:

@@ -655,7 +655,7 @@ def test_flags_of_a_large_raster_need_few_blocks(tmp_path: Path, monkeypatch: py
     image[:, :, ::7] = 30.0
     path = write_raster(tmp_path / "scene.tif", image, descriptions=("B04",), **profile)
     num_read = []
-    monkeypatch.setattr("fireseg.tiles.reader.read_window", _count(num_read))
+    monkeypatch.setattr("fireseg.tiles.scene.read_window", _count(num_read))
     reader = open_bands(path, ("B04",), RasterOptions(trust_values=True))
     (flag,) = reader.check_values()
     assert "values from 0.3 to 30: look like percent" in flag

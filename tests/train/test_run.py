@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -18,8 +19,11 @@ import torch
 from fireseg import config
 from fireseg.engine import Interrupts
 from fireseg.errors import FiresegError
+from fireseg.evaluate.cli import main as evaluate
+from fireseg.prepare.cli import main as prepare
 from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
 from fireseg.train.run import train
+from tests.prepare.builders import write_set
 
 QUICK = (
     "model.encoder=mobilenet_v2",
@@ -74,6 +78,43 @@ def test_a_run_folder_has_all_files(run: Run):
     checkpoints = {f"checkpoints/{name}.pt" for name in ("last", "best_model", "final_model", "checkpoint_epoch_2")}
     plots = {"batch.png", "samples.png", "curves.png"}
     assert names == {"config.json", "run.json", "metrics.jsonl", *checkpoints, *plots}
+
+
+def test_a_run_trains_on_a_fold_and_is_evaluated_on_it(run: Run, tmp_path: Path):
+    tiles = write_set(tmp_path / "tiles", train=4, val=0, test=0)
+    assert prepare([str(tiles), str(tmp_path / "patches"), "--size", "32", "--folds", "4"]) == 0
+    folder = run("data.fold=1")
+    assert json.loads(folder.config.read_text())["data"]["fold"] == 1
+
+    assert evaluate([str(folder.path), "--no-track"]) == 0
+    with (tmp_path / "patches/fold_1.csv").open(newline="") as file:
+        tested = [row["tile"] for row in csv.DictReader(file) if row["split"] == "test"]
+    fires = json.loads((folder.path / "evaluation_test.json").read_text())["fires"]
+    assert [fire["name"] for fire in fires] == tested
+    assert len(tested) == 1
+
+
+def test_a_run_trains_on_joined_folders_and_is_evaluated_on_both(run: Run, tmp_path: Path):
+    for number, name in enumerate("ab"):
+        tiles = write_set(tmp_path / f"tiles_{name}", train=1, val=1, test=1)
+        for path in sorted(tiles.rglob("EMSR1*"), reverse=True):  # files before their folders
+            path.rename(path.with_name(path.name.replace("EMSR1", f"EMSR{number + 1}")))
+        assert prepare([str(tiles), str(tmp_path / name), "--size", "32"]) == 0
+    folder = run(f"data.root=[{tmp_path}/a,{tmp_path}/b]")
+    assert folder.read_provenance()["data"]["root"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+
+    assert evaluate([str(folder.path), "--no-track"]) == 0
+    results = json.loads((folder.path / "evaluation_test.json").read_text())
+    assert [fire["name"] for fire in results["fires"]] == ["EMSR102_AOI01_01", "EMSR202_AOI01_01"]
+    assert all(fire["true_ha"] > 0 for fire in results["fires"])
+    assert results["data"]["is_same"]
+
+
+def test_a_fraction_of_the_training_patches_is_in_the_settings_and_the_log(run: Run, log: pytest.LogCaptureFixture):
+    folder = run("data.fraction=0.25")
+
+    assert json.loads(folder.config.read_text())["data"]["fraction"] == 0.25
+    assert any(line.startswith("data.fraction=0.25: 2 of 8 training patches are used") for line in log.messages)
 
 
 def test_config_json_is_enough_to_rebuild_the_model(run: Run):

@@ -1,0 +1,255 @@
+"""Reads windows of a scene as reflectance: a raster of any size, a product as it is delivered, or a STAC item."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+
+from fireseg.errors import FiresegError, did_you_mean
+from fireseg.geo.grid import Grid
+from fireseg.geo.windows import Window
+from fireseg.tiles.blocks import (
+    BlockShape,
+    ChannelSelection,
+    PixelSample,
+    read_window,
+    select_channels,
+    select_sample_blocks,
+    set_gdal_cache,
+)
+from fireseg.tiles.clouds import CloudMask, find_cloud_mask
+from fireseg.tiles.metadata import (
+    find_date,
+    find_level,
+    find_product_xml,
+    flatten_metadata,
+    read_metadata,
+    read_product_xml,
+)
+from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
+from fireseg.tiles.products import Scene, find_product, get_scene_name, stack_product
+from fireseg.tiles.raster_file import (
+    check_no_quick_look,
+    collect_errors,
+    convert_raster_errors,
+    open_raster,
+    read_grid,
+)
+
+
+class BandReader:
+    """Reads windows of selected bands of a raster; created by `open_bands`.
+
+    Use it in a `with` statement. Inside, any number of threads may read at once, each with its own handle. Memory is
+    that of the requested windows and of one row of the raster's blocks, independent of the height.
+
+    Attributes:
+        path: Raster file, product or address, as given.
+        name: Name of the scene.
+        bands: Band of each channel, as requested.
+        grid: Pixel grid of the raster.
+        date: Acquisition date, see `find_date`; None if unknown.
+        level: Processing level, `1C` or `2A`; None if unknown.
+        height: Height of the raster in pixels.
+        width: Width of the raster in pixels.
+        block_rows: Height of the raster's blocks; windows aligned to it are read fastest.
+        ignored: Names of the channels that are neither bands nor validity masks.
+
+    Example:
+        >>> with open_bands(Path("scene.tif"), ("B08", "B12")) as reader:  # doctest: +SKIP
+        ...     image, unknown = reader.read(0, 0, 512, reader.width)
+    """
+
+    def __init__(
+        self,
+        path: Scene,
+        bands: tuple[str, ...],
+        *,
+        source: _Source,
+        grid: Grid,
+        date: str | None,
+        level: str | None,
+        channels: ChannelSelection,
+        block: BlockShape,
+        options: RasterOptions,
+    ) -> None:
+        self.path, self.name, self.bands, self.grid = path, get_scene_name(path), bands, grid
+        self.date, self.level = date, level
+        self.height, self.width, self.ignored = grid.height, grid.width, channels.ignored
+        self._source = source
+        self.block_rows, self._block, self._channels, self._options = block[0], block, channels, options
+        self._thread_local = threading.local()
+        self._handles, self._lock = ExitStack(), threading.Lock()
+        self._flags: tuple[str, ...] | None = None
+
+    def __enter__(self) -> Self:
+        if self._source.memory is not None:
+            self._handles.push(self._source.memory)  # first, so that it is closed last
+        with convert_raster_errors(self.path):
+            self._handles.enter_context(set_gdal_cache(self._get_handle()))
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        """Closes the raster in all threads."""
+        self._thread_local = threading.local()
+        self._handles.close()
+
+    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """Reads a window; the values are bit-equal to those of `read_tile`.
+
+        Args:
+            top: First row, 0 or more.
+            left: First column, 0 or more.
+            height: Number of rows, 1 or more, within the raster.
+            width: Number of columns, 1 or more, within the raster.
+
+        Returns:
+            `(height, width, C)` uint16, reflectance x 10000, 0 where unknown; and `(height, width)`, True where a
+            requested band has no value.
+
+        Raises:
+            FiresegError: If the raster is truncated there, or was removed.
+        """
+        is_inside = 0 <= top < top + height <= self.height and 0 <= left < left + width <= self.width
+        assert is_inside, f"window {top, left, height, width} of {self.height} x {self.width} pixels"
+        with convert_raster_errors(self.path):
+            return read_window(self._get_handle(), self._channels, Window(top, left, height, width))
+
+    def check_values(self) -> tuple[str, ...]:
+        """Checks that the values are reflectance, and returns flags about odd ones, like the `flags` of a `Tile`.
+
+        They are based on a sample: of the whole raster if it is small, else of evenly spread blocks. The sample is
+        read at the first call only.
+
+        Raises:
+            FiresegError: If the raster cannot be read, or the values cannot be reflectance and the options do not say
+                to trust them.
+        """
+        if self._flags is None:
+            blocks = select_sample_blocks(self.height, self.width, self._block)
+            sample = PixelSample(sum(block.height * block.width for block in blocks))
+            with convert_raster_errors(self.path):
+                for block in blocks:
+                    read_window(self._get_handle(), self._channels, block, sample)
+            flags = sample.check(
+                self.path,
+                self._channels.scaling,
+                offset_source=self._channels.offset_source,
+                trust_values=self._options.trust_values,
+            )
+            self._flags = (*(f"{self.path}: {text}" for text in self._channels.unused), *flags)
+        return self._flags
+
+    def open_cloud_mask(self, path: Path | None = None) -> CloudMask | None:
+        """Returns the cloud mask of the scene, to be used in a `with` statement; None if there is none.
+
+        Args:
+            path: Cloud mask to use. If None, that beside the scene is used, else the scene's own scene
+                classification.
+        """
+        if path is None and isinstance(self.path, Path):
+            path = find_cloud_mask(self.path)
+        if path is not None:
+            return CloudMask(path, self.grid)
+        if (channel := self._channels.scl) is None:
+            return None
+        name = f"{self.path}, channel {channel}"
+        return CloudMask(self._source.address, self.grid, kind="SCL", channel=channel, name=name)
+
+    def _get_handle(self) -> DatasetReader:
+        """Returns the handle of this thread: GDAL allows only one thread at a time per handle."""
+        if (handle := getattr(self._thread_local, "handle", None)) is None:
+            handle = rasterio.open(self._source.address)
+            with self._lock:
+                self._handles.callback(handle.close)  # not its context manager, which is bound to this thread
+            self._thread_local.handle = handle
+        return handle
+
+
+class _Source(NamedTuple):
+    """Address of a raster for GDAL, its metadata, and the memory that holds a virtual raster."""
+
+    address: str
+    metadata: dict[str, Any]
+    memory: rasterio.MemoryFile | None = None
+
+
+def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> BandReader:
+    """Opens a Sentinel-2 raster of any size, reference system and data type, a SAFE product, or a STAC item.
+
+    Metadata (date, radiometric offset) are read from the raster's tags, from a json of the same name beside it
+    (`scene.json` for `scene.tif`) and from the MTD_MSIL2A.xml of its product, if there are any. Pixels are read only
+    to check the order of channels that nothing names.
+
+    Args:
+        path: Raster file, SAFE folder or archive, STAC item, or an address that GDAL resolves.
+        bands: Names of the requested bands, in the order of the channels.
+        options: Options used where the metadata are silent.
+
+    Raises:
+        FiresegError: With all faults: not a readable raster, a picture for display, no georeference, missing or
+            unidentified bands, invalid metadata.
+    """
+    faults: list[str] = []
+    source = _find_source(path, faults)
+    reader = None
+    with collect_errors(faults), open_raster(path, source.address) as raster:
+        grid, channels, name = None, None, str(path)
+        with collect_errors(faults):
+            grid = read_grid(raster, name)
+        with collect_errors(faults):
+            check_no_quick_look(raster, name)
+            hint = "use a raster with the bands of the model"
+            channels = select_channels(raster, bands, source.metadata, name=name, options=options, hint=hint)
+        if grid and channels:
+            pairs = flatten_metadata(raster.tags(), source.metadata, {"name": name})
+            reader = BandReader(
+                path,
+                tuple(bands),
+                source=source,
+                grid=grid,
+                date=find_date(pairs),
+                level=find_level(pairs) or ("1C" if channels.has_cirrus else None),
+                channels=channels,
+                block=raster.block_shapes[0],
+                options=options,
+            )
+    if faults or reader is None:
+        raise FiresegError(*faults)
+    return reader
+
+
+def _find_source(path: Scene, faults: list[str]) -> _Source:
+    """Finds the raster of a scene, or builds that of a product; faults of metadata are added to a list."""
+    if product := find_product(path):
+        memory = rasterio.MemoryFile(stack_product(product), ext=".vrt")
+        return _Source(memory.name, dict(product.metadata), memory)
+    if isinstance(path, str):
+        return _Source(path, {})
+    if not path.is_file():
+        raise FiresegError(f"{path}: no such file{_suggest_names(path)}; give a raster with Sentinel-2 bands")
+    with collect_errors(faults):
+        return _Source(str(path), _read_metadata_beside(path))
+    return _Source(str(path), {})
+
+
+def _read_metadata_beside(path: Path) -> dict[str, Any]:
+    """Reads the json of the same name, upper or lower case, and the metadata of the product beside or above it."""
+    name = f"{path.stem}.json"
+    exact = [path.with_name(name)] if path.with_name(name).is_file() else []
+    files = exact or sorted(beside for beside in path.parent.iterdir() if beside.name.lower() == name.lower())
+    metadata = read_metadata(files[0]) if files else {}
+    product = find_product_xml(path)
+    return {**metadata, "product": read_product_xml(product)} if product else metadata
+
+
+def _suggest_names(path: Path) -> str:
+    return did_you_mean(path.name, [beside.name for beside in path.parent.iterdir()] if path.parent.is_dir() else [])
