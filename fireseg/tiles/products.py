@@ -107,14 +107,15 @@ def stack_product(product: Product) -> bytes:
         except (*GDAL_ERRORS, OSError) as error:
             reason = error.__cause__ or error
             faults.append(f"{product.name}: {channel} at {address} cannot be read ({reason}); download it again")
-    if not faults:
-        finest = min(infos.values(), key=lambda info: abs(info.transform.a))
-        faults = [
-            f"{product.name}: {channel} covers {info.bounds} in {info.crs}, but {finest.bounds} in {finest.crs} is "
-            "expected; give a product whose bands cover the same area"
-            for channel, info in infos.items()
-            if info.crs != finest.crs or any(abs(a - b) > 1e-6 for a, b in zip(info.bounds, finest.bounds, strict=True))
-        ]
+    if faults:
+        raise FiresegError(*faults)
+    finest = min(infos.values(), key=lambda info: abs(info.transform.a))
+    faults = [
+        f"{product.name}: {channel} covers {info.bounds} in {info.crs}, but {finest.bounds} in {finest.crs} is "
+        "expected; give a product whose bands cover the same area"
+        for channel, info in infos.items()
+        if info.crs != finest.crs or any(abs(a - b) > 1e-6 for a, b in zip(info.bounds, finest.bounds, strict=True))
+    ]
     if faults:
         raise FiresegError(*faults)
     bands = "".join(

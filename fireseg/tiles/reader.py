@@ -153,12 +153,11 @@ def read_tile(
                         masks[name] = _read_labels(path, kind, raster, parts.get("grid"), labels)
         with collect_errors(faults):
             parts["image"], parts["unknown"], scl = _read_image(raster, bands, metadata, options, flags)
-            if "cloud" not in masks and (files.cloud or scl):
-                source = CloudMask(
-                    files.cloud or files.image, parts["grid"], kind="SCL", channel=1 if files.cloud else scl
-                )
-                with source:
-                    masks["cloud"] = Mask(values=source.read_codes(0, raster.height))
+            has_scl = scl if files.cloud is None else is_scene_classification_file(files.cloud)
+            if has_scl and "grid" in parts:
+                channel = scl if files.cloud is None and scl else 1
+                with CloudMask(files.cloud or files.image, parts["grid"], kind="SCL", channel=channel) as clouds:
+                    masks["cloud"] = Mask(values=clouds.read_codes(0, raster.height))
     flags[:0] = [flag for mask in masks.values() for flag in mask.flags]
     values = {name: masks[name].values if name in masks else None for name in _MASKS}
     if "unknown" in parts and "delineation" in masks and files.delineation:

@@ -128,7 +128,7 @@ def test_every_form_of_the_same_scene_gives_the_same_map(
 def test_a_safe_product_gives_the_map_of_the_same_scene_as_one_raster(
     tmp_path: Path, numbers: NDArray[np.uint16]
 ) -> None:
-    bands = dict(zip(BAND_NAMES, numbers + np.uint16(1000), strict=True))
+    bands: dict[str, NDArray[np.uint16]] = dict(zip(BAND_NAMES, numbers + np.uint16(1000), strict=True))
     for band in ("B8A", "B11", "B12"):
         bands[band] = np.ascontiguousarray(bands[band][::2, ::2])
     planes = [bands[band] if len(bands[band]) == HEIGHT else interpolate(bands[band]) for band in BAND_NAMES]

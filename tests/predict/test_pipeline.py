@@ -230,7 +230,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_options(run: Path | str, folder: Path, *names: str, **options: Any) -> PredictOptions:
-    scenes = tuple(folder / f"{name}.tif" for name in names)
+    scenes = tuple(str(folder / f"{name}.tif") for name in names)
     return PredictOptions(run=str(run), scenes=scenes, out=folder / "maps", device="cpu", **options)
 
 

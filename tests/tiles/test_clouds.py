@@ -16,7 +16,7 @@ from fireseg.tiles import open_bands
 from fireseg.tiles.clouds import CloudMask, convert_scene_classification, find_cloud_mask, is_cloudy
 from tests.tiles.builders import make_reflectance, utm_grid, write_raster
 
-GRID = Grid(height=40, width=50, crs="EPSG:32631", transform=tuple(utm_grid(10))[:6])
+GRID = Grid(height=40, width=50, crs="EPSG:32631", transform=(10.0, 0.0, 300_000.0, 0.0, -10.0, 4_900_020.0))
 
 
 def write_mask(path: Path, values: np.ndarray, pixel_m: float = 10) -> Path:
