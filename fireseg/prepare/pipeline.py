@@ -14,7 +14,7 @@ from fireseg.data.format import JOURNAL_NAME
 from fireseg.data.patches import ALL, SPLITS, Fault
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import convert_disk_errors
-from fireseg.prepare.audit import Audit, audit
+from fireseg.prepare.audit import Audit
 from fireseg.prepare.cut_job import CutJob, list_changed
 from fireseg.prepare.footprints import Footprint
 from fireseg.prepare.journal import Journal, TileRecord, check_no_differences, check_same_header
@@ -25,6 +25,7 @@ from fireseg.prepare.plan import (
     apply_splits,
     assign_splits,
     audit_parts,
+    audit_splits,
     check_leaks,
     make_journal_header,
     make_plan,
@@ -106,6 +107,8 @@ def _start(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple[
     for note in note_unknown_activations(plan.tiles, options):
         log.warning("%s", note)
     plan, result = assign_splits(plan, options)
+    for note in result.notes if result.is_clean else ():  # otherwise they are printed with the leaks
+        log.warning("%s", note)
     _check_leaks(result, plan, options)
     header = make_journal_header(plan, options)
     return Journal.create(output.staging / JOURNAL_NAME, header), apply_splits(plan, header)
@@ -158,7 +161,7 @@ def _finish(output: StagingFolder, journal: Journal, plan: Plan, options: Prepar
     _check_burned(output, journal, plan)
     footprints = [Footprint.from_dict(tile.footprint) for tile in journal.tiles if tile.footprint]
     parts = journal.header.get("folds")
-    result = audit(footprints) if parts is None else audit_parts(footprints, parts)
+    result = audit_splits(footprints, options) if parts is None else audit_parts(footprints, parts)
     leaks = _check_leaks(result, plan, options, finished=output)
     result.write(output.staging / AUDIT)
     write_tables(journal, options.tiling, output.staging, leaks, [str(fault) for fault in plan.other_faults])

@@ -12,6 +12,7 @@ from fireseg.data.patches import ALL, SPLITS, Fault
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.audit import Audit, audit
 from fireseg.prepare.footprints import Footprint, TileMetadata, make_footprint, read_tile_metadata
+from fireseg.prepare.groups import find_near_tiles
 from fireseg.prepare.journal import TileRecord
 from fireseg.prepare.leakage import Leak
 from fireseg.prepare.options import PrepareOptions
@@ -72,7 +73,27 @@ def assign_splits(plan: Plan, options: PrepareOptions) -> tuple[Plan, Audit]:
         splits = _get_splits(plan, options)
         footprints = [one and replace(one, split=split) for one, split in zip(footprints, splits, strict=True)]
     tiles = tuple(replace(files, split=split) for files, split in zip(plan.tiles, splits, strict=True))
-    return replace(plan, tiles=tiles), audit([one for one in footprints if one is not None and one.split])
+    return replace(plan, tiles=tiles), audit_splits([one for one in footprints if one and one.split], options)
+
+
+def audit_splits(footprints: Sequence[Footprint], options: PrepareOptions) -> Audit:
+    """Audits splits; of given ones, near tiles of unknown activations are noted: they may show one fire."""
+    result = audit(footprints)
+    if options.is_drawn:
+        return result
+    pairs = [
+        f"{footprints[one].split} {footprints[one].name} and {footprints[other].split} {footprints[other].name}"
+        for one, other in find_near_tiles(footprints, options.group_km, options.group_days)
+        if footprints[one].split != footprints[other].split
+    ]
+    if not pairs:
+        return result
+    count = format_count(len(pairs), "pair")
+    note = (
+        f"{count} of tiles of unknown activations in different splits within {options.group_km:g} km and "
+        f"{options.group_days} days, for example {pairs[0]}: if they show one fire, scores will be too high"
+    )
+    return replace(result, notes=(*result.notes, note))
 
 
 def note_unknown_activations(tiles: Sequence[TileFiles | TileRecord], options: PrepareOptions) -> list[str]:

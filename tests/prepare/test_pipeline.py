@@ -270,6 +270,18 @@ def test_one_fire_is_in_one_split_if_names_tell_no_activation(tmp_path: Path, lo
     assert read_manifest(tmp_path / "patches")["unknown_activations"] == 8
 
 
+def test_near_tiles_of_unknown_activations_in_given_splits_are_noted(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    tiles = write_unnamed_fires(tmp_path / "tiles", "alpha", "beta")
+    table = tmp_path / "split.csv"
+    table.write_text("tile,split\nalpha0,train\nalpha1,val\nbeta0,train\nbeta1,train\n")
+    prepare(make_options(tiles, tmp_path / "patches", split_csv=table))
+    note = "1 pair of tiles of unknown activations in different splits within 10 km and 30 days"
+    assert any(line.startswith(f"{note}, for example train alpha0 and val alpha1") for line in log.messages)
+    assert json.loads((tmp_path / "patches/audit.json").read_text())["notes"][0].startswith(note)
+
+
 def test_tiles_of_known_activations_give_no_warning(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     prepare(make_options(write_set(tmp_path / "tiles"), tmp_path / "patches"))
     assert not any("tell no activation" in line for line in log.messages)
