@@ -71,6 +71,7 @@ class CutJob:
         fingerprint = fingerprint_image(tile.image, tile.unknown, tile.delineation)
         values["sources"] = _describe_sources(stats, self.root, fingerprint.digest)
         values["flags"] = [_make_relative(flag, self.root) for flag in tile.flags]
+        values["ignored"] = list(tile.ignored)
         burned = int((tile.delineation == 1).sum())
         footprint = replace(
             make_footprint(files, tile.grid, tile.date, self.metadata), burned=burned, fingerprint=fingerprint

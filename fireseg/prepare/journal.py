@@ -45,6 +45,7 @@ class TileRecord:
         sources: Its files at the time they were read.
         faults: Reasons why it gave no patches; empty if it has none.
         flags: Suspicious values that do not prevent its use.
+        ignored: Names of channels of the image that are no Sentinel-2 band.
         missing: Missing files among `DEL`, `GRA`, `CM` and `json`.
         footprint: Location, date and fingerprint; None if it could not be read.
         pixel_m: Ground distance between pixels in metres; None if it could not be read.
@@ -63,6 +64,7 @@ class TileRecord:
     sources: list[SourceFile]
     faults: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     footprint: dict[str, Any] | None = None
     pixel_m: float | None = None

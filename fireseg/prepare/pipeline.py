@@ -252,6 +252,9 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
     for kind, words in _MISSING.items():
         if missing[kind]:
             yield f"{format_count(missing[kind], 'tile')} {words}"
+    if ignored := sorted({name for tile in tiles for name in tile.ignored}):
+        count = format_count(sum(bool(tile.ignored) for tile in tiles), "tile")
+        yield f"channels of {count} that are no Sentinel-2 band are not used: {', '.join(ignored)}"
     graded, delineated = (sum(tile.disagreements[side] for tile in tiles) for side in (0, 1))
     if graded or delineated:
         rules = {"keep": "kept (--disagreement ignore excludes them)", "ignore": "ignored (--disagreement ignore)"}

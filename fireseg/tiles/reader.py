@@ -15,7 +15,7 @@ from fireseg.errors import FiresegError
 from fireseg.geo.grid import Grid
 from fireseg.geo.windows import Window
 from fireseg.task import IGNORE_INDEX
-from fireseg.tiles.blocks import PixelSample, read_window, select_channels, set_gdal_cache
+from fireseg.tiles.blocks import ChannelSelection, PixelSample, read_window, select_channels, set_gdal_cache
 from fireseg.tiles.clouds import CloudMask, is_scene_classification_file
 from fireseg.tiles.folder import (
     RASTER_SUFFIXES,
@@ -47,6 +47,7 @@ class Tile:
         grid: Pixel grid of the image.
         date: Acquisition date, see `find_date`; None if unknown.
         level: Processing level, `1C` or `2A`; None if unknown.
+        ignored: Names of the channels that are neither bands nor masks.
         flags: Warnings about suspicious values, each prefixed with its file.
     """
 
@@ -58,6 +59,7 @@ class Tile:
     grid: Grid
     date: str | None
     level: str | None
+    ignored: tuple[str, ...]
     flags: tuple[str, ...]
 
 
@@ -152,7 +154,8 @@ def read_tile(
                     if path.suffix.lower() not in VECTOR_SUFFIXES or "grid" in parts:
                         masks[name] = _read_labels(path, kind, raster, parts.get("grid"), labels)
         with collect_errors(faults):
-            parts["image"], parts["unknown"], scl = _read_image(raster, bands, metadata, options, flags)
+            parts["image"], parts["unknown"], channels = _read_image(raster, bands, metadata, options, flags)
+            parts["ignored"], scl = channels.ignored, channels.scl
             has_scl = scl if files.cloud is None else is_scene_classification_file(files.cloud)
             if has_scl and "grid" in parts:
                 channel = scl if files.cloud is None and scl else 1
@@ -225,8 +228,8 @@ def _is_picture_of_mask(path: Path | None) -> bool:
 
 def _read_image(
     raster: DatasetReader, bands: Sequence[str], metadata: dict[str, Any], options: RasterOptions, flags: list[str]
-) -> tuple[NDArray[np.uint16], NDArray[np.bool_], int | None]:
-    """Reads the image, its gaps, and the number of its channel with a scene classification, None without one."""
+) -> tuple[NDArray[np.uint16], NDArray[np.bool_], ChannelSelection]:
+    """Reads the image and its gaps, and returns them with the channels that were read."""
     channels = select_channels(raster, bands, metadata, name=raster.name, options=options)
     sample = PixelSample(raster.height * raster.width)
     with set_gdal_cache(raster):
@@ -235,4 +238,4 @@ def _read_image(
     flags += sample.check(
         raster.name, channels.scaling, offset_source=channels.offset_source, trust_values=options.trust_values
     )
-    return image, unknown, channels.scl
+    return image, unknown, channels

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from fireseg.data.bands import to_reflectance
+from fireseg.data.bands import CEMS_BANDS, to_reflectance
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
@@ -524,6 +524,15 @@ def test_a_full_disk_is_one_fault_and_finished_tiles_are_kept(tmp_path: Path) ->
         assert read_tree(small / "patches") == read_tree(tmp_path / "whole")
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_channels_that_are_no_band_are_named_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    for name in ("EMSR1_A", "EMSR1_B"):
+        write_tile(tmp_path / "tiles", name, descriptions=("elevation", *CEMS_BANDS[1:]))
+    write_tile(tmp_path / "tiles", "EMSR2_A", split="val", west=9.0, seed=1)
+    prepare(make_options(tmp_path / "tiles", tmp_path / "patches"))
+    (line,) = [text for text in log.messages if "elevation" in text]
+    assert line == "channels of 2 tiles that are no Sentinel-2 band are not used: elevation"
 
 
 def test_the_report_is_written_once_and_again_if_it_is_missing(tmp_path: Path) -> None:
