@@ -102,12 +102,8 @@ def draw_quicklook(
         f"{format_hectares(statistics.burned_ha)} burned, {format_share(statistics.burned_fraction)} of the area seen."
     )
     if statistics.num_unknown:
-        burned += f" Not seen: {format_share(statistics.unknown_share)}"
-        burned += (
-            f", of which {format_share(statistics.cloud_share)} under cloud or shadow."
-            if statistics.num_cloudy
-            else "."
-        )
+        clouds = f", {format_share(statistics.cloud_share)} because of cloud or shadow" if statistics.num_cloudy else ""
+        burned += f" Not seen: {format_share(statistics.unknown_share)} of the scene{clouds}."
     run = f"Mapped by run {trained.name}: burned where the fire probability is {decision.threshold:.3g} or more."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
     render_map(
