@@ -45,35 +45,43 @@ class DatasetSummary:
     notes: tuple[str, ...]
 
 
-def validate_dataset(root: Path, *, task: Task, bands: Sequence[str], on_bad: OnBad = "stop") -> DatasetSummary:
+def validate_dataset(
+    root: Path,
+    *,
+    task: Task,
+    bands: Sequence[str],
+    on_bad: OnBad = "stop",
+    required: Sequence[str] = ("train", "val"),
+) -> DatasetSummary:
     """Checks every patch under a root and computes the statistics that training needs.
 
     Args:
-        root: Folder with train, val and perhaps test.
+        root: Folder of the splits.
         task: Task of the masks.
         bands: Bands of the model.
         on_bad: Treatment of patches with a fault: `stop`, or `skip` them and note how many.
+        required: Splits that must be there; the statistics are empty without train.
 
     Raises:
         FiresegError: With all faults, if there is one that may not be skipped.
     """
-    readers, manifest = open_splits(root, task.name)
+    readers, manifest = open_splits(root, task.name, required=required)
     scans = {split: scan_split(reader, ignore_index=task.ignore_index) for split, reader in readers.items()}
     notes = _note_leaks(root, manifest) + [note for scan in scans.values() for note in scan.notes]
     faults = {split: _find_patch_faults(scan, task) for split, scan in scans.items()}
     splits = {split: _select_valid(scan, faults[split]) for split, scan in scans.items()}
     if manifest is not None and task.name == "gra":
-        splits, ungraded = _drop_ungraded(scans, splits)
+        splits, ungraded = _drop_ungraded(scans, splits, required)
         notes += ungraded
     patch_faults = [] if on_bad == "skip" else [fault for split_faults in faults.values() for fault in split_faults]
     other_faults = _find_split_faults(scans, splits, faults, task, bands)
     if patch_faults or other_faults:
         raise FiresegError(*other_faults, *_format_faults(patch_faults))
     notes += _note_skipped(scans, faults)
-    train = splits["train"]
-    mean, std = channel_statistics(train, bands, task.ignore_index, readers["train"].bands)
-    notes += _note_constant_bands(bands, std)
-    if not any(patch.num_burned(task.ignore_index) for patch in splits["val"]):
+    train = splits.get("train", ())
+    mean, std = channel_statistics(train, bands, task.ignore_index, readers["train"].bands) if train else ((), ())
+    notes += _note_constant_bands(bands, std) if train else []
+    if "val" in splits and not any(patch.num_burned(task.ignore_index) for patch in splits["val"]):
         notes.append(
             f"{scans['val'].folder}: no burned pixel, so val/fire_iou is undefined: best_model.pt will be that "
             "of the lowest val/loss, and training does not stop early; move patches with fire there"
@@ -184,7 +192,7 @@ def _find_split_faults(
             messages.append(f"{folder}: no patch without a fault; fix the files listed, or prepare the patches again")
         else:
             messages.append(f"{folder}: no patch in it has a grading; train with task=del")
-    if splits["train"]:
+    if splits.get("train"):
         messages += _find_label_faults(scans["train"].folder, splits["train"], task)
     return messages
 
@@ -209,13 +217,13 @@ def _select_valid(scan: SplitStatistics, faults: Sequence[Fault]) -> tuple[Patch
 
 
 def _drop_ungraded(
-    scans: Mapping[str, SplitStatistics], splits: Mapping[str, tuple[PatchStatistics, ...]]
+    scans: Mapping[str, SplitStatistics], splits: Mapping[str, tuple[PatchStatistics, ...]], required: Sequence[str]
 ) -> tuple[dict[str, tuple[PatchStatistics, ...]], list[str]]:
-    """Removes the patches of tiles without grading, and the test split if none is left; notes their number."""
+    """Removes the patches of tiles without grading, and a split that is not required if none is left; notes both."""
     remaining, notes = {}, []
     for split, patches in splits.items():
         graded = tuple(patch for patch in patches if patch.pixels.keys() != {IGNORE_INDEX})
-        if graded or split != "test":
+        if graded or split in required:
             remaining[split] = graded
         if num_ungraded := len(patches) - len(graded):
             notes.append(

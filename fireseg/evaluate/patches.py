@@ -53,20 +53,14 @@ class Patches:
         return manifest.leaks if manifest else ()
 
     def get(self, split: Split) -> WildfirePatchDataset:
-        """Returns the patches of a split.
+        """Returns the patches of a split that exists."""
+        dataset = getattr(self.module, split, None)
+        assert dataset is not None, f"{self.root} has no {split} patches"
+        return dataset
 
-        Raises:
-            SettingError: If the split does not exist.
-        """
-        self.module.setup()
-        datasets = {name: getattr(self.module, name) for name in SPLITS}
-        if datasets[split] is None:
-            available = [name for name, dataset in datasets.items() if dataset is not None]
-            raise SettingError(
-                f"--split {split}: {self.root} has no {split} patches; available: {' '.join(available)}; "
-                f"try --split {available[-1]}"
-            )
-        return datasets[split]
+    def has(self, split: Split) -> bool:
+        """Returns True if the split exists."""
+        return getattr(self.module, split, None) is not None
 
     def group_by_fire(self, split: Split) -> tuple[Fire, ...]:
         """Groups the patches of a split by the tile that they were cut from."""
@@ -95,6 +89,7 @@ def open_patches(
     root: Path,
     *,
     task: Task,
+    required: Split,
     batch_size: int | None = None,
     num_workers: int | None = None,
     pin_memory: bool = False,
@@ -105,6 +100,7 @@ def open_patches(
         settings: Settings of the run.
         root: Folder of the splits.
         task: Classes of the masks.
+        required: Split that must be there; the others are opened if they are.
         batch_size: Patches per batch; as in the run if None.
         num_workers: Processes that read patches; as in the run if None.
         pin_memory: True if batches go to a CUDA device.
@@ -112,12 +108,16 @@ def open_patches(
     Raises:
         FiresegError: If patches are missing, or do not fit the run.
     """
+    available = [name for name in SPLITS if (root / name).is_dir()]
+    if required not in available:
+        cure = f"available: {' '.join(available)}; try --split {available[-1]}" if available else "give another --data"
+        raise SettingError(f"--split {required}: {root} has no {required} patches; {cure}")
     changes: dict[str, Any] = {"root": str(root), "augment": None, "weighted_sampling": False, "maker": None}
     changes |= {} if batch_size is None else {"batch_size": batch_size}
     changes |= {} if num_workers is None else {"num_workers": num_workers}
     node = {**settings["data"], **changes}
     module = make(node, WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
-    module.setup()
+    module.setup(required=(required,))
     for note in module.notes:
         log.warning(note)
     return Patches(module)

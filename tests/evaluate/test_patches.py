@@ -26,7 +26,7 @@ def test_train_is_read_once_in_order_without_augmentation(make_patches: Callable
     augment = {"_target_": "fireseg.data.get_strong_augmentation"}
     settings = make_settings(root, weighted_sampling=True, augment=augment, maker=None)
 
-    patches = open_patches(settings, root, task=DEL)
+    patches = open_patches(settings, root, task=DEL, required="train")
     with patches.batches("train", "train") as batches:
         seen = list(batches)
 
@@ -39,7 +39,7 @@ def test_train_is_read_once_in_order_without_augmentation(make_patches: Callable
 def test_a_missing_split_is_rejected_with_the_available_ones(make_patches: Callable[..., Path]):
     root = make_patches()
     with pytest.raises(SettingError, match=r"--split test: .* available: train val; try --split val"):
-        open_patches(make_settings(root), root, task=DEL).get("test")
+        open_patches(make_settings(root), root, task=DEL, required="test")
 
 
 def test_patches_are_found_by_option_provenance_or_settings(tmp_path: Path):
