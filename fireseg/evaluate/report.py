@@ -86,6 +86,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     results = evaluation.results
     run, fires = results["run"], results["fires"]
     task = Task(name=run["task"], num_classes=len(run["class_names"]), class_names=tuple(run["class_names"]))
+    labels = _label_classes(task.class_names)
     errors = [(f"error: {kind}", colour) for kind, colour in ERROR_COLOURS.items()]
     write_page(
         path,
@@ -102,14 +103,15 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         figures=_plot_figures(results),
         group_titles=_GROUP_TITLES,
         wins_by_group=_count_wins(results) if results["against"] else {},
-        predicted_columns=[f"predicted {name}" for name in task.class_names],
+        class_labels=labels,
+        predicted_columns=[f"predicted {label}" for label in labels],
         detections=_list_detections(results),
         num_areas=len(_select_with_area(fires)),
         false_alarms=format_false_alarms,
         fire_table=_tabulate_fires(fires),
         overview=_make_overview(results, evaluation.previews, task),
         galleries=_make_galleries(results, evaluation.previews, task),
-        gallery_key=[*zip(task.class_names, task.colours, strict=True), *errors, _NOT_LABELLED],
+        gallery_key=[*zip(labels, task.colours, strict=True), *errors, _NOT_LABELLED],
         error_key=[(kind, colour) for kind, colour in ERROR_COLOURS.items()],
         composite=choose_composite(run["bands"]).caption,
     )
@@ -141,6 +143,11 @@ def format_p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
+def _label_classes(class_names: Sequence[str]) -> list[str]:
+    """Names the classes for readers: what the class `fire` marks is land that burned."""
+    return ["burned" if name == "fire" else name for name in class_names]
+
+
 def _format_row_shares(counts: Sequence[int]) -> list[Cell]:
     total = sum(counts)
     shares = [
@@ -168,7 +175,7 @@ def _plot_figures(results: Results) -> dict[str, list[Picture]]:
     }
     figures = {
         "groups": groups,
-        "confusion": [plot_confusion(results["confusion"], results["run"]["class_names"])],
+        "confusion": [plot_confusion(results["confusion"], _label_classes(results["run"]["class_names"]))],
         "probabilities": [
             plot_reliability(calibration["reliability"]["before"], calibration["reliability"]["after"]),
             plot_precision_recall(calibration["precision_recall"], point=calibration["operating_point"], rules=rules),

@@ -1,8 +1,8 @@
 """Results of an evaluation: the plain dict that is written to `evaluation_<split>.json`.
 
 Its keys are listed below. An undefined score is None (null in the file). Every `interval` is
-`{"mean", "low", "high", "num", "values"}`: mean over fires, 95 % interval (`metric.estimate_mean`), and number of fires;
-if these are fewer than 5, their values instead of the interval, which is then None.
+`{"mean", "low", "high", "num", "values"}`: mean over fires, its 95 % interval (`metric.estimate_mean`), number of fires
+and, if these are fewer than 5, their values instead of the interval, which is then None.
 
 ```
 format        3

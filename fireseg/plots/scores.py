@@ -96,10 +96,10 @@ def plot_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]
     below.bar(edges[:-1], pixels, width=np.diff(edges), align="edge", color="#b3cde0", edgecolor="#4d4d4d", lw=0.5)
     if (pixels > 0).any():
         below.set_yscale("log")
-    below.set(xlabel="predicted probability of fire", ylabel="pixels")
+    below.set(xlabel="predicted probability of having burned", ylabel="pixels")
     x, y = _select_known(after["confidence"], after["frequency"])
     bins = ", ".join(f"{p:.2f}: {share:.2f}" for p, share in zip(x, y, strict=True)) or "no pixels"
-    alt = f"Predicted probability of fire and share of such pixels that burned, with temperature: {bins}."
+    alt = f"Predicted probability of having burned and share of such pixels that burned, with temperature: {bins}."
     return _to_picture(figure, "Reliability diagram", alt)
 
 

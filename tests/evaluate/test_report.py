@@ -141,8 +141,8 @@ def test_without_a_reason_for_doubt_there_is_no_warning(full: Page) -> None:
 
 def test_the_report_starts_with_the_gain_over_the_baseline(full: Page) -> None:
     assert full.headings[0] == "Fire IoU 0.876: 0.153 above the NBR baseline (0.723)."
-    per_fire = "IoU difference per fire +0.12 [+0.07, +0.17] (n = 13): better than the NBR baseline on 11 of 13 fires, worse on 1"
-    assert f"{per_fire}, equal on 1 (sign test p = 0.006)." in full.text
+    assert "IoU difference per fire +0.12 [+0.07, +0.17] (n = 13): better than the NBR baseline on 11 of" in full.text
+    assert "on 11 of 13 fires, worse on 1, equal on 1 (sign test p = 0.006)." in full.text
 
 
 def test_a_baseline_without_its_bands_is_named_with_the_reason(poor: Page) -> None:
@@ -173,13 +173,13 @@ def test_a_method_without_its_bands_has_a_row_without_numbers(poor: Page) -> Non
 def test_the_confusion_matrix_has_counts_and_row_shares(full: Page, poor: Page) -> None:
     assert full.tables["Pixels, and share of the row"][1:] == [
         ["background", "25,402,118 (99.4 %)", "152,044 (0.59 %)", "25,554,162"],
-        ["fire", "171,902 (7.29 %)", "2,185,140 (92.7 %)", "2,357,042"],
+        ["burned", "171,902 (7.29 %)", "2,185,140 (92.7 %)", "2,357,042"],
     ]
     assert poor.tables["Pixels, and share of the row"][2] == ["negligible", *"-----", "0"]
 
 
 def test_calibration_is_shown_before_and_after_the_temperature(full: Page) -> None:
-    assert full.tables["Probabilities of fire"][1:] == [
+    assert full.tables["Probabilities of having burned"][1:] == [
         ["without temperature", "0.0312", "0.0211", "0.0893", "0.9470"],
         ["with temperature", "0.0094", "0.0196", "0.0701", "0.9470"],
     ]
@@ -201,7 +201,7 @@ def test_detection_is_shown_by_any_pixel_and_by_the_rule(full: Page) -> None:
 def test_groups_compare_the_model_with_the_baseline(full: Page) -> None:
     values = ["0.631 (n = 2: 0.631 0.631)", "0.511 (n = 2: 0.511 0.511)", "+0.120 (n = 2: +0.120 +0.120)"]
     assert full.tables["By country"][1] == ["Spain", "2", *values]
-    assert full.tables["By climate"][1][2] == "0.689 [0.629, 0.749] (n = 7)"
+    assert full.tables["By climate"][1][2] == "0.673 [0.613, 0.733] (n = 7)"
     assert {"By burned share of the tile", "By country", "By climate", "By year"} <= set(full.tables)
 
 
@@ -275,7 +275,7 @@ def test_better_argmax_on_the_judged_fires_is_a_warning(full: Page, write: Any) 
 
 
 def test_the_report_says_where_the_calibration_is_from(full: Page, write: Any) -> None:
-    assert "temperature are those of the run\u2019s own calibration; the threshold is chosen on val" in full.text
+    assert "temperature are those of the run\u2019s own calibration. Threshold: chosen on val" in full.text
     results = make_results()
     results["decision"]["origin"] = "given"
     assert "val of the given patches, because the run has no calibration" in write(results).text
