@@ -60,6 +60,7 @@ def validate_dataset(
     task: Task,
     bands: Sequence[str],
     on_bad: OnBad = "stop",
+    required: Sequence[str] = ("train", "val"),
     fold: int | None = None,
     fraction: float = 1.0,
     seed: int = 0,
@@ -71,6 +72,7 @@ def validate_dataset(
         task: Task of the masks.
         bands: Bands of the model.
         on_bad: Treatment of patches with a fault: `stop`, or `skip` them and note how many.
+        required: Splits that must be there; the statistics are empty without train.
         fold: Fold of the patches, from 0; None if they have none.
         fraction: Share of the training patches to use, see `select_fraction`.
         seed: Seed of their selection.
@@ -78,27 +80,30 @@ def validate_dataset(
     Raises:
         FiresegError: With all faults, if there is one that may not be skipped.
     """
-    scans, manifests = _scan_roots([root] if isinstance(root, Path) else root, task, fold)
+    scans, manifests = _scan_roots([root] if isinstance(root, Path) else root, task, fold, required)
     notes = [note for one, manifest in manifests.items() for note in _note_leaks(one, manifest)]
     notes += [note for scan in scans.values() for note in scan.notes]
     faults = {split: _find_patch_faults(scan, task) for split, scan in scans.items()}
     splits = {split: _select_valid(scan, faults[split]) for split, scan in scans.items()}
     if any(manifests.values()) and task.name == "gra":
-        splits, ungraded = _drop_ungraded(scans, splits)
+        splits, ungraded = _drop_ungraded(scans, splits, required)
         notes += ungraded
     fingerprint = _compute_fingerprint(splits)
-    if fraction < 1:
+    if fraction < 1 and "train" in splits:
         splits, part = _select_part(splits, fraction, seed, task.ignore_index)
         notes += part
     patch_faults = [] if on_bad == "skip" else [fault for split_faults in faults.values() for fault in split_faults]
     other_faults = _find_split_faults(scans, splits, faults, task, bands)
+    if "train" in required and splits["train"]:
+        other_faults += _find_label_faults(scans["train"], splits["train"], task)
     if patch_faults or other_faults:
         raise FiresegError(*other_faults, *_format_faults(patch_faults))
     notes += _note_skipped(scans, faults)
-    train = splits["train"]
-    mean, std = channel_statistics(train, bands, task.ignore_index, scans["train"].reader.bands)
-    notes += _note_constant_bands(bands, std)
-    if not any(patch.num_burned(task.ignore_index) for patch in splits["val"]):
+    train = splits.get("train", ())
+    bands_stored = scans["train"].reader.bands if train else None
+    mean, std = channel_statistics(train, bands, task.ignore_index, bands_stored) if train else ((), ())
+    notes += _note_constant_bands(bands, std) if train else []
+    if "val" in splits and not any(patch.num_burned(task.ignore_index) for patch in splits["val"]):
         notes.append(
             f"{scans['val']}: no burned pixel, so val/fire_iou is undefined: best_model.pt will be that "
             "of the lowest val/loss, and training does not stop early; move patches with fire there"
@@ -122,7 +127,7 @@ def _get_common(values: Sequence[Any]) -> Any:
 
 
 def _scan_roots(
-    roots: Sequence[Path], task: Task, fold: int | None
+    roots: Sequence[Path], task: Task, fold: int | None, required: Sequence[str]
 ) -> tuple[dict[str, SplitStatistics], dict[Path, Manifest | None]]:
     """Opens and scans data sets, and joins them if there are several."""
     scans: dict[Path, dict[str, SplitStatistics]] = {}
@@ -130,7 +135,7 @@ def _scan_roots(
     faults: list[str] = []
     for root in roots:
         try:
-            readers, manifests[root] = open_splits(root, task.name)
+            readers, manifests[root] = open_splits(root, task.name, required=required)
             check_fold(root, fold, manifests[root])
         except FiresegError as error:
             faults += error.faults
@@ -239,8 +244,6 @@ def _find_split_faults(
             )
         else:
             messages.append(f"{scans[split]}: no patch in it has a grading; train with task=del")
-    if splits["train"]:
-        messages += _find_label_faults(scans["train"], splits["train"], task)
     return messages
 
 
@@ -269,13 +272,13 @@ def _select_valid(scan: SplitStatistics, faults: Sequence[Fault]) -> tuple[Patch
 
 
 def _drop_ungraded(
-    scans: Mapping[str, SplitStatistics], splits: Mapping[str, tuple[PatchStatistics, ...]]
+    scans: Mapping[str, SplitStatistics], splits: Mapping[str, tuple[PatchStatistics, ...]], required: Sequence[str]
 ) -> tuple[dict[str, tuple[PatchStatistics, ...]], list[str]]:
-    """Removes the patches of tiles without grading, and the test split if none is left; notes their number."""
+    """Removes the patches of tiles without grading, and a split that is not required if none is left; notes both."""
     remaining, notes = {}, []
     for split, patches in splits.items():
         graded = tuple(patch for patch in patches if patch.pixels.keys() != {IGNORE_INDEX})
-        if graded or split != "test":
+        if graded or split in required:
             remaining[split] = graded
         if num_ungraded := len(patches) - len(graded):
             notes.append(f"{scans[split]}: {num_ungraded} of {len(patches)} patches have no grading and are left out")

@@ -120,8 +120,11 @@ class WildfireDataModule:
         self._summary: DatasetSummary | None = None
         self._loaders: dict[str, tuple[DataLoader[Sample], EpochBatchSampler]] = {}
 
-    def setup(self) -> None:
+    def setup(self, *, required: Sequence[str] = ("train", "val")) -> None:
         """Creates the data if needed and validates every file. Further calls do nothing.
+
+        Args:
+            required: Splits that must be there; `train` and `val` are undefined if not required and missing.
 
         Raises:
             FiresegError: With every fault of every file, unless they may be skipped.
@@ -135,12 +138,16 @@ class WildfireDataModule:
             task=self.task,
             bands=self.bands,
             on_bad=self.on_bad,
+            required=required,
             fold=self.fold,
             fraction=self.fraction,
             seed=self.seed,
         )
         self._summary, self.notes = summary, list(summary.notes)
-        self.train, self.val = self._create_dataset("train", self.augment), self._create_dataset("val")
+        if "train" in summary.splits:
+            self.train = self._create_dataset("train", self.augment)
+        if "val" in summary.splits:
+            self.val = self._create_dataset("val")
         self.test = self._create_dataset("test") if "test" in summary.splits else None
         self._note_shared_memory()
 
@@ -252,7 +259,7 @@ class WildfireDataModule:
         free_bytes = free_shared_memory()
         if not self.num_workers or free_bytes is None:
             return
-        height, width, _ = self.summary.splits["train"][0].image_shape
+        height, width, _ = next(iter(self.summary.splits.values()))[0].image_shape
         batch_bytes = self.batch_size * height * width * (4 * len(self.bands) + 1)
         needed_bytes = 2 * count_buffers(self.num_workers) * batch_bytes  # train and val are open together
         if free_bytes < needed_bytes:

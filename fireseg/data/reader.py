@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,22 +44,25 @@ from fireseg.data.patches import (
 from fireseg.errors import FiresegError
 
 
-def open_splits(root: Path, task_name: str) -> tuple[dict[str, SplitReader], Manifest | None]:
-    """Opens the splits under a root: train and val, and test if present; or `all` patches if they have folds.
+def open_splits(
+    root: Path, task_name: str, *, required: Sequence[str] = ("train", "val")
+) -> tuple[dict[str, SplitReader], Manifest | None]:
+    """Opens all splits under a root, or `all` patches if they have folds.
 
     Args:
         root: Folder of the splits.
         task_name: Task of the masks.
+        required: Splits that must be there.
 
     Returns:
         A reader for each split, and the manifest of the data set if it has one.
 
     Raises:
-        FiresegError: With all faults of all splits, if one that training needs is missing, files do not
+        FiresegError: With all faults of all splits, if a required one is missing, files do not
             match each other, or masks were made for another task.
     """
     manifest = _read_complete_manifest(root) if root.is_dir() else None
-    folders = {ALL: root / ALL} if manifest and manifest.folds else find_split_folders(root)
+    folders = {ALL: root / ALL} if manifest and manifest.folds else find_split_folders(root, required)
     readers: dict[str, SplitReader] = {}
     faults: list[str] = []
     for split, folder in folders.items():
@@ -93,18 +96,18 @@ def open_split(folder: Path, task_name: str | None = None) -> SplitReader:
     return reader
 
 
-def find_split_folders(root: Path) -> dict[str, Path]:
-    """Returns the split folders under a root: train and val, and test if present.
+def find_split_folders(root: Path, required: Sequence[str] = ("train", "val")) -> dict[str, Path]:
+    """Returns all split folders under a root.
 
     Raises:
-        FiresegError: If the root, train or val is missing.
+        FiresegError: If the root or a required split is missing.
     """
     if not root.is_dir():
         raise FiresegError(f"{root}: no such folder; {DATA_ROOT_HELP}")
     folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    if missing := [split for split in ("train", "val") if split not in folders]:
+    if missing := [split for split in required if split not in folders]:
         raise FiresegError(
-            *(f"{root / split}: no such folder, but training needs it; {DATA_ROOT_HELP}" for split in missing)
+            *(f"{root / split}: no such folder, but it is needed; {DATA_ROOT_HELP}" for split in missing)
         )
     return folders
 

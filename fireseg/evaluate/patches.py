@@ -18,7 +18,7 @@ from fireseg.data.dataset import EpochBatchSampler
 from fireseg.data.format import read_manifest
 from fireseg.data.joined import JoinedReader
 from fireseg.data.loader import EpochLoader, make_loader, stop_workers
-from fireseg.data.patches import SPLITS
+from fireseg.data.patches import ALL, SPLITS
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.fires import Fire, group_by_fire
 from fireseg.evaluate.options import Split
@@ -59,20 +59,14 @@ class Patches:
         return tuple(leak for manifest in manifests if manifest for leak in manifest.leaks)
 
     def get(self, split: Split) -> WildfirePatchDataset:
-        """Returns the patches of a split.
+        """Returns the patches of a split that exists."""
+        dataset = getattr(self.module, split, None)
+        assert dataset is not None, f"{self.root} has no {split} patches"
+        return dataset
 
-        Raises:
-            SettingError: If the split does not exist.
-        """
-        self.module.setup()
-        datasets = {name: getattr(self.module, name) for name in SPLITS}
-        if datasets[split] is None:
-            available = [name for name, dataset in datasets.items() if dataset is not None]
-            raise SettingError(
-                f"--split {split}: {self.root} has no {split} patches; available: {' '.join(available)}; "
-                f"try --split {available[-1]}"
-            )
-        return datasets[split]
+    def has(self, split: Split) -> bool:
+        """Returns True if the split exists."""
+        return getattr(self.module, split, None) is not None
 
     def group_by_fire(self, split: Split) -> tuple[Fire, ...]:
         """Groups the patches of a split by the tile that they were cut from."""
@@ -103,6 +97,7 @@ def open_patches(
     root: Path | list[Path],
     *,
     task: Task,
+    required: Split,
     batch_size: int | None = None,
     num_workers: int | None = None,
     pin_memory: bool = False,
@@ -113,24 +108,37 @@ def open_patches(
         settings: Settings of the run.
         root: Folder of the splits, or several that are joined.
         task: Classes of the masks.
+        required: Split that must be there; the others are opened if they are.
         batch_size: Patches per batch; as in the run if None.
         num_workers: Processes that read patches; as in the run if None.
         pin_memory: True if batches go to a CUDA device.
 
     Raises:
         FiresegError: If patches are missing, or do not fit the run.
+        SettingError: If the required split is missing.
     """
     roots = root if isinstance(root, list) else [root]
+    for one in roots:
+        _check_split(one, required)
     node_root = str(root) if isinstance(root, Path) else [str(one) for one in root]
     changes: dict[str, Any] = {"root": node_root, "augment": None, "weighted_sampling": False, "maker": None}
     changes |= {} if batch_size is None else {"batch_size": batch_size}
     changes |= {} if num_workers is None else {"num_workers": num_workers}
     node = {**settings["data"], **changes, "fold": _get_fold(settings, roots[0])}
     module = make(node, WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
-    module.setup()
+    module.setup(required=(required,))
     for note in module.notes:
         log.warning(note)
     return Patches(module)
+
+
+def _check_split(root: Path, split: Split) -> None:
+    if (root / ALL).is_dir():
+        return  # the fold of the run says which patches are in the split
+    available = [name for name in SPLITS if (root / name).is_dir()]
+    if split not in available:
+        cure = f"available: {' '.join(available)}; try --split {available[-1]}" if available else "give another --data"
+        raise SettingError(f"--split {split}: {root} has no {split} patches; {cure}")
 
 
 def _get_fold(settings: Mapping[str, Any], root: Path) -> int | None:

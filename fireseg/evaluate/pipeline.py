@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from fireseg.engine.device import set_threads
 from fireseg.errors import FiresegError, SettingError
@@ -26,11 +28,15 @@ from fireseg.evaluate.results import (
 from fireseg.evaluate.scores import MODEL, FireScores, decide_fire, measure_fire, score_fire
 from fireseg.evaluate.summary import format_summary, log_to_tracker
 from fireseg.evaluate.thresholds import OperatingPoint, select_operating_point
-from fireseg.metric import DetectionRule
+from fireseg.metric import DetectionRule, ThresholdGain
 from fireseg.runs import Calibration, TrainedModel, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
 
 log = logging.getLogger("fireseg")
+
+_ON_TRAIN = "the best threshold on train"
+
+_NOTHING_BURNED = "train has no burned pixel to tune a threshold on"
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -60,7 +66,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
 
 def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split: Split) -> Evaluation:
-    """Scores a run on a split: operating point from val, baseline from train, then one pass over the split.
+    """Scores a run on a split: calibration of the run first, then one pass over the split.
 
     Args:
         trained: Model to evaluate.
@@ -69,8 +75,8 @@ def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split:
         split: Split to evaluate on.
     """
     fires = patches.group_by_fire(split)
-    point = get_operating_point(trained, folder, patches)
-    rules = tune_baseline(trained, patches)
+    decisions = calibrate(trained, folder, patches)
+    point, rules = decisions.point, decisions.rules
     selection, scores = PreviewSelection(), list[FireScores]()
     with patches.batches(split, split) as batches:
         for mosaic in assemble_mosaics(predict_patches(trained, batches), fires):
@@ -78,43 +84,56 @@ def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split:
             scores.append(measure_fire(mosaic, maps, num_classes=trained.task.num_classes))
             selection.add(mosaic, maps[MODEL], score_fire(scores[-1].methods[MODEL])["iou"])
     scores.sort(key=lambda each: each.fire.positions[0].number)
-    results = build_results(trained, patches, split, fires=scores, point=point, rules=rules)
+    results = build_results(trained, patches, split, fires=scores, point=point, rules=rules, origin=decisions.origin)
     return Evaluation(results=results, previews=selection.previews)
 
 
-def get_operating_point(trained: TrainedModel, folder: RunFolder, patches: Patches) -> OperatingPoint:
-    """Returns the stored operating point of the run for these patches, or chooses and stores one on val.
+class Decisions(NamedTuple):
+    """Operating point of the model and rules of the baseline.
+
+    Attributes:
+        point: Operating point of the model.
+        rules: Rules of the baseline.
+        origin: `run` if they were chosen on the run's own patches, `given` if on other patches given by the user.
+    """
+
+    point: OperatingPoint
+    rules: BaselineRules
+    origin: Literal["run", "given"]
+
+
+def calibrate(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Decisions:
+    """Returns the calibration of the run, or chooses and stores one on the run's own val and train.
+
+    Only if the run has neither a calibration nor its own patches, it is chosen on the splits of the given patches that
+    exist, and not stored.
 
     Args:
         trained: Model with its stored calibration, if any.
         folder: Folder of its run.
-        patches: Patches whose val split is used.
+        patches: Patches to evaluate on.
     """
     stored = trained.calibration
-    if stored is not None and stored.fingerprint == patches.fingerprint:
-        rule = DetectionRule(stored.rule_min_pixels, stored.rule_min_odds)
-        return OperatingPoint(temperature=stored.temperature, threshold=stored.threshold, rule=rule, is_chosen=True)
-    with patches.batches("val", "val, to choose the threshold") as batches:
-        mosaics = assemble_mosaics(predict_patches(trained, batches), patches.group_by_fire("val"))
-        point = select_operating_point(mosaics)
-    if not point.is_chosen:
-        return point
-    if patches.fingerprint != trained.fingerprint:
+    if stored is not None and stored.is_checked:
+        threshold = stored.index_threshold
+        note = _NOTHING_BURNED if threshold is None else _ON_TRAIN
+        return Decisions(_read_point(stored), _describe_baseline(trained, threshold, note), "run")
+    own = patches if patches.fingerprint == trained.fingerprint else _open_own_patches(trained, folder, patches)
+    if own is not None:
+        point, rules = _choose_point(trained, own), tune_baseline(trained, own)
+        if point.is_chosen:
+            write_calibration(folder, _make_calibration(trained, point, rules))
+        return Decisions(point, rules, "run")
+    if stored is not None:
+        return Decisions(_read_point(stored), tune_baseline(trained, patches), "run")
+    if patches.has("val"):
         log.warning(
             "%s: not written, because the threshold was chosen on other patches than those of the run",
             folder.calibration,
         )
-        return point
-    calibration = Calibration(
-        temperature=point.temperature,
-        threshold=point.threshold,
-        rule_min_pixels=point.rule.min_pixels,
-        rule_min_odds=point.rule.min_log_odds,
-        checkpoint_sha256=trained.sha256,
-        fingerprint=patches.fingerprint,
-    )
-    write_calibration(folder, calibration)
-    return point
+        return Decisions(_choose_point(trained, patches), tune_baseline(trained, patches), "given")
+    log.warning("%s: no val split to choose a threshold on; using probability 0.5", patches.root)
+    return Decisions(OperatingPoint(), tune_baseline(trained, patches), "given")
 
 
 def tune_baseline(trained: TrainedModel, patches: Patches) -> BaselineRules:
@@ -124,18 +143,84 @@ def tune_baseline(trained: TrainedModel, patches: Patches) -> BaselineRules:
         trained: Model whose bands are used.
         patches: Patches whose train split is used.
     """
-    missing = find_missing_bands(trained.bands)
-    fixed = missing.fixed_rule or f"burned where NBR < {FIXED_MAX_NBR:g} and NDWI <= {FIXED_MAX_NDWI:g}"
-    if missing.nbr:
-        return BaselineRules(None, missing.nbr, fixed)
+    if find_missing_bands(trained.bands).nbr:
+        return _describe_baseline(trained, None, "")
+    if not patches.has("train"):
+        return _describe_baseline(trained, None, "there is no train split to tune a threshold on")
     with patches.batches("train", "train, to tune the burn ratio") as batches:
         predictions = compute_nbr(batches, trained.bands, ignore_index=trained.task.ignore_index)
         counts = count_nbr(assemble_mosaics(predictions, patches.group_by_fire("train")))
     try:
         threshold = tune_threshold(counts)
     except FiresegError:
-        return BaselineRules(None, "train has no burned pixel to tune a threshold on", fixed)
-    return BaselineRules(threshold, f"burned where NBR is below {threshold:.3g}, the best threshold on train", fixed)
+        return _describe_baseline(trained, None, _NOTHING_BURNED)
+    return _describe_baseline(trained, threshold, _ON_TRAIN)
+
+
+def _describe_baseline(trained: TrainedModel, threshold: float | None, note: str) -> BaselineRules:
+    missing = find_missing_bands(trained.bands)
+    fixed = missing.fixed_rule or f"burned where NBR < {FIXED_MAX_NBR:g} and NDWI <= {FIXED_MAX_NDWI:g}"
+    if missing.nbr:
+        return BaselineRules(None, missing.nbr, fixed)
+    if threshold is None:
+        return BaselineRules(None, note, fixed)
+    return BaselineRules(threshold, f"burned where NBR is below {threshold:.3g}, {note}", fixed)
+
+
+def _choose_point(trained: TrainedModel, patches: Patches) -> OperatingPoint:
+    with patches.batches("val", "val, to choose the threshold") as batches:
+        return select_operating_point(assemble_mosaics(predict_patches(trained, batches), patches.group_by_fire("val")))
+
+
+def _open_own_patches(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Patches | None:
+    """Opens the patches that the run was trained on; None if they are gone or have changed."""
+    try:
+        root = find_patches_root(trained.settings, folder.read_provenance(), None)
+        module = patches.module
+        own = open_patches(
+            trained.settings,
+            root,
+            task=trained.task,
+            required="val",
+            batch_size=module.batch_size,
+            num_workers=module.num_workers,
+            pin_memory=module.pin_memory,
+        )
+    except FiresegError as error:
+        log.info("patches of the run not used to choose the threshold: %s", error)
+        return None
+    return own if own.fingerprint == trained.fingerprint else None
+
+
+def _read_point(stored: Calibration) -> OperatingPoint:
+    ends = [math.nan if end is None else end for end in (stored.gain, stored.gain_low, stored.gain_high)]
+    return OperatingPoint(
+        temperature=stored.temperature,
+        threshold=stored.threshold,
+        rule=DetectionRule(stored.rule_min_pixels, stored.rule_min_odds),
+        is_chosen=True,
+        best_threshold=stored.best_threshold,
+        gain=ThresholdGain(*ends, stored.num_fires or 0) if stored.is_checked else None,
+    )
+
+
+def _make_calibration(trained: TrainedModel, point: OperatingPoint, rules: BaselineRules) -> Calibration:
+    assert point.gain is not None
+    gain, low, high = (None if math.isnan(value) else value for value in point.gain[:3])
+    return Calibration(
+        temperature=point.temperature,
+        threshold=point.threshold,
+        rule_min_pixels=point.rule.min_pixels,
+        rule_min_odds=point.rule.min_log_odds,
+        checkpoint_sha256=trained.sha256,
+        fingerprint=trained.fingerprint,
+        best_threshold=point.best_threshold,
+        gain=gain,
+        gain_low=low,
+        gain_high=high,
+        num_fires=point.gain.num,
+        index_threshold=rules.threshold,
+    )
 
 
 def _open_run(options: EvaluateOptions) -> tuple[TrainedModel, RunFolder]:
@@ -162,11 +247,11 @@ def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOpt
         trained.settings,
         find_patches_root(trained.settings, folder.read_provenance(), options.data),
         task=trained.task,
+        required=options.split,
         batch_size=options.batch_size,
         num_workers=options.workers,
         pin_memory=trained.device.type == "cuda",
     )
-    patches.get(options.split)
     if patches.fingerprint != trained.fingerprint:
         log.warning(
             "%s: other patches than %s was trained on (fingerprint %s instead of %s); the training data may be among "

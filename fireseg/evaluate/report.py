@@ -13,7 +13,7 @@ import numpy as np
 from fireseg.evaluate.mosaic import Mosaic
 from fireseg.evaluate.results import Evaluation, Preview, Results
 from fireseg.evaluate.scores import BASELINES, Classes
-from fireseg.evaluate.summary import format_false_alarms
+from fireseg.evaluate.summary import format_false_alarms, format_interval
 from fireseg.plots import ERROR_COLOURS, choose_composite, colour_classes, colour_errors, render_composite
 from fireseg.plots.html import (
     Cell,
@@ -86,46 +86,66 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     results = evaluation.results
     run, fires = results["run"], results["fires"]
     task = Task(name=run["task"], num_classes=len(run["class_names"]), class_names=tuple(run["class_names"]))
+    labels = _label_classes(task.class_names)
     errors = [(f"error: {kind}", colour) for kind, colour in ERROR_COLOURS.items()]
     write_page(
         path,
         "evaluate.html.j2",
-        filters={"interval": format_interval, "p_value": format_p_value, "row_shares": _format_row_shares},
+        filters={
+            "interval": make_interval_cell,
+            "ends": _format_ends,
+            "p_value": format_p_value,
+            "row_shares": _format_row_shares,
+        },
         **results,
         json_name=path.with_suffix(".json").name,
         by_name={method["name"]: method for method in results["methods"]},
         figures=_plot_figures(results),
         group_titles=_GROUP_TITLES,
         wins_by_group=_count_wins(results) if results["against"] else {},
-        predicted_columns=[f"predicted {name}" for name in task.class_names],
+        class_labels=labels,
+        predicted_columns=[f"predicted {label}" for label in labels],
         detections=_list_detections(results),
         num_areas=len(_select_with_area(fires)),
         false_alarms=format_false_alarms,
         fire_table=_tabulate_fires(fires),
+        overview=_make_overview(results, evaluation.previews, task),
         galleries=_make_galleries(results, evaluation.previews, task),
-        gallery_key=[*zip(task.class_names, task.colours, strict=True), *errors, _NOT_LABELLED],
+        gallery_key=[*zip(labels, task.colours, strict=True), *errors, _NOT_LABELLED],
+        error_key=[(kind, colour) for kind, colour in ERROR_COLOURS.items()],
         composite=choose_composite(run["bands"]).caption,
     )
 
 
-def format_interval(interval: Mapping[str, Any] | None, *, signed: bool = False, places: int = 3) -> Cell:
+def make_interval_cell(interval: Mapping[str, Any] | None, *, signed: bool = False, places: int = 3) -> Cell:
     """Formats a mean with its interval as a table cell.
 
     Example:
-        >>> format_interval({"mean": 0.12, "low": 0.08, "high": 0.17, "num": 16}, signed=True, places=2).text
-        '+0.12 [0.08, 0.17]'
+        >>> interval = {"mean": 0.12, "low": 0.08, "high": 0.17, "num": 16, "values": None}
+        >>> make_interval_cell(interval, signed=True, places=2).text
+        '+0.12 [+0.08, +0.17] (n = 16)'
     """
     if interval is None or interval["mean"] is None:
         return Cell("-", None)
-    text = f"{interval['mean']:{'+' if signed else ''}.{places}f}"
-    if interval["low"] is not None:
-        text += f" [{interval['low']:.{places}f}, {interval['high']:.{places}f}]"
-    return Cell(text, interval["mean"])
+    return Cell(format_interval(interval, f"{'+' if signed else ''}.{places}f"), interval["mean"])
+
+
+def _format_ends(interval: Mapping[str, Any] | None) -> Cell:
+    if interval is None or interval["mean"] is None:
+        return Cell("-", None)
+    if interval["low"] is None:
+        return Cell(" ".join(f"{value:.3f}" for value in interval["values"]), None)
+    return Cell(f"{interval['low']:.3f} to {interval['high']:.3f}", None)
 
 
 def format_p_value(value: float) -> str:
     """Formats a p-value with 2 or 3 decimals."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
+
+
+def _label_classes(class_names: Sequence[str]) -> list[str]:
+    """Names the classes for readers: what the class `fire` marks is land that burned."""
+    return ["burned" if name == "fire" else name for name in class_names]
 
 
 def _format_row_shares(counts: Sequence[int]) -> list[Cell]:
@@ -155,7 +175,7 @@ def _plot_figures(results: Results) -> dict[str, list[Picture]]:
     }
     figures = {
         "groups": groups,
-        "confusion": [plot_confusion(results["confusion"], results["run"]["class_names"])],
+        "confusion": [plot_confusion(results["confusion"], _label_classes(results["run"]["class_names"]))],
         "probabilities": [
             plot_reliability(calibration["reliability"]["before"], calibration["reliability"]["after"]),
             plot_precision_recall(calibration["precision_recall"], point=calibration["operating_point"], rules=rules),
@@ -171,7 +191,7 @@ def _plot_figures(results: Results) -> dict[str, list[Picture]]:
 
 
 def _to_spread(interval: Mapping[str, Any]) -> Spread:
-    return Spread(interval["mean"], interval["low"], interval["high"])
+    return Spread(interval["mean"], interval["low"], interval["high"], tuple(interval["values"] or ()))
 
 
 def _select_with_area(fires: Sequence[Results]) -> list[Results]:
@@ -243,6 +263,20 @@ def _make_galleries(results: Results, previews: Mapping[str, Preview], task: Tas
         for title, group in parts.items()
         if group
     }
+
+
+def _make_overview(results: Results, previews: Mapping[str, Preview], task: Task) -> list[Strip]:
+    """Makes the strips of the best and the worst fire for the first screen: image and errors."""
+    shown = sorted((fire for fire in results["fires"] if fire["name"] in previews), key=lambda fire: fire["iou"])
+    ends = {"Best fire": shown[-1:], "Worst fire": shown[:1] if len(shown) > 1 else []}
+    if len(shown) == 1:
+        ends = {"The one fire": shown}
+    strips = []
+    for title, fires in ends.items():
+        for fire in fires:
+            strip = _make_strip(fire, previews[fire["name"]], results["run"]["bands"], task)
+            strips.append(Strip(f"{title}: {strip.title}", strip.caption, [strip.pictures[0], strip.pictures[3]]))
+    return strips
 
 
 def _make_strip(fire: Results, preview: Preview, bands: Sequence[str], task: Task) -> Strip:

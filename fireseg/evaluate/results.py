@@ -1,10 +1,11 @@
 """Results of an evaluation: the plain dict that is written to `evaluation_<split>.json`.
 
 Its keys are listed below. An undefined score is None (null in the file). Every `interval` is
-`{"mean", "low", "high", "num"}`: mean over fires, bootstrap 95 % interval, and number of fires.
+`{"mean", "low", "high", "num", "values"}`: mean over fires, its 95 % interval (`metric.estimate_mean`), number of fires
+and, if these are fewer than 5, their values instead of the interval, which is then None.
 
 ```
-format        2
+format        3
 split         "train", "val" or "test"
 run           folder, name, checkpoint (file name), sha256, epoch, task, class_names, colours, arch, encoder, bands,
               version (of fireseg)
@@ -12,7 +13,10 @@ data          root, fingerprint, trained_on (fingerprint of the run's own data),
               (tiles on which something burned), unburned_tiles, labelled_pixels, hectares_known (true if the area of
               every fire is known)
 decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None if val has no
-              burned pixel and they are defaults), is_optimistic (true if the split is val)
+              burned pixel and they are defaults), origin ("run" if they are of the run's own calibration, "given" if
+              chosen on other patches given with --data), is_optimistic (true if chosen on the split that is scored),
+              best_threshold (of val; used only if its gain is certain), gain (of it over 0.5, in IoU cross-validated
+              over the fires of val: {gain, low, high, num}; None if unknown), threshold_reason
 methods       a list: "model" (temperature and threshold from val) first, then "model_argmax", "index_tuned",
               "index_fixed"; each
                 name, label, note, is_there (false if a band is missing; the values below are then None)
@@ -73,7 +77,7 @@ from fireseg.files import atomic_write
 from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
 
-FORMAT = 2
+FORMAT = 3
 """Format version; increased when earlier readers could not read the file."""
 
 MAX_POINTS = 200
@@ -187,6 +191,7 @@ def build_results(
     fires: Sequence[FireScores],
     point: OperatingPoint,
     rules: BaselineRules,
+    origin: str,
 ) -> Results:
     """Builds the results without the comparison with another run.
 
@@ -197,6 +202,7 @@ def build_results(
         fires: Counts of all fires of the split.
         point: Operating point of the model.
         rules: Rules of the baseline.
+        origin: Patches that both were chosen on: `run` or `given`.
     """
     rows = [describe_fire(fire) for fire in fires]
     counts = np.sum([fire.log_odds_counts for fire in fires], axis=0)
@@ -207,7 +213,9 @@ def build_results(
         "split": split,
         "run": _describe_run(trained),
         "data": _describe_data(trained, patches, split, fires),
-        "decision": _describe_decision(point, split),
+        "decision": _describe_decision(
+            point, origin, is_optimistic=split == "val" and _is_judged(trained, patches, origin)
+        ),
         "methods": methods,
         "gain": compare_to_baseline(fires),
         "confusion": np.sum([fire.methods[MODEL].confusion for fire in fires], axis=0),
@@ -269,13 +277,21 @@ def _describe_data(
     }
 
 
-def _describe_decision(point: OperatingPoint, split: Split) -> dict[str, Any]:
+def _is_judged(trained: TrainedModel, patches: Patches, origin: str) -> bool:
+    return origin == "given" or patches.fingerprint == trained.fingerprint
+
+
+def _describe_decision(point: OperatingPoint, origin: str, *, is_optimistic: bool) -> dict[str, Any]:
     return {
         "temperature": point.temperature,
         "threshold": point.threshold,
         "rule": {"min_pixels": point.rule.min_pixels, "min_probability": point.min_probability},
         "chosen_on": "val" if point.is_chosen else None,
-        "is_optimistic": split == "val",
+        "is_optimistic": is_optimistic,
+        "origin": origin,
+        "best_threshold": point.best_threshold,
+        "gain": point.gain,
+        "threshold_reason": point.threshold_reason,
     }
 
 
@@ -299,10 +315,9 @@ def _describe_method(
 
 
 def _label_method(name: str, point: OperatingPoint, rules: BaselineRules) -> tuple[str, str]:
-    origin = "both chosen on val" if point.is_chosen else "defaults, because val has no burned pixel"
     rule = f"burned where the probability is at least {point.threshold:.3g}"
     return {
-        MODEL: ("model", f"{rule}, temperature {point.temperature:.3g}, {origin}"),
+        MODEL: ("model", f"{rule} ({point.threshold_reason}), temperature {point.temperature:.3g}"),
         MODEL_ARGMAX: ("model, argmax", "as reported in training: no threshold, no temperature"),
         INDEX_TUNED: ("NBR, tuned", rules.tuned_note),
         INDEX_FIXED: ("NBR, fixed", rules.fixed_note),

@@ -19,11 +19,11 @@ from fireseg.evaluate.mosaic import Mosaic, PatchSummary
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.metric import (
     BoundaryCounts,
-    bootstrap_mean,
     boundary_counts,
     boundary_scores,
     compare_paired,
     count_log_odds,
+    estimate_mean,
     fire_scores,
     hausdorff_95,
     image_counts,
@@ -185,7 +185,7 @@ def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[s
         "pixels": fire_scores(torch.from_numpy(confusion))
         if is_baseline
         else segmentation_scores(torch.from_numpy(confusion), class_names),
-        "fires": {measure: bootstrap_mean([each[measure] for each in scores]) for measure in MEASURES},
+        "fires": {measure: estimate_mean([each[measure] for each in scores]) for measure in MEASURES},
         "edges": {**edges, "hausdorff_95_px": float(np.median(distances)) if distances else math.nan},
         "area": sum_area(name, fires),
         "unburned": count_false_alarms(name, fires),
@@ -311,8 +311,10 @@ def _group(
     groups = []
     for name in names:
         if members := [row for row in rows if get(row) == name]:
-            ious = {key: bootstrap_mean([row[key] for row in members]) for key in ("iou", "index_tuned_iou")}
+            ious = {key: estimate_mean([row[key] for row in members]) for key in ("iou", "index_tuned_iou")}
             # NaN unless both have an IoU: means over different fires cannot be compared.
             gains = [row["iou"] - row["index_tuned_iou"] for row in members]
-            groups.append({"name": name, "num": len(members), **ious, "difference": bootstrap_mean(gains)})
+            groups.append(
+                {"name": name, "num": len(members), **ious, "difference": estimate_mean(gains, bounds=(-1.0, 1.0))}
+            )
     return groups

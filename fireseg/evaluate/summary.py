@@ -37,6 +37,7 @@ def format_summary(results: Results) -> Iterator[str]:
         for method in results["methods"]:
             if method["is_there"]:
                 yield f"{method['name']}: {format_false_alarms(method['unburned'])}"
+    yield f"threshold {results['decision']['threshold']:.3g}: {results['decision']['threshold_reason']}"
     if results["decision"]["chosen_on"] and results["decision"]["is_optimistic"]:
         yield "threshold and temperature were chosen on these patches, so scores are optimistic; use --split test"
     if against is not None:
@@ -59,10 +60,27 @@ def format_false_alarms(unburned: Mapping[str, Any]) -> str:
     return f"{text}, {unburned['predicted_ha']:,.1f} ha, {unburned['ha_per_1000_km2']:,.1f} ha per 1000 km²"
 
 
+def format_interval(interval: Mapping[str, Any], spec: str = ".3f") -> str:
+    """Formats a mean over fires with its interval, or with the values if there are too few for one.
+
+    Example:
+        >>> format_interval({"mean": 0.7, "low": 0.6, "high": 0.8, "num": 5, "values": None}, ".2f")
+        '0.70 [0.60, 0.80] (n = 5)'
+        >>> format_interval({"mean": 0.7, "low": None, "high": None, "num": 2, "values": [0.6, 0.8]}, ".2f")
+        '0.70 (n = 2: 0.60 0.80)'
+    """
+    mean, low, high, num, values = (interval[key] for key in ("mean", "low", "high", "num", "values"))
+    if mean is None:
+        return "-"
+    if low is not None:
+        return f"{mean:{spec}} [{low:{spec}}, {high:{spec}}] (n = {num})"
+    return f"{mean:{spec}} (n = {num}: {' '.join(f'{value:{spec}}' for value in values)})"
+
+
 def _format_pairs(pairs: Mapping[str, Any]) -> str:
     if pairs["difference"]["mean"] is None:
         return "no fire to compare"
-    difference = _format_interval(pairs["difference"], "+.3f")
+    difference = format_interval(pairs["difference"], "+.3f")
     return f"{difference} per fire, wins {pairs['wins']}, losses {pairs['losses']}, p_value {pairs['p_value']:.2g}"
 
 
@@ -76,18 +94,11 @@ def _list_rows(results: Results) -> Iterator[list[str]]:
         yield [
             method["name"],
             format_score(pixels["fire_iou"]),
-            _format_interval(method["fires"]["iou"], ".3f"),
+            format_interval(method["fires"]["iou"]),
             format_score(pixels["fire_precision"]),
             format_score(pixels["fire_recall"]),
             "-" if error is None else f"{100 * error:+.1f} %",
         ]
-
-
-def _format_interval(interval: Mapping[str, Any], spec: str) -> str:
-    mean, low, high = (interval[key] for key in ("mean", "low", "high"))
-    if mean is None:
-        return "-"
-    return f"{mean:{spec}}" if low is None else f"{mean:{spec}} [{low:{spec}}, {high:{spec}}]"
 
 
 def _get_method(results: Results, name: str) -> Mapping[str, Any]:

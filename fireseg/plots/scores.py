@@ -37,11 +37,12 @@ _MAX_NAME_LENGTH = 22
 
 
 class Spread(NamedTuple):
-    """A mean over fires with its confidence interval; None where undefined."""
+    """A mean over fires with its confidence interval, or the values if there are too few; None where undefined."""
 
     mean: float | None
     low: float | None
     high: float | None
+    values: tuple[float, ...] = ()
 
 
 def plot_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Picture:
@@ -95,10 +96,10 @@ def plot_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]
     below.bar(edges[:-1], pixels, width=np.diff(edges), align="edge", color="#b3cde0", edgecolor="#4d4d4d", lw=0.5)
     if (pixels > 0).any():
         below.set_yscale("log")
-    below.set(xlabel="predicted probability of fire", ylabel="pixels")
+    below.set(xlabel="predicted probability of having burned", ylabel="pixels")
     x, y = _select_known(after["confidence"], after["frequency"])
     bins = ", ".join(f"{p:.2f}: {share:.2f}" for p, share in zip(x, y, strict=True)) or "no pixels"
-    alt = f"Predicted probability of fire and share of such pixels that burned, with temperature: {bins}."
+    alt = f"Predicted probability of having burned and share of such pixels that burned, with temperature: {bins}."
     return _to_picture(figure, "Reliability diagram", alt)
 
 
@@ -192,12 +193,16 @@ def plot_groups(rows: Mapping[str, tuple[Spread, Spread]], *, title: str, other:
     figure, axes = _make_figure(height=1.3 + 0.45 * len(rows))
     for part, (style, label, shift) in enumerate(((_MODEL, "model", -0.13), (_OTHER, other, 0.13))):
         for position, spreads in enumerate(rows.values()):
-            mean, low, high = _to_array(spreads[part])
+            mean, low, high = _to_array(spreads[part][:3])
+            values = spreads[part].values
             at = {"color": style["color"], "linewidth": 1.6}
             axes.plot([low, high], [position + shift] * 2, **at)
+            axes.plot(values, [position + shift] * len(values), "|", color=style["color"], markersize=9)
             axes.plot(mean, position + shift, **style, linestyle="", markersize=6, label=None if position else label)
     axes.set_yticks(range(len(rows)), [name[:_MAX_NAME_LENGTH] for name in rows], parse_math=False)
-    axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel="mean IoU over fires, 95 % interval")
+    axes.set(
+        xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel="mean IoU over fires, 95 % interval, or ticks: values"
+    )
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=_FONT_SIZE)
     means = "; ".join(
         f"{name}: model {ours}, {other} {theirs}"

@@ -27,6 +27,13 @@ class Calibration:
         rule_min_odds: Lowest peak of the log-odds in that area, before the temperature.
         checkpoint_sha256: SHA-256 of the checkpoint file that the values belong to.
         fingerprint: Fingerprint of the patches whose validation split was used.
+        best_threshold: Threshold with the best IoU on val, used only if its gain over 0.5 is certain; None in files of
+            earlier versions, whose `threshold` it is.
+        gain: Gain in IoU of the best threshold over 0.5, cross-validated over fires; None if unknown.
+        gain_low: Lower end of the 95 % interval of the gain.
+        gain_high: Upper end.
+        num_fires: Number of fires of val.
+        index_threshold: Threshold of the burn ratio tuned on train; None if a band or a burned pixel is missing.
     """
 
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -35,6 +42,17 @@ class Calibration:
     rule_min_odds: Annotated[float, Field(allow_inf_nan=False)]
     checkpoint_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     fingerprint: str
+    best_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    gain: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    gain_low: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    gain_high: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    num_fires: Annotated[int, Field(ge=0)] | None = None
+    index_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
+
+    @property
+    def is_checked(self) -> bool:
+        """True if the gain of the best threshold was checked; False for files of earlier versions."""
+        return self.best_threshold is not None
 
 
 def write_calibration(folder: RunFolder, calibration: Calibration) -> None:

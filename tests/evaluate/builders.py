@@ -18,7 +18,7 @@ from fireseg.evaluate.fires import Fire, PatchPosition
 from fireseg.evaluate.inference import ARGMAX, FIXED_RULE, LOG_ODDS, NBR, SEVERITY
 from fireseg.evaluate.mosaic import Mosaic, PatchPrediction, PatchSummary, summarize_patch
 from fireseg.evaluate.results import Evaluation, Preview
-from fireseg.metric import find_components
+from fireseg.metric import MIN_FIRES, find_components
 from fireseg.model import FireSegmentationModel
 from fireseg.prepare.cli import main as prepare
 from fireseg.runs import TrainedModel
@@ -199,9 +199,10 @@ METHODS = (
 
 
 def make_interval(mean: float | None, half: float | None = 0.05, num: int = 13) -> dict[str, Any]:
-    if mean is None or half is None:
-        return {"mean": mean, "low": None, "high": None, "num": num}
-    return {"mean": mean, "low": max(mean - half, -1.0), "high": mean + half, "num": num}
+    if mean is None or half is None or num < MIN_FIRES:
+        values = [] if mean is None else [mean] * num
+        return {"mean": mean, "low": None, "high": None, "num": num, "values": values}
+    return {"mean": mean, "low": max(mean - half, -1.0), "high": mean + half, "num": num, "values": None}
 
 
 def make_detection(tp: int, fp: int, fn: int, tn: int) -> dict[str, Any]:
@@ -309,7 +310,7 @@ def make_results() -> dict[str, Any]:
     recall = [place / 60 for place in range(61)]
     classes = ["background", "fire"]
     return {
-        **{"format": 2, "split": "test"},
+        **{"format": 3, "split": "test"},
         "run": {
             **{"folder": "outputs/2025-06-03_unet", "name": "unet-<resnet34>", "checkpoint": "best_model.pt"},
             **{"sha256": "ab12" * 16, "epoch": 37, "task": "del", "class_names": classes},
@@ -322,7 +323,9 @@ def make_results() -> dict[str, Any]:
         },
         "decision": {
             **{"temperature": 1.31, "threshold": 0.43, "rule": {"min_pixels": 12, "min_probability": 0.61}},
-            **{"chosen_on": "val", "is_optimistic": False},
+            **{"chosen_on": "val", "is_optimistic": False, "origin": "run", "best_threshold": 0.43},
+            "gain": {"gain": 0.031, "low": 0.012, "high": 0.05, "num": 9},
+            "threshold_reason": "chosen on val, where it gains IoU over 0.5: +0.031 [+0.012, +0.050], n = 9",
         },
         "methods": [make_method(*row, classes=classes, has_area=True) for row in METHODS],
         "gain": {
@@ -367,6 +370,8 @@ def make_poor_results() -> dict[str, Any]:
     results["data"]["unburned_tiles"] = 1
     results["data"]["leaks"] = ["one fire in two splits: EMSR1 & <b>EMSR2</b>"]
     results["decision"] |= {"chosen_on": None, "is_optimistic": False, "temperature": 1.0, "threshold": 0.5}
+    results["decision"] |= {"best_threshold": None, "gain": None}
+    results["decision"]["threshold_reason"] = "default, because there is no burned pixel of val to choose on"
     methods = [make_method(*row, classes=GRADES, has_area=False) for row in METHODS[:2]]
     for name, label, *_ in METHODS[2:]:
         gone = dict.fromkeys(("pixels", "fires", "edges", "area", "unburned", "detection"))

@@ -28,7 +28,7 @@ def test_train_is_read_once_in_order_without_augmentation(make_patches: Callable
     augment = {"_target_": "fireseg.data.get_strong_augmentation"}
     settings = make_settings(root, weighted_sampling=True, augment=augment, maker=None)
 
-    patches = open_patches(settings, root, task=DEL)
+    patches = open_patches(settings, root, task=DEL, required="train")
     with patches.batches("train", "train") as batches:
         seen = list(batches)
 
@@ -41,7 +41,7 @@ def test_train_is_read_once_in_order_without_augmentation(make_patches: Callable
 def test_a_missing_split_is_rejected_with_the_available_ones(make_patches: Callable[..., Path]):
     root = make_patches()
     with pytest.raises(SettingError, match=r"--split test: .* available: train val; try --split val"):
-        open_patches(make_settings(root), root, task=DEL).get("test")
+        open_patches(make_settings(root), root, task=DEL, required="test")
 
 
 def test_the_fold_of_the_run_is_evaluated_and_other_patches_need_none(

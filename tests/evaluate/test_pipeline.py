@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,12 @@ from fireseg.runs.folder import RunFolder
 from tests.evaluate.builders import make_run, read_json
 
 pytestmark = pytest.mark.usefixtures("no_figures")
+
+
+FORMER_KEYS = (
+    *("temperature", "threshold", "rule_min_pixels", "rule_min_odds"),
+    *("checkpoint_sha256", "fingerprint"),
+)
 
 
 def evaluate_run(workspace: Path, run: str = "ours", **options: Any) -> dict[str, Any]:
@@ -124,7 +131,7 @@ def test_the_calibration_is_stored_and_reused(workspace: Path, monkeypatch: pyte
 
 
 def test_other_patches_give_a_warning_and_keep_the_calibration(workspace: Path, log_text: pytest.LogCaptureFixture):
-    evaluate_run(workspace)
+    own = evaluate_run(workspace)
     stored = (workspace / "outputs/ours/calibration.json").read_text()
     change_val(workspace)
 
@@ -134,7 +141,69 @@ def test_other_patches_give_a_warning_and_keep_the_calibration(workspace: Path, 
     assert results["data"]["fingerprint"] != results["data"]["trained_on"]
     assert "other patches than ours was trained on" in log_text.text
     assert (workspace / "outputs/ours/calibration.json").read_text() == stored
-    assert "chosen on other patches" in log_text.text
+    assert results["decision"] == own["decision"]
+
+
+@pytest.mark.parametrize("is_stored", [True, False], ids=["stored", "chosen on the run's own patches"])
+def test_only_the_split_asked_for_is_needed_and_the_rest_is_from_the_run(workspace: Path, is_stored: bool):
+    own = evaluate_run(workspace)
+    calibration = workspace / "outputs/ours/calibration.json"
+    stored = calibration.read_bytes()
+    if not is_stored:
+        calibration.unlink()
+    for split in ("train", "val"):
+        shutil.rmtree(workspace / "packed" / split)
+
+    results = evaluate_run(workspace)
+
+    assert calibration.read_bytes() == stored
+    assert results["decision"] == own["decision"]
+    assert results["decision"]["origin"] == "run"
+    assert results["methods"] == own["methods"]
+    assert (results["data"]["is_same"], results["fires"]) == (False, own["fires"])
+
+
+def test_a_missing_split_is_told_with_those_that_are_there(workspace: Path):
+    shutil.rmtree(workspace / "packed/test")
+
+    with pytest.raises(SettingError, match=r"--split test: .* available: train val; try --split val"):
+        evaluate_run(workspace)
+
+
+def test_without_val_and_calibration_the_threshold_is_a_half_and_the_index_is_not_tuned(workspace: Path):
+    make_run(workspace / "outputs", workspace / "packed", name="own")
+    for split in ("train", "val"):
+        shutil.rmtree(workspace / "packed" / split)
+
+    results = evaluate_run(workspace, "own")
+
+    assert (results["decision"]["threshold"], results["decision"]["chosen_on"]) == (0.5, None)
+    assert results["methods"][2]["note"] == "there is no train split to tune a threshold on"
+
+
+def test_a_calibration_of_an_earlier_version_is_renewed_on_the_patches_of_the_run(workspace: Path):
+    path = workspace / "outputs/ours/calibration.json"
+    evaluate_run(workspace)
+    new = path.read_bytes()
+    former = {key: value for key, value in read_json(path).items() if key in FORMER_KEYS}
+    path.write_text(json.dumps({**former, "threshold": 0.125}))
+
+    assert evaluate_run(workspace)["decision"]["threshold"] == 0.5
+    assert path.read_bytes() == new
+
+
+def test_a_calibration_of_an_earlier_version_is_used_where_the_patches_are_gone(workspace: Path):
+    make_run(workspace / "outputs", workspace / "packed", name="own")
+    path = workspace / "outputs/own/calibration.json"
+    evaluate_run(workspace, "own")
+    former = {key: value for key, value in read_json(path).items() if key in FORMER_KEYS}
+    path.write_text(json.dumps({**former, "threshold": 0.125}))
+    shutil.rmtree(workspace / "packed/val")
+
+    decision = evaluate_run(workspace, "own")["decision"]
+
+    assert (decision["threshold"], decision["origin"], decision["gain"]) == (0.125, "run", None)
+    assert "earlier version" in decision["threshold_reason"]
 
 
 def test_an_evaluation_on_other_patches_has_a_file_name_with_their_fingerprint(workspace: Path):
@@ -151,12 +220,14 @@ def test_an_evaluation_on_other_patches_has_a_file_name_with_their_fingerprint(w
     assert next(iter(list_metrics(results))).startswith(f"evaluation_test_{results['data']['fingerprint'][:8]}/")
 
 
-def test_a_threshold_chosen_on_other_patches_is_not_stored(workspace: Path):
+def test_a_threshold_chosen_on_other_patches_is_not_stored(workspace: Path, log_text: pytest.LogCaptureFixture):
+    make_run(workspace / "outputs", workspace / "packed", name="own")
     change_val(workspace)
 
-    evaluate_run(workspace)
+    assert evaluate_run(workspace, "own")["decision"]["origin"] == "given"
 
-    assert not (workspace / "outputs/ours/calibration.json").exists()
+    assert not (workspace / "outputs/own/calibration.json").exists()
+    assert "chosen on other patches" in log_text.text
 
 
 def test_areas_are_those_of_the_tile(workspace: Path):
@@ -172,18 +243,23 @@ def test_areas_are_those_of_the_tile(workspace: Path):
 def test_without_burned_pixels_in_val_defaults_are_used_and_not_stored(workspace: Path):
     masks = np.load(workspace / "packed/val/masks_del.npy")
     np.save(workspace / "packed/val/masks_del.npy", np.where(masks == 255, masks, 0))
+    make_run(workspace / "outputs", workspace / "packed", name="own")
 
-    results = evaluate_run(workspace)
+    results = evaluate_run(workspace, "own")
 
     assert results["decision"] == {
         "temperature": 1.0,
         "threshold": 0.5,
         "rule": {"min_pixels": 1, "min_probability": 0.5},
         "chosen_on": None,
+        "origin": "run",
         "is_optimistic": False,
+        "best_threshold": None,
+        "gain": None,
+        "threshold_reason": "default, because there is no burned pixel of val to choose on",
     }
     assert results["methods"][0]["pixels"] == results["methods"][1]["pixels"]
-    assert not (workspace / "outputs/ours/calibration.json").exists()
+    assert not (workspace / "outputs/own/calibration.json").exists()
 
 
 def test_the_other_run_is_evaluated_first_and_paired_by_fire(workspace: Path):

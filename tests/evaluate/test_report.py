@@ -60,6 +60,8 @@ def write(tmp_path: Path, no_figures: None):
     return write
 
 
+PANELS = ("Satellite image", "Errors")
+
 BASELINE = "the NBR baseline"
 
 
@@ -89,16 +91,16 @@ def test_the_headline_is_the_gain_over_the_baseline(write: Any, iou: Any, gain: 
         ({"p_value": 1e-6}, "(sign test p < 0.001). Run"),
         ({"losses": 0, "wins": 12, "ties": 0}, "on 12 of 12 fires, worse on none (sign test"),
         (
-            {"difference": {"mean": 0.02, "low": -0.03, "high": 0.07, "num": 13}, "p_value": 0.58},
+            {"difference": {"mean": 0.02, "low": -0.03, "high": 0.07, "num": 13, "values": None}, "p_value": 0.58},
             "(sign test p = 0.58); the interval includes 0, so the difference may be chance. Run",
         ),
         (
-            {"difference": {"mean": -0.02, "low": None, "high": None, "num": 1}},
-            "per fire -0.02: better than the NBR baseline on 11 of 13 fires, worse on 1, equal on 1. Too few fires "
-            "for an interval. Run",
+            {"difference": {"mean": -0.02, "low": None, "high": None, "num": 1, "values": [-0.02]}},
+            "per fire -0.02 (n = 1: -0.02): better than the NBR baseline on 11 of 13 fires, worse on 1, equal on 1. "
+            "Fewer than 5 fires: their values instead of an interval. Run",
         ),
         (
-            {"difference": {"mean": None, "low": None, "high": None, "num": 0}},
+            {"difference": {"mean": None, "low": None, "high": None, "num": 0, "values": []}},
             "No fire has an IoU from both the model and the NBR baseline. Run",
         ),
     ],
@@ -114,7 +116,7 @@ def test_the_summary_gives_the_uncertainty_of_the_gain(write: Any, values: dict[
     ("part", "values", "start"),
     [
         ("decision", {"is_optimistic": True}, "Temperature, threshold and detection rule were chosen on test"),
-        ("decision", {"chosen_on": None}, "val has no burned pixel to choose a threshold on: threshold 0.43"),
+        ("decision", {"chosen_on": None}, "There is no burned pixel of val to choose a threshold on: threshold 0.43"),
         ("data", {"leaks": ["a: b", "c: d"]}, "2 leaks between the splits accepted"),
         ("data", {"is_same": False}, "These are not the patches that the run was trained on"),
         ("data", {"fires": 3}, "Only 3 fires:"),
@@ -139,8 +141,8 @@ def test_without_a_reason_for_doubt_there_is_no_warning(full: Page) -> None:
 
 def test_the_report_starts_with_the_gain_over_the_baseline(full: Page) -> None:
     assert full.headings[0] == "Fire IoU 0.876: 0.153 above the NBR baseline (0.723)."
-    per_fire = "IoU difference per fire +0.12 [0.07, 0.17]: better than the NBR baseline on 11 of 13 fires, worse on 1"
-    assert f"{per_fire}, equal on 1 (sign test p = 0.006)." in full.text
+    assert "IoU difference per fire +0.12 [+0.07, +0.17] (n = 13): better than the NBR baseline on 11 of" in full.text
+    assert "on 11 of 13 fires, worse on 1, equal on 1 (sign test p = 0.006)." in full.text
 
 
 def test_a_baseline_without_its_bands_is_named_with_the_reason(poor: Page) -> None:
@@ -171,13 +173,13 @@ def test_a_method_without_its_bands_has_a_row_without_numbers(poor: Page) -> Non
 def test_the_confusion_matrix_has_counts_and_row_shares(full: Page, poor: Page) -> None:
     assert full.tables["Pixels, and share of the row"][1:] == [
         ["background", "25,402,118 (99.4 %)", "152,044 (0.59 %)", "25,554,162"],
-        ["fire", "171,902 (7.29 %)", "2,185,140 (92.7 %)", "2,357,042"],
+        ["burned", "171,902 (7.29 %)", "2,185,140 (92.7 %)", "2,357,042"],
     ]
     assert poor.tables["Pixels, and share of the row"][2] == ["negligible", *"-----", "0"]
 
 
 def test_calibration_is_shown_before_and_after_the_temperature(full: Page) -> None:
-    assert full.tables["Probabilities of fire"][1:] == [
+    assert full.tables["Probabilities of having burned"][1:] == [
         ["without temperature", "0.0312", "0.0211", "0.0893", "0.9470"],
         ["with temperature", "0.0094", "0.0196", "0.0701", "0.9470"],
     ]
@@ -197,7 +199,9 @@ def test_detection_is_shown_by_any_pixel_and_by_the_rule(full: Page) -> None:
 
 
 def test_groups_compare_the_model_with_the_baseline(full: Page) -> None:
-    assert full.tables["By country"][1] == ["Spain", "2", "0.631 [0.571, 0.692]", "0.511 [0.451, 0.571]", "+0.120"]
+    values = ["0.631 (n = 2: 0.631 0.631)", "0.511 (n = 2: 0.511 0.511)", "+0.120 (n = 2: +0.120 +0.120)"]
+    assert full.tables["By country"][1] == ["Spain", "2", *values]
+    assert full.tables["By climate"][1][2] == "0.673 [0.613, 0.733] (n = 7)"
     assert {"By burned share of the tile", "By country", "By climate", "By year"} <= set(full.tables)
 
 
@@ -239,7 +243,7 @@ def test_false_alarms_on_tiles_without_fire_are_counted_apart(full: Page) -> Non
 
 def test_the_gallery_shows_the_worst_and_best_fires_or_all_if_few(full: Page, poor: Page) -> None:
     order = [row[0] for row in sorted(FIRES, key=lambda row: (row[7] is None, row[7]))][:13]
-    matches = [re.search(r"of fire (\S+),", image["alt"] or "") for image in full.images]
+    matches = [re.search(r"mask of fire (\S+),", image["alt"] or "") for image in full.images]
     names = list(dict.fromkeys(match.group(1) for match in matches if match))
     assert names == order[:6] + order[:-7:-1]
     assert {"Worst fires", "Best fires"} <= set(full.headings)
@@ -247,15 +251,40 @@ def test_the_gallery_shows_the_worst_and_best_fires_or_all_if_few(full: Page, po
 
 
 def test_a_fire_is_shown_as_image_truth_prediction_and_errors(full: Page) -> None:
-    alts = [image["alt"] or "" for image in full.images if "EMSR298" in (image["alt"] or "")]
+    alts = [image["alt"] or "" for image in full.images if "EMSR298" in (image["alt"] or "")][2:]
     caption = "of fire EMSR298_AOI01_01, IoU 0.944 (NBR 0.899), 10,480.0 ha burned, 10,640.0 ha predicted"
     assert alts == [f"{what} {caption}" for what in ("Satellite image", "True mask", "Predicted mask", "Errors")]
+
+
+def test_the_first_screen_has_the_best_and_the_worst_fire_beside_the_numbers(full: Page, poor: Page) -> None:
+    alts = [(image["alt"] or "").partition(",")[0] for image in full.images[:4]]
+    assert alts == [f"{what} of fire {fire}" for fire in ("EMSR298_AOI01_01", "EMSR237_AOI01_01") for what in PANELS]
+    assert next(iter(full.tables)) == "At a glance"
+    assert full.tables["At a glance"][1] == ["IoU over all pixels", "0.876", "0.723"]
+    assert full.tables["At a glance"][3] == ["95 % interval, 13 fires", "0.796 to 0.896", "0.643 to 0.743"]
+    assert "The one fire: EMSR213_AOI02_01" in poor.text
+    assert poor.tables["At a glance"][3] == ["value, 1 fire", "0.620", "-"]
+
+
+def test_better_argmax_on_the_judged_fires_is_a_warning(full: Page, write: Any) -> None:
+    results = make_results()
+    results["methods"][1]["pixels"]["fire_iou"] = 0.9
+    sentence = "Argmax, without threshold and temperature, is better on these fires: IoU 0.900 instead of 0.876"
+    assert f"Warnings {sentence}" in write(results).text
+    assert "Argmax, without" not in full.text
+
+
+def test_the_report_says_where_the_calibration_is_from(full: Page, write: Any) -> None:
+    assert "temperature are those of the run\u2019s own calibration. Threshold: chosen on val" in full.text
+    results = make_results()
+    results["decision"]["origin"] = "given"
+    assert "val of the given patches, because the run has no calibration" in write(results).text
 
 
 def test_provenance_is_complete(full: Page, poor: Page) -> None:
     items = dict(full.tables["Run, data and decisions"])  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert items["SHA-256 of the checkpoint"] == "ab12" * 16
-    assert items["threshold"] == "0.43, chosen on val"
+    assert items["threshold"] == "0.43, chosen on val, where it gains IoU over 0.5: +0.031 [+0.012, +0.050], n = 9"
     assert items["trained on"] == "the same data"
     assert poor.tables["Leaks accepted"][1] == ["one fire in two splits", "EMSR1 & <b>EMSR2</b>"]
 

@@ -11,8 +11,7 @@ import pytest
 from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
 from fireseg.evaluate.results import describe_calibration, read_results, to_dict, write_results
 from fireseg.evaluate.thresholds import OperatingPoint
-from fireseg.metric import DetectionRule, count_log_odds
-from fireseg.metric.bootstrap import Interval
+from fireseg.metric import DetectionRule, Interval, count_log_odds
 from tests.evaluate.builders import make_mosaic, read_json
 
 
@@ -23,13 +22,13 @@ def test_nan_and_infinity_become_null():
 
 
 def test_named_tuples_become_dicts():
-    assert to_dict({"iou": Interval(0.5, math.nan, math.nan, 1)}) == {
-        "iou": {"mean": 0.5, "low": None, "high": None, "num": 1}
+    assert to_dict({"iou": Interval(0.5, math.nan, math.nan, 1, (0.5,))}) == {
+        "iou": {"mean": 0.5, "low": None, "high": None, "num": 1, "values": [0.5]}
     }
 
 
 def test_written_results_are_read_back(tmp_path: Path):
-    results = {"format": 2, "name": "São Tomé", "iou": None}
+    results = {"format": 3, "name": "São Tomé", "iou": None}
     write_results(results, tmp_path / "evaluation_test.json")
 
     assert read_json(tmp_path / "evaluation_test.json") == results

@@ -11,7 +11,7 @@ from fireseg.evaluate.summary import format_summary, list_metrics
 
 
 def make_interval(mean: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
-    return {"mean": mean, "low": low, "high": high, "num": 3}
+    return {"mean": mean, "low": low, "high": high, "num": 7, "values": None}
 
 
 def make_method(name: str, iou: float) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def results() -> dict[str, Any]:
             "unburned_tiles": 0,
             "labelled_pixels": 123456,
         },
-        "decision": {"chosen_on": "val", "is_optimistic": False},
+        "decision": {"chosen_on": "val", "is_optimistic": False, "threshold": 0.5, "threshold_reason": "default"},
         "methods": [make_method("model", 0.8), make_method("index_tuned", 0.7)],
         "gain": {
             "pooled": 0.1,
@@ -52,7 +52,7 @@ def test_the_gain_is_in_the_second_line(results: dict[str, Any]):
     lines = list(format_summary(results))
 
     assert lines[0] == "ours, best_model.pt of epoch 7, on test: 3 fires, 123,456 labelled pixels"
-    assert lines[1].startswith("gain over index_tuned: fire_iou +0.100 pooled; +0.090 [+0.050, +0.120]")
+    assert lines[1].startswith("gain over index_tuned: fire_iou +0.100 pooled; +0.090 [+0.050, +0.120] (n = 7)")
     assert lines[1].endswith("wins 3, losses 0, p_value 0.25")
 
 
@@ -72,8 +72,22 @@ def test_false_alarms_on_tiles_without_fire_have_their_own_line(results: dict[st
 def test_each_method_has_a_row(results: dict[str, Any]):
     lines = list(format_summary(results))
 
-    assert lines[3].split() == ["model", "0.800", "0.800", "[0.700,", "0.900]", "0.750", "-", "-12.5", "%"]
-    assert len(lines) == 5
+    assert lines[3].split() == [
+        "model",
+        "0.800",
+        "0.800",
+        "[0.700,",
+        "0.900]",
+        "(n",
+        "=",
+        "7)",
+        "0.750",
+        "-",
+        "-12.5",
+        "%",
+    ]
+    assert len(lines) == 6
+    assert lines[5] == "threshold 0.5: default"
 
 
 def test_a_baseline_without_its_bands_gives_the_reason(results: dict[str, Any]):
@@ -100,7 +114,7 @@ def test_scores_on_val_are_marked_as_optimistic(results: dict[str, Any]):
 
 
 def test_defaults_are_not_said_to_be_chosen_on_val(results: dict[str, Any]):
-    results["decision"] = {"chosen_on": None, "is_optimistic": True}
+    results["decision"] |= {"chosen_on": None, "is_optimistic": True}
 
     assert not any("optimistic" in line for line in format_summary(results))
 
