@@ -26,6 +26,8 @@ DATA_ROOT_HELP = (
     "<name>_image.npy and <name>_mask.npy; to try fireseg without data use data=sample"
 )
 
+_MAX_LOADS = 9
+
 _PATCH_NAME = re.compile(r"(?P<tile>.+)_r\d+_c\d+")
 
 Part = Literal["image", "mask"]
@@ -169,6 +171,17 @@ def get_tile_name(name: str) -> str | None:
     return match["tile"] if match else None
 
 
+def _load(path: Path, mmap_mode: Literal["r"] | None) -> NDArray[Any]:
+    # NumPy parses the header with `ast`, whose depth counter threads share in CPython 3.11: two that parse at the same
+    # time can raise SystemError (https://github.com/python/cpython/issues/106905).
+    for _ in range(_MAX_LOADS):
+        try:
+            return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        except SystemError:
+            continue
+    return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+
+
 def read_array(path: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
     """Reads one .npy array. Pickled content, which could run code, is rejected.
 
@@ -180,7 +193,7 @@ def read_array(path: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[
         UnreadableError: If the file is missing, empty, truncated, or not an array.
     """
     try:
-        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+        array = _load(path, mmap_mode)
     except FileNotFoundError as error:
         raise UnreadableError(Fault(path, "no such file; was it moved while fireseg was running?")) from error
     except (ValueError, EOFError, SyntaxError) as error:

@@ -49,14 +49,14 @@ def test_the_fold_of_the_run_is_evaluated_and_other_patches_need_none(
 ):
     tiles = write_set(tmp_path / "tiles", train=4, val=0, test=0)
     assert prepare([str(tiles), str(tmp_path / "folds"), "--size", "16", "--folds", "4"]) == 0
-    splits = [open_patches(make_settings("", fold=n), tmp_path / "folds", task=DEL) for n in range(4)]
+    splits = [open_patches(make_settings("", fold=n), tmp_path / "folds", task=DEL, required="test") for n in range(4)]
     tested = [fire.name for patches in splits for fire in patches.group_by_fire("test")]
     assert sorted(tested) == [f"EMSR10{n}_AOI01_01" for n in range(4)]
 
     plain = make_patches(tmp_path / "plain")
-    assert len(open_patches(make_settings("", fold=1), plain, task=DEL).get("val")) == 4
+    assert len(open_patches(make_settings("", fold=1), plain, task=DEL, required="val").get("val")) == 4
     with pytest.raises(SettingError, match=r"has 4 folds, but the run was trained on patches without"):
-        open_patches(make_settings(plain), tmp_path / "folds", task=DEL)
+        open_patches(make_settings(plain), tmp_path / "folds", task=DEL, required="test")
 
 
 def test_patches_are_found_by_option_provenance_or_settings(tmp_path: Path):
