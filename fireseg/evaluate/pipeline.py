@@ -193,14 +193,16 @@ def _open_own_patches(trained: TrainedModel, folder: RunFolder, patches: Patches
 
 
 def _read_point(stored: Calibration) -> OperatingPoint:
-    ends = [math.nan if end is None else end for end in (stored.gain, stored.gain_low, stored.gain_high)]
+    gain, low, high = (
+        math.nan if value is None else value for value in (stored.gain, stored.gain_low, stored.gain_high)
+    )
     return OperatingPoint(
         temperature=stored.temperature,
         threshold=stored.threshold,
         rule=DetectionRule(stored.rule_min_pixels, stored.rule_min_odds),
         is_chosen=True,
         best_threshold=stored.best_threshold,
-        gain=ThresholdGain(*ends, stored.num_fires or 0) if stored.is_checked else None,
+        gain=ThresholdGain(gain, low, high, stored.num_fires or 0) if stored.is_checked else None,
     )
 
 

@@ -102,7 +102,8 @@ def _find_ends(shares: NDArray[np.float64], bottom: float, top: float) -> tuple[
     mean = float(shares.mean())
     error = float(shares.std(ddof=1)) / math.sqrt(shares.size)
     if error == 0 or not 0 < mean < 1:
-        return (bottom + mean * (top - bottom),) * 2
+        end = bottom + mean * (top - bottom)
+        return end, end
     half = float(t.ppf((1 + _LEVEL) / 2, shares.size - 1)) * error / (mean * (1 - mean))
     low, high = (bottom + float(expit(logit(mean) + way * half)) * (top - bottom) for way in (-1, 1))
     return low, high
