@@ -86,7 +86,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     results = evaluation.results
     run, fires = results["run"], results["fires"]
     task = Task(name=run["task"], num_classes=len(run["class_names"]), class_names=tuple(run["class_names"]))
-    labels = _label_classes(task.class_names)
+    labels = task.labels
     errors = [(f"error: {kind}", colour) for kind, colour in ERROR_COLOURS.items()]
     write_page(
         path,
@@ -100,7 +100,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         **results,
         json_name=path.with_suffix(".json").name,
         by_name={method["name"]: method for method in results["methods"]},
-        figures=_plot_figures(results),
+        figures=_plot_figures(results, labels),
         group_titles=_GROUP_TITLES,
         wins_by_group=_count_wins(results) if results["against"] else {},
         class_labels=labels,
@@ -143,11 +143,6 @@ def format_p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
-def _label_classes(class_names: Sequence[str]) -> list[str]:
-    """Names the classes for readers: what the class `fire` marks is land that burned."""
-    return ["burned" if name == "fire" else name for name in class_names]
-
-
 def _format_row_shares(counts: Sequence[int]) -> list[Cell]:
     total = sum(counts)
     shares = [
@@ -156,7 +151,7 @@ def _format_row_shares(counts: Sequence[int]) -> list[Cell]:
     return [*shares, format_number(total, ",d")]
 
 
-def _plot_figures(results: Results) -> dict[str, list[Picture]]:
+def _plot_figures(results: Results, labels: Sequence[str]) -> dict[str, list[Picture]]:
     """Draws all figures, by section of the template."""
     fires, calibration, against = results["fires"], results["calibration"], results["against"]
     baseline = next(method["label"] for method in results["methods"] if method["name"] == BASELINES[0])
@@ -175,7 +170,7 @@ def _plot_figures(results: Results) -> dict[str, list[Picture]]:
     }
     figures = {
         "groups": groups,
-        "confusion": [plot_confusion(results["confusion"], _label_classes(results["run"]["class_names"]))],
+        "confusion": [plot_confusion(results["confusion"], labels)],
         "probabilities": [
             plot_reliability(calibration["reliability"]["before"], calibration["reliability"]["after"]),
             plot_precision_recall(calibration["precision_recall"], point=calibration["operating_point"], rules=rules),

@@ -172,7 +172,7 @@ def test_a_method_without_its_bands_has_a_row_without_numbers(poor: Page) -> Non
 
 def test_the_confusion_matrix_has_counts_and_row_shares(full: Page, poor: Page) -> None:
     assert full.tables["Pixels, and share of the row"][1:] == [
-        ["background", "25,402,118 (99.4 %)", "152,044 (0.59 %)", "25,554,162"],
+        ["unburned", "25,402,118 (99.4 %)", "152,044 (0.59 %)", "25,554,162"],
         ["burned", "171,902 (7.29 %)", "2,185,140 (92.7 %)", "2,357,042"],
     ]
     assert poor.tables["Pixels, and share of the row"][2] == ["negligible", *"-----", "0"]
