@@ -181,7 +181,15 @@ def _is_complete(request: SceneRequest) -> bool:
 def _fetch_scene(request: SceneRequest, client: CatalogueClient, area: Any, options: FetchOptions) -> None:
     longitude = area.centroid.x
     log.info("%s: %s to %s, %s", request.raster.name, request.first, request.last, client.catalogue.url)
-    items = [parse_item(item) for item in client.search(area.bounds, request.first, request.last)]
+    items, faults = [], []
+    for found in client.search(area.bounds, request.first, request.last):
+        try:
+            items.append(parse_item(found))
+        except FiresegError as error:
+            faults += error.faults
+            log.warning("  not used: %s", error)
+    if faults and not items:
+        raise FiresegError(*faults)
     by_day: dict[date, list[SceneItem]] = {}
     for item in items:
         day = item.get_solar_day(longitude)
@@ -197,8 +205,15 @@ def _fetch_scene(request: SceneRequest, client: CatalogueClient, area: Any, opti
         days = []
         for day in sorted(by_day):
             ordered = _sort_items(by_day[day], epsg)
-            days.append(Day(date=day, items=ordered, clear_share=reader.measure_clear_share(ordered)))
+            try:
+                days.append(Day(date=day, items=ordered, clear_share=reader.measure_clear_share(ordered)))
+            except FiresegError as error:
+                faults += error.faults
+                log.warning("  %s: not used: %s", day, error)
+                continue
             log.info("  %s: %s clear, %s", day, format_share(days[-1].clear_share), format_count(len(ordered), "tile"))
+        if not days:
+            raise FiresegError(*faults)
         chosen = _choose_day(days, request, options.max_cloud)
         _write_scene(chosen, request, client, reader, trust_values=options.trust_values)
 
@@ -221,19 +236,21 @@ def _sort_items(items: Sequence[SceneItem], epsg: int) -> list[SceneItem]:
 
 
 def _choose_day(days: Sequence[Day], request: SceneRequest, max_cloud: float) -> Day:
-    """Chooses the clearest day; of days that differ by less than 1 % of the area, the closest to the date asked for.
+    """Chooses, of the days that are at most 1 % of the area less clear than the clearest, the closest to the date.
 
     Raises:
-        FiresegError: If even this day is not clear enough.
+        FiresegError: If no day is clear enough.
     """
-    best = min(days, key=lambda day: (-round(day.clear_share, 2), abs(day.date - request.preferred)))
-    if 100 * (1 - best.clear_share) > max_cloud:
+    clear = [day for day in days if 100 * (1 - day.clear_share) <= max_cloud]
+    if not clear:
         shares = ", ".join(f"{day.date} {format_share(1 - day.clear_share)}" for day in days)
         raise FiresegError(
             f"--max-cloud: {max_cloud:g} %, but these shares of the area are hidden by cloud or shadow, or not "
             f"covered: {shares}; raise --days or --max-cloud"
         )
-    return best
+    highest = max(day.clear_share for day in clear)
+    best = [day for day in clear if day.clear_share >= highest - 0.01]
+    return min(best, key=lambda day: abs(day.date - request.preferred))
 
 
 def _write_scene(

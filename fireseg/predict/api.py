@@ -50,6 +50,7 @@ class Prediction:
         max_probability: Largest fire probability, 0 to 1; 0 if all pixels are unknown.
         burned_fraction: Burned share of the known pixels, 0 to 1.
         task: Classes with their labels and colours.
+        flags: Remarks about values that make the map less trustworthy.
     """
 
     classes: NDArray[np.uint8]
@@ -58,6 +59,7 @@ class Prediction:
     max_probability: float
     burned_fraction: float
     task: Task
+    flags: tuple[str, ...] = ()
 
     def plot(self, axes: Axes | None = None) -> Axes:
         """Plots the classes with a legend and returns the matplotlib axes.
@@ -180,6 +182,7 @@ class Run:
             max_probability=statistics.max_probability,
             burned_fraction=statistics.burned_fraction,
             task=trained.task,
+            flags=source.flags,
         )
 
     def predict_scene(self, path: Path | str, out: Path | str = "maps", **options: Any) -> SceneMap:
@@ -228,12 +231,14 @@ class ArraySource:
         unknown: Pixels without a measurement, `(H, W)`.
         bands: Bands of the channels.
         cloudy: Pixels under cloud or cloud shadow, `(H, W)`; None if the clouds are unknown.
+        flags: Remarks about odd values.
     """
 
     image: NDArray[np.uint16]
     unknown: NDArray[np.bool_]
     bands: tuple[str, ...]
     cloudy: NDArray[np.bool_] | None = None
+    flags: tuple[str, ...] = ()
 
     block_rows = 1024
 
@@ -268,21 +273,28 @@ def read_image(
     Raises:
         FiresegError: If the channel axis is ambiguous or missing, or the values are not reflectance.
     """
-    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asanyarray(image)
     if values.dtype.kind != "f" and not (values.dtype.kind in "iu" and options.scale is not None):
         raise FiresegError(
             f"image: data type {values.dtype}, but float reflectance from 0 to 1 is expected; for digital numbers give "
             f"scale={1 / SCALE:g} and their radiometric offset"
         )
     planes = _put_channels_last(values, options.channels or bands).transpose(2, 0, 1)
+    # Of a masked array, as `rasterio.read(masked=True)` returns it, the masked pixels are unknown.
+    masked, planes = np.ma.getmaskarray(planes), np.ma.getdata(planes)
     unknown, cloudy = np.zeros(planes.shape[1:], np.bool_), None
     if options.channels is not None:
         names = apply_channels(options.channels, [None] * len(options.channels))
         for number in names.masks:
-            unknown |= planes[number - 1] == 0
+            unknown |= (planes[number - 1] == 0) | np.isnan(planes[number - 1])
         if names.scl is not None:
-            cloudy = is_cloudy(convert_scene_classification(planes[names.scl - 1]))
-        planes = planes[find_channels(names, bands, "give all bands of the run")]
+            try:
+                cloudy = is_cloudy(convert_scene_classification(planes[names.scl - 1]))
+            except FiresegError as error:
+                raise FiresegError(f"image: channel {names.scl}: {error}") from error
+        selected = find_channels(names, bands, "give all bands of the run")
+        planes, masked = planes[selected], masked[selected]
+    unknown |= masked.any(axis=0)
     ones, zeros = [1.0] * len(bands), [0.0] * len(bands)
     offset = options.offset or 0.0
     scaling = get_scaling(planes.dtype, offset=offset, scales=ones, shifts=zeros, scale=options.scale)
@@ -291,9 +303,13 @@ def read_image(
     sample = PixelSample(unknown.size)
     sample.add(0, 0, planes, unknown)
     source = "none" if options.offset is None or options.scale is None else "option"
-    for flag in sample.check("image", scaling, offset_source=source, trust_values=options.trust_values):
+    flags = sample.check("image", scaling, offset_source=source, bands=bands, trust_values=options.trust_values)
+    if options.offset is not None and options.scale is None:
+        flags.append(f"image: offset {options.offset:g} has no effect without scale")
+    for flag in flags:
         log.warning("%s", flag)
-    return ArraySource(quantize_reflectance(planes, unknown, scaling), unknown, tuple(bands), cloudy)
+    reflectance = quantize_reflectance(planes, unknown, scaling)
+    return ArraySource(reflectance, unknown, tuple(bands), cloudy, tuple(flags))
 
 
 def _put_channels_last(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:

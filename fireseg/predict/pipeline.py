@@ -48,6 +48,9 @@ log = logging.getLogger("fireseg")
 _MAX_PIXEL_RATIO = 1.5
 """Ratio between the pixel sizes of a scene and of the training tiles above which the map is flagged."""
 
+_MIN_COVERAGE = 0.99
+"""Share of a scene that its cloud mask has to cover; below it the map is flagged."""
+
 _CLASSIFIED_ROWS = 64
 """Rows classified at a time; few, so that their temporary arrays take little memory."""
 
@@ -158,17 +161,21 @@ def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: Ma
     ):
         statistics, thumbnail = MapStatistics(trained.task.num_classes), Thumbnail.of_scene(reader)
         flags = _check_scene(trained, reader)
-        clouds = _find_cloud_mask(reader, options)
-        _write_rasters(
-            trained,
-            reader,
-            clouds,
-            decision=decision,
-            staged=staged,
-            options=options,
-            statistics=statistics,
-            thumbnail=thumbnail,
-        )
+        with _find_cloud_mask(reader, options) or nullcontext() as clouds:
+            if clouds is not None and clouds.coverage < _MIN_COVERAGE:
+                flags.append(
+                    f"{clouds.name}: covers {format_share(clouds.coverage)} of the scene; the rest counts as cloud"
+                )
+            _write_rasters(
+                trained,
+                reader,
+                clouds,
+                decision=decision,
+                staged=staged,
+                options=options,
+                statistics=statistics,
+                thumbnail=thumbnail,
+            )
         # Polygons are mostly GDAL's work and the quicklook is Python's: together they take as long as one of them.
         polygons = background.submit(_write_polygons, staged, trained, reader, flags, options)
         draw_quicklook(
@@ -275,17 +282,14 @@ def _write_rasters(
 ) -> None:
     """Predicts, classifies and writes all rows, and collects their statistics and thumbnail."""
     areas, task = PixelAreas(reader.grid), trained.task
-    with (
-        clouds or nullcontext(),
-        MapWriter(
-            staged.summary.parent,
-            reader.grid,
-            class_names=task.class_names,
-            labels=task.labels,
-            colours=task.colours,
-            fire_dtype=options.fire_dtype,
-        ) as writer,
-    ):
+    with MapWriter(
+        staged.summary.parent,
+        reader.grid,
+        class_names=task.class_names,
+        labels=task.labels,
+        colours=task.colours,
+        fire_dtype=options.fire_dtype,
+    ) as writer:
 
         def write(top: int, probabilities: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
             threshold, temperature = decision.threshold, decision.temperature

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
-from fireseg.data.bands import RASTER_BAND_ORDERS
+from fireseg.data.bands import RASTER_BAND_ORDERS, SCALE
 from fireseg.errors import FiresegError
 from fireseg.geo.windows import Window
 from fireseg.tiles.channels import describe_wrong_order, find_channels, identify_channels
 from fireseg.tiles.metadata import Pairs, find_offset, flatten_metadata
 from fireseg.tiles.options import RasterOptions
 from fireseg.tiles.radiometry import (
+    LOWEST_REFLECTANCE,
     OffsetSource,
     Scaling,
     check_values,
@@ -44,6 +46,8 @@ _CACHE_BYTES = 32 * 2**20
 
 _SAMPLE_PX = 200_000
 
+_MAX_IMPOSSIBLE_PX = 100
+
 _ORDER_SAMPLE_PX = 20_000
 """Pixels of each block in the sample that shows the order of the channels."""
 
@@ -64,6 +68,9 @@ class ChannelSelection:
         offset_source: Source of the radiometric offset.
         unused: A remark on each option that had no effect.
         pixel_bytes: Bytes of one pixel in all selected channels.
+        lowest: Raw value of each channel below which no measurement lies; None if the values are trusted.
+        name: Name of the raster in messages.
+        bands: Band of each channel.
     """
 
     indexes: tuple[int, ...]
@@ -77,10 +84,22 @@ class ChannelSelection:
     offset_source: OffsetSource
     unused: tuple[str, ...]
     pixel_bytes: int
+    lowest: NDArray[np.float64] | None
+    name: str
+    bands: tuple[str, ...]
 
     def find_gaps(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Finds the pixels of `(C, H, W)` raster values without a measurement in at least one channel."""
-        return find_nodata(values, self.nodata, has_offset=bool((self.scaling.biases < 0).any()))
+        # Where the offset is known, also as 0, the values are those of a product, which reserves the number 0.
+        is_product = values.dtype.kind in "iu" and self.offset_source != "none"
+        has_offset = is_product or bool((self.scaling.biases < 0).any())
+        return find_nodata(values, self.nodata, has_offset=has_offset)
+
+    def find_impossible(self, values: NDArray[Any], gaps: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """Finds pixels of `(C, H, W)` values, outside of the gaps, that are too low; None if there cannot be any."""
+        if self.lowest is None or values.dtype.kind == "u":
+            return None
+        return (values < self.lowest[:, None, None]).any(axis=0) & ~gaps
 
 
 def select_channels(
@@ -89,6 +108,7 @@ def select_channels(
     metadata: dict[str, Any],
     *,
     name: str,
+    origin: str,
     options: RasterOptions,
     hint: str = "choose from these with --bands",
 ) -> ChannelSelection:
@@ -98,7 +118,8 @@ def select_channels(
         raster: Open raster.
         bands: Names of the requested bands, in order.
         metadata: Metadata beside the raster; may be empty.
-        name: Name of the raster, for messages and for the processing baseline in the name of a product.
+        name: Name of the raster in messages.
+        origin: Absolute path of the raster, in which the name of a product tells the processing baseline.
         options: Band of each channel and radiometric offset, used if neither json nor tags give them. Without them,
             the offset of the processing baseline in the name of the file or of its folders is used.
         hint: Remedy of the error for a missing band.
@@ -113,11 +134,14 @@ def select_channels(
         if names.is_assumed:
             _check_assumed_order(raster)
         tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
-        offset, source = _choose_offset(flatten_metadata(*tags, metadata), options, name)
         dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))
         scales, shifts = ([tags[n] for n in channels] for tags in (raster.scales, raster.offsets))
-        scaling = get_scaling(dtype, offset=offset, scales=scales, shifts=shifts, scale=options.scale)
-        unused = tuple(_list_unused(options, offset, source, dtype=dtype, scales=scales, shifts=shifts))
+        choice = _choose_offset(
+            flatten_metadata(*tags, metadata), options, origin, is_reflectance=_is_reflectance(dtype, scales, options)
+        )
+        scaling = get_scaling(dtype, offset=choice.offset, scales=scales, shifts=shifts, scale=options.scale)
+        unused = tuple(_list_unused(options, choice, dtype=dtype, scales=scales, shifts=shifts))
+        is_offset_unused = any(text.startswith("--offset") for text in unused)
     except FiresegError as error:
         raise FiresegError(f"{name}: {error}") from error
     return ChannelSelection(
@@ -129,43 +153,59 @@ def select_channels(
         has_cirrus="B10" in names.bands,
         scl=names.scl,
         scaling=scaling,
-        offset_source="none" if any(text.startswith("--offset") for text in unused) else source,
+        offset_source="none" if is_offset_unused else choice.source,
         unused=unused,
         pixel_bytes=(len(channels) + len(names.masks)) * dtype.itemsize,
+        lowest=None if options.trust_values else (LOWEST_REFLECTANCE * SCALE - scaling.biases) / scaling.gains,
+        name=name,
+        bands=tuple(bands),
     )
 
 
-def _choose_offset(pairs: Pairs, options: RasterOptions, name: str) -> tuple[float, OffsetSource]:
+class _Offset(NamedTuple):
+    """A radiometric offset and its source."""
+
+    offset: float
+    source: OffsetSource
+
+
+def _is_reflectance(dtype: np.dtype[Any], scales: Sequence[float], options: RasterOptions) -> bool:
+    """Returns True if the values are no digital numbers, to which the offsets of metadata apply."""
+    if any(scale != 1 for scale in scales):
+        return any(not math.isclose(scale, 1 / SCALE) for scale in scales)
+    return dtype.kind == "f" if options.scale is None else not math.isclose(options.scale, 1 / SCALE)
+
+
+def _choose_offset(pairs: Pairs, options: RasterOptions, origin: str, *, is_reflectance: bool) -> _Offset:
     """Chooses the offset of the metadata, else that of the options, else that of the product's name."""
-    if (offset := find_offset(pairs)) is not None:
-        return offset, "metadata"
+    if not is_reflectance and (offset := find_offset(pairs)) is not None:
+        return _Offset(offset, "metadata")
     if options.offset is not None:
-        return options.offset, "option"
-    if (offset := find_offset(flatten_metadata({"name": name}))) is not None:
-        return offset, "name"
-    return 0.0, "none"
+        return _Offset(options.offset, "option")
+    if not is_reflectance and (offset := find_offset(flatten_metadata({"name": origin}))) is not None:
+        return _Offset(offset, "name")
+    return _Offset(0.0, "none")
 
 
 def _list_unused(
     options: RasterOptions,
-    offset: float,
-    source: OffsetSource,
+    choice: _Offset,
     *,
     dtype: np.dtype[Any],
     scales: Sequence[float],
     shifts: Sequence[float],
 ) -> Iterator[str]:
-    """Yields a remark on each option that differs from the metadata, which have priority."""
+    """Yields a remark on each option that has no effect."""
     if options.scale is not None and set(scales) - {1.0, options.scale}:
         yield f"--scale {options.scale:g} has no effect: the scale tag of the raster is {scales[0]:g}"
     if options.offset is None:
         return
-    if any(shifts) or any(scale != 1 for scale in scales):
-        yield f"--offset {options.offset:g} has no effect: the raster has scale and offset tags"
-    elif source == "metadata" and options.offset != offset:
-        yield f"--offset {options.offset:g} has no effect: the metadata give {offset:g}"
-    elif dtype.kind == "f" and options.scale is None and options.offset:
+    if any(shifts):
+        yield f"--offset {options.offset:g} has no effect: the raster has an offset tag"
+    elif dtype.kind == "f" and options.scale is None and options.offset and all(scale == 1 for scale in scales):
         yield f"--offset {options.offset:g} has no effect on float values without --scale"
+    elif choice.source == "metadata" and options.offset != choice.offset:
+        yield f"--offset {options.offset:g} has no effect: the metadata give {choice.offset:g}"
 
 
 def _list_nodata(tag: float | None, given: float | None) -> tuple[float, ...]:
@@ -201,15 +241,23 @@ def read_window(
         values = raster.read(channels.indexes, window=part.to_rasterio())
         gaps = channels.find_gaps(values)
         if channels.masks:
-            gaps |= (raster.read(channels.masks, window=part.to_rasterio()) == 0).any(axis=0)
+            masks = raster.read(channels.masks, window=part.to_rasterio())
+            gaps |= ((masks == 0) | (masks != masks)).any(axis=0)
         if channels.has_mask:
             gaps |= (raster.read_masks(channels.indexes, window=part.to_rasterio()) == 0).any(axis=0)
         top, left = part.top - window.top, part.left - window.left
         region = slice(top, top + part.height), slice(left, left + part.width)
         unknown[region] = gaps
         image[region] = quantize_reflectance(values, gaps, channels.scaling)
+        impossible = channels.find_impossible(values, gaps)
         if sample is not None:
-            sample.add(part.top, part.left, values, gaps)
+            sample.add(part.top, part.left, values, gaps, impossible)
+        elif impossible is not None and impossible.any():
+            lowest = float(values[:, impossible].min())
+            raise FiresegError(
+                f"{channels.name}: values of {lowest:.9g}, which are no reflectance; if it is a nodata value, use "
+                f"--nodata {lowest:.9g}, or accept them with --trust-values (in Python trust_values=True)"
+            )
     return image, unknown
 
 
@@ -224,13 +272,31 @@ class PixelSample:
         self._step = max(1, round((num_pixels / _SAMPLE_PX) ** 0.5))
         self._parts: list[NDArray[Any]] = []
 
-    def add(self, top: int, left: int, values: NDArray[Any], gaps: NDArray[np.bool_]) -> None:
-        """Samples values `(C, H, W)` whose first pixel is at (top, left), with gaps `(H, W)`."""
+    def add(
+        self,
+        top: int,
+        left: int,
+        values: NDArray[Any],
+        gaps: NDArray[np.bool_],
+        impossible: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Samples values `(C, H, W)` whose first pixel is at (top, left), with gaps `(H, W)`.
+
+        Some of the pixels that cannot be a measurement are added to the regular sample, which may lack them.
+        """
         grid = slice(-top % self._step, None, self._step), slice(-left % self._step, None, self._step)
         self._parts.append(values[:, *grid][:, ~gaps[grid]])
+        if impossible is not None and impossible.any():
+            self._parts.append(values[:, impossible][:, :_MAX_IMPOSSIBLE_PX])
 
     def check(
-        self, name: object, scaling: Scaling, *, offset_source: OffsetSource = "none", trust_values: bool = False
+        self,
+        name: object,
+        scaling: Scaling,
+        *,
+        offset_source: OffsetSource = "none",
+        bands: Sequence[str] = (),
+        trust_values: bool = False,
     ) -> list[str]:
         """Checks that the values are reflectance, and returns flags about odd ones, prefixed with the raster's name.
 
@@ -238,13 +304,14 @@ class PixelSample:
             name: Name of the raster in messages.
             scaling: Conversion to reflectance x 10000.
             offset_source: Source of the radiometric offset.
+            bands: Names of the bands, for messages.
             trust_values: Accept values that cannot be reflectance; they are flagged.
 
         Raises:
             FiresegError: If they cannot be reflectance and are not trusted.
         """
         sample = np.concatenate(self._parts, axis=1)
-        faults, flags = check_values(sample, scaling, offset_source=offset_source)
+        faults, flags = check_values(sample, scaling, offset_source=offset_source, bands=bands)
         if faults and not trust_values:
             remedy = "or accept them with --trust-values (in Python trust_values=True)"
             raise FiresegError(*(f"{name}: {fault}; {remedy}" for fault in faults))

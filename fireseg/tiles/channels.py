@@ -22,6 +22,13 @@ _BAND = re.compile(
     r"(?<![a-z0-9])(?:sr_?)?b(?:and)?[\s_-]*0*(?P<number>\d{1,2})(?P<letter>a?)(?![a-z0-9])", re.IGNORECASE
 )
 
+# Words of statistics and other quantities of a band, whose values are no reflectance.
+_OTHER_QUANTITY = re.compile(
+    r"(?<![a-z])(std\w*|stdev|variance|clouds?|mask|prob\w*|counts?|qa\w*|quality|angles?|zenith|azimuth|uncertainty|errors?"
+    r"|nd[a-z]i\w*|nbr\w*|d?nbr|ratio|diff\w*)(?![a-z])",
+    re.IGNORECASE,
+)
+
 _COUNTER = re.compile(r"b(?:and)?[\s_-]*(?P<number>[1-9]\d*)", re.IGNORECASE)
 
 # STAC common names (https://github.com/stac-extensions/eo, versions 1 and 2) and the words of the instrument's manual.
@@ -163,11 +170,21 @@ def parse_band_name(text: str | None) -> str | None:
         >>> parse_band_name("elevation") is parse_band_name("rededge") is None
         True
     """
-    if match := _BAND.search(text or ""):
-        number, letter = int(match["number"]), match["letter"].upper()
-        name = f"B{number}{letter}" if letter else f"B{number:02d}"
-        return name if name in SENTINEL2_BANDS else None
+    matches = list(_BAND.finditer(text or ""))
+    if matches and _OTHER_QUANTITY.search(text or ""):
+        return None
+    if len(matches) > 1 and re.match(r"band", matches[0][0], re.IGNORECASE):
+        matches = matches[1:]  # `Band 9 (B8A)` counts the channels before it names the band
+    names = {_format_band(match) for match in matches}
+    if names:
+        name = names.pop()
+        return name if not names and name in SENTINEL2_BANDS else None
     return _BAND_OF_COMMON_NAME.get(_simplify(text))
+
+
+def _format_band(match: re.Match[str]) -> str:
+    number, letter = int(match["number"]), match["letter"].upper()
+    return f"B{number}{letter}" if letter else f"B{number:02d}"
 
 
 def is_mask_name(text: str | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,12 +12,15 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
 
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.geo.windows import Window
-from fireseg.task import CLOUD, IGNORE_INDEX, SHADOW
+from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
+from fireseg.tiles.folder import is_scene_classification_file
 
 CloudMaskKind = Literal["CM", "SCL"]
 
@@ -28,16 +30,12 @@ probability, thin cirrus. The other classes are clear; 1, saturated or defective
 
 _NUM_SCL_CLASSES = 12
 
-_SUFFIXES = (".tif", ".tiff", ".jp2")
-
-_SCL_NAME = re.compile(r"(?<![a-z0-9])SCL(?![a-z])", re.IGNORECASE)
-
 
 def convert_scene_classification(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Converts classes of a scene classification (SCL) to those of a cloud mask (CM).
 
     Args:
-        values: Classes 0 to 11, of any shape.
+        values: Classes 0 to 11, of any shape; NaN is no data.
 
     Returns:
         uint8: 0 clear, 1 cloud or cirrus, 3 shadow, 255 no data.
@@ -49,10 +47,13 @@ def convert_scene_classification(values: NDArray[Any]) -> NDArray[np.uint8]:
         >>> convert_scene_classification(np.array([0, 3, 4, 8, 9, 10])).tolist()
         [255, 3, 0, 1, 1, 1]
     """
-    if values.size and not (values.min() >= 0 and values.max() < _NUM_SCL_CLASSES):
+    if values.dtype.kind == "f":
+        values = np.where(np.isnan(values), 0, values)
+    wrong = (values < 0) | (values >= _NUM_SCL_CLASSES) | (values != np.rint(values))
+    if wrong.any():
         raise FiresegError(
-            f"values {values.min():g} to {values.max():g}, but a scene classification (SCL) has 0 to "
-            f"{_NUM_SCL_CLASSES - 1}; name another file"
+            f"value {values[wrong].flat[0]:g}, but a scene classification (SCL) has 0 to {_NUM_SCL_CLASSES - 1}; "
+            "use the classification as it is delivered, resampled to the nearest pixel"
         )
     table = np.zeros(_NUM_SCL_CLASSES, np.uint8)
     table[list(_CM_OF_SCL)] = list(_CM_OF_SCL.values())
@@ -64,28 +65,6 @@ def is_cloudy(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return (codes == CLOUD) | (codes == SHADOW) | (codes == IGNORE_INDEX)
 
 
-def is_scene_classification_file(path: Path) -> bool:
-    """Returns True if the name of a raster says that it is a scene classification (SCL)."""
-    return _SCL_NAME.search(path.stem) is not None
-
-
-def find_cloud_mask(scene: Path) -> Path | None:
-    """Finds the cloud mask beside a scene: `<name>_CM.tif` or `<name>_SCL.tif`, in upper or lower case.
-
-    Args:
-        scene: Raster, `<name>.tif` or `<name>_S2L2A.tif`.
-    """
-    stem = scene.stem.lower()
-    names = [
-        f"{name}_{kind}{suffix}"
-        for kind in ("cm", "scl")
-        for name in dict.fromkeys((stem, stem.removesuffix("_s2l2a")))
-        for suffix in _SUFFIXES
-    ]
-    files = {path.name.lower(): path for path in scene.parent.iterdir()} if scene.parent.is_dir() else {}
-    return next((files[name] for name in names if name in files and files[name] != scene), None)
-
-
 class CloudMask:
     """Reads the cloud mask of a scene by rows, on the pixel grid of the scene. Use it in a `with` statement.
 
@@ -95,11 +74,15 @@ class CloudMask:
         path: Raster; its kind is SCL if its name says so, else CM.
         grid: Pixel grid of the scene.
         kind: Kind of the mask if the name does not show it.
-        channel: Channel of the mask, from 1.
+        channel: Channel of the mask, from 1; of a raster of its own the only one if None.
         name: Name of the raster in messages.
 
+    Attributes:
+        coverage: Share of the extent of the scene that the mask covers, 0 to 1, once it is open.
+
     Raises:
-        FiresegError: If the raster cannot be opened, or has no georeference and another size.
+        FiresegError: If the raster cannot be opened, has several channels, has no georeference and another size, or
+            lies outside of the scene.
     """
 
     def __init__(
@@ -108,12 +91,14 @@ class CloudMask:
         grid: Grid,
         *,
         kind: CloudMaskKind | None = None,
-        channel: int = 1,
+        channel: int | None = None,
         name: str | None = None,
     ) -> None:
         self.name = name or str(path)
         self.kind: CloudMaskKind = kind or ("SCL" if is_scene_classification_file(Path(path)) else "CM")
         self._path, self._grid, self._channel = path, grid, channel
+        self._nodata: float | None = None
+        self.coverage = 1.0
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -126,13 +111,20 @@ class CloudMask:
                 is_same = raster.shape == (grid.height, grid.width) and (
                     raster.crs is None or (raster.crs == grid.rasterio_crs and raster.transform == grid.affine)
                 )
+                if self._channel is None and raster.count != 1:
+                    raise FiresegError(
+                        f"{self.name}: {raster.count} channels, but a cloud mask has one; use the mask alone"
+                    )
+                self._nodata = raster.nodata
+                self.coverage = 1.0 if is_same else self._measure_coverage(raster)
                 if not is_same and raster.crs is None:
                     raise FiresegError(
                         f"{self.name}: {raster.height} x {raster.width} pixels without a georeference, but the scene "
                         f"has {grid.height} x {grid.width}; use a cloud mask with a georeference"
                     )
                 if not is_same:
-                    outside = IGNORE_INDEX if self.kind == "CM" else 0
+                    outside = IGNORE_INDEX if raster.nodata is None and self.kind == "CM" else raster.nodata or 0
+                    self._nodata = outside
                     self._raster = self._open.enter_context(
                         WarpedVRT(
                             raster,
@@ -156,6 +148,19 @@ class CloudMask:
     def __exit__(self, *reason: object) -> None:
         self._open.close()
 
+    def _measure_coverage(self, raster: Any) -> float:
+        """Returns the share of the scene's extent that the mask covers."""
+        if raster.crs is None:
+            return 1.0
+        grid = self._grid
+        left, bottom, right, top = array_bounds(grid.height, grid.width, grid.affine)
+        mask = transform_bounds(raster.crs, grid.rasterio_crs, *raster.bounds)
+        width = min(right, mask[2]) - max(left, mask[0])
+        height = min(top, mask[3]) - max(bottom, mask[1])
+        if width <= 0 or height <= 0:
+            raise FiresegError(f"{self.name}: lies outside of the scene; use the cloud mask of the scene")
+        return min(1.0, width * height / ((right - left) * (top - bottom)))
+
     def read_codes(self, top: int, height: int) -> NDArray[np.uint8]:
         """Reads rows as codes of a CM mask, `(height, W)`: 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown.
 
@@ -164,18 +169,23 @@ class CloudMask:
         """
         window = Window(top, 0, height, self._grid.width)
         try:
-            values = self._raster.read(self._channel, window=window.to_rasterio())
+            values = self._raster.read(self._channel or 1, window=window.to_rasterio())
         except (*GDAL_ERRORS, OSError) as error:
             raise self._read_error(error) from error
+        unknown = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, np.bool_)
+        if self._nodata is not None and not (self.kind == "CM" and self._nodata in (0, CLOUD, LIGHT_CLOUD, SHADOW)):
+            unknown |= values == self._nodata
+        values = np.where(unknown, 0 if self.kind == "SCL" else IGNORE_INDEX, values)
         if self.kind == "SCL":
             try:
                 return convert_scene_classification(values)
             except FiresegError as error:
                 raise FiresegError(f"{self.name}: {error}") from error
-        if not ((values <= SHADOW) | (values == IGNORE_INDEX)).all():
+        wrong = ~np.isin(values, (0, CLOUD, LIGHT_CLOUD, SHADOW, IGNORE_INDEX))
+        if wrong.any():
             raise FiresegError(
-                f"{self.name}: values up to {values[values != IGNORE_INDEX].max():g}, but a cloud mask has 0 clear, "
-                "1 cloud, 2 light cloud, 3 shadow and 255 unknown; if it is a scene classification, name it …_SCL.tif"
+                f"{self.name}: value {values[wrong].flat[0]:g}, but a cloud mask has 0 clear, 1 cloud, 2 light cloud, "
+                "3 shadow and 255 unknown; convert it, or if it is a scene classification, name it …_SCL.tif"
             )
         return values.astype(np.uint8)
 

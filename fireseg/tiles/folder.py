@@ -23,6 +23,10 @@ VECTOR_SUFFIXES = (".geojson", ".gpkg", ".shp")
 
 _FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM|SCL)", re.IGNORECASE)
 
+_SCL_NAME = re.compile(r"(?<![a-z0-9])SCL(?![a-z])", re.IGNORECASE)
+
+_CLOUD_NAME = re.compile(r"_(CM|SCL)$", re.IGNORECASE)
+
 _PICTURE_SUFFIX = ".png"
 
 _ADDED_WORDS = re.compile(r"[_. -](?=[^\d]*$)")
@@ -134,7 +138,11 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
     }
     taken = {path for paths in masks.values() for path in paths}
     pattern = labels.images or ""
-    images = [path for path in _match_files(root, "--images", pattern, faults) if path not in taken]
+    images = [
+        path
+        for path in _match_files(root, "--images", pattern, faults)
+        if path not in taken and not _CLOUD_NAME.search(path.stem)
+    ]
     groups = {image: {"S2L2A": image} for image in images}
     by_name, by_key = _index_images(images, pattern)
     for kind, paths in masks.items():
@@ -154,6 +162,8 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
     for image, group in groups.items():
         if (metadata := image.with_suffix(".json")).is_file():
             group[_METADATA] = metadata
+        if clouds := find_cloud_mask(image):
+            group["CM"] = clouds
     return [_make_tile(root, _get_tile_name(image), group) for image, group in groups.items()]
 
 
@@ -207,6 +217,28 @@ def _cut_fixed_parts(path: Path, pattern: str) -> str:
 def _get_tile_name(image: Path) -> str:
     match = _FILE.fullmatch(image.stem)
     return match["name"] if match and match["kind"].upper() == "S2L2A" else image.stem
+
+
+def is_scene_classification_file(path: Path) -> bool:
+    """Returns True if the name of a raster says that it is a scene classification (SCL)."""
+    return _SCL_NAME.search(path.stem) is not None
+
+
+def find_cloud_mask(scene: Path) -> Path | None:
+    """Finds the cloud mask beside a scene: `<name>_CM.tif` or `<name>_SCL.tif`, in upper or lower case.
+
+    Args:
+        scene: Raster, `<name>.tif` or `<name>_S2L2A.tif`.
+    """
+    stem = scene.stem.lower()
+    names = [
+        f"{name}_{kind}{suffix}"
+        for kind in ("cm", "scl")
+        for name in dict.fromkeys((stem, stem.removesuffix("_s2l2a")))
+        for suffix in RASTER_SUFFIXES
+    ]
+    files = {path.name.lower(): path for path in scene.parent.iterdir()} if scene.parent.is_dir() else {}
+    return next((files[name] for name in names if name in files and files[name] != scene), None)
 
 
 def report_orphan_masks(name: str, masks: Iterable[Path]) -> list[Fault]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
+from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window, from_bounds
@@ -79,6 +80,10 @@ def read_mask(
             raise FiresegError(f"{path}: {differences} {Path(image.name).name}; {cure}")
         window = _find_overlap(raster, image)
     values = raster.read(1, window=window)
+    masked = None
+    if MaskFlags.per_dataset in raster.mask_flag_enums[0]:
+        masked = raster.read_masks(1, window=window) == 0
+        values = np.where(masked, 0, values)
     try:
         mask, flags = normalize_mask(values, kind, raster.nodata, labels.class_map(kind))
     except FiresegError as error:
@@ -87,6 +92,8 @@ def read_mask(
     is_declared = raster.nodata == IGNORE_INDEX or IGNORE_INDEX in labels.class_map(kind)
     if kind == "DEL" and not is_declared and not (mask == 1).any():
         doubtful = values == IGNORE_INDEX
+    if masked is not None:
+        mask[masked] = IGNORE_INDEX
     if differences:
         a, b, _, d, e, _ = tuple(raster.transform)[:6]
         x, y = _apply(raster.transform, (window.col_off, window.row_off))

@@ -59,6 +59,26 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return {} if content.get(SOFTWARE_TAG[0]) == SOFTWARE_TAG[1] else content
 
 
+def read_metadata_beside(path: Path, json_path: Path | None = None) -> dict[str, Any]:
+    """Reads the metadata of a raster: a json of the same name, and the metadata of its product beside or above it.
+
+    Args:
+        path: Raster.
+        json_path: Its json, if it was found before; upper and lower case of the name are not distinguished.
+
+    Raises:
+        FiresegError: If a file is invalid.
+    """
+    if json_path is None:
+        name = f"{path.stem}.json"
+        exact = [path.with_name(name)] if path.with_name(name).is_file() else []
+        files = exact or sorted(beside for beside in path.parent.iterdir() if beside.name.lower() == name.lower())
+        json_path = files[0] if files else None
+    metadata = read_metadata(json_path) if json_path else {}
+    product = find_product_xml(path)
+    return {**metadata, "product": read_product_xml(product)} if product else metadata
+
+
 def read_product_xml(path: Path, content: bytes | None = None) -> dict[str, list[str]]:
     """Reads the metadata of a product (`MTD_MSIL2A.xml`): the texts of each element by its name.
 
@@ -218,17 +238,19 @@ def _is_applied(pairs: Pairs) -> bool:
 
 def _find_products(pairs: Pairs) -> list[re.Match[str]]:
     texts = (value for _, value in pairs if isinstance(value, str))
-    return [match for text in texts if (match := _PRODUCT.search(text))]
+    # In a path the name of the file tells more than those of the folders above it.
+    return [matches[-1] for text in texts if (matches := list(_PRODUCT.finditer(text)))]
 
 
 def _list_stac_offsets(pairs: Pairs) -> Iterator[float]:
     """Yields the offsets in digital numbers of bands of reflectance x 10000, from STAC's raster extension."""
     for key, band in pairs:
-        if key in ("rasterbands", "bands") and isinstance(band, Mapping):
-            scale, shift = (band.get(name, band.get(f"raster:{name}")) for name in ("scale", "offset"))
+        if isinstance(band, Mapping):
+            names = ("scale", "offset") if key == "bands" else ("raster:scale", "raster:offset")
+            scale, shift = (band.get(name, band.get(f"raster:{name}")) for name in names)
             # Bands of other quantities, such as water vapour, have other scales.
             if scale is not None and shift is not None and math.isclose(_parse_number(key, scale), 1 / SCALE):
-                yield round(-_parse_number(key, shift) * SCALE, 6)
+                yield abs(round(_parse_number(key, shift) * SCALE, 6))
 
 
 def _parse_number(key: str, value: Any) -> float:

@@ -7,10 +7,10 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from xml.sax.saxutils import escape
 
 import rasterio
@@ -61,8 +61,9 @@ def get_scene_name(scene: Scene) -> str:
     """
     text = urlsplit(scene).path if isinstance(scene, str) and "://" in scene else str(scene)
     path = PurePosixPath(text)
-    if path.name in METADATA_XML:
-        path = PurePosixPath(str(Path(text).absolute())).parent
+    if path.name in ("", "..", *METADATA_XML):
+        path = PurePosixPath(str(Path(text).resolve()))
+        path = path.parent if path.name in METADATA_XML else path
     return re.sub(r"(\.SAFE)?(\.zip)?$", "", path.name, flags=re.IGNORECASE) if _is_safe_name(path) else path.stem
 
 
@@ -79,7 +80,9 @@ def find_product(scene: Scene) -> Product | None:
         FiresegError: If a product is incomplete, or its metadata cannot be read.
     """
     if isinstance(scene, str):
-        return _read_item(scene) if urlsplit(scene).path.endswith((".json", ".geojson")) else None
+        # The addresses of items in STAC interfaces have no suffix, those of rasters have.
+        is_item = PurePosixPath(urlsplit(scene).path).suffix in ("", ".json", ".geojson")
+        return _read_item(scene) if is_item and scene.startswith(("http://", "https://")) else None
     if scene.suffix.lower() == ".json" and scene.is_file():
         return _read_item(scene)
     if scene.name in METADATA_XML and scene.is_file():
@@ -89,11 +92,15 @@ def find_product(scene: Scene) -> Product | None:
     return _read_safe_archive(scene) if scene.suffix.lower() == ".zip" and scene.is_file() else None
 
 
-def stack_product(product: Product) -> bytes:
-    """Returns a virtual raster (VRT) of the bands of a product, on the grid of the finest of them.
+def stack_product(product: Product) -> list[rasterio.MemoryFile]:
+    """Makes virtual rasters (VRT) of the bands of a product; the last one stacks them on the grid of the finest.
 
-    Coarser bands are interpolated linearly, a scene classification takes the nearest pixel. The values of a window do
-    not depend on its position: GDAL reads the neighbouring pixels that the interpolation needs.
+    Coarser bands are interpolated linearly without the pixels of value 0, which are no measurement; a scene
+    classification takes the nearest pixel. The values of a window do not depend on its position: GDAL reads the
+    neighbouring pixels that the interpolation needs.
+
+    Returns:
+        Virtual rasters in memory, which have to be closed: one that gives each band its nodata value, then the stack.
 
     Raises:
         FiresegError: If a raster cannot be opened, or the rasters do not cover the same area.
@@ -118,15 +125,22 @@ def stack_product(product: Product) -> bytes:
     ]
     if faults:
         raise FiresegError(*faults)
-    bands = "".join(
-        _describe_band(number, channel, product, infos[channel], finest)
-        for number, channel in enumerate(product.rasters, 1)
+    files, bands = [], []
+    for number, (channel, address) in enumerate(product.rasters.items(), 1):
+        info = infos[channel]
+        # The source of an interpolated band has to have the nodata value itself.
+        files.append(_make_vrt(info, [_format_band(1, channel, address, info, info)]))
+        bands.append(_format_band(number, channel, files[-1].name, info, finest))
+    return [*files, _make_vrt(finest, bands)]
+
+
+def _make_vrt(grid: _RasterInfo, bands: Sequence[str]) -> rasterio.MemoryFile:
+    transform = ",".join(repr(value) for value in grid.transform.to_gdal())
+    xml = (
+        f'<VRTDataset rasterXSize="{grid.width}" rasterYSize="{grid.height}"><SRS>{escape(grid.crs)}</SRS>'
+        f"<GeoTransform>{transform}</GeoTransform>{''.join(bands)}</VRTDataset>"
     )
-    transform = ",".join(repr(value) for value in finest.transform.to_gdal())
-    return (
-        f'<VRTDataset rasterXSize="{finest.width}" rasterYSize="{finest.height}"><SRS>{escape(finest.crs)}</SRS>'
-        f"<GeoTransform>{transform}</GeoTransform>{bands}</VRTDataset>"
-    ).encode()
+    return rasterio.MemoryFile(xml.encode(), ext=".vrt")
 
 
 class _RasterInfo(NamedTuple):
@@ -158,21 +172,21 @@ class _RasterInfo(NamedTuple):
 _GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32", "uint32": "UInt32"}
 
 
-def _describe_band(number: int, channel: str, product: Product, info: _RasterInfo, finest: _RasterInfo) -> str:
+def _format_band(number: int, channel: str, address: str, info: _RasterInfo, grid: _RasterInfo) -> str:
     method = "nearest" if channel == SCL else "bilinear"
     parts = [
         f'<VRTRasterBand dataType="{_GDAL_TYPES.get(info.dtype, "Float64")}" band="{number}" '
         f'blockXSize="{_BLOCK_PX}" blockYSize="{_BLOCK_PX}"><Description>{channel}</Description>'
     ]
-    if info.nodata is not None:
-        parts.append(f"<NoDataValue>{info.nodata!r}</NoDataValue>")
+    if channel != SCL:
+        parts.append(f"<NoDataValue>{0.0 if info.nodata is None else info.nodata!r}</NoDataValue>")
     if (info.scale, info.offset) != (1.0, 0.0):
         parts.append(f"<Offset>{info.offset!r}</Offset><Scale>{info.scale!r}</Scale>")
     parts.append(
         f'<SimpleSource resampling="{method}"><SourceFilename relativeToVRT="0">'
-        f"{escape(product.rasters[channel])}</SourceFilename><SourceBand>1</SourceBand>"
+        f"{escape(address)}</SourceFilename><SourceBand>1</SourceBand>"
         f'<SrcRect xOff="0" yOff="0" xSize="{info.width}" ySize="{info.height}"/>'
-        f'<DstRect xOff="0" yOff="0" xSize="{finest.width}" ySize="{finest.height}"/></SimpleSource></VRTRasterBand>'
+        f'<DstRect xOff="0" yOff="0" xSize="{grid.width}" ySize="{grid.height}"/></SimpleSource></VRTRasterBand>'
     )
     return "".join(parts)
 
@@ -249,15 +263,15 @@ def _read_item(scene: Scene) -> Product:
             rasters[channel] = _resolve_href(scene, str(asset.get("href", "")))
         except FiresegError as error:
             faults.append(f"{scene}: asset {key}: {error}")
-        if channel != SCL:
-            bands += asset.get("raster:bands") or asset.get("bands") or [asset]
+        if channel not in (SCL, "B10"):
+            bands += _list_raster_fields(asset)
     if not rasters and not faults:
         faults.append(
             f"{scene}: no asset is a Sentinel-2 band; available: {', '.join(content['assets'])}; give another item"
         )
     if faults:
         raise FiresegError(*faults)
-    metadata = {"properties": content.get("properties", {}), "raster:bands": bands}
+    metadata = {"id": content.get("id"), "properties": content.get("properties", {}), "raster:bands": bands}
     return Product(str(content.get("id") or get_scene_name(scene)), rasters, metadata)
 
 
@@ -268,15 +282,23 @@ def _find_channel(key: str, asset: Any) -> str | None:
     if is_scene_classification(key.split("_")[0].split("-")[0]):
         return None if key.endswith("-jp2") else SCL
     words = [_ASSET_RESOLUTION.sub("", key)]
-    if len(bands := asset.get("eo:bands") or asset.get("bands") or ()) == 1:
+    bands = asset.get("eo:bands") or asset.get("bands")
+    if isinstance(bands, list) and len(bands) == 1 and isinstance(bands[0], dict):
         words += [bands[0].get("name"), bands[0].get("common_name"), bands[0].get("eo:common_name")]
-    return next((band for word in words if (band := parse_band_name(word))), None)
+    return next((band for word in words if isinstance(word, str) and (band := parse_band_name(word))), None)
+
+
+def _list_raster_fields(asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Lists scale and offset of the bands of an asset, where versions 1.0 and 1.1 of STAC have them."""
+    own = {name: asset[name] for name in ("raster:scale", "raster:offset") if name in asset}
+    bands = asset.get("raster:bands") or asset.get("bands")
+    if not isinstance(bands, list):
+        return [own]
+    return [{**own, **band} for band in bands if isinstance(band, dict)]
 
 
 def _resolve_href(item: Scene, href: str) -> str:
     """Resolves the address of an asset, which must be a plain file or a web address."""
-    if href.startswith("/vsi"):
-        raise FiresegError(f"{href}: a file must not name GDAL's virtual file systems; correct the item")
     if isinstance(item, str) and not urlsplit(href).scheme:
         href = urljoin(item, href)
     scheme = urlsplit(href).scheme
@@ -284,11 +306,12 @@ def _resolve_href(item: Scene, href: str) -> str:
         return f"/vsicurl/{href}"
     if scheme == "s3":
         return f"/vsis3/{href.removeprefix('s3://')}"
-    if scheme == "file":
-        return urlsplit(href).path
-    if scheme:
+    if scheme not in ("", "file"):
         raise FiresegError(f"{href}: addresses of this kind cannot be read; download the file")
-    return str((Path(item).absolute().parent / href).resolve())
+    path = (Path(item).absolute().parent / unquote(urlsplit(href).path if scheme else href)).resolve()
+    if str(path).startswith("/vsi"):
+        raise FiresegError(f"{href}: a file must not name GDAL's virtual file systems; correct the item")
+    return str(path)
 
 
 def _download_json(url: str) -> dict[str, Any]:

@@ -19,6 +19,10 @@ _MIN_DARKNESS_PX = 5000
 _MAX_NODATA_VALUES = 2
 """Distinct values far below 0 that are nodata values; normalised reflectance has many."""
 
+LOWEST_REFLECTANCE = -0.3
+"""Values below are no measurement: atmospheric correction gives values a little below 0, and an offset that was
+subtracted twice -0.1."""
+
 OffsetSource = Literal["metadata", "option", "name", "none"]
 """Source of a radiometric offset: the metadata, the user, or the product's name; `none` if nothing gives it."""
 
@@ -48,7 +52,7 @@ def get_scaling(
     """Determines the conversion of raster values to reflectance.
 
     Floats are reflectance. Integers are digital numbers: reflectance x 10000 plus an offset. Scale and offset tags of
-    the raster have priority.
+    the raster have priority; an offset is subtracted once, by its tag or by `offset`.
 
     Args:
         dtype: Data type of the values.
@@ -73,7 +77,7 @@ def get_scaling(
     is_integer = dtype.kind in "iu"
     tagged, shift = np.asarray(scales, np.float64), np.asarray(shifts, np.float64)
     if (tagged != 1).any():
-        return Scaling(tagged * SCALE, shift * SCALE)
+        return Scaling(tagged * SCALE, shift * SCALE if shift.any() else -offset * tagged * SCALE)
     has_offset = (is_integer or scale is not None) and not shift.any()
     if scale is None:
         scale = 1 / SCALE if is_integer else 1.0
@@ -146,7 +150,7 @@ def quantize_reflectance(values: NDArray[Any], unknown: NDArray[np.bool_], scali
 
 
 def check_values(
-    sample: NDArray[Any], scaling: Scaling, *, offset_source: OffsetSource = "none"
+    sample: NDArray[Any], scaling: Scaling, *, offset_source: OffsetSource = "none", bands: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
     """Describes sampled values that cannot be reflectance, and values that are only odd.
 
@@ -156,6 +160,7 @@ def check_values(
         sample: Raster values `(C, N)` of pixels known in every band.
         scaling: Conversion to reflectance x 10000.
         offset_source: Source of the offset. If it is the user, values that seem to contain or lack it are only odd.
+        bands: Names of the bands, for messages.
 
     Returns:
         Faults and flags.
@@ -165,17 +170,21 @@ def check_values(
     raw = sample.astype(np.float64)
     values = (raw * scaling.gains.astype(np.float64)[:, None] + scaling.biases[:, None]) / SCALE
     faults, flags = [], []
-    below = np.unique(raw[values < -1])
+    below = np.unique(raw[values < LOWEST_REFLECTANCE])
     if 0 < len(below) <= _MAX_NODATA_VALUES:
         shown = " ".join(f"{number:.9g}" for number in below)
         faults.append(f"values of {shown}: look like a nodata value without its tag; use --nodata {below[0]:.9g}")
-        is_valid = (values >= -1).all(axis=0)
+        is_valid = (values >= LOWEST_REFLECTANCE).all(axis=0)
         raw, values = raw[:, is_valid], values[:, is_valid]
     if not values.shape[1]:
         return faults, flags
     is_number = bool((scaling.gains == 1).all())
     scale_faults = _find_scale_faults(raw, values, scaling.gains)
+    if len(below) > _MAX_NODATA_VALUES and not scale_faults:
+        scale_faults.append(f"reflectance down to {values.min():.4g} in some pixels; set these to the nodata value")
     faults += scale_faults
+    if blank := [name for name, plane in zip(bands, raw, strict=False) if not plane.any()]:
+        faults.append(f"{' '.join(blank)} 0 everywhere, which is no measurement; use a raster with all bands")
     if not scale_faults:
         # In a raster of integers, 0 in one band may be the edge of the swath, which is darker than any shadow.
         votes = values[:, (raw != 0).all(axis=0)]

@@ -69,7 +69,7 @@ def read_grid(raster: DatasetReader, name: str) -> Grid:
     """Reads the grid of a raster and checks that it can be located on earth."""
     if raster.crs is None or raster.transform.is_identity:
         raise FiresegError(
-            f"{name}: no georeference, so overlaps with other tiles cannot be found; "
+            f"{name}: no georeference, so it cannot be located on earth; "
             "set it with gdal_edit.py -a_srs EPSG:… -a_ullr west north east south"
         )
     grid = Grid.of_raster(raster)

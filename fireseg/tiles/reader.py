@@ -16,17 +16,18 @@ from fireseg.geo.grid import Grid
 from fireseg.geo.windows import Window
 from fireseg.task import IGNORE_INDEX
 from fireseg.tiles.blocks import ChannelSelection, PixelSample, read_window, select_channels, set_gdal_cache
-from fireseg.tiles.clouds import CloudMask, is_scene_classification_file
+from fireseg.tiles.clouds import CloudMask
 from fireseg.tiles.folder import (
     RASTER_SUFFIXES,
     VECTOR_SUFFIXES,
     TileFiles,
     TileSearch,
     group_tile_files,
+    is_scene_classification_file,
     report_orphan_masks,
 )
 from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_mask
-from fireseg.tiles.metadata import find_date, find_level, flatten_metadata, read_metadata
+from fireseg.tiles.metadata import find_date, find_level, flatten_metadata, read_metadata_beside
 from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
 from fireseg.tiles.raster_file import collect_errors, is_quick_look, open_raster, read_grid
 from fireseg.tiles.vectors import read_vector_mask
@@ -107,7 +108,7 @@ def read_grid_and_date(files: TileFiles) -> tuple[Grid, str | None]:
     Raises:
         FiresegError: If the image or the json cannot be read, or the image has no valid georeference.
     """
-    metadata = read_metadata(files.metadata) if files.metadata else {}
+    metadata = read_metadata_beside(files.image, files.metadata)
     with open_raster(files.image) as raster:
         return read_grid(raster, str(files.image)), _read_date(raster, metadata)
 
@@ -139,14 +140,14 @@ def read_tile(
             )
     metadata: dict[str, Any] = {}
     with collect_errors(faults):
-        metadata = read_metadata(files.metadata) if files.metadata else {}
+        metadata = read_metadata_beside(files.image, files.metadata)
     flags: list[str] = []
     parts: dict[str, Any] = {}
     masks: dict[str, Mask] = {}
     with collect_errors(faults), open_raster(files.image) as raster:
         with collect_errors(faults):
             parts["grid"] = read_grid(raster, str(files.image))
-        pairs = flatten_metadata(raster.tags(), metadata, {"name": raster.name})
+        pairs = flatten_metadata(raster.tags(), metadata, {"name": str(Path(raster.name).absolute())})
         parts["date"], parts["level"] = find_date(pairs), find_level(pairs)
         for name, kind in _MASKS.items():
             if (path := getattr(files, name)) and not (name == "cloud" and is_scene_classification_file(path)):
@@ -158,7 +159,7 @@ def read_tile(
             parts["ignored"], scl = channels.ignored, channels.scl
             has_scl = scl if files.cloud is None else is_scene_classification_file(files.cloud)
             if has_scl and "grid" in parts:
-                channel = scl if files.cloud is None and scl else 1
+                channel = scl if files.cloud is None else None
                 with CloudMask(files.cloud or files.image, parts["grid"], kind="SCL", channel=channel) as clouds:
                     masks["cloud"] = Mask(values=clouds.read_codes(0, raster.height))
     flags[:0] = [flag for mask in masks.values() for flag in mask.flags]
@@ -205,7 +206,7 @@ def _read_labels(path: Path, kind: MaskKind, image: DatasetReader, grid: Grid | 
 
 
 def _read_date(raster: DatasetReader, metadata: dict[str, Any]) -> str | None:
-    return find_date(flatten_metadata(raster.tags(), metadata, {"name": raster.name}))
+    return find_date(flatten_metadata(raster.tags(), metadata, {"name": str(Path(raster.name).absolute())}))
 
 
 def _is_quick_look_file(path: Path) -> bool:
@@ -230,12 +231,18 @@ def _read_image(
     raster: DatasetReader, bands: Sequence[str], metadata: dict[str, Any], options: RasterOptions, flags: list[str]
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_], ChannelSelection]:
     """Reads the image and its gaps, and returns them with the channels that were read."""
-    channels = select_channels(raster, bands, metadata, name=raster.name, options=options)
+    channels = select_channels(
+        raster, bands, metadata, name=raster.name, origin=str(Path(raster.name).absolute()), options=options
+    )
     sample = PixelSample(raster.height * raster.width)
     with set_gdal_cache(raster):
         image, unknown = read_window(raster, channels, Window(0, 0, raster.height, raster.width), sample)
     flags += (f"{raster.name}: {text}" for text in channels.unused)
     flags += sample.check(
-        raster.name, channels.scaling, offset_source=channels.offset_source, trust_values=options.trust_values
+        raster.name,
+        channels.scaling,
+        offset_source=channels.offset_source,
+        bands=bands,
+        trust_values=options.trust_values,
     )
     return image, unknown, channels

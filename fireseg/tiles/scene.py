@@ -25,15 +25,9 @@ from fireseg.tiles.blocks import (
     select_sample_blocks,
     set_gdal_cache,
 )
-from fireseg.tiles.clouds import CloudMask, find_cloud_mask
-from fireseg.tiles.metadata import (
-    find_date,
-    find_level,
-    find_product_xml,
-    flatten_metadata,
-    read_metadata,
-    read_product_xml,
-)
+from fireseg.tiles.clouds import CloudMask
+from fireseg.tiles.folder import find_cloud_mask
+from fireseg.tiles.metadata import find_date, find_level, flatten_metadata, read_metadata_beside
 from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
 from fireseg.tiles.products import Scene, find_product, get_scene_name, stack_product
 from fireseg.tiles.raster_file import (
@@ -91,8 +85,8 @@ class BandReader:
         self._flags: tuple[str, ...] | None = None
 
     def __enter__(self) -> Self:
-        if self._source.memory is not None:
-            self._handles.push(self._source.memory)  # first, so that it is closed last
+        for file in self._source.memory:
+            self._handles.push(file)  # first, so that they are closed last
         with convert_raster_errors(self.path):
             self._handles.enter_context(set_gdal_cache(self._get_handle()))
         return self
@@ -143,6 +137,7 @@ class BandReader:
                 self.path,
                 self._channels.scaling,
                 offset_source=self._channels.offset_source,
+                bands=self.bands,
                 trust_values=self._options.trust_values,
             )
             self._flags = (*(f"{self.path}: {text}" for text in self._channels.unused), *flags)
@@ -175,11 +170,11 @@ class BandReader:
 
 
 class _Source(NamedTuple):
-    """Address of a raster for GDAL, its metadata, and the memory that holds a virtual raster."""
+    """Address of a raster for GDAL, its metadata, and the virtual rasters in memory that it consists of."""
 
     address: str
     metadata: dict[str, Any]
-    memory: rasterio.MemoryFile | None = None
+    memory: tuple[rasterio.MemoryFile, ...] = ()
 
 
 def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> BandReader:
@@ -203,14 +198,17 @@ def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAU
     reader = None
     with collect_errors(faults), open_raster(path, source.address) as raster:
         grid, channels, name = None, None, str(path)
+        origin = str(path.absolute()) if isinstance(path, Path) else path
         with collect_errors(faults):
             grid = read_grid(raster, name)
         with collect_errors(faults):
             check_no_quick_look(raster, name)
             hint = "use a raster with the bands of the model"
-            channels = select_channels(raster, bands, source.metadata, name=name, options=options, hint=hint)
+            channels = select_channels(
+                raster, bands, source.metadata, name=name, origin=origin, options=options, hint=hint
+            )
         if grid and channels:
-            pairs = flatten_metadata(raster.tags(), source.metadata, {"name": name})
+            pairs = flatten_metadata(raster.tags(), source.metadata, {"name": origin})
             reader = BandReader(
                 path,
                 tuple(bands),
@@ -230,25 +228,15 @@ def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAU
 def _find_source(path: Scene, faults: list[str]) -> _Source:
     """Finds the raster of a scene, or builds that of a product; faults of metadata are added to a list."""
     if product := find_product(path):
-        memory = rasterio.MemoryFile(stack_product(product), ext=".vrt")
-        return _Source(memory.name, dict(product.metadata), memory)
+        files = stack_product(product)
+        return _Source(files[-1].name, dict(product.metadata), tuple(files))
     if isinstance(path, str):
         return _Source(path, {})
     if not path.is_file():
         raise FiresegError(f"{path}: no such file{_suggest_names(path)}; give a raster with Sentinel-2 bands")
     with collect_errors(faults):
-        return _Source(str(path), _read_metadata_beside(path))
+        return _Source(str(path), read_metadata_beside(path))
     return _Source(str(path), {})
-
-
-def _read_metadata_beside(path: Path) -> dict[str, Any]:
-    """Reads the json of the same name, upper or lower case, and the metadata of the product beside or above it."""
-    name = f"{path.stem}.json"
-    exact = [path.with_name(name)] if path.with_name(name).is_file() else []
-    files = exact or sorted(beside for beside in path.parent.iterdir() if beside.name.lower() == name.lower())
-    metadata = read_metadata(files[0]) if files else {}
-    product = find_product_xml(path)
-    return {**metadata, "product": read_product_xml(product)} if product else metadata
 
 
 def _suggest_names(path: Path) -> str:

@@ -250,3 +250,14 @@ def test_any_memory_layout_is_accepted(convert: Callable[[np.ndarray], np.ndarra
     image = convert(np.random.default_rng(0).random((3, 5, 6)).astype(np.float32))
     plain = read_image(np.ascontiguousarray(image, np.float32), BANDS)
     np.testing.assert_array_equal(read_image(image, BANDS).image, plain.image)
+
+
+def test_masked_pixels_of_an_array_are_unknown() -> None:
+    image = np.random.default_rng(0).uniform(0.005, 0.45, (3, 8, 9)).astype(np.float32)
+    mask = np.zeros(image.shape, bool)
+    mask[1, 2, 3] = True
+    assert np.argwhere(read_image(np.ma.array(image, mask=mask), BANDS).unknown).tolist() == [[2, 3]]
+
+
+def test_an_offset_without_scale_is_flagged(run: Run) -> None:
+    assert run.predict(draw_image(40, 50), offset=1000).flags == ("image: offset 1000 has no effect without scale",)

@@ -258,10 +258,122 @@ def test_a_scene_unlike_the_training_data_is_flagged_wherever_its_map_is_shown(
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"offset": 500.0}, "--offset 500 has no effect: the metadata give 1000"), ({"offset": 1000.0}, None)],
+    [
+        ({"offset": 500.0}, "--offset 500 has no effect: the metadata give 1000"),
+        ({"offset": 1000.0}, None),
+    ],
 )
 def test_an_option_without_effect_says_so(
     tmp_path: Path, numbers: NDArray[np.uint16], options: dict[str, Any], words: str | None
 ) -> None:
     result = predict(make_trained(), write_with_baseline_tag(tmp_path, numbers), tmp_path / "maps", **options)
     assert [words in flag for flag in result.summary["flags"]] == ([True] if words else [])
+
+
+def test_the_edge_of_the_swath_of_an_old_product_is_unknown(tmp_path: Path, numbers: NDArray[np.uint16]) -> None:
+    bands: dict[str, NDArray[np.uint16]] = dict(zip(BAND_NAMES, numbers.copy(), strict=True))
+    for band in ("B8A", "B11", "B12"):
+        bands[band] = np.ascontiguousarray(bands[band][::2, ::2])
+    for plane in bands.values():
+        plane[:, : plane.shape[1] // 4] = 0
+    old = PRODUCT.replace("N0509", "N0214")
+    safe = write_safe(tmp_path, bands, name=old, offset=None, baseline="02.14")
+    classes, _ = read_map(predict(make_trained(), safe, tmp_path / "maps"))
+    assert (classes[:, : WIDTH // 4] == 255).all()
+    assert (classes[:, WIDTH // 4 :] != 255).all()
+
+
+def test_interpolation_does_not_mix_measurements_with_the_edge_of_the_swath(
+    tmp_path: Path, numbers: NDArray[np.uint16]
+) -> None:
+    from fireseg.tiles import open_bands
+
+    bands: dict[str, NDArray[np.uint16]] = {"B12": np.full((HEIGHT // 2, WIDTH // 2), 2000, np.uint16)}
+    bands["B12"][:, :40] = 0
+    bands["B08"] = numbers[3] + np.uint16(1000)
+    with open_bands(write_safe(tmp_path, bands), ("B08", "B12")) as reader:
+        image, unknown = reader.read(0, 0, HEIGHT, WIDTH)
+    assert set(np.unique(image[..., 1][~unknown])) == {1000}
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_a_nodata_value_of_signed_integers_is_never_mapped(
+    tmp_path: Path, numbers: NDArray[np.uint16], tagged: bool
+) -> None:
+    image = numbers.astype(np.int16)
+    image[:, :2] = -9999
+    scene = write_scene(tmp_path / "scene.tif", image, **({"nodata": -9999} if tagged else {}))
+    if tagged:
+        assert (read_map(predict(make_trained(), scene, tmp_path / "maps"))[0][:2] == 255).all()
+    else:
+        with pytest.raises(FiresegError, match=r"values of -9999: .*use --nodata -9999"):
+            predict(make_trained(), scene, tmp_path / "maps")
+
+
+def test_a_fill_value_between_the_sampled_blocks_stops_the_map(tmp_path: Path) -> None:
+    image = np.full((7, 2048, 2048), 0.25, np.float32)
+    image[:, 600:640, 600:640] = -9999
+    profile = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    scene = write_scene(tmp_path / "scene.tif", image, **profile)
+    with pytest.raises(FiresegError, match=r"scene\.tif: values of -9999.*--nodata -9999"):
+        predict(make_trained(), scene, tmp_path / "maps")
+
+
+def test_a_band_without_measurements_is_refused(tmp_path: Path, numbers: NDArray[np.uint16]) -> None:
+    image = (numbers / np.float64(10_000)).astype(np.float32)
+    image[6] = 0
+    with pytest.raises(FiresegError, match=r"scene\.tif: B12 0 everywhere"):
+        predict(make_trained(), write_scene(tmp_path / "scene.tif", image), tmp_path / "maps")
+
+
+def test_the_name_of_a_product_counts_also_in_the_current_folder(
+    tmp_path: Path, numbers: NDArray[np.uint16], expected: tuple[NDArray, NDArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outer = tmp_path / PRODUCT.replace("S2B", "S2A").replace("N0509", "N0213")
+    write_scene(outer / PRODUCT / "scene.tif", numbers + np.uint16(1000))
+    monkeypatch.chdir(outer / PRODUCT)
+    result = predict(make_trained(), Path("scene.tif"), tmp_path / "maps")
+    np.testing.assert_array_equal(read_map(result)[0], expected[0])
+    assert result.summary["date"] == "2023-08-28T10:54:39Z"
+
+
+def test_an_offset_of_the_metadata_is_subtracted_under_a_scale_tag(
+    tmp_path: Path, numbers: NDArray[np.uint16], expected: tuple[NDArray, NDArray]
+) -> None:
+    path = write_with_baseline_tag(tmp_path, numbers)
+    with rasterio.open(path, "r+") as raster:
+        raster.scales = [0.0001] * 7
+    np.testing.assert_array_equal(read_map(predict(make_trained(), path, tmp_path / "maps"))[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full((HEIGHT, WIDTH), 0.9, np.float32), "value 0.9, but a cloud mask"),
+        (np.full((HEIGHT, WIDTH), -9999, np.int16), "value -9999, but a cloud mask"),
+        (np.zeros((3, HEIGHT, WIDTH), np.uint8), "3 channels, but a cloud mask has one"),
+    ],
+)
+def test_a_raster_that_is_no_cloud_mask_is_refused(
+    tmp_path: Path, numbers: NDArray[np.uint16], values: NDArray, words: str
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", numbers)
+    grid = {"crs": "EPSG:32629", "transform": Affine(10, 0, 500_000, 0, -10, 4_400_000)}
+    write_raster(tmp_path / "scene_CM.tif", values, **grid)
+    with pytest.raises(FiresegError, match=rf"scene_CM\.tif: {words}"):
+        predict(make_trained(), scene, tmp_path / "maps")
+
+
+@pytest.mark.parametrize(("west", "share"), [(501_600, 0.5), (600_000, None)])
+def test_a_cloud_mask_of_another_area_is_flagged_or_refused(
+    tmp_path: Path, numbers: NDArray[np.uint16], west: float, share: float | None
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", numbers)
+    grid = {"crs": "EPSG:32629", "transform": Affine(10, 0, west, 0, -10, 4_400_000)}
+    write_raster(tmp_path / "scene_CM.tif", np.zeros((HEIGHT, WIDTH), np.uint8), **grid)
+    if share is None:
+        with pytest.raises(FiresegError, match=r"scene_CM\.tif: lies outside of the scene"):
+            predict(make_trained(), scene, tmp_path / "maps")
+    else:
+        (flag,) = predict(make_trained(), scene, tmp_path / "maps").summary["flags"]
+        assert "covers 50 % of the scene" in flag

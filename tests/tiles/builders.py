@@ -148,13 +148,22 @@ PRODUCT = "S2B_MSIL2A_20230828T105439_N0509_R051_T31TCJ_20230828T131109"
 _FINE_BANDS = ("B02", "B03", "B04", "B08")
 
 
-def write_safe(folder: Path, numbers: Mapping[str, NDArray[np.uint16]], *, name: str = PRODUCT) -> Path:
+def write_safe(
+    folder: Path,
+    numbers: Mapping[str, NDArray[np.uint16]],
+    *,
+    name: str = PRODUCT,
+    baseline: str = "05.09",
+    offset: int | None = -1000,
+) -> Path:
     """Writes a miniature SAFE product of level 2A with its true names and the parts of its XML that are read.
 
     Args:
         folder: Folder of the product.
         numbers: Digital numbers of bands `(H, W)` at 10 m, `(H / 2, W / 2)` at 20 m, and classes of SCL at 20 m.
         name: Name of the product.
+        baseline: Processing baseline.
+        offset: Offset of the digital numbers; None in products before baseline 04.00.
 
     Returns:
         The product's folder.
@@ -169,13 +178,15 @@ def write_safe(folder: Path, numbers: Mapping[str, NDArray[np.uint16]], *, name:
         write_raster(path, values, crs="EPSG:32631", transform=utm_grid(resolution), **options)
         for sidecar in path.parent.glob("*.aux.xml"):
             sidecar.unlink()
-    offsets = "".join(f'<BOA_ADD_OFFSET band_id="{number}">-1000</BOA_ADD_OFFSET>' for number in range(13))
+    offsets = "".join(f'<BOA_ADD_OFFSET band_id="{number}">{offset}</BOA_ADD_OFFSET>' for number in range(13))
+    offsets = "" if offset is None else offsets
     (root / "MTD_MSIL2A.xml").write_text(
         '<?xml version="1.0" encoding="UTF-8"?>'
         '<n1:Level-2A_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/User_Product_Level-2A.xsd">'
         "<n1:General_Info><Product_Info><PRODUCT_START_TIME>2023-08-28T10:54:39.024Z</PRODUCT_START_TIME>"
         f"<PRODUCT_URI>{name}.SAFE</PRODUCT_URI><PROCESSING_LEVEL>Level-2A</PROCESSING_LEVEL>"
-        "<PRODUCT_TYPE>S2MSI2A</PRODUCT_TYPE><PROCESSING_BASELINE>05.09</PROCESSING_BASELINE></Product_Info>"
+        "<PRODUCT_TYPE>S2MSI2A</PRODUCT_TYPE><PROCESSING_BASELINE>"
+        f"{baseline}</PROCESSING_BASELINE></Product_Info>"
         '<Product_Image_Characteristics><BOA_QUANTIFICATION_VALUE unit="none">10000</BOA_QUANTIFICATION_VALUE>'
         f"<BOA_ADD_OFFSET_VALUES_LIST>{offsets}</BOA_ADD_OFFSET_VALUES_LIST></Product_Image_Characteristics>"
         "</n1:General_Info></n1:Level-2A_User_Product>"

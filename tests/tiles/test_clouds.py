@@ -13,7 +13,8 @@ from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import Grid
 from fireseg.tiles import open_bands
-from fireseg.tiles.clouds import CloudMask, convert_scene_classification, find_cloud_mask, is_cloudy
+from fireseg.tiles.clouds import CloudMask, convert_scene_classification, is_cloudy
+from fireseg.tiles.folder import find_cloud_mask
 from tests.tiles.builders import make_reflectance, utm_grid, write_raster
 
 GRID = Grid(height=40, width=50, crs="EPSG:32631", transform=(10.0, 0.0, 300_000.0, 0.0, -10.0, 4_900_020.0))
@@ -78,7 +79,7 @@ def test_beyond_the_edge_of_a_mask_nothing_is_known(tmp_path: Path) -> None:
 
 def test_a_classification_under_the_name_of_a_cloud_mask_is_an_error(tmp_path: Path) -> None:
     path = write_mask(tmp_path / "clouds.tif", np.full((40, 50), 4))
-    with CloudMask(path, GRID) as mask, pytest.raises(FiresegError, match=r"clouds\.tif: values up to 4.*_SCL\.tif"):
+    with CloudMask(path, GRID) as mask, pytest.raises(FiresegError, match=r"clouds\.tif: value 4.*_SCL\.tif"):
         mask.read_codes(0, 40)
 
 
