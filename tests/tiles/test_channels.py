@@ -202,3 +202,21 @@ def test_channels_that_do_not_fit_are_an_error(tmp_path: Path, channels: list[st
     path = write_channels(tmp_path / "a.tif", 2, [] if channels[0] == "-" else ["", "B12"])
     with rasterio.open(path) as raster, pytest.raises(FiresegError, match=fault):
         identify_channels(raster, channels)
+
+
+@pytest.mark.parametrize(
+    ("description", "band"),
+    [
+        ("Band 1: B02", "B02"),
+        ("Band 9 (B8A)", "B8A"),
+        ("B08, B08_10m", "B08"),
+        ("NBR (B8-B12)/(B8+B12)", None),
+        ("B08_stdDev", None),
+        ("B2 cloud mask", None),
+        ("B08 minus B12", None),
+    ],
+)
+def test_descriptions_of_several_bands_or_other_quantities_name_no_wrong_band(
+    description: str, band: str | None
+) -> None:
+    assert parse_band_name(description) == band

@@ -230,3 +230,49 @@ def test_a_json_that_is_no_item_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(FiresegError, match=r"a\.json: a json without assets.*; give a raster or an item"):
         open_bands(tmp_path / "a.json", BAND_NAMES)
+
+
+def test_an_item_of_stac_1_1_has_scale_and_offset_beside_its_bands(
+    tmp_path: Path, expected: NDArray[np.uint16]
+) -> None:
+    path = write_item(tmp_path)
+    item = json.loads(path.read_text())
+    assets = {}
+    for band in (*BAND_NAMES, "SCL"):
+        resolution = 10 if band in FINE else 20
+        assets[f"{band}_{resolution}m"] = {"href": f"{band}.tif", "bands": [{"name": band}]}
+        if band != "SCL":
+            assets[f"{band}_{resolution}m"] |= {"raster:scale": 0.0001, "raster:offset": -0.1}
+    assets["B10_60m"] = {"href": "B02.tif", "raster:scale": 0.0001, "raster:offset": 0, "eo:bands": ["B10"]}
+    path.write_text(json.dumps({**item, "assets": assets}))
+    np.testing.assert_array_equal(read(path), expected)
+
+
+def test_the_baseline_in_the_id_of_an_item_counts(tmp_path: Path, expected: NDArray[np.uint16]) -> None:
+    path = write_item(tmp_path, planetary=True)
+    item = json.loads(path.read_text())
+    path.write_text(json.dumps({**item, "id": PRODUCT, "properties": {}}))
+    np.testing.assert_array_equal(read(path), expected)
+
+
+@pytest.mark.parametrize("href", ["file:///vsizip//tmp/x.zip/B04.tif", f"{'../' * 20}vsizip/tmp/x.zip/B04.tif"])
+def test_an_asset_cannot_reach_a_virtual_file_system_by_another_way(tmp_path: Path, href: str) -> None:
+    path = write_item(tmp_path)
+    item = json.loads(path.read_text())
+    item["assets"]["red"]["href"] = href
+    path.write_text(json.dumps(item))
+    with pytest.raises(FiresegError, match=r"asset red: .*must not name"):
+        open_bands(path, BAND_NAMES)
+
+
+def test_spaces_in_the_address_of_an_asset_are_decoded(tmp_path: Path, expected: NDArray[np.uint16]) -> None:
+    path = write_item(tmp_path / "a b")
+    item = json.loads(path.read_text())
+    item["assets"]["red"]["href"] = f"file://{tmp_path}/a%20b/B04.tif"
+    path.write_text(json.dumps(item))
+    np.testing.assert_array_equal(read(path), expected)
+
+
+def test_a_product_in_the_current_folder_has_its_name(safe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(safe)
+    assert open_bands(Path(), BAND_NAMES).name == PRODUCT

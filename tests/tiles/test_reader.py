@@ -25,7 +25,7 @@ from fireseg.errors import FiresegError
 from fireseg.synthetic.scene import make_scene
 from fireseg.tiles import RasterOptions, Tile, TileFiles, find_tiles, open_bands, read_grid_and_date, read_tile
 from fireseg.tiles.options import LabelOptions
-from tests.tiles.builders import GRID, PIXEL, make_reflectance, write_raster, write_tile
+from tests.tiles.builders import GRID, PIXEL, make_reflectance, write_raster, write_safe, write_tile
 
 
 def find_tile(root: Path) -> TileFiles:
@@ -783,3 +783,37 @@ def test_clouds_of_a_tile_are_read_from_a_scene_classification(tmp_path: Path, i
     codes = {0: 255, 3: 3, 4: 0, 8: 1, 9: 1, 10: 1}
     np.testing.assert_array_equal(tile.cloud, np.vectorize(codes.__getitem__)(classes))
     assert (tile.unknown == (classes == 0)).all() == is_channel
+
+
+def test_metadata_of_the_product_beside_a_tile_are_read(tmp_path: Path) -> None:
+    numbers = np.rint(make_reflectance() * 10_000).astype(np.uint16)
+    write_tile(tmp_path, image=numbers + 1000)
+    write_safe(tmp_path, {})
+    (tmp_path / f"{PRODUCT}.SAFE" / "MTD_MSIL2A.xml").rename(tmp_path / "MTD_MSIL2A.xml")
+    (files,) = find_tiles(tmp_path).tiles
+    tile = read_tile(files, ("B02",))
+    np.testing.assert_array_equal(tile.image[..., 0], numbers[1])
+    assert (tile.date, tile.level) == ("2023-08-28T10:54:39Z", "2A")
+
+
+def test_clouds_beside_images_of_other_names_are_read(tmp_path: Path) -> None:
+    write_raster(tmp_path / "images/a.tif", make_reflectance())
+    write_raster(tmp_path / "images/a_CM.tif", np.eye(40, 50, dtype=np.uint8))
+    write_raster(tmp_path / "masks/a.tif", np.zeros((40, 50), np.uint8))
+    search = find_tiles(tmp_path, LabelOptions(images="images/*.tif", masks="masks/*.tif"))
+    (files,) = search.tiles
+    assert search.faults == ()
+    np.testing.assert_array_equal(read_tile(files, BAND_NAMES).cloud, np.eye(40, 50))
+
+
+def test_masked_pixels_of_a_mask_are_unknown(tmp_path: Path) -> None:
+    write_tile(tmp_path, masks=())
+    path = write_raster(tmp_path / "EMSR999_AOI01_01_DEL.tif", np.ones((40, 50), np.uint8))
+    with rasterio.open(path, "r+") as raster:
+        mask = np.full((40, 50), 255, np.uint8)
+        mask[:, :20] = 0
+        raster.write_mask(mask)
+    (files,) = find_tiles(tmp_path).tiles
+    delineation = read_tile(files, BAND_NAMES).delineation
+    assert (delineation[:, :20] == 255).all()
+    assert (delineation[:, 20:] == 1).all()
