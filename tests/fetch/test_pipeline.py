@@ -375,3 +375,19 @@ def test_without_the_extra_the_error_says_what_to_install(fetch: Fetch, monkeypa
     monkeypatch.setitem(sys.modules, "pystac_client", None)
     with pytest.raises(FiresegError, match=r"pystac_client is not installed; .*pip install 'fireseg\[stac\]'"):
         fetch()
+
+
+def test_an_incomplete_item_does_not_hide_the_complete_ones(stac: StacServer, fetch: Fetch) -> None:
+    stac.add_item("A", day="2025-08-24", values=BY_BAND)
+    del stac.items[0]["assets"]["swir22"]
+    with pytest.raises(FiresegError, match="A"):
+        fetch()
+    stac.add_item("B", day="2025-08-26", values=BY_BAND)
+    assert json.loads((fetch() / "fire.json").read_text())["datetime"].startswith("2025-08-26")
+
+
+def test_a_day_with_an_unreadable_classification_is_passed_over(stac: StacServer, fetch: Fetch) -> None:
+    stac.add_item("A", day="2025-08-24", values=BY_BAND)
+    (stac.root / "A_SCL.tif").unlink()
+    stac.add_item("B", day="2025-08-26", values=BY_BAND)
+    assert json.loads((fetch() / "fire.json").read_text())["datetime"].startswith("2025-08-26")
