@@ -64,13 +64,11 @@ def group_parts(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(parts[number] for number in sorted(parts)) for name, parts in archives.items()}
 
 
-MAX_RATIO = 20
-"""Size of the unpacked files over that of the archive, above which unpacking stops; float32 rasters reach 2.4."""
+_MAX_RATIO = 20
+"""Size of the unpacked files over that of the parts, which match the listing; float32 rasters reach 2.4."""
 
 
-def unpack(
-    parts: Sequence[Path], folder: Path, *, advance: Callable[[int], object], max_ratio: int = MAX_RATIO
-) -> None:
+def unpack(parts: Sequence[Path], folder: Path, *, advance: Callable[[int], object]) -> None:
     """Unpacks an archive from its parts without joining them on disk.
 
     Args:
@@ -78,7 +76,6 @@ def unpack(
             first bytes.
         folder: Output folder.
         advance: Called with the number of bytes read.
-        max_ratio: Largest size of the unpacked files, relative to that of the parts, which match the listing.
 
     Raises:
         FiresegError: If the archive is broken, encrypted, too large when unpacked, or contains a path outside the
@@ -87,7 +84,7 @@ def unpack(
     """
     if not hasattr(tarfile, "data_filter"):
         raise FiresegError("Python 3.11.0 to 3.11.3: cannot unpack archives safely; use 3.11.4 or newer")
-    budget = _Budget(parts, max(max_ratio * sum(part.stat().st_size for part in parts), _MIN_BUDGET))
+    budget = _Budget(parts, max(_MAX_RATIO * sum(part.stat().st_size for part in parts), _MIN_BUDGET))
     with io.BufferedReader(JoinedFile(parts, advance), 1 << 20) as stream:
         try:
             head = stream.peek(8)
@@ -128,8 +125,8 @@ class _Budget:
         self._left -= num_bytes
         if self._left < 0:
             raise FiresegError(
-                f"{self._parts[0]}: unpacking stopped: more than {self._num_bytes / 1e9:.1f} GB, too much for an archive "
-                "of this size; report it to the publishers of the data set"
+                f"{self._parts[0]}: unpacking stopped: more than {self._num_bytes / 1e9:.1f} GB, too much for an "
+                "archive of this size; report it to the publishers of the data set"
             )
 
 
