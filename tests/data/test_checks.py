@@ -186,8 +186,7 @@ def test_a_patch_in_two_splits_by_name_or_content_is_refused_until_leaks_are_all
     with pytest.raises(FiresegError, match="same name: train and val EMSR101_AOI01_01_r0_c32"):
         validate(root)
 
-    for options in ({"allow_leaks": True}, {"required": ("val",)}):
-        summary = validate(root, **options)
+    for summary in (validate(root, allow_leaks=True), validate(root, required=("val",))):
         assert summary.leaks == ("same name: train and val EMSR101_AOI01_01_r0_c32",)
         assert any("scores on val and test are better" in note for note in summary.notes)
 
