@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -53,6 +54,8 @@ def run_command(
     """
     import tyro
 
+    if arguments is None and not sys.warnoptions:
+        _silence_libraries()
     signal.signal(signal.SIGTERM, _raise_terminated)
     (options,) = inspect.signature(function, eval_str=True).parameters.values()
     # The shell expands `--out ~/maps`, but not `--out=~/maps`.
@@ -77,17 +80,35 @@ def run_command(
         return 128 + (signal.SIGINT if isinstance(request, KeyboardInterrupt) else signal.SIGTERM)
 
 
+def _silence_libraries() -> None:
+    """Hides warnings of libraries, which name no cure; `python -W default -m fireseg.…` shows them."""
+    warnings.simplefilter("ignore")
+    for name in ("rasterio", "matplotlib", "PIL"):  # without a handler, logging prints warnings on stderr
+        logging.getLogger(name).addHandler(logging.NullHandler())
+
+
 def print_error(error: FiresegError) -> int:
     """Prints each fault of an error as a line on stderr and returns the exit code."""
     for fault in error.faults:
-        sys.stderr.write(f"fireseg: {fault}\n")
+        sys.stderr.write(f"fireseg: {_cut(fault)}\n")
     return error.exit_code
+
+
+_MAX_FAULT = 2000
+"""Number of characters of a fault, above which its middle is left out: location and cure stand at its ends."""
+
+
+def _cut(fault: str) -> str:
+    if len(fault) <= _MAX_FAULT:
+        return fault
+    num_left_out = len(fault) - _MAX_FAULT
+    return f"{fault[: _MAX_FAULT // 2]} … ({num_left_out:,} characters) … {fault[-_MAX_FAULT // 2 :]}"
 
 
 def print_faults(faults: Sequence[str]) -> None:
     """Prints the number of faults and each fault as a line on stderr; nothing if there are none."""
     if faults:
-        sys.stderr.write("\n  ".join([f"\n{format_count(len(faults), 'fault')}:", *faults]) + "\n")
+        sys.stderr.write("\n  ".join([f"\n{format_count(len(faults), 'fault')}:", *map(_cut, faults)]) + "\n")
 
 
 def _describe(function: Callable[..., int]) -> str | None:

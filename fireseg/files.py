@@ -7,14 +7,18 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
+import stat
 import struct
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -32,29 +36,118 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` and renames it to `path` at the end.
 
     A process killed at any moment leaves the old file or the new one. The content is flushed to disk
-    before the rename, so a power cut cannot leave an empty file.
+    before the rename, so a power cut cannot leave an empty file. A symbolic link stays, and its target is
+    replaced. Pipes and character devices, such as `/dev/stdout`, receive the content and stay what they are.
 
     Args:
         path: The file to write. Its folder must exist.
 
     Raises:
-        FiresegError: If the disk is full or the folder cannot be written.
+        FiresegError: If the disk is full, the folder cannot be written, or the path is a folder, socket or disk.
 
     Example:
         >>> with atomic_write(Path("run/config.json")) as part:  # doctest: +SKIP
         ...     part.write_text("{}")
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with convert_disk_errors(path):
+        mode = _get_mode(path)
+    if mode is not None and not _is_regular(path, mode):
+        if not (_DESCRIPTOR.fullmatch(str(path)) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            raise FiresegError(f"{path}: {_describe_kind(mode)}, but the output is a file; choose another name")
+        with _write_through(path) as part:
+            yield part
+        return
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        part.replace(path)
+        part.replace(target)
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
         with suppress(OSError):  # must not hide the first error
             part.unlink(missing_ok=True)
+
+
+_DESCRIPTOR = re.compile(r"/dev/(?:(stdout)|(stderr)|fd/(\d+))")
+"""Open files of this process. They may be regular files, but those belong to the shell that opened them."""
+
+
+def _is_regular(path: Path, mode: int) -> bool:
+    return stat.S_ISREG(mode) and not _DESCRIPTOR.fullmatch(str(path))
+
+
+def _get_mode(path: Path) -> int | None:
+    """Returns the type and permissions of what a path leads to, None if it does not exist."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+@contextmanager
+def _write_through(path: Path) -> Iterator[Path]:
+    """Yields a temporary path and copies its content into a pipe or device at the end."""
+    with tempfile.TemporaryDirectory(prefix="fireseg-") as folder:
+        part = Path(folder) / path.name
+        yield part
+        try:
+            with part.open("rb") as content, _open_stream(path) as stream:
+                shutil.copyfileobj(content, stream)
+        except BrokenPipeError:  # handled by the command, as for its other outputs
+            raise
+        except OSError as error:
+            raise disk_error(path, error) from error
+
+
+def _open_stream(path: Path) -> IO[bytes]:
+    if not (match := _DESCRIPTOR.fullmatch(str(path))):
+        return path.open("wb")
+    # Opened by its path, a redirected stdout would be truncated; a duplicate goes on at the same position.
+    sys.stdout.flush()
+    number = 1 if match[1] else 2 if match[2] else int(match[3])
+    return os.fdopen(os.dup(number), "wb")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a disk",
+}
+
+
+def _describe_kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def check_regular_file(path: Path) -> None:
+    """Checks that an input is a regular file if it exists: reading a pipe or a device may never end.
+
+    Args:
+        path: The input; a symbolic link is followed.
+
+    Raises:
+        FiresegError: If the path leads to a pipe, a socket, a device or a folder, or round in a circle of links.
+    """
+    try:
+        mode = _get_mode(path)
+    except OSError as error:
+        raise read_error(path, error) from error
+    if mode is not None and not stat.S_ISREG(mode):
+        raise FiresegError(f"{path}: {_describe_kind(mode)}, but a file is needed; give the path of a regular file")
+
+
+def read_error(path: Path, error: OSError) -> FiresegError:
+    """Converts a failed read to an error with its cause and cure."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return FiresegError(f"{path}: no permission to read it; change its permissions (chmod u+r) or its owner")
+    if error.errno == errno.ENOENT:
+        return FiresegError(f"{path}: no such file; check the path")
+    return FiresegError(f"{path}: cannot be read ({error.strerror or error}); check the path and the disk")
 
 
 def disk_error(path: Path, error: OSError) -> FiresegError:
@@ -97,12 +190,14 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise FiresegError(
             f"{path}: only weights, but a checkpoint is needed; the setting model.weights takes this file"
         )
+    check_regular_file(path)
     import torch  # takes seconds, and most users of this module only write
 
     try:
+        path.open("rb").close()
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise FiresegError(f"{path}: no such file; check the path") from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise read_error(path, error) from error
     except UnpicklingError as error:
         raise FiresegError(
             f"{path}: not a readable checkpoint: contains more than tensors and plain values, or is another kind of "

@@ -38,7 +38,7 @@ SETTINGS = (
 def write_patches(root: Path, *, train: int = 12, val: int = 4, size: int = 32) -> Path:
     """Writes a few patches with a learnable pattern under `root/{train,val}`."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val)):
+    for split, count, tile in (("train", train, "EMSR001_AOI01_01"), ("val", val, "EMSR002_AOI01_01")):
         folder = root / split
         folder.mkdir(parents=True)
         for number in range(count):
@@ -46,8 +46,8 @@ def write_patches(root: Path, *, train: int = 12, val: int = 4, size: int = 32) 
             mask[: int(rng.integers(0, size)), : int(rng.integers(1, size))] = 1
             image = rng.uniform(0.05, 0.15, (size, size, 7)).astype(np.float32)
             image[..., 3] += np.where(mask > 0, 0.0, 0.3).astype(np.float32)
-            np.save(folder / f"EMSR001_AOI01_01_r0_c{number}_image.npy", image)
-            np.save(folder / f"EMSR001_AOI01_01_r0_c{number}_mask.npy", mask)
+            np.save(folder / f"{tile}_r0_c{number}_image.npy", image)
+            np.save(folder / f"{tile}_r0_c{number}_mask.npy", mask)
     return root
 
 

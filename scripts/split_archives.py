@@ -64,6 +64,10 @@ def group_parts(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(parts[number] for number in sorted(parts)) for name, parts in archives.items()}
 
 
+_MAX_RATIO = 20
+"""Size of the unpacked files over that of the parts, which match the listing; float32 rasters reach 2.4."""
+
+
 def unpack(parts: Sequence[Path], folder: Path, *, advance: Callable[[int], object]) -> None:
     """Unpacks an archive from its parts without joining them on disk.
 
@@ -74,22 +78,29 @@ def unpack(parts: Sequence[Path], folder: Path, *, advance: Callable[[int], obje
         advance: Called with the number of bytes read.
 
     Raises:
-        FiresegError: If the archive is broken or contains a path outside the folder.
+        FiresegError: If the archive is broken, encrypted, too large when unpacked, or contains a path outside the
+            folder.
         OSError: If the disk is full or not writable.
     """
     if not hasattr(tarfile, "data_filter"):
         raise FiresegError("Python 3.11.0 to 3.11.3: cannot unpack archives safely; use 3.11.4 or newer")
+    budget = _Budget(parts, max(_MAX_RATIO * sum(part.stat().st_size for part in parts), _MIN_BUDGET))
     with io.BufferedReader(JoinedFile(parts, advance), 1 << 20) as stream:
         try:
             head = stream.peek(8)
             if head.startswith(b"PK"):
-                _unpack_zip(stream, folder)
+                _unpack_zip(stream, folder, budget)
                 return
             opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
-            _unpack_tar(opener(stream) if opener else stream, folder)
+            _unpack_tar(opener(stream) if opener else stream, folder, budget)
         except tarfile.FilterError as error:
             raise FiresegError(
                 f"{parts[0]}: unpacking stopped: {error}; report it to the publishers of the data set"
+            ) from error
+        except (NotImplementedError, RuntimeError) as error:  # zipfile: a method it does not know, or encryption
+            raise FiresegError(
+                f"{parts[0]}: unpacking stopped: {error}; only archives without a password, stored or deflated, can be "
+                "unpacked: report it to the publishers of the data set"
             ) from error
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
             raise _broken_archive(parts, error) from error
@@ -97,6 +108,26 @@ def unpack(parts: Sequence[Path], folder: Path, *, advance: Callable[[int], obje
             if error.errno is not None:  # an error of the disk, not of the archive
                 raise
             raise _broken_archive(parts, error) from error
+
+
+_MIN_BUDGET = 100 << 20
+"""Bytes that any archive may unpack to: small text files compress well."""
+
+
+class _Budget:
+    """Counts the declared sizes of unpacked files, which neither tarfile nor zipfile exceeds when extracting."""
+
+    def __init__(self, parts: Sequence[Path], num_bytes: int) -> None:
+        self._parts, self._num_bytes, self._left = parts, num_bytes, num_bytes
+
+    def spend(self, num_bytes: int) -> None:
+        """Takes the size of the next file, before it is written."""
+        self._left -= num_bytes
+        if self._left < 0:
+            raise FiresegError(
+                f"{self._parts[0]}: unpacking stopped: more than {self._num_bytes / 1e9:.1f} GB, too much for an "
+                "archive of this size; report it to the publishers of the data set"
+            )
 
 
 class JoinedFile(io.RawIOBase):
@@ -145,23 +176,25 @@ class JoinedFile(io.RawIOBase):
         super().close()
 
 
-def _unpack_tar(stream: IO[bytes], folder: Path) -> None:
+def _unpack_tar(stream: IO[bytes], folder: Path, budget: _Budget) -> None:
     # ignore_zeros, as `tar -i` in the instructions of the publishers: the archive is several concatenated tars.
     with tarfile.open(fileobj=stream, mode="r|", ignore_zeros=True) as archive:
         for member in archive:
             if not _is_macos_metadata(member.name):
+                budget.spend(member.size)
                 archive.extract(member, folder, filter="data")
     while stream.read(1 << 20):  # gzip detects truncation only at the end of the stream
         pass
 
 
-def _unpack_zip(stream: IO[bytes], folder: Path) -> None:
+def _unpack_zip(stream: IO[bytes], folder: Path, budget: _Budget) -> None:
     with zipfile.ZipFile(cast(Any, stream)) as archive:
         for member in archive.infolist():
             path = PurePosixPath(member.filename.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts:
                 raise zipfile.BadZipFile(f"{member.filename!r} is outside the output folder")
             if not _is_macos_metadata(member.filename):
+                budget.spend(member.file_size)
                 archive.extract(member, folder)
 
 

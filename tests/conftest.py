@@ -63,8 +63,8 @@ def make_patches(tmp_path: Path) -> MakePatches:
     ) -> Path:
         root = root or tmp_path / "patches"
         rng = np.random.default_rng(seed)
-        for split, count in (("train", train), ("val", val), ("test", test)):
-            for number in range(count):
+        for split, count, first in (("train", train, 0), ("val", val, 300), ("test", test, 600)):
+            for number in range(first, first + count):
                 folder = root / split
                 folder.mkdir(parents=True, exist_ok=True)
                 image, mask = draw_patch(rng, size, channels, num_classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from fireseg.console import (
     format_seconds,
     format_share,
     format_table,
+    print_error,
     run_command,
 )
 from fireseg.errors import FiresegError, SettingError
@@ -82,6 +84,33 @@ def test_all_faults_are_printed_and_the_exit_code_is_that_of_the_error(capsys: p
     assert run("--size", "0") == SettingError.exit_code
     assert capsys.readouterr().err == "fireseg: --size: too small\nfireseg: --size: not positive\n"
     assert FiresegError.exit_code == 1
+
+
+def test_a_fault_of_ten_thousand_words_is_cut_between_location_and_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(FiresegError("a.tif: " + "word " * 10_000 + "; write it again", "b.tif: short"))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("fireseg: a.tif: word")
+    assert first.endswith("; write it again")
+    assert len(first) < 2100
+    assert second == "fireseg: b.tif: short"
+
+
+@pytest.mark.parametrize(("options", "is_shown"), [((), False), (("-W", "default"), True)])
+def test_warnings_of_libraries_are_not_printed_unless_asked_for(options: tuple[str, ...], is_shown: bool) -> None:
+    program = (
+        "import sys, warnings, logging\n"
+        "from dataclasses import dataclass\n"
+        "from fireseg.console import run_command\n"
+        "@dataclass\n"
+        "class Options:\n    size: int = 1\n"
+        "def command(options: Options) -> int:\n"
+        "    warnings.warn('mean of empty slice', RuntimeWarning)\n"
+        "    logging.getLogger('rasterio._err').warning('CPLE_AppDefined')\n"
+        "    return 0\n"
+        "sys.exit(run_command(command, program='do', stopped=''))"
+    )
+    done = subprocess.run([sys.executable, *options, "-c", program], capture_output=True, text=True, check=True)
+    assert ("mean of empty slice" in done.stderr, "CPLE" in done.stderr) == (is_shown, is_shown)
 
 
 def test_an_interrupted_command_reports_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:

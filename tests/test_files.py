@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write, disk_error, load_tensors
+from fireseg.files import atomic_write, disk_error, load_tensors, read_error
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path):
@@ -97,3 +100,75 @@ def test_a_truncated_file_is_rejected(tmp_path: Path, length: int):
 def test_a_missing_file_is_reported(tmp_path: Path):
     with pytest.raises(FiresegError, match="no such file"):
         load_tensors(tmp_path / "none.pt")
+
+
+def test_a_device_receives_the_content_and_stays_a_device():
+    before = Path("/dev/null").stat()
+    with atomic_write(Path("/dev/null")) as part:
+        part.write_text("{}")
+    assert Path("/dev/null").stat().st_rdev == before.st_rdev
+    assert not list(Path("/dev").glob(".null.*"))
+
+
+def test_a_pipe_receives_the_content(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with atomic_write(tmp_path / "pipe") as part:
+        part.write_text("content")
+    assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_redirected_stdout_receives_the_content_between_other_lines(tmp_path: Path):
+    program = (
+        "from pathlib import Path; from fireseg.files import atomic_write\n"
+        "print('before')\n"
+        "with atomic_write(Path('/dev/stdout')) as part: part.write_text('content\\n')\n"
+        "print('after')"
+    )
+    with (tmp_path / "out.txt").open("w") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
+    assert (tmp_path / "out.txt").read_text() == "before\ncontent\nafter\n"
+
+
+def test_a_symbolic_link_stays_and_its_target_is_written(tmp_path: Path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link.json").symlink_to("other/target.json")
+    for text in ("first", "second"):  # the link dangles at first
+        with atomic_write(tmp_path / "link.json") as part:
+            part.write_text(text)
+        assert (tmp_path / "link.json").is_symlink()
+        assert (tmp_path / "other/target.json").read_text() == text
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["target.json"]
+
+
+def test_sockets_and_folders_are_refused_as_outputs(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        for name, kind in (("socket", "a socket"), ("folder", "a folder")):
+            with pytest.raises(FiresegError, match=rf"{name}: {kind}.*choose another"), atomic_write(tmp_path / name):
+                pass
+
+
+def test_a_circle_of_links_is_refused(tmp_path: Path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(FiresegError, match="a: cannot be written"), atomic_write(tmp_path / "a"):
+        pass
+    with pytest.raises(FiresegError, match="a: cannot be read"):
+        load_tensors(tmp_path / "a")
+
+
+def test_pipes_and_devices_are_refused_as_inputs_at_once(tmp_path: Path):
+    os.mkfifo(tmp_path / "a.pt")
+    with pytest.raises(FiresegError, match=r"a\.pt: a pipe.*regular file"):
+        load_tensors(tmp_path / "a.pt")
+    with pytest.raises(FiresegError, match=r"/dev/zero: a device.*regular file"):
+        load_tensors(Path("/dev/zero"))
+
+
+def test_a_file_without_read_permission_is_not_called_damaged():
+    error = read_error(Path("a.pt"), PermissionError(errno.EACCES, "Permission denied"))
+    assert str(error).startswith("a.pt: no permission to read it; change its permissions")

@@ -25,6 +25,7 @@ CHANGEABLE = (
     "engine.threads",
     "data.root",
     "data.num_workers",
+    "data.allow_leaks",
     "stopping",
     "checkpoint",
     "tracker",

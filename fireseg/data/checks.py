@@ -39,6 +39,7 @@ class DatasetSummary:
         fingerprint: SHA-256 over the names and contents of all patches; equal for all fractions of the training
             patches, so that their scores on the same validation and test patches can be compared.
         notes: Remarks for the user that do not stop the run.
+        leaks: Patches that are in two splits.
         pixel_m: Pixel size of the training tiles in metres; None if unknown.
         level: Their processing level, `1C` or `2A`; None if unknown.
     """
@@ -50,6 +51,7 @@ class DatasetSummary:
     class_counts: tuple[int, ...]
     fingerprint: str
     notes: tuple[str, ...]
+    leaks: tuple[str, ...] = ()
     pixel_m: float | None = None
     level: str | None = None
 
@@ -64,6 +66,7 @@ def validate_dataset(
     fold: int | None = None,
     fraction: float = 1.0,
     seed: int = 0,
+    allow_leaks: bool = False,
 ) -> DatasetSummary:
     """Checks every patch under a root and computes the statistics that training needs.
 
@@ -76,6 +79,8 @@ def validate_dataset(
         fold: Fold of the patches, from 0; None if they have none.
         fraction: Share of the training patches to use, see `select_fraction`.
         seed: Seed of their selection.
+        allow_leaks: If True, patches that are in two splits are noted. They are also noted if train is not required,
+            because nothing is trained then.
 
     Raises:
         FiresegError: With all faults, if there is one that may not be skipped.
@@ -96,6 +101,13 @@ def validate_dataset(
     other_faults = _find_split_faults(scans, splits, faults, task, bands)
     if "train" in required and splits["train"]:
         other_faults += _find_label_faults(scans["train"], splits["train"], task)
+    # A prepared folder was checked for leaks when it was made, by the place of its tiles as well.
+    is_checked = len(manifests) == 1 and all(manifests.values())
+    leaks = [] if is_checked else _find_leaks(scans)
+    if leaks and not allow_leaks and "train" in required:
+        other_faults.append(_describe_leaks(leaks))
+    elif leaks:
+        notes.append(f"{_describe_leaks(leaks)}; scores on val and test are better than they would be on new fires")
     if patch_faults or other_faults:
         raise FiresegError(*other_faults, *_format_faults(patch_faults))
     notes += _note_skipped(scans, faults)
@@ -116,6 +128,7 @@ def validate_dataset(
         class_counts=class_counts(train, task.num_classes),
         fingerprint=fingerprint,
         notes=tuple(notes),
+        leaks=tuple(leaks),
         pixel_m=_get_common([manifest and manifest.pixel_m for manifest in manifests.values()]),
         level=_get_common([manifest and manifest.level for manifest in manifests.values()]),
     )
@@ -325,6 +338,33 @@ def _note_leaks(root: Path, manifest: Manifest | None) -> list[str]:
         f"{root}: prepared with --allow-leaks, its splits share data ({manifest.leaks[0]}{more}); "
         "scores on val and test are better than they would be on new fires"
     ]
+
+
+def _find_leaks(scans: Mapping[str, SplitStatistics]) -> list[str]:
+    """Finds patches with the same name or the same content in two splits."""
+    leaks: list[str] = []
+    first_by_name: dict[str, str] = {}
+    first_by_digest: dict[str, tuple[str, str]] = {}
+    for split, scan in scans.items():
+        for patch in scan.patches:
+            # Patches of one value, as at the edge of the data, are equal by chance.
+            content = patch.digest if patch.low < patch.high else ""
+            by_name = first_by_name.setdefault(patch.name, split)
+            by_content, name = first_by_digest.setdefault(content, (split, patch.name)) if content else (split, "")
+            if by_content != split:
+                leaks.append(f"same content: {by_content} {name} and {split} {patch.name}")
+            elif by_name != split:
+                leaks.append(f"same name: {by_name} and {split} {patch.name}")
+    return leaks
+
+
+def _describe_leaks(leaks: Sequence[str]) -> str:
+    more = f" and {len(leaks) - 1:,} more" if len(leaks) > 1 else ""
+    noun = "patch is" if len(leaks) == 1 else "patches are"
+    return (
+        f"data.root: {len(leaks):,} {noun} in two splits ({leaks[0]}{more}); remove them from one of both, rename "
+        "those that are different, or accept them with data.allow_leaks=true"
+    )
 
 
 def _note_constant_bands(bands: Sequence[str], std: Sequence[float]) -> list[str]:

@@ -57,6 +57,7 @@ class WildfireDataModule:
         fraction: Share of the training patches to use, for scores as a function of the amount of labels. The
             seed chooses the part; smaller parts are contained in larger ones.
         on_bad: Treatment of faulty files: `stop` with all of them in one error, or `skip` them.
+        allow_leaks: Trains although a patch is in two splits, by its name or content, and notes it.
         augment: Augmentation of training patches; none by default.
         maker: Function that creates the data under the root if missing; called before anything is read.
         seed: Seed of order and augmentation.
@@ -94,6 +95,7 @@ class WildfireDataModule:
         fold: NonNegativeInt | None = None,
         fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0,
         on_bad: Literal["stop", "skip"] = "stop",
+        allow_leaks: bool = False,
         augment: Augmentation | None = None,
         maker: Maker | None = None,
         seed: NonNegativeInt = 0,
@@ -112,6 +114,7 @@ class WildfireDataModule:
         self.fold = fold
         self.fraction = fraction
         self.on_bad: Literal["stop", "skip"] = on_bad
+        self.allow_leaks = allow_leaks
         self.augment = augment
         self.maker = maker
         self.seed = seed
@@ -142,6 +145,7 @@ class WildfireDataModule:
             fold=self.fold,
             fraction=self.fraction,
             seed=self.seed,
+            allow_leaks=self.allow_leaks,
         )
         self._summary, self.notes = summary, list(summary.notes)
         if "train" in summary.splits:

@@ -54,9 +54,10 @@ class Patches:
 
     @cached_property
     def leaks(self) -> tuple[str, ...]:
-        """Leaks between splits that the manifest lists."""
+        """Leaks between splits: those that manifests list, and patches found in two splits."""
         manifests = [read_manifest(root) for root in self.module.roots]
-        return tuple(leak for manifest in manifests if manifest for leak in manifest.leaks)
+        listed = (leak for manifest in manifests if manifest for leak in manifest.leaks)
+        return (*listed, *self.module.summary.leaks)
 
     def get(self, split: Split) -> WildfirePatchDataset:
         """Returns the patches of a split that exists."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fireseg.console import format_count
 from fireseg.errors import FiresegError, SettingError, join_names
-from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, hash_file, load_tensors
+from fireseg.files import CHECKPOINT_NAMES, check_regular_file, find_checkpoint, hash_file, load_tensors, read_error
 from fireseg.model.encoders import TIMM_PREFIX
 from fireseg.model.network import FireSegmentationModel
 
@@ -149,11 +149,12 @@ def read_weights(path: Path, source: str = "") -> WeightsFile:
         FiresegError: If it cannot be read.
     """
     source = source or str(path)
+    check_regular_file(path)
     try:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise FiresegError(f"{path}: cannot be read ({error.strerror}); use another file") from error
+        raise read_error(path, error) from error
     # A safetensors file starts with the length of its header in 8 bytes, followed by the JSON header.
     is_safetensors = path.suffix == ".safetensors" or start[8:] == b"{"
     return WeightsFile(path, source, _load_safetensors(path) if is_safetensors else load_tensors(path))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fireseg.errors import FiresegError, did_you_mean, shorten
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import Grid
 from fireseg.prepare.duplicates import Fingerprint
 from fireseg.tiles.folder import TileFiles
@@ -249,6 +250,7 @@ def read_rows(path: Path, required: Sequence[str], *, cure: str = _CURE) -> list
     Raises:
         FiresegError: If it cannot be read or lacks a column.
     """
+    check_regular_file(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")

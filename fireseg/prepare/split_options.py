@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fireseg.console import metavar
-from fireseg.errors import SettingError
+from fireseg.errors import FiresegError, SettingError
+from fireseg.files import check_regular_file
 
 SplitBy = Literal["folder", "activation"]
 
@@ -116,7 +117,10 @@ def hash_option(option: str, path: Path) -> str:
         SettingError: If it cannot be read.
     """
     try:
+        check_regular_file(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FiresegError as error:
+        raise SettingError(f"{option} {error}") from error
     except OSError as error:
         reason = error.strerror or error
         raise SettingError(f"{option} {path}: cannot be read ({reason}); check its path and permissions") from error

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fireseg.tracker.artifacts import download_artifact
 from fireseg.tracker.mlflow import create_mlflow_tracker, log_to_existing_run
-from fireseg.tracker.mlflow_store import describe_charts
+from fireseg.tracker.mlflow_store import check_no_password, describe_charts
 from fireseg.tracker.protocol import EpochMetrics, Status, TrackedRun, Tracker
 from fireseg.tracker.wandb import WandbMode, create_wandb_tracker
 
@@ -36,7 +36,7 @@ def create_no_tracker() -> Tracker:
 
 def create_mlflow_wandb_tracker(
     *,
-    uri: str | None = None,
+    uri: Annotated[str | None, AfterValidator(check_no_password)] = None,
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = "fireseg",
     project: Annotated[str, Field(min_length=1, max_length=128)] = "fireseg",
     entity: str | None = None,

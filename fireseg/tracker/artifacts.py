@@ -82,7 +82,7 @@ def download_artifact(uri: str, *, tracking_uri: str | None = None) -> Path:
             calibration.unlink(missing_ok=True)
     except get_store_errors() as error:
         raise FiresegError(
-            f"{uri}: not available from MLflow at {redact_uri(store)} ({format_reason(error)}); "
+            f"{uri}: not available from MLflow at {redact_uri(store)} ({format_reason(error, store)}); "
             "check the name, the server, and MLFLOW_TRACKING_URI"
         ) from error
     return checkpoint

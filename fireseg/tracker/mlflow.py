@@ -12,14 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fireseg.console import format_command
 from fireseg.errors import FiresegError
 from fireseg.tracker.mlflow_store import (
+    check_no_password,
     format_reason,
     get_experiment_id,
     get_store_errors,
+    is_misconfigured,
     is_permanent,
     open_store,
     prepare_environment,
@@ -48,7 +50,7 @@ _WAIT_FACTOR = 10.0
 
 def create_mlflow_tracker(
     *,
-    uri: str | None = None,
+    uri: Annotated[str | None, AfterValidator(check_no_password)] = None,
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = "fireseg",
     run_name: str | None = None,
 ) -> MlflowTracker:
@@ -200,11 +202,12 @@ class MlflowTracker:
             except get_store_errors() as error:
                 if number < _TRIES and time.monotonic() - began < _QUICK_SECONDS:
                     continue
+                reason = format_reason(error, self._uri)
                 if not is_permanent(error):
-                    self._warn("unreachable", f"{format_reason(error)}; training continues, and this is sent later")
+                    self._warn("unreachable", f"{reason}; training continues, and this is sent later")
                     return False
                 self.has_refusals = True
-                self._warn("refused", f"refused an entry ({format_reason(error)}); training continues without it")
+                self._warn("refused", f"refused an entry ({reason}); training continues without it")
                 break
         return True
 
@@ -227,15 +230,18 @@ class _MlflowRun:
         self._history: dict[str, dict[int, float]] = {}
 
     def open(self) -> None:
-        from mlflow.exceptions import MlflowException
-
         try:
             self._client = open_store(self._uri)
             run = self._find() or self._create()
-        except MlflowException as error:
-            if is_permanent(error):
-                raise FiresegError(f"tracker.uri: {redact_uri(self._uri)} refuses the run ({error})") from error
-            raise
+        except get_store_errors() as error:
+            if not is_permanent(error):
+                raise
+            address, reason = redact_uri(self._uri), format_reason(error, self._uri)
+            cure = "check the URI"
+            if is_misconfigured(error):
+                cure = "install the driver of the database with pip, or correct the URI"
+            # Without the cause, whose message and traceback may contain the password.
+            raise FiresegError(f"tracker.uri: {address} refuses the run ({reason}); {cure}") from None
         self.run_id, self._params = run.info.run_id, run.data.params
         for key in run.data.metrics:
             history = self._client.get_metric_history(self.run_id, key)
@@ -337,7 +343,7 @@ def log_to_existing_run(
     if not (run_id := run_ids.get("mlflow")):
         return
     prepare_environment()
-    service = "MLflow"
+    service, uri = "MLflow", ""
     try:
         uri = resolve_uri(tracker_uri)
         service = f"MLflow at {redact_uri(uri)}"
@@ -353,7 +359,7 @@ def log_to_existing_run(
         for path in artifacts:
             client.log_artifact(run_id, str(path), folder or None)
     except (FiresegError, *get_store_errors()) as error:
-        reason = " ".join(error.faults) if isinstance(error, FiresegError) else format_reason(error)
+        reason = " ".join(error.faults) if isinstance(error, FiresegError) else format_reason(error, uri)
         log.warning(
             "%s: nothing could be added to run %s (%s); the results are in the run folder", service, run_id, reason
         )

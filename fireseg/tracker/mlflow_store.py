@@ -8,16 +8,16 @@ import shlex
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fireseg.errors import FiresegError, SettingError, did_you_mean
-from fireseg.files import disk_error
+from fireseg.files import check_regular_file, disk_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +29,11 @@ _SQLITE = "sqlite:///"
 
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 
-_LOCK_SECONDS = 180.0
+# Jobs of a sweep open a store one after the other, each in seconds. A wait is told before it gets long.
+_LOCK_SECONDS, _QUIET_LOCK_SECONDS = 180.0, 5.0
+
+_BUSY_SECONDS = 10.0
+"""Time to wait for a transaction of another program."""
 
 _ARTIFACTS = "mlartifacts"
 """Folder of artifacts beside an SQLite store."""
@@ -85,35 +89,100 @@ def resolve_uri(uri: str | None) -> str:
     """
     setting = "tracker.uri" if uri else "MLFLOW_TRACKING_URI"
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    shown = redact_uri(uri)
     scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri or uri == "databricks" else ""
     if not scheme or scheme == "file":
         path = Path(uri.removeprefix("file://").removeprefix("file:") or "mlruns")
         name = path if path.suffix == ".db" else path.parent / "mlflow.db"
-        raise SettingError(f"{setting}: '{uri}', but MLflow keeps runs in a database; try {_SQLITE}{name.absolute()}")
+        raise SettingError(f"{setting}: '{shown}', but MLflow keeps runs in a database; try {_SQLITE}{name.absolute()}")
     if scheme not in _SCHEMES:
         raise SettingError(
-            f"{setting}: '{uri}', but MLflow supports {', '.join(_SCHEMES)}{did_you_mean(scheme, _SCHEMES)}"
+            f"{setting}: '{shown}', but MLflow supports {', '.join(_SCHEMES)}{did_you_mean(scheme, _SCHEMES)}"
         )
-    if scheme in ("http", "https") and not urlsplit(uri).hostname:
-        raise SettingError(f"{setting}: '{uri}' has no host name; write it as http://127.0.0.1:5000")
+    if scheme in ("http", "https") and not _get_host(uri):
+        raise SettingError(f"{setting}: '{shown}' has no host name; write it as http://127.0.0.1:5000")
+    if scheme not in ("sqlite", "databricks") and not _has_valid_port(uri):
+        raise SettingError(
+            f"{setting}: '{shown}' has no valid port; write it as HOST:5432, and a / in a password as %2F"
+        )
     if scheme != "sqlite":
         return uri
     path, mark, query = uri.removeprefix(_SQLITE).partition("?")
     if not uri.startswith(_SQLITE) or not path or path == ":memory:":
         raise SettingError(f"{setting}: '{uri}' has no file name; write it as {_SQLITE}{Path('mlflow.db').absolute()}")
-    return f"{_SQLITE}{Path(path).expanduser().absolute()}{mark}{query}"
+    database = Path(path).expanduser().absolute()
+    try:
+        check_regular_file(database)
+    except FiresegError as error:
+        raise SettingError(f"{setting}: {error}; such as {_SQLITE}{Path('mlflow.db').absolute()}") from error
+    return f"{_SQLITE}{database}{mark}{query}"
+
+
+def _get_host(uri: str) -> str | None:
+    try:
+        return urlsplit(uri).hostname
+    except ValueError:  # brackets that do not match
+        return None
+
+
+def _has_valid_port(uri: str) -> bool:
+    try:
+        _ = urlsplit(uri).port  # raises an error if it is no number from 0 to 65535
+    except ValueError:
+        return False
+    return True
+
+
+def check_no_password(uri: str | None) -> str | None:
+    """Checks that a tracking URI in the settings has no password: config.json and the tracker would store it.
+
+    Args:
+        uri: The setting.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: If it has a password.
+    """
+    if uri and redact_uri(uri) != uri and (":" in uri.partition("://")[2].rpartition("@")[0] or "?" in uri):
+        raise ValueError(
+            f"'{redact_uri(uri)}' with a password, which config.json would store; set the environment variable "
+            "MLFLOW_TRACKING_URI to the URI with its password, and leave tracker.uri=null"
+        )
+    return uri
 
 
 def redact_uri(uri: str) -> str:
-    """Removes user name and password from a URI, for messages.
+    """Removes user name, password and query from the URI of a server, for messages.
 
     Example:
-        >>> redact_uri("postgresql://forester:secret@db/mlflow")
+        >>> redact_uri("postgresql://forester:secret@db/mlflow?sslpassword=secret")
         'postgresql://db/mlflow'
     """
     scheme, mark, rest = uri.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+    if not mark or scheme.partition("+")[0] in ("sqlite", "file"):
+        return uri
+    # A password may contain unescaped slashes and question marks; it ends at the last @.
+    return f"{scheme}{mark}{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def redact_text(text: str, uri: str) -> str:
+    """Removes the user name and password of a URI from a message of a library.
+
+    Args:
+        text: The message.
+        uri: URI that may stand in it, whole or in parts.
+    """
+    if redact_uri(uri) == uri:
+        return text
+    user, _, server = uri.partition("://")[2].rpartition("@")
+    password, query = user.partition(":")[2], server.partition("?")[2]
+    for secret in (f"{user}@" * bool(user), f"?{query}" * bool(query)):
+        text = text.replace(secret, "") if secret else text
+    for secret in {password, unquote(password)} - {""}:
+        text = text.replace(secret, "***")
+    return text
 
 
 def describe_charts(uri: str | None) -> str:
@@ -156,12 +225,34 @@ def open_store(uri: str, *, create: bool = True) -> MlflowClient:
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
         # Opening migrates the schema of an older MLflow, which only one process may do at a time.
-        with FileLock(database.with_name(f"{database.name}.lock"), timeout=_LOCK_SECONDS):
+        with _locked(database):
             if not database.exists() or database.stat().st_size == 0:
                 _create_database(database)
             return _open_database(uri, database)
     except OSError as error:
         raise disk_error(database, error) from error
+
+
+@contextmanager
+def _locked(database: Path) -> Iterator[None]:
+    lock = FileLock(database.with_name(f"{database.name}.lock"))
+    try:
+        try:
+            lock.acquire(timeout=_QUIET_LOCK_SECONDS)
+        except Timeout:
+            log.info(
+                "%s: another process is opening it; waiting for at most %.0f s, Ctrl-C stops", database, _LOCK_SECONDS
+            )
+            lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout as error:
+        raise FiresegError(
+            f"{database}: another process has held {lock.lock_file} for {_LOCK_SECONDS:.0f} s; end that process, or "
+            "choose another tracker.uri"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def get_experiment_id(client: MlflowClient, name: str, uri: str) -> str:
@@ -212,7 +303,7 @@ def relocate_artifacts(database: Path) -> None:
     """
     root = database.parent / _ARTIFACTS
     try:
-        with closing(sqlite3.connect(database, timeout=_LOCK_SECONDS)) as connection, connection:
+        with closing(sqlite3.connect(database, timeout=_BUSY_SECONDS)) as connection, connection:
             rows = [row for place in _ARTIFACT_COLUMNS for row in _list_artifacts(connection, place)]
             former = {row.root for row in rows if row.root != root and not _is_same(row.root, root)}
             moved = {old for old in former if not _exists(old) or any(_is_below(row, old, root) for row in rows)}
@@ -271,13 +362,14 @@ def _create_database(database: Path) -> None:
 
     # A process killed during the migrations would leave a store that cannot be opened again:
     # the store is created under another name, then renamed.
-    part = database.with_name(f"{database.name}.part")
+    target = Path(os.path.realpath(database))  # a symbolic link stays
+    part = target.with_name(f"{target.name}.part")
     for leftover in (part, part.with_name(f"{part.name}-journal")):
         leftover.unlink(missing_ok=True)
     part.touch()
     store = SqlAlchemyStore(f"{_SQLITE}{part}", _artifact_location(f"{_SQLITE}{database}"))
     store.engine.dispose()
-    part.replace(database)
+    part.replace(target)
 
 
 def _open_database(uri: str, database: Path) -> MlflowClient:
@@ -351,14 +443,21 @@ def is_permanent(error: Exception) -> bool:
     status = getattr(response, "status_code", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in _TEMPORARY_STATUS
-    return isinstance(error, ImportError) or getattr(error, "error_code", None) in _PERMANENT_CODES
+    return is_misconfigured(error) or getattr(error, "error_code", None) in _PERMANENT_CODES
 
 
-def format_reason(error: BaseException) -> str:
+def is_misconfigured(error: Exception) -> bool:
+    """Returns True if the driver of a database is unknown or not installed."""
+    is_unknown = "sqlalchemy.exc" in sys.modules and isinstance(error, sys.modules["sqlalchemy.exc"].ArgumentError)
+    return is_unknown or isinstance(error, ImportError)
+
+
+def format_reason(error: BaseException, uri: str) -> str:
     """Formats the cause of a failed call: the message of the operating system if that is the root, else the first line.
 
     Args:
         error: The exception raised.
+        uri: URI of the store, whose password is left out.
     """
     root = error
     while inner := root.__cause__ or root.__context__:
@@ -366,4 +465,4 @@ def format_reason(error: BaseException) -> str:
     if isinstance(root, OSError) and type(root).__module__ in ("builtins", "socket"):
         return root.strerror or str(root)
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return redact_text(lines[0], uri)[:300] if lines else type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,38 @@ def test_on_bad_skip_leaves_faulty_patches_out_and_notes_their_number(make_patch
         f"{root}/train: 1 patch was",
         f"{root}/val: 1 patch was",
     ]
+
+
+def test_a_patch_in_two_splits_by_name_or_content_is_refused_until_leaks_are_allowed(make_patches) -> None:
+    root = make_patches()
+    copy_patch(root / "train", "EMSR100_AOI01_01_r0_c0", root / "val", "copy")
+    with pytest.raises(FiresegError, match=r"data\.root: 1 patch is in two splits.*data\.allow_leaks=true") as caught:
+        validate(root)
+    assert "same content: train EMSR100_AOI01_01_r0_c0 and val copy" in str(caught.value)
+
+    (root / "val/copy_image.npy").rename(root / "val/EMSR101_AOI01_01_r0_c32_image.npy")
+    (root / "val/copy_mask.npy").rename(root / "val/EMSR101_AOI01_01_r0_c32_mask.npy")
+    image = np.load(root / "val/EMSR101_AOI01_01_r0_c32_image.npy")
+    np.save(root / "val/EMSR101_AOI01_01_r0_c32_image.npy", image + np.float32(0.01))
+    with pytest.raises(FiresegError, match="same name: train and val EMSR101_AOI01_01_r0_c32"):
+        validate(root)
+
+    for summary in (validate(root, allow_leaks=True), validate(root, required=("val",))):
+        assert summary.leaks == ("same name: train and val EMSR101_AOI01_01_r0_c32",)
+        assert any("scores on val and test are better" in note for note in summary.notes)
+
+
+def test_equal_patches_of_one_value_are_no_leak(make_patches) -> None:
+    root = make_patches()
+    for split, name in (("train", "empty1"), ("val", "empty2")):
+        np.save(root / split / f"{name}_image.npy", np.zeros((32, 32, 7), np.float32))
+        np.save(root / split / f"{name}_mask.npy", np.full((32, 32), 255, np.uint8))
+    assert validate(root).leaks == ()
+
+
+def copy_patch(folder: Path, name: str, other_folder: Path, other_name: str) -> None:
+    for part in ("image", "mask"):
+        shutil.copy(folder / f"{name}_{part}.npy", other_folder / f"{other_name}_{part}.npy")
 
 
 def test_on_bad_skip_fails_if_no_patch_is_left(make_patches) -> None:

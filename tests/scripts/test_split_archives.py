@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fireseg.errors import FiresegError
+from scripts import split_archives
 from scripts.split_archives import JoinedFile, group_parts, unpack
 
 FILES = {"EMSR1/a_S2L2A.tif": bytes(range(256)) * 40, "EMSR1/a_DEL.tif": b"\x01" * 3000}
@@ -132,6 +133,33 @@ def test_a_link_to_outside_the_folder_is_an_error(tmp_path: Path) -> None:
         archive.addfile(member)
     with pytest.raises(FiresegError, match="link"):
         unpack(write_parts(tmp_path, content.getvalue()), tmp_path / "out", advance=ignore)
+
+
+@pytest.mark.parametrize(("offset", "value", "reason"), [(6, 1, "encrypted"), (8, 99, "not supported")])
+def test_an_encrypted_zip_or_an_unknown_method_is_an_error(
+    offset: int, value: int, reason: str, tmp_path: Path
+) -> None:
+    content = bytearray(make_zip({"a.tif": b"abc"}))
+    content[offset] = value  # flags and method in the header of the file, and two bytes later in the directory
+    content[content.index(b"PK\x01\x02") + offset + 2] = value
+    with pytest.raises(FiresegError, match=rf"x\.tar\.000\.part: unpacking stopped: .*{reason}.*publishers"):
+        unpack(write_parts(tmp_path, bytes(content)), tmp_path / "out", advance=ignore)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_stopped(
+    is_zip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(split_archives, "_MIN_BUDGET", 50_000)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("small.tif", bytes(10))
+        archive.writestr("bomb.tif", bytes(1_000_000))
+    files = {"small.tif": bytes(10), "bomb.tif": bytes(1_000_000)}
+    packed = content.getvalue() if is_zip else gzip.compress(make_tar(files))
+    with pytest.raises(FiresegError, match=r"unpacking stopped: more than 0\.\d GB"):
+        unpack(write_parts(tmp_path, packed, 10_000), tmp_path / "out", advance=ignore)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.tif"]
 
 
 @pytest.mark.parametrize("pack", [make_tar, make_zip])

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils
 
 from fireseg.errors import FiresegError, SettingError
-from fireseg.tracker import create_mlflow_tracker
-from fireseg.tracker.mlflow_store import get_experiment_id, open_store, redact_uri, resolve_uri
+from fireseg.tracker import create_mlflow_tracker, mlflow_store
+from fireseg.tracker.mlflow_store import (
+    check_no_password,
+    get_experiment_id,
+    open_store,
+    redact_text,
+    redact_uri,
+    relocate_artifacts,
+    resolve_uri,
+)
 from tests.tracker.builders import start
 
 
@@ -67,6 +79,76 @@ def test_an_invalid_address_in_the_environment_names_the_variable(monkeypatch: p
 def test_a_password_does_not_appear_in_messages() -> None:
     assert redact_uri("postgresql://me:secret@db:5432/mlflow") == "postgresql://db:5432/mlflow"
     assert redact_uri("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://me:secret@db:port/mlflow",
+        "http://me:secret@",
+        "htpp://me:secret@db",
+        "postgresql://me:sec/secret@db/mlflow",
+        "postgresql://db:port/mlflow?password=secret",
+    ],
+)
+def test_a_password_does_not_appear_in_the_message_of_an_invalid_address(uri: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        resolve_uri(uri)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_does_not_appear_in_messages_of_libraries() -> None:
+    uri = "http://me:s%40cret@db/mlflow?token=abc"
+    assert redact_text(f"Invalid url: {uri}/api", uri) == "Invalid url: http://db/mlflow/api"
+    assert redact_text("login as me with s@cret failed", uri) == "login as me with *** failed"
+
+
+def test_a_setting_with_a_password_is_refused_because_config_json_would_store_it() -> None:
+    with pytest.raises(ValueError, match=r"'http://db'.*set the environment variable MLFLOW_TRACKING_URI") as caught:
+        check_no_password("http://me:secret@db")
+    assert "secret" not in str(caught.value)
+    for uri in (None, "http://me@db", "http://db:5000", "sqlite:////a:b@c/mlflow.db?timeout=5"):
+        assert check_no_password(uri) == uri
+
+
+def test_a_missing_driver_of_a_database_ends_the_start_without_a_password() -> None:
+    program = (
+        "from fireseg.tracker import TrackedRun, create_mlflow_tracker\n"
+        "create_mlflow_tracker(uri='postgresql+none://me:secret@127.0.0.1:1/db').start(TrackedRun(name='a'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert "tracker.uri: postgresql+none://127.0.0.1:1/db refuses the run" in done.stderr
+    assert "install the driver" in done.stderr
+    assert "secret" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "pipe.db"])
+def test_a_store_that_is_no_regular_file_is_refused(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.db")
+    with pytest.raises(SettingError, match=rf"tracker\.uri: .*{name}: a (device|pipe).*sqlite:////.*mlflow\.db"):
+        resolve_uri(f"sqlite:///{name}")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_store_that_another_process_is_opening_is_told_and_waited_for(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mlflow_store, "_QUIET_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(mlflow_store, "_LOCK_SECONDS", 0.1)
+    caplog.set_level(logging.INFO, "fireseg")
+    with FileLock(tmp_path / "mlflow.db.lock"), pytest.raises(FiresegError, match="end that process"):
+        open_store(store)
+    assert "another process is opening it; waiting" in caplog.text
+
+
+def test_a_locked_store_is_told_within_seconds_and_a_moved_one_too(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "_BUSY_SECONDS", 0.1)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(FiresegError, match=r"mlflow\.db: cannot be updated \(database is locked\)"):
+            relocate_artifacts(tmp_path / "mlflow.db")
 
 
 def test_a_store_half_created_by_a_killed_process_is_replaced(created_store: Path) -> None:
