@@ -97,3 +97,24 @@ def test_a_truncated_file_is_rejected(tmp_path: Path, length: int):
 def test_a_missing_file_is_reported(tmp_path: Path):
     with pytest.raises(FiresegError, match="no such file"):
         load_tensors(tmp_path / "none.pt")
+
+
+def test_flipped_bits_in_a_tensor_are_refused(tmp_path: Path):
+    path = tmp_path / "last.pt"
+    torch.save({"model": {"weight": torch.arange(4096, dtype=torch.float32)}, "epoch": 3}, path)
+    content = bytearray(path.read_bytes())
+    start = content.find(torch.arange(100, 200, dtype=torch.float32).numpy().tobytes())
+    for offset in range(0, 20, 4):
+        content[start + offset] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["epoch"] == 3  # torch itself does not notice
+
+    with pytest.raises(FiresegError, match=r"last\.pt: not a readable checkpoint: damaged"):
+        load_tensors(path)
+
+
+def test_a_path_that_is_no_regular_file_is_refused_at_once(tmp_path: Path):
+    os.mkfifo(tmp_path / "last.pt")
+
+    with pytest.raises(FiresegError, match=r"last\.pt: not a regular file"):
+        load_tensors(tmp_path / "last.pt")

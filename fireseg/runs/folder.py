@@ -100,11 +100,13 @@ class RunFolder:
         _write_json(self.calibration, content)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Appends one epoch to `metrics.jsonl`; NaN and infinity become null."""
+        """Appends one epoch to `metrics.jsonl` and flushes it to disk; NaN and infinity become null."""
         line = json.dumps({name: _nan_to_none(value) for name, value in row.items()})
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before last.pt of this epoch: a power cut loses no row that is not repeated
         except OSError as error:
             raise disk_error(self.metrics, error) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def test_nan_becomes_null_and_a_truncated_row_is_ignored(tmp_path: Path):
         file.write('{"epoch": 2, "val/fi')
 
     assert folder.read_metrics() == [{"epoch": 1, "val/fire_iou": None}]
+
+
+def test_a_row_is_on_disk_when_it_has_been_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
+    RunFolder(tmp_path).append_metrics({"epoch": 1})
+
+    assert flushed == [len('{"epoch": 1}\n')]
 
 
 def test_rows_after_an_epoch_can_be_cut(tmp_path: Path):
