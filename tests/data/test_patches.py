@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fireseg.data.patches import FolderReader, UnreadableError, list_patches, read_array
 from fireseg.data.module import WildfireDataModule
+from fireseg.data.patches import FolderReader, UnreadableError, list_patches, read_array
 from fireseg.data.reader import open_split, open_splits
 from fireseg.errors import FiresegError
 
@@ -151,9 +151,9 @@ def test_a_folder_that_may_not_be_read_is_reported(make_patches) -> None:
     try:
         if is_root:
             os.seteuid(65534)
-        with pytest.raises(FiresegError, match="cannot be read .*check its permissions"):
+        with pytest.raises(FiresegError, match=r"cannot be read .*check its permissions"):
             open_splits(root, "del")
-        with pytest.raises(FiresegError, match="cannot be read .*check its permissions"):
+        with pytest.raises(FiresegError, match=r"cannot be read .*check its permissions"):
             list_patches(root / "train")
     finally:
         if is_root:
