@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -188,13 +189,27 @@ def _restore_folder(folder: RunFolder, point: ResumePoint, stopping: EarlyStoppi
     """Restores the metrics and the best model of the folder to the epoch of the checkpoint."""
     parent = point.parent
     folder.cut_metrics(epoch, parent=parent)
-    if point.is_branch and stopping.best_epoch:
-        best = parent.checkpoints / BEST_CHECKPOINT if parent else None
-        if best is not None and best.exists() and load_tensors(best)["epoch"] == stopping.best_epoch:
-            shutil.copyfile(best, folder.checkpoints / BEST_CHECKPOINT)
-        else:
-            log.info("the best model up to epoch %d is not available; the search for the best starts again", epoch)
-            stopping.best_score, stopping.best_loss, stopping.best_epoch = math.nan, math.nan, 0
+    if not stopping.best_epoch:
+        return
+    source = (parent.checkpoints if parent else None) if point.is_branch else folder.checkpoints
+    if not (source and _has_best(source / BEST_CHECKPOINT, stopping.best_epoch if point.is_branch else None)):
+        log.warning("the best model up to epoch %d is not available; the search for the best starts again", epoch)
+        stopping.best_score, stopping.best_loss, stopping.best_epoch = math.nan, math.nan, 0
+    elif point.is_branch:
+        shutil.copyfile(source / BEST_CHECKPOINT, folder.checkpoints / BEST_CHECKPOINT)
+
+
+def _has_best(path: Path, epoch: int | None) -> bool:
+    """Returns True if a best model is there, undamaged, and of the epoch, if one is given.
+
+    That of a run that is resumed in place may be of the epoch that was killed, which is trained again.
+    """
+    try:
+        content = load_tensors(path)
+    except FiresegError as error:
+        log.warning("%s", error)
+        return False
+    return epoch is None or content.get("epoch") == epoch
 
 
 def _write_provenance(
