@@ -172,3 +172,17 @@ def test_pipes_and_devices_are_refused_as_inputs_at_once(tmp_path: Path):
 def test_a_file_without_read_permission_is_not_called_damaged():
     error = read_error(Path("a.pt"), PermissionError(errno.EACCES, "Permission denied"))
     assert str(error).startswith("a.pt: no permission to read it; change its permissions")
+
+
+def test_flipped_bits_in_a_tensor_are_refused(tmp_path: Path):
+    path = tmp_path / "last.pt"
+    torch.save({"model": {"weight": torch.arange(4096, dtype=torch.float32)}, "epoch": 3}, path)
+    content = bytearray(path.read_bytes())
+    start = content.find(torch.arange(100, 200, dtype=torch.float32).numpy().tobytes())
+    for offset in range(0, 20, 4):
+        content[start + offset] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["epoch"] == 3  # torch itself does not notice
+
+    with pytest.raises(FiresegError, match=r"last\.pt: not a readable checkpoint: damaged"):
+        load_tensors(path)

@@ -25,6 +25,8 @@ from fireseg.errors import FiresegError
 PREFETCH = 2
 """Number of batches that each worker prepares ahead."""
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 _SHARED_MEMORY = Path("/dev/shm")
 """Shared memory on Linux; in a container often only 64 MB."""
 
@@ -64,7 +66,7 @@ class EpochLoader:
 def make_loader(
     dataset: WildfirePatchDataset, sampler: EpochBatchSampler, *, num_workers: int, pin_memory: bool = False
 ) -> DataLoader[Any]:
-    """Creates a loader with persistent workers, which ignore Ctrl-C and SIGTERM.
+    """Creates a loader with persistent workers, which ignore Ctrl-C, SIGTERM and SIGHUP.
 
     Args:
         dataset: Patches.
@@ -274,8 +276,8 @@ def _create_loader(dataset: Dataset[Any], sampler: Sampler[Any], num_workers: in
 
 def _init_worker(worker: int) -> None:
     """Sets up a worker process. Signals reach the whole process group; only the main process handles them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     _raise_mmap_threshold()
 
@@ -283,7 +285,7 @@ def _init_worker(worker: int) -> None:
 @contextmanager
 def _block_signals() -> Iterator[None]:
     """Blocks signals while workers start; they inherit the block until they ignore these signals."""
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:

@@ -32,9 +32,13 @@ from fireseg.data.patches import DATA_ROOT_HELP, MASK_SUFFIX, read_array
 from fireseg.data.reader import map_array
 from fireseg.data.statistics import PatchStatistics, count_values
 from fireseg.errors import FiresegError, SettingError, shorten
+from fireseg.files import count_cores
 from fireseg.task import IGNORE_INDEX, TASKS, Task, inverse_frequency_weights
 
 Maker = Callable[[Path], None]
+
+DEFAULT_WORKERS = 2
+"""Number of worker processes in conf/, which is allowed on a single core, too."""
 
 
 class WildfireDataModule:
@@ -49,7 +53,7 @@ class WildfireDataModule:
         batch_size: Patches per batch. A last training batch of one is merged into the one before.
         task: Task of the masks; burned or not by default.
         bands: Bands of the model, in this order.
-        num_workers: Worker processes for each split in use; 0 loads in the main process.
+        num_workers: Worker processes for each split in use, at most one per core, or 2; 0 loads in the main process.
         weighted_sampling: Samples patches with fire more often, with replacement.
         fire_weight: Sampling weight of patches with fire, relative to the others.
         fire_threshold: A patch has fire if more than this share of its labelled pixels is burned.
@@ -107,7 +111,7 @@ class WildfireDataModule:
         self.batch_size = batch_size
         self.task = task
         self.bands = tuple(bands)
-        self.num_workers = num_workers
+        self.num_workers = min(num_workers, max(count_cores(), DEFAULT_WORKERS))
         self.weighted_sampling = weighted_sampling
         self.fire_weight = fire_weight
         self.fire_threshold = fire_threshold
@@ -120,6 +124,9 @@ class WildfireDataModule:
         self.seed = seed
         self.pin_memory = pin_memory
         self.notes: list[str] = []
+        if self.num_workers < num_workers:  # hundreds of processes exhaust a machine and load no faster
+            cores = f"this process has {count_cores()} cores"
+            self.notes.append(f"data.num_workers: {num_workers}, but {cores}; {self.num_workers} are used")
         self._summary: DatasetSummary | None = None
         self._loaders: dict[str, tuple[DataLoader[Sample], EpochBatchSampler]] = {}
 
@@ -147,7 +154,7 @@ class WildfireDataModule:
             seed=self.seed,
             allow_leaks=self.allow_leaks,
         )
-        self._summary, self.notes = summary, list(summary.notes)
+        self._summary, self.notes = summary, [*self.notes, *summary.notes]
         if "train" in summary.splits:
             self.train = self._create_dataset("train", self.augment)
         if "val" in summary.splits:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+import tokenize
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +29,9 @@ DATA_ROOT_HELP = (
 )
 
 _MAX_LOADS = 9
+
+# Exceptions that NumPy raises for damaged headers and truncated arrays.
+_DAMAGE = (ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, RecursionError, tokenize.TokenError)
 
 _PATCH_NAME = re.compile(r"(?P<tile>.+)_r\d+_c\d+")
 
@@ -176,10 +181,17 @@ def _load(path: Path, mmap_mode: Literal["r"] | None) -> NDArray[Any]:
     # time can raise SystemError (https://github.com/python/cpython/issues/106905).
     for _ in range(_MAX_LOADS):
         try:
-            return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+            return _read_npy(path, mmap_mode)
         except SystemError:
             continue
-    return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    return _read_npy(path, mmap_mode)
+
+
+def _read_npy(path: Path, mmap_mode: Literal["r"] | None) -> NDArray[Any]:
+    if mmap_mode is not None:
+        return np.lib.format.open_memmap(path, mode=mmap_mode)
+    with path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_array(path: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
@@ -196,17 +208,24 @@ def read_array(path: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[
         array = _load(path, mmap_mode)
     except FileNotFoundError as error:
         raise UnreadableError(Fault(path, "no such file; was it moved while fireseg was running?")) from error
-    except (ValueError, EOFError, SyntaxError) as error:
-        problem = "empty" if path.stat().st_size == 0 else "truncated or not a .npy array"
-        raise UnreadableError(Fault(path, f"{problem}; write it again")) from error
+    except _DAMAGE as error:
+        raise UnreadableError(Fault(path, _describe_damage(path))) from error
+    except MemoryError as error:
+        message = "its header declares more values than fit in memory; write it again, or free memory"
+        raise UnreadableError(Fault(path, message)) from error
     except OSError as error:
         raise UnreadableError(
             Fault(path, f"cannot be read ({error.strerror or error}); check its permissions")
         ) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise UnreadableError(Fault(path, "an archive of arrays, expected a plain .npy; write it with np.save"))
     return array
+
+
+def _describe_damage(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04":
+        return "an archive of arrays, expected a plain .npy; write it with np.save"
+    return f"{'truncated or not a .npy array' if start else 'empty'}; write it again"
 
 
 def list_patches(folder: Path) -> tuple[dict[str, CacheKey], list[Fault]]:
@@ -216,30 +235,59 @@ def list_patches(folder: Path) -> tuple[dict[str, CacheKey], list[Fault]]:
         folder: Split folder.
 
     Returns:
-        The cache key of every complete patch, sorted by name, and a fault for every image without a mask
-        and every mask without an image.
+        The cache key of every complete patch, sorted by name, and a fault for every image without a mask, every
+        mask without an image, and every one that is no regular file or whose name is not UTF-8.
+
+    Raises:
+        FiresegError: If the folder cannot be read.
     """
     files: dict[str, dict[str, os.stat_result]] = {IMAGE_SUFFIX: {}, MASK_SUFFIX: {}}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            for suffix, stats in files.items():
-                if entry.name.endswith(suffix) and not entry.name.startswith("."):
-                    stats[entry.name.removesuffix(suffix)] = entry.stat()
+    faults: list[Fault] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                suffix = next((suffix for suffix in files if entry.name.endswith(suffix)), None)
+                if suffix is None or entry.name.startswith("."):
+                    continue
+                if isinstance(found := _stat_patch_file(folder, entry, suffix), Fault):
+                    faults.append(found)
+                else:
+                    files[suffix][entry.name.removesuffix(suffix)] = found
+    except OSError as error:
+        raise FiresegError(f"{folder}: cannot be read ({error.strerror or error}); check its permissions") from error
     images, masks = files[IMAGE_SUFFIX], files[MASK_SUFFIX]
-    faults = [
+    faulty = {fault.patch for fault in faults}
+    faults += [
         Fault(
             folder / f"{name}{IMAGE_SUFFIX}", f"an image without a mask; expected {name}{MASK_SUFFIX} beside it", name
         )
-        for name in images.keys() - masks.keys()
+        for name in images.keys() - masks.keys() - faulty
     ]
     faults += [
         Fault(
             folder / f"{name}{MASK_SUFFIX}", f"a mask without an image; expected {name}{IMAGE_SUFFIX} beside it", name
         )
-        for name in masks.keys() - images.keys()
+        for name in masks.keys() - images.keys() - faulty
     ]
     keys = {}
     for name in sorted(images.keys() & masks.keys()):
         image, mask = images[name], masks[name]
         keys[name] = image.st_size, image.st_mtime_ns, mask.st_size, mask.st_mtime_ns
     return keys, sorted(faults)
+
+
+def _stat_patch_file(folder: Path, entry: os.DirEntry[str], suffix: str) -> os.stat_result | Fault:
+    """Returns size and time of a patch file, or its fault."""
+    name = entry.name.encode("utf-8", "backslashreplace").decode()  # so that a name that is not UTF-8 can be printed
+    path, patch = folder / name, name.removesuffix(suffix)
+    if name != entry.name:
+        return Fault(path, "its name is not UTF-8; rename the file", patch)
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return Fault(path, "a link to a file that does not exist; restore that file, or remove the link", patch)
+    except OSError as error:
+        return Fault(path, f"cannot be read ({error.strerror or error}); replace it by the file itself", patch)
+    if not stat.S_ISREG(status.st_mode):
+        return Fault(path, "not a regular file, but an array is expected; write it with np.save", patch)
+    return status

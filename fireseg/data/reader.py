@@ -59,10 +59,13 @@ def open_splits(
 
     Raises:
         FiresegError: With all faults of all splits, if a required one is missing, files do not
-            match each other, or masks were made for another task.
+            match each other, masks were made for another task, or a folder cannot be read.
     """
-    manifest = _read_complete_manifest(root) if root.is_dir() else None
-    folders = {ALL: root / ALL} if manifest and manifest.folds else find_split_folders(root, required)
+    try:
+        manifest = _read_complete_manifest(root) if root.is_dir() else None
+        folders = {ALL: root / ALL} if manifest and manifest.folds else find_split_folders(root, required)
+    except OSError as error:
+        raise FiresegError(f"{root}: cannot be read ({error.strerror or error}); check its permissions") from error
     readers: dict[str, SplitReader] = {}
     faults: list[str] = []
     for split, folder in folders.items():
@@ -132,7 +135,8 @@ def _open(folder: Path, manifest: Manifest | None, task_name: str) -> SplitReade
             f"train with task={manifest.task}, or prepare another folder"
         )
     complete, incomplete = list_patches(folder)
-    num_patches, num_expected = len(complete) + len(incomplete), manifest.patches.get(folder.name, 0)
+    num_incomplete = len({fault.patch for fault in incomplete})
+    num_patches, num_expected = len(complete) + num_incomplete, manifest.patches.get(folder.name, 0)
     if num_patches != num_expected:
         raise FiresegError(f"{folder}: {num_patches} patches, but {MANIFEST} lists {num_expected}; {PREPARE_AGAIN}")
     return FolderReader(folder, bands=manifest.bands)

@@ -21,7 +21,7 @@ from fireseg.errors import FiresegError
 from fireseg.files import atomic_write, count_cores
 from fireseg.task import IGNORE_INDEX
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,14 +262,21 @@ def _open_thread_pool(num_threads: int | None) -> Iterator[ThreadPoolExecutor]:
 
 
 def _read_cache(path: Path, ignore_index: int) -> dict[str, tuple[CacheKey, PatchStatistics]]:
-    """Reads cached statistics; returns nothing if the file is missing, unreadable, or of another version."""
+    """Reads cached statistics; returns nothing if the file is missing, damaged, or of another version."""
     try:
         content = json.loads(path.read_text())
         if (content["version"], content["ignore_index"]) != (CACHE_VERSION, ignore_index):
             return {}
+        if content["sha256"] != _hash_records(content["patches"]):
+            return {}
         return {record["name"]: (tuple(key), PatchStatistics.from_json(record)) for key, record in content["patches"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _hash_records(patches: Sequence[Any]) -> str:
+    """Returns the SHA-256 of cached statistics: one changed digit would change the normalisation of a model."""
+    return hashlib.sha256(json.dumps(patches).encode()).hexdigest()
 
 
 def _write_cache(
@@ -277,7 +284,12 @@ def _write_cache(
 ) -> list[str]:
     """Writes the cache; returns a note if the folder is not writable."""
     patches = [(keys[name], statistics[name].to_json()) for name in keys if name in statistics]
-    content = {"version": CACHE_VERSION, "ignore_index": ignore_index, "patches": patches}
+    content = {
+        "version": CACHE_VERSION,
+        "ignore_index": ignore_index,
+        "sha256": _hash_records(patches),
+        "patches": patches,
+    }
     try:
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content))

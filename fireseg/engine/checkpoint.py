@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import PositiveInt
 
-from fireseg.files import BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT, atomic_write
+from fireseg.files import BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT, atomic_write, convert_disk_errors
+
+_NUMBERED = re.compile(r"checkpoint_epoch_([0-9]+)\.pt", re.ASCII)
 
 
 class Checkpoints:
@@ -27,7 +30,8 @@ class Checkpoints:
         self.folder = folder
         self.every = every
         self.keep = keep
-        folder.mkdir(parents=True, exist_ok=True)
+        with convert_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def save_state(self, epoch: int, state: dict[str, Any]) -> None:
         """Writes the numbered checkpoint if one is due, then `last.pt`.
@@ -38,7 +42,7 @@ class Checkpoints:
         if epoch % self.every == 0:
             _save(self.folder / f"checkpoint_epoch_{epoch}.pt", state)
             for number in self._numbered()[: -self.keep]:
-                (self.folder / f"checkpoint_epoch_{number}.pt").unlink()
+                (self.folder / f"checkpoint_epoch_{number}.pt").unlink(missing_ok=True)
         _save(self.folder / LAST_CHECKPOINT, state)
 
     def save_best(self, model: dict[str, Any]) -> None:
@@ -50,7 +54,8 @@ class Checkpoints:
         _save(self.folder / FINAL_CHECKPOINT, model)
 
     def _numbered(self) -> list[int]:
-        return sorted(int(path.stem.rpartition("_")[2]) for path in self.folder.glob("checkpoint_epoch_*.pt"))
+        matches = (_NUMBERED.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import torch
 
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import count_cores
+
+log = logging.getLogger("fireseg")
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -137,10 +140,15 @@ def set_threads(threads: int | None) -> int:
 
     Args:
         threads: Number of threads. None means `OMP_NUM_THREADS` if that is set, else the cores available
-            to this process (fewer than the machine's in a container or a batch job).
+            to this process (fewer than the machine's in a container or a batch job). More than these cores are
+            not used: threads that wait cost more than they gain, and many thousand end the process.
     """
+    source = "OMP_NUM_THREADS" if threads is None else "threads"
     if threads is None:
         requested = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(requested) if requested.isdigit() and int(requested) > 0 else count_cores()
+    if threads > (num_cores := count_cores()):
+        log.warning("%s: %d, but this process has %d cores; %d are used", source, threads, num_cores, num_cores)
+        threads = num_cores
     torch.set_num_threads(threads)
     return threads

@@ -1,24 +1,26 @@
-"""Handling of SIGINT (Ctrl-C) and SIGTERM, immediate or at the end of a step."""
+"""Handling of SIGINT (Ctrl-C), SIGTERM and SIGHUP (a closed terminal), immediate or at the end of a step."""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """The process received SIGINT or SIGTERM.
+    """The process received SIGINT, SIGTERM or SIGHUP.
 
     Not an `Exception`, so that no handler of errors catches it.
 
     Attributes:
-        exit_code: Exit code by shell convention: 130 or 143.
+        exit_code: Exit code by shell convention: 130, 143 or 129.
     """
 
     def __init__(self, signum: int) -> None:
@@ -27,10 +29,10 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Context in which SIGINT and SIGTERM raise `Interrupted`, at once or, if deferred, in `check`.
+    """Context in which SIGINT, SIGTERM and SIGHUP raise `Interrupted`, at once or, if deferred, in `check`.
 
-    A second signal is never deferred. Outside the main thread, where Python allows no signal
-    handlers, the context has no effect.
+    A second signal is never deferred. SIGHUP stays ignored if it was, as by `nohup`. Outside the main thread,
+    where Python allows no signal handlers, the context has no effect.
 
     Example:
         >>> with Interrupts() as interrupts, interrupts.deferred():
@@ -44,7 +46,9 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous_handlers = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            numbers = [number for number in SIGNALS if not (number == signal.SIGHUP and is_ignored)]
+            self._previous_handlers = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -53,6 +57,8 @@ class Interrupts:
         self._previous_handlers = {}
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            _leave_terminal()
         if not self._is_deferred or self._pending is not None:
             raise Interrupted(signum)
         self._pending = signum
@@ -70,3 +76,13 @@ class Interrupts:
         """Raises `Interrupted` if a signal was received."""
         if self._pending is not None:
             raise Interrupted(self._pending)
+
+
+def _leave_terminal() -> None:
+    """Discards further output to a terminal: it is closed, and writing a line would be an error that ends the run."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # isatty is False for a terminal that is closed
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)

@@ -11,6 +11,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fireseg.errors import FiresegError
+
+FOREIGN_STATE_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+"""Exceptions that torch raises for the state of another model, optimizer or scheduler."""
+
 
 class TrainingState:
     """Everything that changes during training and is needed to resume it.
@@ -80,16 +85,42 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the state from `state_dict`."""
+        """Restores the state from `state_dict`.
+
+        Raises:
+            FiresegError: If it is that of another model, optimizer or scheduler.
+        """
+        try:
+            self._restore(state)
+        except FOREIGN_STATE_ERRORS as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise FiresegError(f"the state of another model, optimizer or scheduler ({reason})") from error
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        epoch = state["epoch"]
+        if not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch {epoch}")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for values in self.optimizer.state.values():  # fused optimizers crash on tensors whose elements share memory
-            for name, value in values.items():
-                if isinstance(value, torch.Tensor) and 0 in value.stride():
-                    values[name] = value.contiguous()
+        self._restore_optimizer(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         if self.ema_model is not None:
             self.ema_model.load_state_dict(state["mean"])
-        self.epoch = state["epoch"]
+        self.epoch = epoch
+
+    def _restore_optimizer(self, state: Mapping[str, Any]) -> None:
+        expected = [set(group) for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(dict(state))
+        # torch checks neither the options nor the shapes, and fails at the first step.
+        for names, group in zip(expected, self.optimizer.param_groups, strict=True):
+            if missing := sorted(names - group.keys()):
+                raise ValueError(f"an optimizer without {', '.join(missing)}")
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor) and value.numel() != 1 and value.shape != parameter.shape:
+                    raise ValueError(f"{name} of shape {tuple(value.shape)} for {tuple(parameter.shape)}")
+        for values in self.optimizer.state.values():  # fused optimizers crash on tensors whose elements share memory
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor) and 0 in value.stride():
+                    values[name] = value.contiguous()

@@ -22,7 +22,14 @@ from filelock import FileLock, Timeout
 
 from fireseg import __version__
 from fireseg.errors import FiresegError
-from fireseg.files import CHECKPOINT_FOLDER, LAST_CHECKPOINT, atomic_write, disk_error, find_run_folder
+from fireseg.files import (
+    CHECKPOINT_FOLDER,
+    LAST_CHECKPOINT,
+    atomic_write,
+    convert_disk_errors,
+    disk_error,
+    find_run_folder,
+)
 
 
 class RunFolder:
@@ -69,16 +76,19 @@ class RunFolder:
         """Locks the folder for this process; the lock of a killed process is released by the system.
 
         Raises:
-            FiresegError: If another process holds the lock.
+            FiresegError: If another process holds the lock, or the folder cannot be written.
         """
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise FiresegError(f"{self.path}: another process is training in it; wait for it or stop it") from error
+        except OSError as error:
+            raise disk_error(self.path, error) from error
         try:
-            for part in self.path.rglob(".*.part"):  # unfinished files of a killed process
-                part.unlink()
+            with convert_disk_errors(self.path):
+                for part in self.path.rglob(".*.part"):  # unfinished files of a killed process
+                    part.unlink()
             yield
         finally:
             lock.release()
@@ -92,39 +102,78 @@ class RunFolder:
         _write_json(self.provenance, {**self.read_provenance(), **entries})
 
     def read_provenance(self) -> dict[str, Any]:
-        """Reads `run.json`; empty if there is none yet."""
-        return json.loads(self.provenance.read_text(encoding="utf-8")) if self.provenance.exists() else {}
+        """Reads `run.json`; empty if there is none yet.
+
+        Raises:
+            FiresegError: If it is damaged or cannot be read.
+        """
+        try:
+            content = json.loads(self.provenance.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise _read_error(self.provenance, error) from error
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise FiresegError(
+                f"{self.provenance}: damaged, not a JSON object; restore it, or delete it: a resumed run writes it "
+                "again, and is tracked as a new one"
+            )
+        return content
 
     def write_calibration(self, content: Mapping[str, Any]) -> None:
         """Writes `calibration.json`."""
         _write_json(self.calibration, content)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Appends one epoch to `metrics.jsonl`; NaN and infinity become null."""
+        """Appends one epoch to `metrics.jsonl` and flushes it to disk; NaN and infinity become null."""
         line = json.dumps({name: _nan_to_none(value) for name, value in row.items()})
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before last.pt of this epoch: a power cut loses no row that is not repeated
         except OSError as error:
             raise disk_error(self.metrics, error) from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Reads the rows of `metrics.jsonl`, without a last line truncated by a kill."""
-        if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        """Reads the rows of `metrics.jsonl`, without a last line that a kill or a power cut left incomplete.
 
-    def cut_metrics(self, last_epoch: int) -> None:
-        """Removes the rows after an epoch, which training repeats from the checkpoint of that epoch."""
-        rows = [row for row in self.read_metrics() if row["epoch"] <= last_epoch]
+        Raises:
+            FiresegError: If another line is damaged, or the file cannot be read.
+        """
+        try:
+            content = self.metrics.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _read_error(self.metrics, error) from error
+        # After a power cut, a file may have its new length, but NULs in place of the last row.
+        rows = [_parse_row(line) for line in content.rstrip(b"\0").split(b"\n")[:-1]]
+        if damaged := [str(number) for number, row in enumerate(rows, start=1) if row is None]:
+            raise FiresegError(
+                f"{self.metrics}: line {', '.join(damaged)} damaged, not the metrics of an epoch; restore the file, "
+                "or delete these lines: the curves then lack their epochs"
+            )
+        return [row for row in rows if row is not None]
+
+    def cut_metrics(self, last_epoch: int, *, parent: RunFolder | None = None) -> None:
+        """Removes the rows after an epoch, which training repeats from the checkpoint of that epoch.
+
+        Args:
+            last_epoch: Last epoch to keep.
+            parent: Run that this one branched off; its rows replace those of this run.
+        """
+        rows = [row for row in (parent or self).read_metrics() if row["epoch"] <= last_epoch]
         with atomic_write(self.metrics) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:
         """Writes the log messages of fireseg to `train.log` as well while the context is open."""
-        handler = _QuietFileHandler(self.log, encoding="utf-8")
+        with convert_disk_errors(self.log):
+            handler = _QuietFileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("fireseg")
         logger.addHandler(handler)
@@ -149,38 +198,76 @@ class ResumePoint:
     Attributes:
         folder: Folder of the run to continue in place; None for a new run.
         checkpoint: Training state to continue from; None if there is none yet.
-        parent: Folder of the run that a new run starts from; None if there is none.
+        parent: Folder of the run that it branches off; None if there is none.
+        is_branch: True if the checkpoint is not the last one of `folder`.
     """
 
     folder: RunFolder | None = None
     checkpoint: Path | None = None
     parent: RunFolder | None = None
 
+    @property
+    def is_branch(self) -> bool:
+        """True if training goes on from a checkpoint that is not the last one of its own folder."""
+        return self.checkpoint is not None and (
+            self.folder is None or self.checkpoint != self.folder.checkpoints / LAST_CHECKPOINT
+        )
+
 
 def find_resume_point(path: Path) -> ResumePoint:
     """Finds the folder and the checkpoint from which `resume=<path>` continues.
 
     A run folder, or its `last.pt`, continues in place; a run that was killed before its first `last.pt` starts
-    from its first epoch. Any other checkpoint starts a new run.
+    from its first epoch, or from the checkpoint that it branched off. Any other checkpoint starts a new run.
 
     Args:
         path: Run folder, or checkpoint file with a training state.
 
     Raises:
-        FiresegError: If the path does not exist.
+        FiresegError: If the path does not exist or cannot be read, or the run has lost its checkpoints.
     """
     path = _follow_latest(path)
-    if path.is_dir():
-        folder = RunFolder(path)
-        last = folder.checkpoints / LAST_CHECKPOINT
-        return ResumePoint(folder, last if last.exists() else None)
-    if not path.is_file():
-        raise FiresegError(f"resume: {path}: no such run folder or checkpoint; runs are in outputs/ and multirun/")
-    run = find_run_folder(path)
+    try:
+        if path.is_dir():
+            return _find_last_state(RunFolder(path))
+        if not path.is_file():
+            raise FiresegError(f"resume: {path}: no such run folder or checkpoint; runs are in outputs/ and multirun/")
+        run = find_run_folder(path)
+    except OSError as error:
+        raise _read_error(path, error) from error
     folder = RunFolder(run) if run else None
     if folder and path.name == LAST_CHECKPOINT:
         return ResumePoint(folder, path)
     return ResumePoint(checkpoint=path, parent=folder)
+
+
+def _find_last_state(folder: RunFolder) -> ResumePoint:
+    """Finds the checkpoint of a run; raises rather than starting a run again that has lost it."""
+    checkpoints, last = folder.checkpoints, folder.checkpoints / LAST_CHECKPOINT
+    if last.is_file():
+        return ResumePoint(folder, last)
+    for path in (checkpoints, last):
+        if path.is_symlink() and not path.exists():
+            raise FiresegError(f"{path}: a link to {path.readlink()}, which does not exist; restore that")
+    if last.exists() or (checkpoints.exists() and not checkpoints.is_dir()):
+        path, kind = (last, "file") if last.exists() else (checkpoints, "folder")
+        raise FiresegError(f"{path}: not a {kind}, so the run cannot be resumed; restore it, or start a new run")
+    parent = folder.read_provenance().get("parent")
+    if parent is not None:
+        checkpoint = Path(parent)
+        if not checkpoint.is_file():
+            raise FiresegError(
+                f"{folder.path}: has no checkpoint yet, and branched off {parent}, which does not exist; restore that, "
+                "or start a new run"
+            )
+        run = find_run_folder(checkpoint)
+        return ResumePoint(folder, checkpoint, RunFolder(run) if run else None)
+    # The first last.pt is written just after the first row.
+    if num_rows := len(folder.read_metrics()[1:]):
+        raise FiresegError(
+            f"{last}: no such file, but {folder.metrics.name} has {num_rows + 1} epochs; restore it, or start a new run"
+        )
+    return ResumePoint(folder)
 
 
 def create_folder(parent: Path, name: str) -> Path:
@@ -235,6 +322,19 @@ def _follow_latest(path: Path) -> Path:
         if link.name == LATEST and link.is_symlink():
             return link.parent / link.readlink() / path.relative_to(link)
     return path
+
+
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """Returns a row of `metrics.jsonl`, or None if the line is damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None
+
+
+def _read_error(path: Path, error: OSError) -> FiresegError:
+    return FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions")
 
 
 def _nan_to_none(value: Any) -> Any:

@@ -160,8 +160,11 @@ def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads
         file = download_artifact(str(path))
         calibrated = RunFolder(file.parent.parent)
     else:
-        file = _find_checkpoint(Path(path).expanduser())
-        run = find_run_folder(file)
+        try:
+            file = _find_checkpoint(Path(path).expanduser())
+            run = find_run_folder(file)
+        except OSError as error:
+            raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
         folder = calibrated = RunFolder(run) if run else None
     checkpoint = read_checkpoint(file)
     task, model = build_model(checkpoint, file)
@@ -254,8 +257,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         FiresegError: If it is another kind of file, is truncated, or lacks what is needed to use the model.
     """
-    with path.open("rb") as file:
-        start = file.read(4)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     # Every checkpoint of fireseg is a zip; other files need not be passed to torch at all.
     if not start.startswith(b"PK") and path.suffix != ".safetensors":
         types = [name for prefix, name in _FILE_TYPES.items() if start.startswith(prefix)]

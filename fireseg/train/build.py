@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,12 +76,13 @@ def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) ->
         model.set_normalisation(data.mean, data.std)
     state = _make_state(settings, engine, model)
     stopping = make(settings["stopping"], EarlyStopping)
+    checkpoints = make(settings["checkpoint"], Checkpoints, folder=folder.checkpoints)
+    tracker = make(settings["tracker"], Tracker)
     if saved is None:
         folder.cut_metrics(0)
     else:
         _check_same_data(data, saved, point)
-        state.load_state_dict(saved)
-        stopping.load_state_dict(saved["stopping"])
+        _restore_state(state, stopping, saved, point)
         _restore_folder(folder, point, stopping, state.epoch)
     _write_provenance(folder, model, data, point)
     return Training(
@@ -93,8 +95,8 @@ def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) ->
         loss=_make_loss(settings, task, data).to(engine.device),
         metrics=CombinedMetrics(task.num_classes, class_names=task.class_names, ignore_index=task.ignore_index),
         stopping=stopping,
-        checkpoints=make(settings["checkpoint"], Checkpoints, folder=folder.checkpoints),
-        tracker=make(settings["tracker"], Tracker),
+        checkpoints=checkpoints,
+        tracker=tracker,
     )
 
 
@@ -162,12 +164,23 @@ def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> Comb
     return loss
 
 
+def _restore_state(state: TrainingState, stopping: EarlyStopping, saved: dict[str, Any], point: ResumePoint) -> None:
+    try:
+        state.load_state_dict(saved)
+        stopping.load_state_dict(saved["stopping"])
+    except (FiresegError, LookupError, TypeError) as error:
+        raise FiresegError(
+            f"{point.checkpoint}: {error}, so the training cannot be resumed; resume from a numbered checkpoint, or "
+            f"start a new run with {format_override('model.weights', point.checkpoint or '')}"
+        ) from error
+
+
 def _check_same_data(data: WildfireDataModule, saved: dict[str, Any], point: ResumePoint) -> None:
-    if data.fingerprint != saved["fingerprint"]:
+    if data.fingerprint != (fingerprint := str(saved.get("fingerprint"))):
         assert point.checkpoint is not None
         raise FiresegError(
             f"data.root: {' and '.join(map(str, data.roots))} holds other patches than those {point.checkpoint} was "
-            f"trained on (fingerprint {data.fingerprint[:12]}, not {saved['fingerprint'][:12]}); restore the old ones, "
+            f"trained on (fingerprint {data.fingerprint[:12]}, not {fingerprint[:12]}); restore the old ones, "
             f"or start a new run with {format_override('model.weights', point.checkpoint)}"
         )
 
@@ -175,18 +188,28 @@ def _check_same_data(data: WildfireDataModule, saved: dict[str, Any], point: Res
 def _restore_folder(folder: RunFolder, point: ResumePoint, stopping: EarlyStopping, epoch: int) -> None:
     """Restores the metrics and the best model of the folder to the epoch of the checkpoint."""
     parent = point.parent
-    if parent is not None:
-        for row in parent.read_metrics():
-            folder.append_metrics(row)
-    folder.cut_metrics(epoch)
-    if point.folder is None and stopping.best_epoch:
-        best = parent.checkpoints / BEST_CHECKPOINT if parent else None
-        if best is not None and best.exists() and load_tensors(best)["epoch"] == stopping.best_epoch:
-            folder.checkpoints.mkdir(exist_ok=True)
-            shutil.copyfile(best, folder.checkpoints / BEST_CHECKPOINT)
-        else:
-            log.info("the best model up to epoch %d is not available; the search for the best starts again", epoch)
-            stopping.best_score, stopping.best_loss, stopping.best_epoch = math.nan, math.nan, 0
+    folder.cut_metrics(epoch, parent=parent)
+    if not stopping.best_epoch:
+        return
+    source = (parent.checkpoints if parent else None) if point.is_branch else folder.checkpoints
+    if not (source and _has_best(source / BEST_CHECKPOINT, stopping.best_epoch if point.is_branch else None)):
+        log.warning("the best model up to epoch %d is not available; the search for the best starts again", epoch)
+        stopping.best_score, stopping.best_loss, stopping.best_epoch = math.nan, math.nan, 0
+    elif point.is_branch:
+        shutil.copyfile(source / BEST_CHECKPOINT, folder.checkpoints / BEST_CHECKPOINT)
+
+
+def _has_best(path: Path, epoch: int | None) -> bool:
+    """Returns True if a best model is there, undamaged, and of the epoch, if one is given.
+
+    That of a run that is resumed in place may be of the epoch that was killed, which is trained again.
+    """
+    try:
+        content = load_tensors(path)
+    except FiresegError as error:
+        log.warning("%s", error)
+        return False
+    return epoch is None or content.get("epoch") == epoch
 
 
 def _write_provenance(
@@ -194,7 +217,6 @@ def _write_provenance(
 ) -> None:
     roots = [str(root.resolve()) for root in data.roots]
     weights = {} if point.checkpoint else {"weights": model.provenance}
-    is_new_from_checkpoint = point.folder is None and point.checkpoint is not None
     folder.write_provenance(
         {
             "versions": versions(),
@@ -211,7 +233,6 @@ def _write_provenance(
                 "level": data.summary.level,
             },
             **weights,
-            **({"parent": str(point.checkpoint)} if is_new_from_checkpoint else {}),
         }
     )
     if weights:

@@ -22,8 +22,8 @@ def main() -> int:
     """Checks the command line and trains.
 
     Returns:
-        The exit code: 0 on success, 2 for an invalid setting, 1 for another error. After Ctrl-C or SIGTERM
-        the process exits with 130 or 143.
+        The exit code: 0 on success, 2 for an invalid setting, 1 for another error. After Ctrl-C, SIGTERM or
+        SIGHUP the process exits with 130, 143 or 129.
     """
     if sys.argv[1:] in (["--help"], ["-h"]):
         sys.stdout.write(_read_help())
@@ -94,7 +94,6 @@ def train_in_folder(
     # Imported here: torch and mlflow take seconds.
     from fireseg.console import start_logging
     from fireseg.engine import Interrupted, Interrupts
-    from fireseg.errors import FiresegError
     from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
     from fireseg.train.run import train
 
@@ -122,11 +121,10 @@ def train_in_folder(
             )
     except Interrupted as request:
         sys.exit(request.exit_code)
-    except FiresegError:
-        # run.json is written when all parts of a run are built: without it, nothing was trained.
+    finally:
+        # A start that failed leaves no run.json, and nothing was trained.
         if is_new and not folder.provenance.exists():
             shutil.rmtree(folder.path, ignore_errors=True)
-        raise
 
 
 def _get_run_folder(hydra_config: HydraConf) -> Path | None:

@@ -42,7 +42,7 @@ def train(
         settings: Checked settings.
         folder: Folder of the run.
         point: Checkpoint to resume from, if any.
-        interrupts: Handler of Ctrl-C and SIGTERM.
+        interrupts: Handler of Ctrl-C, SIGTERM and SIGHUP.
         run_name: Name in the tracker; the name of the folder if empty.
         sweep: Name of the sweep that the run is a job of; empty for a single run.
 
@@ -50,14 +50,22 @@ def train(
         FiresegError: If something fails that the user can fix.
         Interrupted: If a signal was received.
     """
+    if point.is_branch:  # first of all: a branch that is killed before its first last.pt starts from there again
+        assert point.checkpoint is not None
+        folder.write_provenance({"parent": str(point.checkpoint.absolute())})
     folder.write_config(settings)
-    run = build_training(settings, folder, point)
+    try:
+        run = build_training(settings, folder, point)
+        tags = {"sweep": sweep} if sweep else {}
+        name = run_name or folder.path.name
+        start_tracking(run.tracker, folder, name=name, tags=tags, num_epochs_done=run.state.epoch)
+    except BaseException:
+        if point.folder is None:  # a new folder without run.json: the command removes it
+            folder.provenance.unlink(missing_ok=True)
+        raise
     log.info("run folder: %s", folder.path)
-    name = run_name or folder.path.name
     if not sweep and folder.path.resolve().parent == Path(settings["output_dir"]).resolve():
         link_latest(folder.path)
-    tags = {"sweep": sweep} if sweep else {}
-    start_tracking(run.tracker, folder, name=name, tags=tags, num_epochs_done=run.state.epoch)
     run.tracker.artifact(folder.config)
     status = "FAILED"
     try:

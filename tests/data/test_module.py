@@ -368,3 +368,12 @@ def test_class_weights_of_a_packed_split(train: Path) -> None:
     weights = compute_class_weights(train, 2)
     assert float(weights[1] / weights[0]) == pytest.approx(rare)
     assert len(compute_class_weights(train, 5)) == 5
+
+
+def test_more_workers_than_cores_are_not_started(make_patches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fireseg.data.module.count_cores", lambda: 4)
+    module = WildfireDataModule(make_patches(), num_workers=300)
+    module.setup()
+    assert module.num_workers == 4
+    assert "data.num_workers: 300, but this process has 4 cores; 4 are used" in module.notes
+    assert WildfireDataModule(make_patches(), num_workers=3).num_workers == 3

@@ -93,13 +93,13 @@ def folder(make_patches) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were read."""
     seen: list[str] = []
-    load = np.load
+    read = patches.read_array
 
-    def spy(path: Path, **options: object) -> np.ndarray:
-        seen.append(Path(path).name)
-        return load(path, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    def spy(path: Path) -> np.ndarray:
+        seen.append(path.name)
+        return read(path)
 
-    monkeypatch.setattr(patches.np, "load", spy)
+    monkeypatch.setattr(patches, "read_array", spy)
     return seen
 
 
@@ -155,13 +155,21 @@ def test_another_ignored_value_invalidates_the_cache(folder: Path, reads: list[s
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"version": 0}', b'{"version": 1, "ignore_index": 255, "patches": [[1, {}]]}', b"\xff"],
+    [b"", b"{", b"[]", b'{"version": 0}', b'{"version": 2, "ignore_index": 255, "patches": [[1, {}]]}', b"\xff"],
 )
 def test_an_invalid_cache_is_replaced(folder: Path, reads: list[str], content: bytes) -> None:
     (folder / CACHE_NAME).write_bytes(content)
     scan(folder)
     assert len(reads) == 12
-    assert json.loads((folder / CACHE_NAME).read_text())["version"] == 1
+    assert json.loads((folder / CACHE_NAME).read_text())["version"] == 2
+
+
+def test_a_cache_with_a_changed_digit_is_not_used(folder: Path) -> None:
+    first = scan(folder)
+    content = json.loads((folder / CACHE_NAME).read_text())
+    content["patches"][0][1]["band_sums"][0] += 1.0
+    (folder / CACHE_NAME).write_text(json.dumps(content))
+    assert scan(folder) == first
 
 
 def test_a_read_only_folder_is_scanned_with_a_note(folder: Path) -> None:

@@ -50,10 +50,19 @@ def test_bf16_on_a_cpu_needs_bf16_instructions(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_number_of_threads_is_the_argument_or_that_of_the_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(device_module, "count_cores", lambda: 4)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert (set_threads(2), set_threads(None)) == (2, 3)
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert set_threads(None) >= 1
+    assert set_threads(None) == 4
+
+
+def test_more_threads_than_cores_are_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(device_module, "count_cores", lambda: 4)
+    monkeypatch.setattr(device_module.log, "propagate", True)
+    assert set_threads(100_000) == 4
+    assert "threads: 100000, but this process has 4 cores; 4 are used" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -216,3 +218,37 @@ def test_losses_are_checked_every_fiftieth_step_and_the_first_bad_one_is_named()
 
     with pytest.raises(FiresegError, match=r"epoch 3, step 7: .*p7;"):
         check.update(CHECK_EVERY, torch.tensor(1.0), ("p50",))
+
+
+def change_optimizer(state: dict[str, Any]) -> None:
+    state["optimizer"] = torch.optim.SGD(Net().parameters(), lr=0.1).state_dict()
+
+
+def change_shape(state: dict[str, Any]) -> None:
+    state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_optimizer,
+        change_shape,
+        lambda state: state["optimizer"].update(param_groups=[]),
+        lambda state: state.update(epoch=-5),
+        lambda state: state.update(epoch="two"),
+        lambda state: state.update(optimizer="none"),
+        lambda state: state.update(scheduler=None),
+        lambda state: state.pop("model"),
+        lambda state: state.pop("scaler"),
+        lambda state: state["model"].popitem(),
+    ],
+)
+def test_a_foreign_state_is_refused(change: Callable[[dict[str, Any]], object]):
+    engine = Engine(epochs=1, device="cpu")
+    trained = create_state(engine)
+    list(run(engine, trained))
+    state = copy.deepcopy(trained.state_dict())
+    change(state)
+
+    with pytest.raises(FiresegError, match="the state of another model, optimizer or scheduler"):
+        create_state(engine).load_state_dict(state)

@@ -22,6 +22,19 @@ def test_a_second_signal_is_not_deferred():
             signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_closed_terminal_stops_like_sigterm_unless_nohup_ignores_it():
+    with Interrupts(), pytest.raises(Interrupted) as caught:
+        signal.raise_signal(signal.SIGHUP)
+    assert caught.value.exit_code == 129
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_previous_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM)
     with Interrupts():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ def test_nan_becomes_null_and_a_truncated_row_is_ignored(tmp_path: Path):
         file.write('{"epoch": 2, "val/fi')
 
     assert folder.read_metrics() == [{"epoch": 1, "val/fire_iou": None}]
+
+
+def test_a_row_is_on_disk_when_it_has_been_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
+    RunFolder(tmp_path).append_metrics({"epoch": 1})
+
+    assert flushed == [len('{"epoch": 1}\n')]
 
 
 def test_rows_after_an_epoch_can_be_cut(tmp_path: Path):
@@ -161,3 +171,86 @@ def test_resuming_the_latest_run_continues_in_its_own_folder(tmp_path: Path) -> 
     assert point.folder.path == tmp_path / "run"
     assert point.checkpoint == tmp_path / "run/checkpoints/last.pt"
     assert find_resume_point(tmp_path / "latest/checkpoints/last.pt").checkpoint == point.checkpoint
+
+
+def test_nuls_in_place_of_the_last_row_are_ignored(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b'{"epoch": 1}\n' + bytes(100))
+    assert folder.read_metrics() == [{"epoch": 1}]
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b'{"loss": 1}', b"\xff", b"\0\0"])
+def test_a_damaged_row_is_named_with_its_line(tmp_path: Path, line: bytes) -> None:
+    folder = RunFolder(tmp_path)
+    folder.metrics.write_bytes(b'{"epoch": 1}\n' + line + b'\n{"epoch": 3}\n')
+    with pytest.raises(FiresegError, match=r"metrics\.jsonl: line 2 damaged.*delete these lines"):
+        folder.read_metrics()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", bytes(50), b"[" * 100_000])
+def test_a_damaged_run_json_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder(tmp_path)
+    folder.provenance.write_bytes(content)
+    with pytest.raises(FiresegError, match=r"run\.json: damaged.*delete it"):
+        folder.read_provenance()
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.provenance.mkdir()
+    folder.metrics.mkdir()
+    for read in (folder.read_provenance, folder.read_metrics):
+        with pytest.raises(FiresegError, match="cannot be read"):
+            read()
+
+
+def test_a_run_that_has_lost_its_last_state_is_not_started_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for epoch in (1, 2):
+        folder.append_metrics({"epoch": epoch})
+    with pytest.raises(FiresegError, match=r"last\.pt: no such file, but metrics\.jsonl has 2 epochs; restore it"):
+        find_resume_point(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/last.pt"])
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("elsewhere"), os.mkfifo], ids=["dangling", "pipe"])
+def test_what_is_in_place_of_checkpoints_is_named(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    make(path)
+    with pytest.raises(FiresegError, match=rf"{name}: (a link to elsewhere, which|not a f)"):
+        find_resume_point(tmp_path)
+
+
+def test_a_branch_without_its_first_state_continues_from_its_parent(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "parent/checkpoints/checkpoint_epoch_5.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    (tmp_path / "parent/config.json").write_text("{}")
+    branch = RunFolder(tmp_path / "branch")
+    branch.path.mkdir()
+    branch.write_provenance({"parent": str(checkpoint)})
+    point = find_resume_point(branch.path)
+    assert (point.folder and point.folder.path, point.checkpoint, point.is_branch) == (branch.path, checkpoint, True)
+    assert point.parent is not None
+    assert point.parent.path == tmp_path / "parent"
+    checkpoint.unlink()
+    with pytest.raises(FiresegError, match=r"branch: .*branched off .*checkpoint_epoch_5\.pt, which does not exist"):
+        find_resume_point(branch.path)
+
+
+def test_a_folder_that_may_not_be_written_is_reported(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    is_root = os.geteuid() == 0
+    tmp_path.chmod(0o500)
+    try:
+        if is_root:
+            os.seteuid(65534)
+        with pytest.raises(FiresegError, match=r"cannot be written \(Permission denied\)"), folder.locked():
+            pass
+        with pytest.raises(FiresegError, match="cannot be written"), folder.logging_to_file():
+            pass
+    finally:
+        if is_root:
+            os.seteuid(0)
+        tmp_path.chmod(0o700)

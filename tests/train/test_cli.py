@@ -52,6 +52,18 @@ def test_missing_patches_have_exit_code_one_and_no_traceback(tmp_path: Path):
     assert list((tmp_path / "outputs").iterdir()) == []  # a start that fails leaves no run behind
 
 
+@pytest.mark.parametrize(
+    "failure", ["raise RuntimeError('a mistake')", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"]
+)
+def test_a_start_that_fails_for_any_reason_leaves_no_run_behind(failure: str, patches: Path, tmp_path: Path):
+    before = f"import fireseg.train.run as run\ndef start(*_, **__): {failure}\nrun.start_tracking = start"
+    process = start([f"data.root={patches}", *QUICK], tmp_path, before)
+    process.communicate(timeout=300)
+
+    assert process.returncode in (1, 143)
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
 def test_missing_weights_and_missing_patches_are_reported_together(tmp_path: Path):
     process = start(["model.weights=nowhere.pt", "model.encoder=mobilenet_v2", "tracker=none"], tmp_path)
     output, _ = process.communicate(timeout=120)

@@ -42,6 +42,14 @@ Checkpoints.save_state = save_state
 }
 
 
+SLOW = """
+import fireseg.engine.state as s, time
+original = s.TrainingState.step
+def step(self, loss, *, clip_norm): time.sleep(0.5); original(self, loss, clip_norm=clip_norm)
+s.TrainingState.step = step
+"""
+
+
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_patches(tmp_path_factory.mktemp("kills") / "patches")
@@ -78,14 +86,11 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
     assert only_run(tmp_path / "outputs") == run
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_stopped_run_keeps_its_last_epoch_and_can_be_resumed(
     signum: int, code: int, patches: Path, reference: Path, tmp_path: Path
 ):
-    slow = "import fireseg.engine.state as s, time; original = s.TrainingState.step\n"
-    slow += "def step(self, loss, *, clip_norm): time.sleep(0.5); original(self, loss, clip_norm=clip_norm)\n"
-    slow += "s.TrainingState.step = step"
-    process = start([f"data.root={patches}", *SETTINGS, "data.num_workers=2"], tmp_path, slow)
+    process = start([f"data.root={patches}", *SETTINGS, "data.num_workers=2"], tmp_path, SLOW)
     run = wait_for_epoch(tmp_path / "outputs", 1)
     # Like a terminal or a batch system, signals the loader processes too.
     os.killpg(process.pid, signum)
@@ -110,6 +115,46 @@ def wait_for_epoch(outputs: Path, epoch: int) -> Path:
                 return last.parents[1]
         time.sleep(0.1)
     raise TimeoutError(outputs)
+
+
+def test_a_run_whose_terminal_is_closed_keeps_its_last_epoch_and_its_tracked_run_is_killed(
+    patches: Path, tmp_path: Path
+):
+    from mlflow import MlflowClient
+
+    settings = [setting for setting in SETTINGS if setting != "tracker=none"]
+    terminal, inner = os.openpty()
+    # The process makes the pseudo terminal its own: closing the other end hangs it up, as the end of ssh does.
+    own = "import fcntl, os, termios\n"
+    own += f"fd = os.open({os.ttyname(inner)!r}, os.O_RDWR); fcntl.ioctl(fd, termios.TIOCSCTTY, 0)\n"
+    own += "os.dup2(fd, 1); os.dup2(fd, 2)\n"
+    process = start([f"data.root={patches}", *settings, "data.num_workers=2"], tmp_path, own + SLOW)
+    run = wait_for_epoch(tmp_path / "outputs", 1)
+    os.close(inner)
+    os.close(terminal)
+
+    assert process.wait(timeout=60) == 129
+    assert "stopped; continue with" in (run / "train.log").read_text()
+    assert list(run.rglob("*.part")) == []
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (tracked,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert tracked.info.status == "KILLED"
+
+
+def test_a_branch_killed_before_its_first_state_goes_on_from_the_checkpoint_it_branched_from(
+    patches: Path, reference: Path, tmp_path: Path
+):
+    older = reference / "checkpoints" / "checkpoint_epoch_2.pt"
+    process = start([f"resume={older}", "data.num_workers=0"], tmp_path, KILLS["before the first last.pt"])
+    process.communicate(timeout=300)
+    run = only_run(tmp_path / "outputs")
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "checkpoints/last.pt").exists()
+
+    finish(start([f"resume={run}", "data.num_workers=0"], tmp_path))
+
+    assert [line for line in differences(reference, run) if not line.startswith("checkpoints:")] == []
+    assert json.loads((run / "run.json").read_text())["parent"] == str(older)
 
 
 def test_an_older_checkpoint_starts_a_new_run_that_records_its_parent(patches: Path, reference: Path, tmp_path: Path):

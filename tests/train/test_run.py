@@ -80,6 +80,31 @@ def test_a_run_folder_has_all_files(run: Run):
     assert names == {"config.json", "run.json", "metrics.jsonl", *checkpoints, *plots}
 
 
+def test_a_last_state_of_another_optimizer_is_refused_in_one_line_and_the_run_is_kept(run: Run):
+    folder = run()
+    last, metrics = folder.checkpoints / "last.pt", folder.metrics.read_text()
+    state = load(last)
+    state["optimizer"]["param_groups"][0].pop("betas")
+    torch.save(state, last)
+
+    with pytest.raises(FiresegError, match=r"last\.pt: the state of another .*betas.*model\.weights=") as caught:
+        run("engine.epochs=2", point=find_resume_point(folder.path))
+
+    assert len(caught.value.faults) == 1
+    assert "\n" not in str(caught.value)
+    assert folder.metrics.read_text() == metrics
+
+
+def test_a_damaged_best_model_is_told_when_the_run_is_resumed(run: Run, log: pytest.LogCaptureFixture):
+    folder = run()
+    (folder.checkpoints / "best_model.pt").write_bytes(b"PK")
+
+    run("engine.epochs=2", point=find_resume_point(folder.path))
+
+    assert "best_model.pt: not a readable checkpoint" in log.text
+    assert load(folder.checkpoints / "best_model.pt")["epoch"] == 2
+
+
 def test_a_run_trains_on_a_fold_and_is_evaluated_on_it(run: Run, tmp_path: Path):
     tiles = write_set(tmp_path / "tiles", train=4, val=0, test=0)
     assert prepare([str(tiles), str(tmp_path / "patches"), "--size", "32", "--folds", "4"]) == 0
