@@ -143,8 +143,10 @@ def serve() -> None:
 def _run(request: dict[str, Any]) -> None:
     """Runs the requested program in this forked process and ends it."""
     os.setsid()
-    # Tests started in the background of a shell ignore SIGINT, and so would every process they start.
+    # Tests started in the background of a shell ignore SIGINT, those under nohup SIGHUP, and so would every process
+    # that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])

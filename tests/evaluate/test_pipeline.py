@@ -326,7 +326,7 @@ def test_patches_without_metadata_are_evaluated(make_patches: Callable[..., Path
     evaluated = evaluate(EvaluateOptions(run=folder.path))
 
     results = read_json(folder.path / "evaluation_test.json")
-    assert [row["name"] for row in results["fires"]] == ["EMSR100_AOI01_01", "EMSR101_AOI01_01", "EMSR102_AOI01_01"]
+    assert [row["name"] for row in results["fires"]] == ["EMSR700_AOI01_01", "EMSR701_AOI01_01", "EMSR702_AOI01_01"]
     assert not results["data"]["hectares_known"]
     assert all(row["true_ha"] is None for row in results["fires"])
     assert set(evaluated.previews) <= {row["name"] for row in results["fires"]}

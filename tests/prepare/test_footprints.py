@@ -126,7 +126,7 @@ def test_a_file_that_is_no_metadata_is_one_fault(tmp_path: Path, content: bytes)
 
 def test_a_missing_csv_is_named(tmp_path: Path) -> None:
     assert "no such file" in faults(tmp_path / "none.csv")[0]
-    assert "not a readable csv" in faults(tmp_path)[0]
+    assert "a folder, but a file is needed" in faults(tmp_path)[0]
 
 
 @pytest.mark.parametrize(
