@@ -140,7 +140,7 @@ class Run:
             scale: Reflectance per unit of the values: 0.0001 for digital numbers, 0.01 for percent.
             nodata: Value of pixels without a measurement.
             trust_values: Accept values that do not look like reflectance.
-            threshold: Lowest fire probability that counts as burned (default: selected on val, else 0.5).
+            threshold: Lowest fire probability that counts as burned (default: of the calibration of the run, else 0.5).
             temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
             tta: Average over the 8 flips and 90° rotations.
             batch_size: Windows per batch (default: 1 on a CPU, else 8).

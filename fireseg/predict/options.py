@@ -27,7 +27,7 @@ class MapOptions(RasterOptions):
         min_area_ha: Smallest burned area that gets a polygon, in hectares; the rasters keep smaller ones.
         simplify_m: Tolerance for simplifying polygon outlines, in metres.
         fire_dtype: Data type of the fire probability: uint8 in steps of 0.004, or float32.
-        threshold: Lowest fire probability that counts as burned (default: selected on val, else 0.5).
+        threshold: Lowest fire probability that counts as burned (default: of the calibration of the run, else 0.5).
         temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
         tta: Average over the 8 flips and 90° rotations: slightly better, eight times slower.
         batch_size: Windows per batch (default: 1 on a CPU, else 8); affects only speed and memory.

@@ -98,7 +98,7 @@ def predict_scenes(options: PredictOptions) -> list[str]:
         "%s: threshold %.3g (%s), temperature %.3g, device %s",
         trained.name,
         decision.threshold,
-        {"user": "given", "calibration": "selected on val", "default": "default"}[decision.chosen_by],
+        {"user": "given", "calibration": "of the calibration of the run", "default": "default"}[decision.chosen_by],
         decision.temperature,
         trained.device,
     )
