@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from typing import Any
 
 from fireseg.data.bands import BAND_NAMES, SCALE
 from fireseg.errors import FiresegError
-from fireseg.tiles.channels import SCL, is_mask_name, parse_band_name
+from fireseg.tiles.channels import SCL
 from fireseg.tiles.metadata import find_offset, flatten_metadata
+from fireseg.tiles.stac import find_band_assets, read_scaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,7 @@ class SceneItem:
 
 
 def parse_item(item: Any) -> SceneItem:
-    """Finds the bands of an item by the keys of its assets, or by their band names.
-
-    The key or name is a band such as `B02` or `B02_10m`, or a common name such as `blue` or `nir08`. Of several
-    resolutions of a band, the finest is used.
+    """Finds the bands of an item and their scaling.
 
     Args:
         item: pystac item of a level-2A product.
@@ -71,12 +68,7 @@ def parse_item(item: Any) -> SceneItem:
     Raises:
         FiresegError: If bands or the scene classification are missing, or the offset of the digital numbers is unknown.
     """
-    found: dict[str, tuple[float, str]] = {}
-    for key, asset in item.assets.items():
-        band = _identify(key, asset)
-        if band is not None:
-            candidate = _find_resolution(key, asset), key
-            found[band] = min(found.get(band, candidate), candidate)
+    found = find_band_assets({key: asset.to_dict() for key, asset in item.assets.items()})
     wanted = (*BAND_NAMES, SCL)
     if missing := [band for band in wanted if band not in found]:
         raise FiresegError(
@@ -85,38 +77,9 @@ def parse_item(item: Any) -> SceneItem:
         )
     if item.datetime is None:
         raise FiresegError(f"{item.id}: no datetime; use another --catalog")
-    assets = {band: _read_scaling(item, found[band][1]) for band in BAND_NAMES}
-    assets[SCL] = BandAsset(key=found[SCL][1])
+    assets = {band: _read_scaling(item, found[band]) for band in BAND_NAMES}
+    assets[SCL] = BandAsset(key=found[SCL])
     return SceneItem(item=item, assets=assets, baseline=_find_baseline(item), epsg=_find_epsg(item))
-
-
-def _identify(key: str, asset: Any) -> str | None:
-    """Identifies the band of an asset; None if it is none, or a picture of several bands."""
-    fields = asset.extra_fields
-    bands = fields.get("eo:bands") or fields.get("bands") or []
-    is_raster = "image/" in (asset.media_type or "image/") and not {"thumbnail", "overview"} & set(asset.roles or ())
-    if len(bands) > 1 or not is_raster:
-        return None
-    names = [re.sub(r"[_-]\d+m$", "", key)]
-    for band in bands:
-        names += [band.get(field) for field in ("name", "common_name", "eo:common_name")]
-    for name in names:
-        if band := parse_band_name(name):
-            return band
-        if name and "scl" in name.lower() and is_mask_name(name):
-            return SCL
-    return None
-
-
-def _find_resolution(key: str, asset: Any) -> float:
-    fields = asset.extra_fields
-    if match := re.search(r"[_-](\d+)m$", key):
-        return float(match[1])
-    raster = (fields.get("raster:bands") or [{}])[0]
-    for value in (fields.get("gsd"), fields.get("raster:spatial_resolution"), raster.get("spatial_resolution")):
-        if value:
-            return float(value)
-    return math.inf
 
 
 def _read_scaling(item: Any, key: str) -> BandAsset:
@@ -125,7 +88,7 @@ def _read_scaling(item: Any, key: str) -> BandAsset:
     The item has priority where it says that there is no offset, because it was removed or the baseline is older than
     04.00: some catalogues give an offset with every band nevertheless.
     """
-    scale, shift = _read_raster_fields(item.assets[key].extra_fields)
+    scale, shift = read_scaling(item.assets[key].extra_fields)
     gain = 1.0 if scale is None else scale * SCALE
     offset = find_offset(flatten_metadata(item.properties, {"id": item.id}))
     if offset != 0 and shift is not None:
@@ -136,15 +99,6 @@ def _read_scaling(item: Any, key: str) -> BandAsset:
             "--catalog"
         )
     return BandAsset(key=key, gain=gain, offset=round(offset, 6) + 0.0)  # no -0.0
-
-
-def _read_raster_fields(fields: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Reads scale and offset of an asset, in the spellings of STAC 1.0 and 1.1."""
-    raster = (fields.get("raster:bands") or [{}])[0]
-    band = (fields.get("bands") or [{}])[0]
-    scale = raster.get("scale", fields.get("raster:scale", band.get("raster:scale")))
-    shift = raster.get("offset", fields.get("raster:offset", band.get("raster:offset")))
-    return scale or None, shift
 
 
 def _find_baseline(item: Any) -> str:

@@ -19,15 +19,13 @@ from fireseg.fetch.catalogue import CatalogueClient, retry
 from fireseg.fetch.items import SceneItem
 from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.tiles.channels import SCL
+from fireseg.tiles.clouds import convert_scene_classification, is_cloudy
 from fireseg.tiles.metadata import BASELINE_OFFSET
 
 PIXEL_M = 10
 
 COARSE_M = 60
 """Pixel size at which clouds are counted to choose a day. The grid is aligned to it, as those of the products are."""
-
-_HIDDEN_CLASSES = (0, 1, 3, 8, 9, 10)
-"""Classes of SCL that do not show the ground: no data, defective, cloud shadow, cloud of two kinds, cirrus."""
 
 _MAX_STRIP_PX = 8 * 2**20
 """Pixels mosaicked at a time; each takes about 100 bytes with all copies."""
@@ -190,8 +188,8 @@ class MosaicReader:
 
 
 def is_clear(scl: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Returns True where a scene classification shows the ground."""
-    return ~np.isin(scl, _HIDDEN_CLASSES)
+    """Returns True where a scene classification shows the ground, so that the map of the scene is known there."""
+    return ~is_cloudy(convert_scene_classification(scl))
 
 
 def _to_stored(values: NDArray[Any], *, gain: float, offset: float) -> NDArray[np.uint16]:

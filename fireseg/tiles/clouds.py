@@ -123,8 +123,7 @@ class CloudMask:
                         f"has {grid.height} x {grid.width}; use a cloud mask with a georeference"
                     )
                 if not is_same:
-                    outside = IGNORE_INDEX if raster.nodata is None and self.kind == "CM" else raster.nodata or 0
-                    self._nodata = outside
+                    outside = IGNORE_INDEX if self.kind == "CM" else 0
                     self._raster = self._open.enter_context(
                         WarpedVRT(
                             raster,
@@ -153,13 +152,15 @@ class CloudMask:
         if raster.crs is None:
             return 1.0
         grid = self._grid
-        left, bottom, right, top = array_bounds(grid.height, grid.width, grid.affine)
+        scene = array_bounds(grid.height, grid.width, grid.affine)
         mask = transform_bounds(raster.crs, grid.rasterio_crs, *raster.bounds)
-        width = min(right, mask[2]) - max(left, mask[0])
-        height = min(top, mask[3]) - max(bottom, mask[1])
-        if width <= 0 or height <= 0:
+        share = 1.0
+        for axis in (0, 1):  # the rows of a raster may go north
+            (low, high), (first, last) = (sorted((bounds[axis], bounds[axis + 2])) for bounds in (scene, mask))
+            share *= max(0.0, min(high, last) - max(low, first)) / (high - low)
+        if share == 0:
             raise FiresegError(f"{self.name}: lies outside of the scene; use the cloud mask of the scene")
-        return min(1.0, width * height / ((right - left) * (top - bottom)))
+        return share
 
     def read_codes(self, top: int, height: int) -> NDArray[np.uint8]:
         """Reads rows as codes of a CM mask, `(height, W)`: 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown.

@@ -17,15 +17,14 @@ import rasterio
 
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import GDAL_ERRORS
-from fireseg.tiles.channels import SCL, is_scene_classification, parse_band_name
-from fireseg.tiles.metadata import METADATA_XML, read_metadata, read_product_xml
+from fireseg.tiles.channels import SCL
+from fireseg.tiles.metadata import METADATA_XML, find_offset, flatten_metadata, read_metadata, read_product_xml
+from fireseg.tiles.stac import find_band_assets, read_scaling
 
 Scene = Path | str
 """A raster, SAFE product or STAC item: a path, or a string that GDAL resolves (`https://…`, `/vsi…`)."""
 
 _BAND_FILE = re.compile(r"_(?P<name>B\d\d|B8A|SCL)(?:_(?P<resolution>\d\d)m)?\.jp2", re.IGNORECASE)
-
-_ASSET_RESOLUTION = re.compile(r"_(\d\d)m$")
 
 _TIMEOUT_S = 60
 
@@ -251,50 +250,25 @@ def _read_item(scene: Scene) -> Product:
     content = read_metadata(scene) if isinstance(scene, Path) else _download_json(scene)
     if content.get("type") != "Feature" or not isinstance(content.get("assets"), dict):
         raise FiresegError(f"{scene}: a json without assets, but a STAC item is expected; give a raster or an item")
+    assets: dict[str, Any] = content["assets"]
+    keys = find_band_assets(assets)
     rasters: dict[str, str] = {}
-    bands: list[Any] = []
     faults: list[str] = []
-    # Of several resolutions of a band, named B02_10m and B02_20m, the finest is used.
-    for key, asset in sorted(content["assets"].items(), key=lambda item: _ASSET_RESOLUTION.findall(item[0])):
-        channel = _find_channel(key, asset)
-        if channel is None or channel in rasters:
-            continue
+    for channel, key in keys.items():
         try:
-            rasters[channel] = _resolve_href(scene, str(asset.get("href", "")))
+            rasters[channel] = _resolve_href(scene, str(assets[key].get("href", "")))
         except FiresegError as error:
             faults.append(f"{scene}: asset {key}: {error}")
-        if channel not in (SCL, "B10"):
-            bands += _list_raster_fields(asset)
-    if not rasters and not faults:
-        faults.append(
-            f"{scene}: no asset is a Sentinel-2 band; available: {', '.join(content['assets'])}; give another item"
-        )
+    if not keys:
+        faults.append(f"{scene}: no asset is a Sentinel-2 band; available: {', '.join(assets)}; give another item")
     if faults:
         raise FiresegError(*faults)
-    metadata = {"id": content.get("id"), "properties": content.get("properties", {}), "raster:bands": bands}
+    metadata = {"id": content.get("id"), "properties": content.get("properties", {})}
+    # Some catalogues give an offset with every band, also where it was removed or the baseline had none.
+    if find_offset(flatten_metadata(metadata)) != 0:
+        pairs = [read_scaling(assets[key]) for channel, key in keys.items() if channel not in (SCL, "B10")]
+        metadata["raster:bands"] = [{"scale": scale, "offset": shift} for scale, shift in pairs]
     return Product(str(content.get("id") or get_scene_name(scene)), rasters, metadata)
-
-
-def _find_channel(key: str, asset: Any) -> str | None:
-    """Identifies the band of an asset by its key or its common name; JPEG 2000 copies of COGs are passed over."""
-    if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
-        return None
-    if is_scene_classification(key.split("_")[0].split("-")[0]):
-        return None if key.endswith("-jp2") else SCL
-    words = [_ASSET_RESOLUTION.sub("", key)]
-    bands = asset.get("eo:bands") or asset.get("bands")
-    if isinstance(bands, list) and len(bands) == 1 and isinstance(bands[0], dict):
-        words += [bands[0].get("name"), bands[0].get("common_name"), bands[0].get("eo:common_name")]
-    return next((band for word in words if isinstance(word, str) and (band := parse_band_name(word))), None)
-
-
-def _list_raster_fields(asset: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Lists scale and offset of the bands of an asset, where versions 1.0 and 1.1 of STAC have them."""
-    own = {name: asset[name] for name in ("raster:scale", "raster:offset") if name in asset}
-    bands = asset.get("raster:bands") or asset.get("bands")
-    if not isinstance(bands, list):
-        return [own]
-    return [{**own, **band} for band in bands if isinstance(band, dict)]
 
 
 def _resolve_href(item: Scene, href: str) -> str:

@@ -377,3 +377,23 @@ def test_a_cloud_mask_of_another_area_is_flagged_or_refused(
     else:
         (flag,) = predict(make_trained(), scene, tmp_path / "maps").summary["flags"]
         assert "covers 50 % of the scene" in flag
+
+
+def test_beyond_a_cloud_mask_whose_nodata_tag_means_clear_nothing_is_known(
+    tmp_path: Path, numbers: NDArray[np.uint16]
+) -> None:
+    scene = write_scene(tmp_path / "scene.tif", numbers)
+    grid = {"crs": "EPSG:32629", "transform": Affine(10, 0, 501_600, 0, -10, 4_400_000), "nodata": 0}
+    write_raster(tmp_path / "scene_CM.tif", np.zeros((HEIGHT, WIDTH), np.uint8), **grid)
+    classes, _ = read_map(predict(make_trained(), scene, tmp_path / "maps"))
+    assert (classes[:, :160] == 255).all()
+    assert (classes[:, 160:] != 255).all()
+
+
+def test_a_scene_whose_rows_go_north_finds_its_cloud_mask(tmp_path: Path, numbers: NDArray[np.uint16]) -> None:
+    south = Affine(10, 0, 500_000, 0, 10, 4_400_000 - 10 * HEIGHT)
+    scene = write_scene(tmp_path / "scene.tif", np.ascontiguousarray(numbers[:, ::-1]), transform=south)
+    write_clouds(tmp_path / "scene_SCL.tif", cloud=9, clear=4)
+    classes, _ = read_map(predict(make_trained(), scene, tmp_path / "maps"))
+    assert (classes[-100:] == 255).all()
+    assert (classes[:-100] != 255).all()
