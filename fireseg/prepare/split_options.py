@@ -39,7 +39,7 @@ class SplitOptions:
         groups: Tiles that stay together in drawn splits: those of one folder (folder), or of one group in a table
             with the columns tile and group.
         group_km: A tile whose name tells no activation stays together with tiles up to this distance in km.
-        group_days: And up to this number of days; unknown dates count as near.
+        group_days: Such a tile stays with those up to this number of days apart; unknown dates count as near.
     """
 
     split_by: SplitBy = "folder"

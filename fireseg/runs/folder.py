@@ -29,6 +29,7 @@ from fireseg.files import (
     convert_disk_errors,
     disk_error,
     find_run_folder,
+    read_error,
 )
 
 
@@ -112,7 +113,7 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
-            raise _read_error(self.provenance, error) from error
+            raise read_error(self.provenance, error) from error
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
@@ -148,7 +149,7 @@ class RunFolder:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise _read_error(self.metrics, error) from error
+            raise read_error(self.metrics, error) from error
         # After a power cut, a file may have its new length, but NULs in place of the last row.
         rows = [_parse_row(line) for line in content.rstrip(b"\0").split(b"\n")[:-1]]
         if damaged := [str(number) for number, row in enumerate(rows, start=1) if row is None]:
@@ -234,7 +235,7 @@ def find_resume_point(path: Path) -> ResumePoint:
             raise FiresegError(f"resume: {path}: no such run folder or checkpoint; runs are in outputs/ and multirun/")
         run = find_run_folder(path)
     except OSError as error:
-        raise _read_error(path, error) from error
+        raise read_error(path, error) from error
     folder = RunFolder(run) if run else None
     if folder and path.name == LAST_CHECKPOINT:
         return ResumePoint(folder, path)
@@ -331,10 +332,6 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None
-
-
-def _read_error(path: Path, error: OSError) -> FiresegError:
-    return FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions")
 
 
 def _nan_to_none(value: Any) -> Any:
