@@ -43,13 +43,15 @@ def image() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("maps")
+def folder(tmp_path_factory: pytest.TempPathFactory, image: np.ndarray) -> Path:
+    folder = tmp_path_factory.mktemp("maps")
+    write_scene(folder / "scene.tif", image)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def made(image: np.ndarray, folder: Path) -> SceneMap:
-    scene = write_scene(folder / "scene.tif", image)
+def made(folder: Path) -> SceneMap:
+    scene = folder / "scene.tif"
     return predict(make_trained(num_classes=5), scene, folder / "maps", geojson=True, min_area_ha=1.0)
 
 
