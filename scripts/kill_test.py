@@ -23,7 +23,7 @@ import torch
 TIMINGS = {"seconds", "images_per_second"}
 SETTINGS = (
     "model.weights=none",
-    "model.encoder=mobilenet_v2",
+    "model.encoder=tu-test_efficientnet",
     "data.batch_size=4",
     "data.weighted_sampling=true",
     "engine.epochs=4",

@@ -64,11 +64,11 @@ def make_task(num_classes: int) -> Task:
 
 def write_run(folder: Path, model: FireSegmentationModel | None = None) -> Path:
     """Writes a run folder with a checkpoint; an untrained U-Net if no model is given."""
-    node: dict[str, Any] = {"arch": "unet", "encoder": "mobilenet_v2", "in_channels": 7, "num_classes": 2}
+    node: dict[str, Any] = {"arch": "unet", "encoder": "tu-test_efficientnet", "in_channels": 7, "num_classes": 2}
     node |= {"weights": "none", "bands": list(BAND_NAMES), "stem": "by_band"}
     if model is None:
         torch.manual_seed(0)
-        model = create_segmentation_model("unet", "mobilenet_v2", weights="none")
+        model = create_segmentation_model("unet", "tu-test_efficientnet", weights="none")
     names = list(get_class_names(2))
     task = {"_target_": "fireseg.task.Task", "name": "del", "num_classes": 2, "class_names": names, "ignore_index": 255}
     config = {"task": task, "model": {"_target_": "fireseg.model.create_segmentation_model", **node}}

@@ -12,7 +12,7 @@ from fireseg import config
 from fireseg.model import FireSegmentationModel
 from fireseg.runs.folder import RunFolder
 
-QUICK = ("model.encoder=mobilenet_v2", "model.weights=none", "engine.device=cpu", "tracker=none")
+QUICK = ("model.encoder=tu-test_efficientnet", "model.weights=none", "engine.device=cpu", "tracker=none")
 FINGERPRINT = "f00d" * 16
 
 

@@ -26,7 +26,7 @@ from fireseg.train.run import train
 from tests.prepare.builders import write_set
 
 QUICK = (
-    "model.encoder=mobilenet_v2",
+    "model.encoder=tu-test_efficientnet",
     "model.weights=none",
     "data.num_workers=0",
     "data.batch_size=4",
