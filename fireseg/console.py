@@ -9,9 +9,11 @@ import os
 import re
 import shlex
 import signal
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -118,6 +120,16 @@ def _describe(function: Callable[..., int]) -> str | None:
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:
     raise _Terminated
+
+
+def leave_terminal() -> None:
+    """Discards further output to a terminal: it is closed, and writing a line would be an error that ends the run."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # isatty is False for a terminal that is closed
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 def format_command(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fireseg.batch import Batch
 from fireseg.engine import scheduler
+from fireseg.engine.accumulate import forward_in_parts, group_batches
 from fireseg.engine.device import (
     DeviceName,
     PrecisionName,
@@ -113,6 +114,7 @@ class Engine:
         precision: `fp32`, `bf16`, `fp16`, or `auto` for the fastest that the device supports.
         clip_norm: Largest norm of the gradient, or None for no clipping.
         ema_decay: Decay per step of the exponential moving average of the weights, or None for no average.
+        accumulate: Number of batches per optimizer step, see `fireseg.engine.accumulate`.
         limit_batches: Number of batches per epoch of each split, for quick runs; None for all.
         threads: CPU threads of torch; None for the cores available to the process.
         device: `auto`, `cuda`, `mps` or `cpu`.
@@ -128,12 +130,14 @@ class Engine:
         precision: PrecisionName = "auto",
         clip_norm: PositiveFloat | None = 1.0,
         ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
+        accumulate: PositiveInt = 1,
         limit_batches: PositiveInt | None = None,
         threads: PositiveInt | None = None,
         device: DeviceName = "auto",
     ) -> None:
         self.epochs = epochs
         self.clip_norm = clip_norm
+        self.accumulate = accumulate
         self.limit_batches = limit_batches
         self.device = get_device(device)
         set_threads(threads)
@@ -206,12 +210,12 @@ class Engine:
         state.model.train()
         metrics.reset()
         means, loss_check = _LossMeans(), FiniteLossCheck(number, self.device)
-        for step, batch in enumerate(batches, start=1):
-            with out_of_memory_as(_out_of_memory_error(len(batch.names), self.device)):
-                logits, total, parts, mask = self._forward(state.model, batch, loss)
-                state.step(total, clip_norm=self.clip_norm)
-            loss_check.update(step, total, batch.names)
-            means.add(len(batch.names), total, parts)
+        for step, group in enumerate(group_batches(batches, self.accumulate), start=1):
+            names = tuple(name for batch in group for name in batch.names)
+            with out_of_memory_as(_out_of_memory_error(len(group[0].names), self.device)):
+                logits, total, parts, mask = self._step(state, group, loss)
+            loss_check.update(step, total, names)
+            means.add(len(names), total, parts)
             metrics.update(logits.detach(), mask)
             interrupts.check()
         loss_check.check()
@@ -232,12 +236,31 @@ class Engine:
             interrupts.check()
         return {**means.compute(), **metrics.compute()}
 
+    def _step(
+        self, state: TrainingState, group: list[Batch], loss: Loss
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+        """Takes one optimizer step on the batches of a group, as if they were one."""
+        if len(group) == 1:
+            logits, total, parts, mask = self._forward(state.model, group[0], loss)
+            state.step(total, clip_norm=self.clip_norm)
+            return logits, total, parts, mask
+        moved = [batch.to(self.device) for batch in group]
+        mask = torch.cat([batch.mask for batch in moved])
+        logits, propagate = forward_in_parts(
+            state.model, lambda image: self._compute_logits(state.model, image), [batch.image for batch in moved]
+        )
+        total, parts = loss(logits, mask)
+        state.step(total, clip_norm=self.clip_norm, propagate=propagate)
+        return logits, total, parts, mask
+
     def _forward(self, model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
         batch = batch.to(self.device)
-        image = batch.image.contiguous(memory_format=get_memory_format(self.device))
-        with autocast(self.device, self._precision):
-            logits = model(image)
+        logits = self._compute_logits(model, batch.image)
         return logits, *loss(logits, batch.mask), batch.mask
+
+    def _compute_logits(self, model: nn.Module, image: Tensor) -> Tensor:
+        with autocast(self.device, self._precision):
+            return model(image.contiguous(memory_format=get_memory_format(self.device)))
 
     def _limited(self, batches: SizedIterable) -> SizedIterable:
         return batches if self.limit_batches is None else _LimitedBatches(batches, self.limit_batches)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
+
+from fireseg.console import leave_terminal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,15 +31,19 @@ class Interrupted(BaseException):
 class Interrupts:
     """Context in which SIGINT, SIGTERM and SIGHUP raise `Interrupted`, at once or, if deferred, in `check`.
 
-    A second signal is never deferred. SIGHUP stays ignored if it was, as by `nohup`. Outside the main thread,
-    where Python allows no signal handlers, the context has no effect.
+    A second signal is never deferred: it raises `Interrupted` at once. SIGHUP stays ignored if it was, as by `nohup`.
+    Outside the main thread, where Python allows no signal handlers, the context has no effect.
+
+    Args:
+        until_epoch_end: True to defer the first signal to the end of an epoch instead of a step.
 
     Example:
         >>> with Interrupts() as interrupts, interrupts.deferred():
         ...     interrupts.check()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, until_epoch_end: bool = False) -> None:
+        self._until_epoch_end = until_epoch_end
         self._pending: int | None = None
         self._is_deferred = False
         self._previous_handlers: dict[signal.Signals, object] = {}
@@ -58,31 +62,21 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGHUP:
-            _leave_terminal()
+            leave_terminal()
         if not self._is_deferred or self._pending is not None:
             raise Interrupted(signum)
         self._pending = signum
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defers the first signal to the next `check`."""
+        """Defers the first signal to the next `check` that heeds it."""
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
 
-    def check(self) -> None:
-        """Raises `Interrupted` if a signal was received."""
-        if self._pending is not None:
+    def check(self, *, is_epoch_end: bool = False) -> None:
+        """Raises `Interrupted` if a signal was received; called after each step, and when an epoch is saved."""
+        if self._pending is not None and (is_epoch_end or not self._until_epoch_end):
             raise Interrupted(self._pending)
-
-
-def _leave_terminal() -> None:
-    """Discards further output to a terminal: it is closed, and writing a line would be an error that ends the run."""
-    for descriptor in (1, 2):
-        with suppress(OSError):
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # isatty is False for a terminal that is closed
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, descriptor)
-                os.close(nowhere)

@@ -118,6 +118,8 @@ def run_epochs(run: Training, interrupts: Interrupts) -> None:
         if run.stopping.should_stop:
             log.info("no better fire_iou for %d epochs: stopped early", run.stopping.waited)
             break
+        if epoch.number < total:
+            interrupts.check(is_epoch_end=True)
 
 
 def _save_results(run: Training) -> None:

@@ -1,0 +1,108 @@
+"""Runs a sweep with an engine, and prints its results and the commands to type next."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fireseg.console import format_command, start_logging
+from fireseg.errors import FiresegError
+from fireseg.files import SWEEP_PLAN
+from fireseg.sweep.local import Drain
+from fireseg.sweep.options import EngineOptions, WorkOptions
+from fireseg.sweep.plan import Job, Plan
+from fireseg.sweep.queue import JobStatus
+from fireseg.sweep.status import format_counts, format_status, read_statuses
+
+Engine = Callable[[Plan, EngineOptions, str], int]
+"""Runs what is missing from a sweep, under the identity of a command; returns the signal that stopped it, or 0."""
+
+
+def run_locally(plan: Plan, options: EngineOptions, call: str) -> int:
+    """Runs the jobs in processes of this machine."""
+    drain = Drain(plan, call=call, num_jobs=options.jobs, retries=options.retries, is_waiting=True)
+    return drain.run()
+
+
+ENGINES: dict[str, Engine] = {"local": run_locally}
+"""Engine by name. An engine only lends processes: it decides where `Drain` runs, or `python -m fireseg.sweep work`."""
+
+
+def run_sweep(plan: Plan, options: EngineOptions) -> int:
+    """Runs what is missing from a sweep, and prints the results.
+
+    Args:
+        plan: The sweep.
+        options: Engine and its options.
+
+    Returns:
+        The exit code: 0 if every job is finished, 1 if one failed, 128 plus the number of a signal.
+
+    Raises:
+        FiresegError: If the sweep cannot be run here.
+    """
+    start_logging()
+    _check_working_folder(plan)
+    signum = ENGINES[options.engine](plan, options, secrets.token_hex(4))
+    statuses = read_statuses(plan)
+    if signum:
+        sys.stdout.write(f"stopped; {format_counts(statuses)}\n")
+        sys.stdout.write(f"continue with: {format_command('sweep', 'run', plan.path)}\n")
+        return 128 + signum
+    sys.stdout.write("\n".join(["", *format_results(plan, statuses), ""]))
+    return int(any(status.record.state != "finished" for status in statuses))
+
+
+def work(options: WorkOptions, plan: Plan) -> int:
+    """Runs jobs one after the other until none is left to begin; does not wait for those of other processes.
+
+    Returns:
+        The exit code: 1 if a job that this process ran failed, 128 plus the number of a signal, or 0.
+    """
+    start_logging()
+    _check_working_folder(plan)
+    call = options.call or secrets.token_hex(4)
+    signum = Drain(plan, call=call, num_jobs=1, retries=options.retries, is_waiting=False).run()
+    statuses = read_statuses(plan)
+    sys.stdout.write(f"{format_counts(statuses)}\n")
+    has_failed = any(status.record.state == "failed" and status.record.call == call for status in statuses)
+    return 128 + signum if signum else int(has_failed)
+
+
+def format_results(plan: Plan, statuses: list[JobStatus]) -> list[str]:
+    """Formats the finished jobs, best first, the others with the reason, and the commands to type next."""
+    finished = sorted(
+        (status for status in statuses if status.record.state == "finished"),
+        key=lambda status: -1 if status.best_iou is None else status.best_iou,
+        reverse=True,
+    )
+    others = [status for status in statuses if status.record.state != "finished"]
+    lines = format_status([*finished, *others])
+    for status in others:
+        if status.record.last_lines:
+            folder = plan.get_folder(status.job).path
+            lines += [f"{folder}:", *(f"  {line}" for line in status.record.last_lines)]
+    lines.append("next:")
+    if others:
+        lines.append(f"  {format_command('sweep', 'run', plan.path)}")
+    if finished:
+        best = plan.get_folder(finished[0].job).path
+        split = () if _has_test(plan, finished[0].job) else ("--split", "val")
+        lines.append(f"  {format_command('evaluate', best, *split)}")
+        lines.append(f"  {format_command('predict', best, Path('SCENE.tif'))}")
+    return lines
+
+
+def _has_test(plan: Plan, job: Job) -> bool:
+    root = job.settings["data"]["root"]
+    return any((plan.cwd / one / "test").is_dir() for one in (root if isinstance(root, list) else [root]))
+
+
+def _check_working_folder(plan: Plan) -> None:
+    if not plan.cwd.is_dir():
+        raise FiresegError(
+            f"{plan.path / SWEEP_PLAN}: the working folder of its jobs, {plan.cwd}, does not exist on this host; make "
+            "it available under this path, as relative paths in the settings start there"
+        )
