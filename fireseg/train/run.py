@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def train(
     interrupts: Interrupts,
     run_name: str = "",
     sweep: str = "",
+    should_prune: Callable[[int], bool] = lambda _: False,
 ) -> None:
     """Trains a model and writes all files of its run folder.
 
@@ -45,6 +47,7 @@ def train(
         interrupts: Handler of Ctrl-C, SIGTERM and SIGHUP.
         run_name: Name in the tracker; the name of the folder if empty.
         sweep: Name of the sweep that the run is a job of; empty for a single run.
+        should_prune: Called with each epoch when it is saved; True ends the training, as for a job that is behind.
 
     Raises:
         FiresegError: If something fails that the user can fix.
@@ -72,7 +75,7 @@ def train(
         if run.state.epoch == 0:
             _plot_first_batch(run)
         with interrupts.deferred():
-            run_epochs(run, interrupts)
+            run_epochs(run, interrupts, should_prune)
         _save_results(run)
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt):
@@ -85,8 +88,8 @@ def train(
         _log_next_steps(run)
 
 
-def run_epochs(run: Training, interrupts: Interrupts) -> None:
-    """Trains until the last epoch or early stopping, and records each epoch as it ends.
+def run_epochs(run: Training, interrupts: Interrupts, should_prune: Callable[[int], bool] = lambda _: False) -> None:
+    """Trains until the last epoch, early stopping or pruning, and records each epoch as it ends.
 
     `last.pt` is written after all other files of an epoch. If the process is killed before, the epoch
     is trained again when the run is resumed, and its files are overwritten with the same content.
@@ -94,6 +97,8 @@ def run_epochs(run: Training, interrupts: Interrupts) -> None:
     first, total, start = run.state.epoch, run.engine.epochs, time.perf_counter()
     if first >= total or run.stopping.should_stop:
         log.info("already finished after epoch %d; raise engine.epochs or stopping.patience to continue", first)
+        return
+    if should_prune(first):
         return
     for epoch in run.engine.run(
         run.state,
@@ -117,6 +122,8 @@ def run_epochs(run: Training, interrupts: Interrupts) -> None:
         run.checkpoints.save_state(epoch.number, _state_checkpoint(run))
         if run.stopping.should_stop:
             log.info("no better fire_iou for %d epochs: stopped early", run.stopping.waited)
+            break
+        if epoch.number < total and should_prune(epoch.number):
             break
         if epoch.number < total:
             interrupts.check(is_epoch_end=True)
