@@ -8,7 +8,6 @@ the Debian packages slurm-wlm and munge.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil

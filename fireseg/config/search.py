@@ -75,7 +75,8 @@ def read_search_space(overrides: Sequence[str]) -> SearchSpace:
             if isinstance(sweep := word.value(), IntervalSweep):
                 low, high = sweep.start, sweep.end
                 if low is None or high is None or not low < high or ("log" in sweep.tags and low <= 0):
-                    faults.append(f"{key}: {word.get_value_element_as_str()}, but its ends must be growing numbers")
+                    wanted = "must be numbers above 0, the first one smaller" if "log" in sweep.tags else "must grow"
+                    faults.append(f"{key}: interval({low},{high}), but its ends {wanted}")
                     continue
                 is_integer = isinstance(low, int) and isinstance(high, int)
                 dimensions[key] = Interval(
@@ -116,10 +117,11 @@ def compose_trials(space: SearchSpace, trials: Sequence[tuple[int, Mapping[str, 
     fixed = [word for word in words if word.is_hydra_override()]
     texts = [str(word.input_line) for word in words if not word.is_hydra_override()]
     jobs: list[SweepJob] = []
+    names = space.dimensions.keys()
     with initialize_composer(read_flags([]), words) as composer:
         for number, values in trials:
             chosen = [f"{key}={value}" for key, value in values.items()]
-            job, wrong = check_job(number, [*texts, *chosen], fixed, lambda word: word.key_or_group in values, composer)
+            job, wrong = check_job(number, [*texts, *chosen], fixed, lambda word: word.key_or_group in names, composer)
             faults += wrong
             jobs += [job] if job else []
     if faults:

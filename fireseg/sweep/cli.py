@@ -20,7 +20,9 @@ Command = (
 
 
 def manage_sweep(options: Command) -> int:
-    """Runs the missing jobs of a sweep, lists their states, or searches for the best settings. `python -m fireseg.train -m …` begins a sweep.
+    """Runs the missing jobs of a sweep, lists their states, or searches for the best settings.
+
+    `python -m fireseg.train -m …` begins a sweep; `search` begins one itself.
 
     Several commands may run the same sweep, on one machine or on several that share a disk: each job is run
     by one of them. Exit codes: 0 if all jobs are finished, 1 if a job failed, 2 for a wrong argument.

@@ -7,6 +7,7 @@ trial that the next one adds.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -126,7 +127,8 @@ class Search:
         from optuna.samplers import TPESampler
 
         # The liar keeps jobs that run at the same time from choosing the same values.
-        return TPESampler(seed=self._seed + number, constant_liar=True)
+        digest = hashlib.sha256(f"{self._seed} {number}".encode()).digest()
+        return TPESampler(seed=int.from_bytes(digest[:4]), constant_liar=True)
 
     def _choose(self, trial: Trial) -> dict[str, Value]:
         values: dict[str, Value] = {}
