@@ -207,19 +207,22 @@ class PixelAreas:
         if np.ptp(self._areas, axis=1).max() <= _UNIFORM_SHARE * self._areas.max():
             self._width, self._cols, self._areas = 1, self._cols[:1], self._areas[:, :1]
 
-    def of_rows(self, top: int, num_rows: int) -> NDArray[np.float32]:
+    def of_rows(self, top: int, num_rows: int, *, left: int = 0, width: int | None = None) -> NDArray[np.float32]:
         """Computes the pixel areas of consecutive rows.
 
         Args:
             top: First row.
             num_rows: Number of rows.
+            left: First column.
+            width: Number of columns; all that follow if None.
 
         Returns:
             Areas in m², `(num_rows, width)`, or `(num_rows, 1)` if all pixels of a row are equal, as in a raster in
             degrees.
         """
         rows = _interpolate(self._areas, self._rows, np.arange(top, top + num_rows))
-        return _interpolate(rows.T.astype(np.float32), self._cols, np.arange(self._width)).T
+        cols = np.arange(self._width)[left:][:width] if len(self._cols) > 1 else np.arange(self._width)
+        return _interpolate(rows.T.astype(np.float32), self._cols, cols).T
 
 
 def get_geod() -> Any:

@@ -21,6 +21,7 @@ from fireseg.console import format_hectares, format_seconds, format_share, forma
 from fireseg.errors import FiresegError, SettingError
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
 from fireseg.geo.qgis import make_raster_style
+from fireseg.geo.windows import MAX_COLS
 from fireseg.plots.maps import plot_picture
 from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions, PredictOptions
@@ -137,8 +138,8 @@ def _load_model(options: PredictOptions, scenes: Sequence[Scene]) -> TrainedMode
 def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: MapOptions) -> SceneMap:
     """Maps one scene: classes, fire probability, polygons, summary and quicklook.
 
-    Reading, inference and writing overlap, and memory depends on the width of the scene alone. The files appear
-    together at the end, or not at all.
+    Reading, inference and writing overlap, and memory does not grow with the scene, but with the number of its burned
+    areas. The files appear together at the end, or not at all.
 
     Args:
         trained: Model.
@@ -291,18 +292,19 @@ def _write_rasters(
         fire_dtype=options.fire_dtype,
     ) as writer:
 
-        def write(top: int, probabilities: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
+        def write(top: int, left: int, probabilities: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
             threshold, temperature = decision.threshold, decision.temperature
+            height, width = unknown.shape
             if clouds is not None:
-                cloudy = is_cloudy(clouds.read_codes(top, len(unknown))) & ~unknown
+                cloudy = is_cloudy(clouds.read_codes(top, height, left=left, width=width)) & ~unknown
                 unknown |= cloudy
                 statistics.num_cloudy += int(cloudy.sum())
-            for first in range(0, len(unknown), _CLASSIFIED_ROWS):
+            for first in range(0, height, _CLASSIFIED_ROWS):
                 rows = slice(first, first + _CLASSIFIED_ROWS)
                 pixels = classify(probabilities[:, rows], unknown[rows], threshold=threshold, temperature=temperature)
-                writer.write(top + first, pixels.classes, pixels.fire)
-                statistics.add(pixels, areas.of_rows(top + first, len(pixels.classes)))
-                thumbnail.add_classes(top + first, pixels.classes)
+                writer.write(top + first, pixels.classes, pixels.fire, left=left)
+                statistics.add(pixels, areas.of_rows(top + first, len(pixels.classes), left=left, width=width))
+                thumbnail.add_classes(top + first, pixels.classes, left=left)
 
         _predict_and_write(trained, reader, options, thumbnail, write)
         paths = writer.close()
@@ -314,7 +316,7 @@ def _write_rasters(
 def _predict_and_write(
     trained: TrainedModel, reader: BandReader, options: MapOptions, thumbnail: Thumbnail, write: Callable[..., None]
 ) -> None:
-    """Passes all rows to `write`, in order, in a separate thread while the model predicts the following rows."""
+    """Passes all rows to `write`, one after the other, in a separate thread while the model predicts the next ones."""
     layout = plan_sliding_windows(reader.height, reader.width)
     pending: list[Future[None]] = []
 
@@ -322,7 +324,8 @@ def _predict_and_write(
         while pending:
             pending.pop().result()
 
-    bar = tqdm(total=layout.num_windows, desc=reader.name, unit="window", leave=False, disable=not sys.stderr.isatty())
+    num_windows = sum(block.windows.num_windows for block in layout.split_columns(MAX_COLS))
+    bar = tqdm(total=num_windows, desc=reader.name, unit="window", leave=False, disable=not sys.stderr.isatty())
     rows = predict_rows(
         trained,
         reader,
@@ -334,10 +337,10 @@ def _predict_and_write(
         wait_for_consumer=wait_for_writer,
     )
     with bar, ThreadPoolExecutor(1, thread_name_prefix="writer") as pool, closing(rows):
-        for top, probabilities, unknown, image in rows:
-            thumbnail.add_image(top, image, unknown)
-            pending.append(pool.submit(write, top, probabilities, unknown.copy()))
-            del probabilities  # held by the writer alone from here on
+        for top, left, probabilities, unknown, image in rows:
+            thumbnail.add_image(top, image, unknown, left=left)
+            pending.append(pool.submit(write, top, left, probabilities, unknown.copy()))
+            del probabilities, unknown, image  # held by the writer alone from here on
         wait_for_writer()
 
 

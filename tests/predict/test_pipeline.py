@@ -384,3 +384,23 @@ def test_four_times_the_height_takes_the_same_memory(tmp_path: Path) -> None:
     # The taller scene has 132 MB more as uint16 and 264 MB more as float32; two measurements of one scene differ by 50.
     assert tall <= low + 80
     assert tall < 2000
+
+
+def write_wide_scene(path: Path, width: int) -> Path:
+    """Writes a scene of which one block in a hundred holds values; the others take no space in the file."""
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 7, "height": 300, "width": width, "nodata": 0, **UTM}
+    stored = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "sparse_ok": True}
+    rng = np.random.default_rng(0)
+    with rasterio.open(path, "w", **profile, **stored) as raster:
+        for left in range(0, width, 100 * 512):
+            window = Window(left, 0, 512, 300)  # pyright: ignore[reportCallIssue]
+            raster.write(rng.integers(800, 4000, (7, 300, 512)).astype(np.uint16), window=window)
+        for channel, band in enumerate(BAND_NAMES, 1):
+            raster.set_band_description(channel, band)
+    return path
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_a_scene_of_a_hundred_thousand_columns_takes_the_memory_of_a_product(tmp_path: Path) -> None:
+    # Its windows alone would take 700 MB, and a row of its blocks 700 MB.
+    assert measure_peak_mb(write_wide_scene(tmp_path / "wide.tif", 100_000)) < 1500
