@@ -38,12 +38,12 @@ class PixelSpacing(NamedTuple):
     Attributes:
         column_m: Distance between neighbouring columns in metres.
         row_m: Distance between neighbouring rows in metres.
-        north_deg: Direction of north, in degrees clockwise from the top of the raster.
+        north_deg: Direction of north, in degrees clockwise from the top of the raster; None at a pole.
     """
 
     column_m: float
     row_m: float
-    north_deg: float
+    north_deg: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +149,18 @@ class Grid:
         """Measures the distances between pixels on the WGS 84 ellipsoid at the centre of the raster.
 
         Raises:
-            FiresegError: If the CRS cannot be transformed to longitude and latitude.
+            FiresegError: If the CRS cannot be transformed to longitude and latitude, or the centre is not on earth.
         """
         col, row = self.width / 2, self.height / 2
         lon, lat = self.to_lonlat([col - 0.5, col + 0.5, col, col], [row, row, row - 0.5, row + 0.5])
         azimuths, _, distances = get_geod().inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
+        if not (np.isfinite(distances).all() and distances.min() > 0):
+            raise self._off_earth_error()
         axes = np.stack([np.sin(np.radians(azimuths)), np.cos(np.radians(azimuths))])  # east and north of each axis
-        right, down = np.linalg.solve(axes, [0.0, 1.0])
+        try:
+            right, down = np.linalg.solve(axes, [0.0, 1.0])
+        except np.linalg.LinAlgError:  # at a pole every direction is north, or south
+            return PixelSpacing(float(distances[0]), float(distances[1]), None)
         north_deg = math.degrees(math.atan2(right, -down)) + 0.0  # no -0.0
         return PixelSpacing(float(distances[0]), float(distances[1]), north_deg)
 
@@ -169,6 +174,11 @@ class Grid:
     def _corners(self) -> list[tuple[float, float]]:
         a, b, c, d, e, f = self.transform
         return [(a * col + b * row + c, d * col + e * row + f) for col, row in self._pixel_corners()]
+
+    def _off_earth_error(self) -> FiresegError:
+        return FiresegError(
+            f"raster: some pixels are not on earth (transform {self.transform}, {self.crs}); check its georeference"
+        )
 
     def _transform_error(self, error: Exception) -> FiresegError:
         return FiresegError(
@@ -245,9 +255,7 @@ def _measure_pixels(grid: Grid, rows: NDArray[np.intp], cols: NDArray[np.intp]) 
     geod = get_geod()
     areas = np.array([abs(geod.polygon_area_perimeter(*pixel)[0]) for pixel in zip(lon, lat, strict=True)])
     if not (np.isfinite(areas).all() and areas.min() > 0):
-        raise FiresegError(
-            f"raster: some pixels are not on earth (transform {grid.transform}, {grid.crs}); check its georeference"
-        )
+        raise grid._off_earth_error()
     return areas.reshape(shape[:2])
 
 

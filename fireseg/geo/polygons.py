@@ -22,8 +22,12 @@ from fireseg.geo.grid import GDAL_ERRORS, M2_PER_HA, Grid, PixelAreas, get_geod
 from fireseg.geo.qgis import make_polygon_style
 from fireseg.geo.raster import CACHE_BYTES
 from fireseg.geo.windows import MAX_COLS
+from fireseg.memory import check_memory
 
 LAYER = "burned"
+
+_POLYGON_BYTES = 4000
+"""Memory of a small polygon while it is outlined and written."""
 
 _STYLES = "layer_styles"
 """Table in which QGIS looks for the styles of layers."""
@@ -84,6 +88,11 @@ def polygonize(
             components = find_components(classes, fire, areas, num_classes=len(class_names))
             order = np.argsort(-components.areas_m2, kind="stable")
             selected = order[components.areas_m2[order] >= min_area_ha * M2_PER_HA]
+            check_memory(
+                len(selected) * _POLYGON_BYTES,
+                f"{classes_path.name}: {len(selected):,} burned areas",
+                "leave out small ones with --min-area-ha",
+            )
             outlines = _outline_components(classes, components, selected, folder=classes_path.parent)
             crs = classes.crs
     except GDAL_ERRORS as error:

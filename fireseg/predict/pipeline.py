@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fireseg.console import format_hectares, format_seconds, format_share, format_table
-from fireseg.errors import FiresegError, SettingError
+from fireseg.console import format_hectares, format_name, format_seconds, format_share, format_table
+from fireseg.errors import FiresegError, SettingError, convert_unexpected_errors
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
 from fireseg.geo.qgis import make_raster_style
 from fireseg.geo.windows import MAX_COLS
@@ -76,7 +76,7 @@ class SceneMap:
 
 
 def predict_scenes(options: PredictOptions) -> list[str]:
-    """Maps all scenes of the options; a scene that cannot be mapped does not stop the others.
+    """Maps all scenes of the options; a scene that cannot be mapped, for any reason, does not stop the others.
 
     Args:
         options: Run, scenes and options.
@@ -106,7 +106,8 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     results: dict[Scene, SceneMap | FiresegError] = {}
     for number, scene in enumerate(scenes, 1):
         try:
-            result = results[scene] = predict_scene(trained, scene, options.out, options=options)
+            with convert_unexpected_errors(scene):
+                result = results[scene] = predict_scene(trained, scene, options.out, options=options)
         except FiresegError as error:
             results[scene] = error
             outcome = "failed"
@@ -198,7 +199,9 @@ def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: Ma
             flags=flags,
             options=options,
         )
-        staged.summary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        # The name of a run that is not UTF-8 becomes an escape of JSON.
+        staged.summary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return SceneMap(files=files, summary=summary, seconds=time.monotonic() - start)
 
 
@@ -235,7 +238,7 @@ def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str
 
 
 def _get_file_name(scene: Scene) -> str:
-    return scene.name if isinstance(scene, Path) else get_scene_name(scene)
+    return format_name(scene.name if isinstance(scene, Path) else get_scene_name(scene))
 
 
 def _check_scene(trained: TrainedModel, reader: BandReader) -> list[str]:
@@ -325,7 +328,9 @@ def _predict_and_write(
             pending.pop().result()
 
     num_windows = sum(block.windows.num_windows for block in layout.split_columns(MAX_COLS))
-    bar = tqdm(total=num_windows, desc=reader.name, unit="window", leave=False, disable=not sys.stderr.isatty())
+    bar = tqdm(
+        total=num_windows, desc=format_name(reader.name), unit="window", leave=False, disable=not sys.stderr.isatty()
+    )
     rows = predict_rows(
         trained,
         reader,
@@ -354,8 +359,12 @@ def _write_polygons(
         min_area_ha=options.min_area_ha,
         simplify_m=options.simplify_m,
     )
-    origin = {"date": format_date(reader.date), "scene": _get_file_name(reader.path), "model": trained.name}
-    origin["flags"] = "; ".join(flags)
+    origin = {
+        "date": format_date(reader.date),
+        "scene": _get_file_name(reader.path),
+        "model": format_name(trained.name),
+    }
+    origin["flags"] = format_name("; ".join(flags))
     write_polygons(polygons, staged.burned, driver="GPKG", origin=origin)
     if options.geojson:
         write_polygons(polygons, staged.geojson, driver="GeoJSON", origin=origin)

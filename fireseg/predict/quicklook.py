@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.console import format_hectares, format_share
+from fireseg.console import format_hectares, format_name, format_share
 from fireseg.data.bands import to_reflectance
 from fireseg.plots.maps import render_map
 from fireseg.plots.style import choose_composite
@@ -111,7 +111,8 @@ def draw_quicklook(
     if statistics.num_unknown:
         clouds = f", {format_share(statistics.cloud_share)} because of cloud or shadow" if statistics.num_cloudy else ""
         burned += f" Not seen: {format_share(statistics.unknown_share)} of the scene{clouds}."
-    run = f"Mapped by run {trained.name}: burned where the fire probability is {decision.threshold:.3g} or more."
+    name = format_name(trained.name)
+    run = f"Mapped by run {name}: burned where the fire probability is {decision.threshold:.3g} or more."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
     render_map(
         thumbnail.image,
@@ -119,9 +120,9 @@ def draw_quicklook(
         bands=choose_composite(trained.bands).bands,
         task=trained.task,
         path=path,
-        title=f"{reader.name}{', ' if date else ''}{date}",
+        title=f"{format_name(reader.name)}{', ' if date else ''}{date}",
         notes=[burned, run + sampled],
-        warnings=[f"Caution: {flag.removeprefix(f'{reader.path}: ')}." for flag in flags],
+        warnings=[format_name(f"Caution: {flag.removeprefix(f'{reader.path}: ')}.") for flag in flags],
         hectares=statistics.hectares,
         unknown_share=statistics.unknown_share,
         pixel_m=(spacing.column_m * step, spacing.row_m * step),

@@ -250,8 +250,12 @@ def read_window(
         top, left = part.top - window.top, part.left - window.left
         region = slice(top, top + part.height), slice(left, left + part.width)
         unknown[region] = gaps
-        image[region] = quantize_reflectance(values, gaps, channels.scaling)
-        impossible = channels.find_impossible(values, gaps)
+        if gaps.all():  # common in mosaics, and five times as fast
+            image[region] = 0
+            impossible = None
+        else:
+            image[region] = quantize_reflectance(values, gaps, channels.scaling)
+            impossible = channels.find_impossible(values, gaps)
         if sample is not None:
             sample.add(part.top, part.left, values, gaps, impossible)
         elif impossible is not None and impossible.any():

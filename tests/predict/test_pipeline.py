@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -28,8 +29,10 @@ from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError, SettingError
 from fireseg.predict.api import Run
 from fireseg.predict.options import PredictOptions
+from fireseg.predict.outputs import MapFiles
 from fireseg.predict.pipeline import SceneMap, predict_scenes
 from fireseg.runs import Calibration
+from fireseg.tiles import BandReader
 from tests.predict.builders import UTM, DarkIsBurned, draw_image, make_trained, predict, write_run, write_scene
 
 NODATA = (slice(0, 7), slice(10, 30))
@@ -254,6 +257,63 @@ def test_a_bad_scene_does_not_stop_the_others(run: Path, tmp_path: Path, caplog:
     ]
     columns = ["burned_fraction", "max_probability", "polygons", "unknown", "cloud", "flags", "map"]
     assert table[0].split()[2:] == columns
+
+
+@pytest.mark.parametrize("error", [MemoryError(), np.linalg.LinAlgError("Singular\nmatrix")])
+def test_a_scene_that_fails_unexpectedly_does_not_stop_the_others(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    for name in ("a", "b"):
+        write_scene(tmp_path / f"{name}.tif", draw_image(40, 50))
+
+    def fail_once(self: BandReader) -> tuple[str, ...]:
+        if self.name == "a":
+            raise error
+        return ()
+
+    monkeypatch.setattr(BandReader, "check_values", fail_once)
+    (fault,) = predict_scenes(make_options(run, tmp_path, "a", "b"))
+    assert fault.startswith(f"{tmp_path / 'a.tif'}: ")
+    if isinstance(error, MemoryError):
+        assert "memory ran out" in fault
+    else:
+        assert "LinAlgError: Singular matrix" in fault
+        assert "fail_once" in capsys.readouterr().err  # the traceback
+    assert [path.name for path in (tmp_path / "maps").glob("*.json")] == ["b.json"]
+
+
+def test_a_scene_on_the_pole_is_mapped_without_an_arrow_to_the_north(tmp_path: Path) -> None:
+    scene = tmp_path / "pole.tif"
+    write_scene(scene, draw_image(60, 80), crs="EPSG:3413", transform=Affine(10, 0, -400, 0, -10, 300))
+    files = predict(make_trained(), scene, tmp_path / "maps").files
+    assert imread(files.picture).shape[0] > 60
+
+
+HOSTILE_NAME = "a\n\x1b[31mb"
+
+
+def test_names_with_control_characters_are_escaped(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_scene(tmp_path / f"{HOSTILE_NAME}.tif", draw_image(40, 50))
+    with caplog.at_level(logging.INFO, "fireseg"):
+        assert predict_scenes(make_options(run, tmp_path, HOSTILE_NAME)) == []
+    lines = [record.message for record in caplog.records]
+    assert not any("\x1b" in line or "\n" in line for line in lines)
+    assert sum(r"a\n\x1b[31mb.tif" in line for line in lines) >= 2
+    files = MapFiles.of(tmp_path / "maps", HOSTILE_NAME)
+    assert json.loads(files.summary.read_text())["scene"] == str(tmp_path / f"{HOSTILE_NAME}.tif")
+    about, _, _, fields = pyogrio.raw.read(files.burned, layer="burned")
+    assert set(fields[list(about["fields"]).index("scene")]) <= {r"a\n\x1b[31mb.tif"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
+def test_a_scene_whose_name_is_not_utf_8_is_refused_and_the_others_mapped(run: Path, tmp_path: Path) -> None:
+    write_scene(tmp_path / "good.tif", draw_image(40, 50))
+    bad = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tif")
+    shutil.copy(tmp_path / "good.tif", bad)
+    (fault,) = predict_scenes(make_options(run, tmp_path, Path(bad).stem, "good"))
+    assert "not UTF-8" in fault
+    assert "rename it" in fault
+    assert (tmp_path / "maps" / "good.json").exists()
 
 
 def test_a_missing_run_and_existing_maps_are_reported_together(run: Path, tmp_path: Path) -> None:
