@@ -116,6 +116,11 @@ def format_name(name: object, *, keep: str = "") -> str:
     return _UNPRINTABLE.sub(escape, str(name))
 
 
+def is_plain_name(name: object) -> bool:
+    """Returns True if a name is UTF-8 without control characters, as GDAL and SQLite require."""
+    return str(name) == format_name(name)
+
+
 def print_error(error: FiresegError) -> int:
     """Prints each fault of an error as a line on stderr and returns the exit code."""
     for fault in error.faults:

@@ -364,12 +364,3 @@ def hash_file(path: Path) -> str:
     """Returns the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_utf8(path: Path) -> bool:
-    """Returns True if the name of a path is valid UTF-8, which libraries such as GDAL require."""
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:  # Python holds other bytes as surrogates
-        return False
-    return True

@@ -131,7 +131,7 @@ def _predict_block(
 ) -> Generator[PredictedRows]:
     layout, final = block.windows, block.final
     blend = Blend(layout, trained.task.num_classes)
-    # Any probabilities of finite log-odds do where all pixels are unknown; the image there is 0.
+    # Where all pixels are unknown, any probabilities do.
     unburned = np.zeros((trained.task.num_classes, layout.size_rows, layout.size_cols), np.float32)
     unburned[0] = 1.0
     for row, window_row in enumerate(read_window_rows(source, layout, left=block.left, readers=readers)):

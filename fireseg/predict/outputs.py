@@ -17,9 +17,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from fireseg import __version__
+from fireseg.console import is_plain_name
 from fireseg.decision import find_threshold, min_log_odds
 from fireseg.errors import FiresegError, SettingError
-from fireseg.files import disk_error, is_utf8
+from fireseg.files import disk_error
 from fireseg.geo import GDAL_VERSION, Polygons
 from fireseg.predict.options import MapOptions
 from fireseg.predict.statistics import MapStatistics
@@ -90,8 +91,8 @@ def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> Non
         for scene in scenes
         if isinstance(scene, Path) and scene.absolute() in outputs
     ]
-    if not is_utf8(out):
-        faults.append(f"--out {out}: its name is not UTF-8, which GDAL cannot write to; choose another folder")
+    if not is_plain_name(out):
+        faults.append(f"--out {out}: its name is not UTF-8 or holds control characters; choose another folder")
     if faults:
         raise SettingError(*faults)
     for stem in counts:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fireseg.console import format_name
+from fireseg.console import is_plain_name
 from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError, join_names
-from fireseg.files import is_utf8
 from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".img", ".vrt", ".bil", ".bip", ".bsq", ".dat", ".asc")
@@ -118,7 +117,7 @@ def _group_by_name(root: Path, faults: list[Fault]) -> list[TileFiles]:
             kind = _METADATA
         elif suffix not in RASTER_SUFFIXES and not (suffix in VECTOR_SUFFIXES and kind in ("DEL", "GRA")):
             continue
-        if not _has_plain_name(root, path, faults):
+        if not _has_plain_name(path, faults):
             continue
         groups[path.parent, match["name"]][kind].append(path)
     tiles = []
@@ -177,7 +176,7 @@ def _match_files(root: Path, option: str, pattern: str, faults: list[Fault]) -> 
     paths = [Path(root, name) for name in sorted(glob.glob(pattern, root_dir=root, recursive=True))]  # noqa: PTH207
     same, num_faults = defaultdict[Path, list[Path]](list), len(faults)
     for path in paths:
-        if path.suffix.lower() in suffixes and path.is_file() and _has_plain_name(root, path, faults):
+        if path.suffix.lower() in suffixes and path.is_file() and _has_plain_name(path, faults):
             same[path.with_suffix("")].append(path)
     if not same and len(faults) == num_faults:
         what = "no raster" if option == "--images" else "no raster or vector file"
@@ -188,9 +187,9 @@ def _match_files(root: Path, option: str, pattern: str, faults: list[Fault]) -> 
     return [_select_file(beside, faults) for beside in same.values()]
 
 
-def _has_plain_name(root: Path, path: Path, faults: list[Fault]) -> bool:
+def _has_plain_name(path: Path, faults: list[Fault]) -> bool:
     """Returns True if a name can be opened by GDAL and stored in tables; otherwise it is added to the faults."""
-    if is_utf8(path) and path.relative_to(root).as_posix() == format_name(path.relative_to(root).as_posix()):
+    if is_plain_name(path):
         return True
     faults.append(Fault(path, "its name is not UTF-8 or holds control characters; rename it"))
     return False

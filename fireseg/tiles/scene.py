@@ -13,8 +13,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
+from fireseg.console import is_plain_name
 from fireseg.errors import FiresegError, did_you_mean
-from fireseg.files import is_utf8
 from fireseg.geo.grid import Grid
 from fireseg.geo.windows import Window
 from fireseg.tiles.blocks import (
@@ -228,13 +228,13 @@ def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAU
 
 def _find_source(path: Scene, faults: list[str]) -> _Source:
     """Finds the raster of a scene, or builds that of a product; faults of metadata are added to a list."""
+    if not is_plain_name(path):
+        raise FiresegError(f"{path}: its name is not UTF-8 or holds control characters; rename it")
     if product := find_product(path):
         files = stack_product(product)
         return _Source(files[-1].name, dict(product.metadata), tuple(files))
     if isinstance(path, str):
         return _Source(path, {})
-    if not is_utf8(path):
-        raise FiresegError(f"{path}: its name is not UTF-8, which GDAL cannot open; rename it")
     if not path.is_file():
         raise FiresegError(f"{path}: no such file{_suggest_names(path)}; give a raster with Sentinel-2 bands")
     with collect_errors(faults):
