@@ -87,6 +87,40 @@ def _silence_libraries() -> None:
         logging.getLogger(name).addHandler(logging.NullHandler())
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that break lines or turn the direction of text, and bytes of names that are not UTF-8."""
+
+
+def format_name(name: object, *, keep: str = "") -> str:
+    """Formats the name of a file, or a text with such names, so that it can be printed and stored.
+
+    Characters that move the cursor, start another line or are no text are shown as escapes.
+
+    Args:
+        name: Name, path or text.
+        keep: Control characters that stay, such as the line ends of a text.
+
+    Example:
+        >>> print(format_name("a\\n\\x1b[31mb.tif"))
+        a\\n\\x1b[31mb.tif
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        character = match[0]
+        if character in keep:
+            return character
+        if "\udc80" <= character <= "\udcff":  # a byte of a name that is not UTF-8
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        return character.encode("unicode_escape").decode()
+
+    return _UNPRINTABLE.sub(escape, str(name))
+
+
+def is_plain_name(name: object) -> bool:
+    """Returns True if a name is UTF-8 without control characters, as GDAL and SQLite require."""
+    return str(name) == format_name(name)
+
+
 def print_error(error: FiresegError) -> int:
     """Prints each fault of an error as a line on stderr and returns the exit code."""
     for fault in error.faults:
@@ -99,6 +133,7 @@ _MAX_FAULT = 2000
 
 
 def _cut(fault: str) -> str:
+    fault = format_name(fault)
     if len(fault) <= _MAX_FAULT:
         return fault
     num_left_out = len(fault) - _MAX_FAULT
@@ -194,7 +229,7 @@ class _ConsoleHandler(logging.Handler):
     """Writes log lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = self.format(record)
+        line = format_name(self.format(record), keep="\n\t")
         tqdm.write(line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}", file=sys.stdout)
 
 
@@ -313,6 +348,7 @@ def format_table(rows: Sequence[Sequence[str]], *, align: str = "") -> list[str]
         >>> format_table([["split", "tiles"], ["train", "12"], ["val", "none"]])
         ['split  tiles', 'train     12', 'val     none']
     """
+    rows = [[format_name(cell) for cell in row] for row in rows]
     num_columns = max(map(len, rows), default=0)
     align = align or "<" + ">" * (num_columns - 1)
     widths = [0] * num_columns

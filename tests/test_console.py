@@ -19,6 +19,7 @@ from fireseg.console import (
     format_command,
     format_count,
     format_hectares,
+    format_name,
     format_override,
     format_seconds,
     format_share,
@@ -200,3 +201,16 @@ def test_plain_words_of_a_printed_command_are_not_quoted() -> None:
     )
     assert command == "python -m fireseg.train data.root=/data/fires-2024 task=gra 'data.bands=[B04]'"
     assert format_command("predict", Path("-run"), "--tta") == "python -m fireseg.predict ./-run --tta"
+
+
+def test_names_are_printed_in_one_line_of_text() -> None:
+    assert format_name("a\tb\r\n\x1b[2J\x9b\u202egepj") == r"a\tb\r\n\x1b[2J\x9b\u202egepj"
+    assert format_name(Path("caf\udce9.tif")) == r"caf\xe9.tif"
+    assert format_name("Évora 火 ’") == "Évora 火 ’"
+    assert format_name("a\nb\x07", keep="\n") == "a\nb\\x07"
+
+
+def test_a_name_cannot_add_a_line_or_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(FiresegError("a\nfireseg: all is well\x1b[1A: truncated; fetch it again"))
+    assert capsys.readouterr().err == "fireseg: a\\nfireseg: all is well\\x1b[1A: truncated; fetch it again\n"
+    assert format_table([["name", "size"], ["a\nb", "1"]]) == ["name  size", "a\\nb     1"]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fireseg import __version__
 from fireseg.console import format_count, format_share
 from fireseg.data.bands import BAND_NAMES
-from fireseg.errors import FiresegError, SettingError
+from fireseg.errors import FiresegError, SettingError, convert_unexpected_errors
 from fireseg.fetch.area import read_area
 from fireseg.fetch.catalogue import Catalogue, CatalogueClient, parse_catalogue
 from fireseg.fetch.items import SceneItem, parse_item
@@ -111,11 +111,19 @@ def fetch_scenes(options: FetchOptions) -> None:
         with convert_disk_errors(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
         client = CatalogueClient(catalogue)
+    faults = []
     for request in requests:
-        if client is not None and request in missing:
-            _fetch_scene(request, client, area, options)
+        try:
+            with convert_unexpected_errors(request.raster):
+                if client is not None and request in missing:
+                    _fetch_scene(request, client, area, options)
+        except FiresegError as error:  # the scene before the fire does not depend on that after it
+            faults += error.faults
+            continue
         for line in _describe_scene(request, is_new=request in missing):
             log.info("%s", line)
+    if faults:
+        raise FiresegError(*faults)
 
 
 def _check_extra() -> None:
@@ -184,7 +192,8 @@ def _fetch_scene(request: SceneRequest, client: CatalogueClient, area: Any, opti
     items, faults = [], []
     for found in client.search(area.bounds, request.first, request.last):
         try:
-            items.append(parse_item(found))
+            with convert_unexpected_errors(getattr(found, "id", "item")):
+                items.append(parse_item(found))
         except FiresegError as error:
             faults += error.faults
             log.warning("  not used: %s", error)
@@ -206,7 +215,8 @@ def _fetch_scene(request: SceneRequest, client: CatalogueClient, area: Any, opti
         for day in sorted(by_day):
             ordered = _sort_items(by_day[day], epsg)
             try:
-                days.append(Day(date=day, items=ordered, clear_share=reader.measure_clear_share(ordered)))
+                with convert_unexpected_errors(day):
+                    days.append(Day(date=day, items=ordered, clear_share=reader.measure_clear_share(ordered)))
             except FiresegError as error:
                 faults += error.faults
                 log.warning("  %s: not used: %s", day, error)

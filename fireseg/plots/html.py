@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from fireseg.console import format_count, format_share
+from fireseg.console import format_count, format_name, format_share
 from fireseg.files import atomic_write
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def write_page(
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     text = environment.get_template(template).render(contents=[], sort_script=script, **values)
     with atomic_write(path) as part:
-        part.write_text(text.lstrip(), encoding="utf-8", newline="\n")
+        part.write_text(format_name(text.lstrip(), keep="\n\t"), encoding="utf-8", newline="\n")
 
 
 def make_environment() -> Environment:

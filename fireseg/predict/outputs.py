@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from fireseg import __version__
+from fireseg.console import is_plain_name
 from fireseg.decision import find_threshold, min_log_odds
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import disk_error
@@ -90,6 +91,8 @@ def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> Non
         for scene in scenes
         if isinstance(scene, Path) and scene.absolute() in outputs
     ]
+    if not is_plain_name(out):
+        faults.append(f"--out {out}: its name is not UTF-8 or holds control characters; choose another folder")
     if faults:
         raise SettingError(*faults)
     for stem in counts:

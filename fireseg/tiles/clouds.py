@@ -162,13 +162,22 @@ class CloudMask:
             raise FiresegError(f"{self.name}: lies outside of the scene; use the cloud mask of the scene")
         return share
 
-    def read_codes(self, top: int, height: int) -> NDArray[np.uint8]:
-        """Reads rows as codes of a CM mask, `(height, W)`: 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown.
+    def read_codes(self, top: int, height: int, *, left: int = 0, width: int | None = None) -> NDArray[np.uint8]:
+        """Reads a window as codes of a CM mask: 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown.
+
+        Args:
+            top: First row.
+            height: Number of rows.
+            left: First column.
+            width: Number of columns; all if None.
+
+        Returns:
+            `(height, width)`.
 
         Raises:
             FiresegError: If the raster cannot be read, or a value is invalid.
         """
-        window = Window(top, 0, height, self._grid.width)
+        window = Window(top, left, height, self._grid.width if width is None else width)
         try:
             values = self._raster.read(self._channel or 1, window=window.to_rasterio())
         except (*GDAL_ERRORS, OSError) as error:

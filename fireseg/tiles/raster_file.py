@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import rasterio
+from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import GDAL_ERRORS, Grid
+from fireseg.memory import check_memory
 
 
 @contextmanager
@@ -24,12 +27,25 @@ def open_raster(path: Path | str, address: str | None = None) -> Iterator[Datase
         address: Its address for GDAL; the path if None.
 
     Raises:
-        FiresegError: If the raster cannot be opened or read.
+        FiresegError: If the raster cannot be opened or read, or one of its blocks does not fit in memory.
     """
     with convert_raster_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by read_grid
         with rasterio.open(address or path) as raster:
+            _check_blocks(raster, path)
             yield raster
+
+
+def _check_blocks(raster: DatasetReader, path: Path | str) -> None:
+    """Checks that a block fits in memory: GDAL decompresses whole blocks, and one may be the whole raster."""
+    channels = raster.dtypes if raster.interleaving == Interleaving.pixel else raster.dtypes[:1]
+    pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in channels)
+    height, width = max(raster.block_shapes, default=(0, 0))
+    check_memory(
+        2 * height * width * pixel_bytes,
+        f"{path}: stored in blocks of {height:,} x {width:,} pixels",
+        "store it in tiles, on a larger machine, with gdal_translate -co TILED=YES -co COMPRESS=DEFLATE",
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
+from fireseg.console import is_plain_name
 from fireseg.errors import FiresegError, did_you_mean
 from fireseg.geo.grid import Grid
 from fireseg.geo.windows import Window
@@ -227,6 +228,8 @@ def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAU
 
 def _find_source(path: Scene, faults: list[str]) -> _Source:
     """Finds the raster of a scene, or builds that of a product; faults of metadata are added to a list."""
+    if not is_plain_name(path):
+        raise FiresegError(f"{path}: its name is not UTF-8 or holds control characters; rename it")
     if product := find_product(path):
         files = stack_product(product)
         return _Source(files[-1].name, dict(product.metadata), tuple(files))
