@@ -18,7 +18,14 @@ import rasterio
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import GDAL_ERRORS
 from fireseg.tiles.channels import SCL
-from fireseg.tiles.metadata import METADATA_XML, find_offset, flatten_metadata, read_metadata, read_product_xml
+from fireseg.tiles.metadata import (
+    METADATA_XML,
+    check_radiometry,
+    find_offset,
+    flatten_metadata,
+    read_metadata,
+    read_product_xml,
+)
 from fireseg.tiles.stac import find_band_assets, read_scaling
 
 Scene = Path | str
@@ -251,6 +258,7 @@ def _read_item(scene: Scene) -> Product:
     if content.get("type") != "Feature" or not isinstance(content.get("assets"), dict):
         raise FiresegError(f"{scene}: a json without assets, but a STAC item is expected; give a raster or an item")
     assets: dict[str, Any] = content["assets"]
+    check_radiometry(flatten_metadata(content.get("properties", {})), scene)
     keys = find_band_assets(assets)
     rasters: dict[str, str] = {}
     faults: list[str] = []
@@ -266,9 +274,16 @@ def _read_item(scene: Scene) -> Product:
     metadata = {"id": content.get("id"), "properties": content.get("properties", {})}
     # Some catalogues give an offset with every band, also where it was removed or the baseline had none.
     if find_offset(flatten_metadata(metadata)) != 0:
-        pairs = [read_scaling(assets[key]) for channel, key in keys.items() if channel not in (SCL, "B10")]
+        pairs = [_read_scaling(scene, key, assets[key]) for channel, key in keys.items() if channel not in (SCL, "B10")]
         metadata["raster:bands"] = [{"scale": scale, "offset": shift} for scale, shift in pairs]
     return Product(str(content.get("id") or get_scene_name(scene)), rasters, metadata)
+
+
+def _read_scaling(scene: Scene, key: str, asset: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    try:
+        return read_scaling(asset)
+    except FiresegError as error:
+        raise FiresegError(*(f"{scene}: asset {key}: {fault}" for fault in error.faults)) from error
 
 
 def _resolve_href(item: Scene, href: str) -> str:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from rasterio import Affine
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
+from fireseg.predict.api import Run
 from fireseg.predict.pipeline import SceneMap, format_summary
 from fireseg.synthetic.scene import make_scene
 from tests.predict.builders import make_trained, predict, write_scene
@@ -397,3 +398,28 @@ def test_a_scene_whose_rows_go_north_finds_its_cloud_mask(tmp_path: Path, number
     classes, _ = read_map(predict(make_trained(), scene, tmp_path / "maps"))
     assert (classes[-100:] == 255).all()
     assert (classes[:-100] != 255).all()
+
+
+@pytest.mark.parametrize(("raw", "words"), [(900, "scaled to 0 or 1"), (17_000, "scaled to 0 or 1")])
+def test_a_scene_that_is_all_0_or_saturated_after_scaling_is_refused(tmp_path: Path, raw: int, words: str) -> None:
+    values = np.full((7, 80, 90), raw, np.uint16)
+    scene = write_scene(tmp_path / "scene.tif", values)
+    with pytest.raises(FiresegError, match=rf"scene\.tif: .*{words}.*--offset"):
+        predict(make_trained(), scene, tmp_path / "maps", offset=1000)
+    with pytest.raises(FiresegError, match=rf"image: .*{words}.*--offset"):
+        Run(make_trained()).predict(values, scale=1e-4, offset=1000)
+
+
+@pytest.mark.parametrize("number", ["nan", "-60000", "1e999"])
+def test_an_impossible_offset_in_the_tags_of_a_scene_is_refused(tmp_path: Path, number: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.full((7, 80, 90), 3000, np.uint16))
+    with rasterio.open(scene, "r+") as raster:
+        raster.update_tags(BOA_ADD_OFFSET=number)
+    with pytest.raises(FiresegError, match=r"scene\.tif: tags: boaaddoffset .*correct it"):
+        predict(make_trained(), scene, tmp_path / "maps")
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 0.0, -1.0, 1e308, float("nan"), float("inf")])
+def test_a_temperature_that_no_calibration_has_is_refused(tmp_path: Path, temperature: float) -> None:
+    with pytest.raises(SettingError, match=r"--temperature: .* must be 0\.01 to 100"):
+        predict(make_trained(), tmp_path / "scene.tif", tmp_path / "maps", temperature=temperature)

@@ -817,3 +817,13 @@ def test_masked_pixels_of_a_mask_are_unknown(tmp_path: Path) -> None:
     delineation = read_tile(files, BAND_NAMES).delineation
     assert (delineation[:, :20] == 255).all()
     assert (delineation[:, 20:] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [('{"BOA_ADD_OFFSET": NaN}', "json"), ('{"BOA_ADD_OFFSET": -60000}', "json"), ('{"BOA_ADD_OFFSET": -9000}', "tif")],
+)
+def test_a_tile_of_zeros_by_an_impossible_offset_is_a_fault(tmp_path: Path, text: str, file: str) -> None:
+    path = write_tile(tmp_path, image=np.full((12, 40, 50), 3000, np.uint16))
+    path.with_suffix(".json").write_text(text)
+    assert any(f"_S2L2A.{file}: " in fault for fault in tile_faults(tmp_path))
