@@ -201,7 +201,7 @@ def check_radiometry(pairs: Pairs, origin: object) -> None:
     parsers += [(_match(pairs, "processingbaseline"), _parse_baseline)]
     for matches, parse in parsers:
         for key, value in matches:
-            if _to_float(value) is not None or parse is _parse_baseline and _BASELINE.match(str(value)):
+            if _to_float(value) is not None:
                 try:
                     parse(key, value)
                 except FiresegError as error:
