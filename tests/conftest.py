@@ -10,8 +10,10 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -21,6 +23,51 @@ settings.register_profile("fireseg", deadline=None, max_examples=40, derandomize
 settings.load_profile("fireseg")
 
 MakePatches = Callable[..., Path]
+
+
+class CountingServer(ThreadingHTTPServer):
+    """Serves a folder on the loopback interface, or nothing, and keeps the path of each request.
+
+    Attributes:
+        url: Address without a slash at its end.
+        paths: Paths of all requests.
+        folder: Folder to serve; None for answers of 404.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.paths: list[str] = []
+        self.folder: Path | None = None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: CountingServer
+
+    def do_GET(self) -> None:
+        self.server.paths.append(self.path)
+        path = self.server.folder and self.server.folder / self.path.strip("/")
+        content = path.read_bytes() if path and path.is_file() else b""
+        self.send_response(200 if content else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Prints nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[CountingServer]:
+    """A server on the loopback interface that keeps what was requested."""
+    with CountingServer() as started:
+        Thread(target=started.serve_forever, daemon=True).start()
+        yield started
+        started.shutdown()
+
 
 # Files of tests that take a minute or more: begun first, they do not leave one of two processes idle at the end.
 SLOW_FILES = (
