@@ -35,34 +35,38 @@ class CountingServer(ThreadingHTTPServer):
     """
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), _make_handler(self))
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.paths: list[str] = []
         self.folder: Path | None = None
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: CountingServer
+def _make_handler(server: CountingServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            server.paths.append(self.path)
+            path = server.folder and server.folder / self.path.strip("/")
+            content = path.read_bytes() if path and path.is_file() else b""
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
-    def do_GET(self) -> None:
-        self.server.paths.append(self.path)
-        path = self.server.folder and self.server.folder / self.path.strip("/")
-        content = path.read_bytes() if path and path.is_file() else b""
-        self.send_response(200 if content else 404)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
-    do_HEAD = do_GET
+        def log_message(self, format: str, *args: object) -> None:
+            """Prints nothing."""
 
-    def log_message(self, *_: object) -> None:
-        """Prints nothing."""
+    return Handler
 
 
 @pytest.fixture
-def server() -> Iterator[CountingServer]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingServer]:
     """A server on the loopback interface that keeps what was requested."""
+    # GDAL may hold Python's lock while it opens a raster, so that this process cannot answer.
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "5")
     with CountingServer() as started:
         Thread(target=started.serve_forever, daemon=True).start()
         yield started

@@ -119,8 +119,10 @@ def stack_product(product: Product) -> list[rasterio.MemoryFile]:
     infos = {}
     for channel, address in product.rasters.items():
         try:
-            with open_dataset(address) as raster:
+            with open_dataset(address, is_source=True) as raster:
                 infos[channel] = _RasterInfo.of(raster)
+        except FiresegError as error:
+            faults += (f"{product.name}: {channel} at {fault}" for fault in error.faults)
         except (*GDAL_ERRORS, OSError) as error:
             reason = error.__cause__ or error
             faults.append(f"{product.name}: {channel} at {address} cannot be read ({reason}); download it again")

@@ -27,16 +27,19 @@ _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"EHFA_HEADER_TAG": "HFA",
 }
-"""Driver of GDAL by the first bytes of a file. The driver is chosen here, because GDAL tries all of its 150, of which some
-read addresses and other files that the content of a file names."""
+"""Driver of GDAL by the first bytes of a file. It is chosen here, because GDAL tries all of its 150, of which some read
+addresses and other files that the content of a file names."""
 
 _GRID_WORDS = (b"ncols", b"nrows", b"xllcorner", b"xllcenter", b"yllcorner", b"yllcenter", b"cellsize")
 
 _FORMATS = "GeoTIFF, JPEG 2000, PNG, ENVI, ERDAS Imagine, Esri grids, and VRT of such files"
 
 _SOURCE_DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "VRT")
-"""Formats of the sources of a virtual raster, which GDAL opens with any of its drivers: those that no other driver takes
-for its own."""
+"""Formats of the sources of a virtual raster, which GDAL opens with any of its drivers: those that no other driver
+takes for its own."""
+
+_XML_CHARACTERS = frozenset('<>"')
+"""Characters with which the name of a source is taken for the content of a virtual raster."""
 
 _ADDRESS_DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG")
 
@@ -78,21 +81,24 @@ def is_address(text: str) -> bool:
     return "://" in text or text.startswith("/vsi")
 
 
-def open_dataset(address: Path | str) -> DatasetReader:
+def open_dataset(address: Path | str, *, is_source: bool = False) -> DatasetReader:
     """Opens a raster with the driver of its format; nothing but the file, and files beside or below it, is read.
 
     Args:
         address: File. Only as a string and as the user typed it, or made by `stack_product`, also an address that GDAL
             resolves; there, files beside the raster are not read, and a virtual raster is refused.
+        is_source: True if the file will be a source of a virtual raster, which limits its formats.
 
     Raises:
         FiresegError: If a file has none of the known formats, or names an address or another file.
         RasterioIOError: If GDAL cannot open it.
     """
+    if is_source and (special := sorted(set(str(address)) & _XML_CHARACTERS)):
+        raise FiresegError(f"{address}: {special[0]} in its path has a meaning for GDAL; rename the folder or file")
     if isinstance(address, str) and is_address(address):
         return _open_address(address)
     path = Path(address)
-    driver = _check_file(path)
+    driver = _check_file(path, _SOURCE_DRIVERS if is_source else ())
     if driver == "VRT" and path.is_symlink():
         path = path.resolve()  # names of sources are relative to the folder of the file that the link leads to
     return rasterio.open(path, driver=driver)
@@ -128,7 +134,9 @@ def _check_file(path: Path, drivers: Sequence[str] = (), nesting: int = 0) -> st
     """
     driver = find_driver(path)
     if drivers and driver not in drivers:
-        raise FiresegError(f"{path}: has the format {driver}, but it is read with another raster; convert it to GeoTIFF")
+        raise FiresegError(
+            f"{path}: has the format {driver}, but it is read with another raster; convert it to GeoTIFF"
+        )
     if nesting > _MAX_NESTING:
         raise FiresegError(f"{path}: virtual rasters are nested too deeply; copy it with gdal_translate to a GeoTIFF")
     for ending in (".ovr", ".OVR", ".msk", ".MSK"):
@@ -178,6 +186,7 @@ def _check_tags(raster: DatasetReader, name: object) -> DatasetReader:
                 f"from the file, and its {Path(str(name)).name}.aux.xml if there is one"
             )
     return raster
+
 
 @contextmanager
 def convert_raster_errors(path: Path | str) -> Iterator[None]:

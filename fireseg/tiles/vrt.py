@@ -19,8 +19,9 @@ _SOURCES = ("sourcefilename", "sourcedataset")
 _DATASET = "vrtdataset srs geotransform gcplist gcp metadata mdi overviewlist blockxsize blockysize"
 
 _BAND = (
-    "vrtrasterband maskband overview description unittype offset scale nodatavalue hidenodatavalue colorinterp colortable "
-    "entry categorynames category histograms histitem histmin histmax bucketcount includeoutofrange approximate histcounts"
+    "vrtrasterband maskband overview description unittype offset scale nodatavalue hidenodatavalue colorinterp "
+    "colortable entry categorynames category histograms histitem histmin histmax bucketcount includeoutofrange "
+    "approximate histcounts"
 )
 
 _SOURCE = (
@@ -36,23 +37,30 @@ _DERIVED = "pixelfunctiontype pixelfunctionarguments sourcetransfertype bufferra
 _WARPED = (
     "gdalwarpoptions warpmemorylimit resamplealg workingdatatype option transformer approxtransformer maxerror "
     "basetransformer genimgprojtransformer srcgeotransform srcinvgeotransform dstgeotransform dstinvgeotransform "
-    "reprojecttransformer reprojectiontransformer sourcesrs targetsrs options bandlist bandmapping srcnodatareal srcnodataimag "
-    "dstnodatareal dstnodataimag initdest srcalphaband dstalphaband"
+    "reprojecttransformer reprojectiontransformer sourcesrs targetsrs options bandlist bandmapping srcnodatareal "
+    "srcnodataimag dstnodatareal dstnodataimag initdest srcalphaband dstalphaband"
 )
 
 _ELEMENTS = frozenset(" ".join((_DATASET, _BAND, _SOURCE, _RAW, _DERIVED, _WARPED, *_SOURCES)).split())
-"""Elements that are understood. Others, such as code of pixel functions, elevation models and processing steps, can name
-files, addresses and programs."""
+"""Elements that are understood. Others, such as code of pixel functions, elevation models and processing steps, can
+name files, addresses and programs."""
 
-_CLASSES = frozenset(
-    "vrtsourcedrasterband vrtrawrasterband vrtderivedrasterband vrtwarpeddataset vrtwarpedrasterband".split()
+_CLASSES = (
+    "vrtsourcedrasterband",
+    "vrtrawrasterband",
+    "vrtderivedrasterband",
+    "vrtwarpeddataset",
+    "vrtwarpedrasterband",
 )
 
-_ATTRIBUTES = frozenset(
-    "rasterxsize rasterysize subclass dataaxistosrsaxismapping coordinateepoch datatype band blockxsize blockysize "
-    "relativetovrt shared resampling domain key name format c1 c2 c3 c4 xoff yoff xsize ysize src dst id info pixel line "
-    "x y z projection normalized k".split()
+_SIZES = "rasterxsize rasterysize datatype band blockxsize blockysize xoff yoff xsize ysize"
+
+_OTHERS = (
+    "subclass dataaxistosrsaxismapping coordinateepoch relativetovrt shared resampling domain key name format c1 c2 c3 c4 "
+    "src dst id info pixel line x y z projection normalized k"
 )
+
+_ATTRIBUTES = frozenset(f"{_SIZES} {_OTHERS}".split())
 """Attributes that are understood: GDAL also takes an attribute for an element of the same name."""
 
 _SPECIAL_NAME = re.compile(r"\w{2,}:|/vsi|[<>\"\x00-\x1f\x7f]|.*://|.*[<>\"\x00-\x1f\x7f]", re.DOTALL)

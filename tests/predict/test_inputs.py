@@ -20,6 +20,7 @@ from fireseg.errors import FiresegError, SettingError
 from fireseg.predict.api import Run
 from fireseg.predict.pipeline import SceneMap, format_summary
 from fireseg.synthetic.scene import make_scene
+from tests.conftest import CountingServer
 from tests.predict.builders import make_trained, predict, write_scene
 from tests.tiles.builders import PRODUCT, interpolate, utm_grid, write_raster, write_safe
 
@@ -423,3 +424,51 @@ def test_an_impossible_offset_in_the_tags_of_a_scene_is_refused(tmp_path: Path, 
 def test_a_temperature_that_no_calibration_has_is_refused(tmp_path: Path, temperature: float) -> None:
     with pytest.raises(SettingError, match=r"--temperature: .* must be 0\.01 to 100"):
         predict(make_trained(), tmp_path / "scene.tif", tmp_path / "maps", temperature=temperature)
+
+
+def write_vrt_of_server(path: Path, url: str) -> Path:
+    """Writes a virtual raster, under any suffix, whose bands are on a server."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{number}"><Description>{band}</Description><SimpleSource>'
+        f"<SourceFilename>/vsicurl/{url}/{band}.tif</SourceFilename></SimpleSource></VRTRasterBand>"
+        for number, band in enumerate(BAND_NAMES, 1)
+    )
+    path.write_text(
+        '<VRTDataset rasterXSize="90" rasterYSize="80"><SRS>EPSG:32631</SRS>'
+        f"<GeoTransform>300000, 10, 0, 4900020, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+    return path
+
+
+def test_a_scene_and_a_cloud_mask_that_name_a_server_do_not_reach_it(
+    tmp_path: Path, server: CountingServer, numbers: NDArray[np.uint16]
+) -> None:
+    scene = write_vrt_of_server(tmp_path / "scene.tif", server.url)
+    with pytest.raises(FiresegError, match=r"scene\.tif: source '/vsicurl/http.*gdal_translate scene\.tif copy\.tif"):
+        predict(make_trained(), scene, tmp_path / "maps")
+    scene, mask = write_scene(tmp_path / "a.tif", numbers), write_vrt_of_server(tmp_path / "a_CM.tif", server.url)
+    with pytest.raises(FiresegError, match=r"a_CM\.tif: source '/vsicurl/http"):
+        predict(make_trained(), scene, tmp_path / "maps", cloud_mask=mask)
+    assert server.paths == []
+
+
+def test_a_stack_of_gdalbuildvrt_gives_the_same_map(
+    tmp_path: Path, numbers: NDArray[np.uint16], expected: tuple[NDArray, NDArray]
+) -> None:
+    height, width = numbers.shape[1:]
+    bands = ""
+    for number, (band, plane) in enumerate(zip(BAND_NAMES, numbers, strict=True), 1):
+        write_raster(
+            tmp_path / "bands" / f"T31TCJ_20230828_{band}.tif", plane, crs="EPSG:32631", transform=utm_grid(10)
+        )
+        bands += (
+            f'<VRTRasterBand dataType="UInt16" band="{number}"><ComplexSource><SourceFilename relativeToVRT="1">'
+            f"bands/T31TCJ_20230828_{band}.tif</SourceFilename><SourceBand>1</SourceBand></ComplexSource></VRTRasterBand>"
+        )
+    stack = tmp_path / "stack.vrt"
+    stack.write_text(
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>EPSG:32631</SRS>'
+        f"<GeoTransform>300000, 10, 0, 4900020, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+    for found, wanted in zip(read_map(predict(make_trained(), stack, tmp_path / "maps")), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)

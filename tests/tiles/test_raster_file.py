@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.errors import RasterioIOError
 from rasterio.shutil import copy as copy_raster
 
 from fireseg.errors import FiresegError
@@ -93,7 +94,8 @@ def test_a_source_that_is_no_file_below_the_folder_is_refused(
 @pytest.mark.parametrize(
     "inside",
     [
-        '<VRTRasterBand band="1" subClass="VRTRawRasterBand"><SourceFilename>/etc/passwd</SourceFilename></VRTRasterBand>',
+        '<VRTRasterBand band="1" subClass="VRTRawRasterBand"><SourceFilename>/etc/passwd</SourceFilename>'
+        "</VRTRasterBand>",
         '<VRTRasterBand band="1"><sourcefilename relativetovrt="0">/etc/passwd</sourcefilename></VRTRasterBand>',
         '<VRTRasterBand band="1"><SimpleSource SourceFilename="/etc/passwd"/></VRTRasterBand>',
         '<VRTRasterBand band="1"><PixelFunctionCode>import os</PixelFunctionCode></VRTRasterBand>',
@@ -207,7 +209,7 @@ def test_an_address_that_was_typed_is_read_without_files_beside_it(tmp_path: Pat
         np.testing.assert_array_equal(raster.read(), make_reflectance(channels=1))
         raster.read_masks(1)
     assert {path.split("?")[0] for path in server.paths} == {"/B02.tif"}
-    with pytest.raises(rasterio.errors.RasterioIOError):
+    with pytest.raises(RasterioIOError):
         open_dataset(f"/vsicurl/{server.url}/stack.vrt")
 
 
