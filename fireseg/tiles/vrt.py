@@ -56,8 +56,8 @@ _CLASSES = (
 _SIZES = "rasterxsize rasterysize datatype band blockxsize blockysize xoff yoff xsize ysize"
 
 _OTHERS = (
-    "subclass dataaxistosrsaxismapping coordinateepoch relativetovrt shared resampling domain key name format c1 c2 c3 c4 "
-    "src dst id info pixel line x y z projection normalized k"
+    "subclass dataaxistosrsaxismapping coordinateepoch relativetovrt shared resampling domain key name format "
+    "c1 c2 c3 c4 src dst id info pixel line x y z projection normalized k"
 )
 
 _ATTRIBUTES = frozenset(f"{_SIZES} {_OTHERS}".split())
