@@ -311,8 +311,12 @@ def _list_stac_offsets(pairs: Pairs) -> Iterator[float]:
         if isinstance(band, Mapping):
             names = ("scale", "offset") if key == "bands" else ("raster:scale", "raster:offset")
             scale, shift = (band.get(name, band.get(f"raster:{name}")) for name in names)
+            if scale is None or shift is None:
+                continue
+            number = _to_float(scale)
             # Bands of other quantities, such as water vapour, have other scales.
-            if scale is not None and shift is not None and math.isclose(_parse_number(key, scale), 1 / SCALE):
+            is_reflectance = number is not None and math.isclose(number, 1 / SCALE)
+            if is_reflectance or number is None or not math.isfinite(number):
                 check_scaling(scale, shift)
                 yield abs(round(_parse_number(key, shift) * SCALE, 6))
 
