@@ -12,6 +12,10 @@ from torch import Tensor
 
 from fireseg.task import IGNORE_INDEX
 
+TEMPERATURE_LIMITS = (0.01, 100.0)
+"""Smallest and largest temperature that are accepted; fitted ones are 0.05 to 20. Far beyond, all probabilities are 0
+or 1, or all 0.5, and decisions overflow."""
+
 
 def argmax_classes(scores: Tensor) -> Tensor:
     """Returns the class with the largest logit or probability of every pixel; of equal ones the first.

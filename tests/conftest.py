@@ -10,8 +10,10 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -21,6 +23,55 @@ settings.register_profile("fireseg", deadline=None, max_examples=40, derandomize
 settings.load_profile("fireseg")
 
 MakePatches = Callable[..., Path]
+
+
+class CountingServer(ThreadingHTTPServer):
+    """Serves a folder on the loopback interface, or nothing, and keeps the path of each request.
+
+    Attributes:
+        url: Address without a slash at its end.
+        paths: Paths of all requests.
+        folder: Folder to serve; None for answers of 404.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _make_handler(self))
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.paths: list[str] = []
+        self.folder: Path | None = None
+
+
+def _make_handler(server: CountingServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            server.paths.append(self.path)
+            path = server.folder and server.folder / self.path.strip("/")
+            content = path.read_bytes() if path and path.is_file() else b""
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Prints nothing."""
+
+    return Handler
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingServer]:
+    """A server on the loopback interface that keeps what was requested."""
+    # GDAL may hold Python's lock while it opens a raster, so that this process cannot answer.
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "5")
+    with CountingServer() as started:
+        Thread(target=started.serve_forever, daemon=True).start()
+        yield started
+        started.shutdown()
+
 
 # Files of tests that take a minute or more: begun first, they do not leave one of two processes idle at the end.
 SLOW_FILES = (

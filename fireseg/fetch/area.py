@@ -9,6 +9,7 @@ import numpy as np
 
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import get_geod
+from fireseg.tiles.vector_file import check_vector_file
 
 _MAX_EXTENT_M = 300_000.0
 """Largest extent of an area: the satellite sees a swath of 290 km."""
@@ -20,8 +21,8 @@ def read_area(path: Path) -> Any:
     """Reads the polygons of a vector file as one shapely geometry in longitude and latitude.
 
     Args:
-        path: GeoJSON (a geometry, a feature or a collection), GeoPackage, Shapefile or any other file that GDAL reads;
-            the first layer is used. Without a reference system, coordinates are longitude and latitude.
+        path: GeoJSON (a geometry, a feature or a collection), GeoPackage or shapefile; the first layer is used.
+            Without a reference system, coordinates are longitude and latitude.
 
     Raises:
         FiresegError: If the file cannot be read, has no polygon, or lies outside of the earth or is larger than a
@@ -50,6 +51,7 @@ def _read_geometries(path: Path) -> tuple[list[Any], str | None]:
 
     if not path.is_file():
         raise FiresegError(f"{path}: no such file; give a GeoJSON with the outline of the area")
+    check_vector_file(path)
     try:
         meta, _, geometries, _ = read(path, layer=0, columns=[])
     except (DataSourceError, DataLayerError) as error:

@@ -80,8 +80,8 @@ def polygonize(
     try:
         with (
             rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES),
-            rasterio.open(classes_path) as classes,
-            rasterio.open(fire_path) as fire,
+            rasterio.open(classes_path, driver="GTiff") as classes,
+            rasterio.open(fire_path, driver="GTiff") as fire,
         ):
             _check_grids(classes, fire)
             areas = PixelAreas(Grid.of_raster(classes))
@@ -180,7 +180,7 @@ def _outline_components(
         with TemporaryDirectory(prefix=".outlines-", dir=folder) as work:
             ids_path, mask_path = Path(work) / "ids.tif", Path(work) / "mask.tif"
             _write_ids(classes, components, selected, ids_path, mask_path)
-            with rasterio.open(ids_path) as ids, rasterio.open(mask_path) as mask:
+            with rasterio.open(ids_path, driver="GTiff") as ids, rasterio.open(mask_path, driver="GTiff") as mask:
                 for outline, number in shapes(rasterio.band(ids, 1), mask=rasterio.band(mask, 1), connectivity=4):
                     outlines[int(number) - 1] = shapely.geometry.shape(outline)
     except GDAL_ERRORS as error:

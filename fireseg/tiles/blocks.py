@@ -17,7 +17,7 @@ from fireseg.data.bands import RASTER_BAND_ORDERS, SCALE
 from fireseg.errors import FiresegError
 from fireseg.geo.windows import MAX_COLS, Window, split_window
 from fireseg.tiles.channels import describe_wrong_order, find_channels, identify_channels
-from fireseg.tiles.metadata import Pairs, find_offset, flatten_metadata
+from fireseg.tiles.metadata import Pairs, check_radiometry, find_offset, flatten_metadata
 from fireseg.tiles.options import RasterOptions
 from fireseg.tiles.radiometry import (
     LOWEST_REFLECTANCE,
@@ -134,6 +134,7 @@ def select_channels(
         if names.is_assumed:
             _check_assumed_order(raster)
         tags = (raster.tags(), *(raster.tags(n + 1) for n in channels))
+        check_radiometry(flatten_metadata(*tags), "tags")
         dtype = np.result_type(*(np.dtype(raster.dtypes[n]) for n in channels))
         scales, shifts = ([tags[n] for n in channels] for tags in (raster.scales, raster.offsets))
         choice = _choose_offset(
@@ -143,7 +144,7 @@ def select_channels(
         unused = tuple(_list_unused(options, choice, dtype=dtype, scales=scales, shifts=shifts))
         is_offset_unused = any(text.startswith("--offset") for text in unused)
     except FiresegError as error:
-        raise FiresegError(f"{name}: {error}") from error
+        raise FiresegError(*(f"{name}: {fault}" for fault in error.faults)) from error
     return ChannelSelection(
         indexes=tuple(n + 1 for n in channels),
         nodata=tuple(_list_nodata(raster.nodatavals[n], options.nodata) for n in channels),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
@@ -21,6 +20,7 @@ from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.geo.windows import Window
 from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
 from fireseg.tiles.folder import is_scene_classification_file
+from fireseg.tiles.raster_file import open_dataset
 
 CloudMaskKind = Literal["CM", "SCL"]
 
@@ -105,7 +105,7 @@ class CloudMask:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             try:
-                raster = self._open.enter_context(rasterio.open(self._path))
+                raster = self._open.enter_context(open_dataset(self._path))
                 self._raster: Any = raster
                 grid = self._grid
                 is_same = raster.shape == (grid.height, grid.width) and (

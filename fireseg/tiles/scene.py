@@ -35,6 +35,7 @@ from fireseg.tiles.raster_file import (
     check_no_quick_look,
     collect_errors,
     convert_raster_errors,
+    open_dataset,
     open_raster,
     read_grid,
 )
@@ -163,7 +164,7 @@ class BandReader:
     def _get_handle(self) -> DatasetReader:
         """Returns the handle of this thread: GDAL allows only one thread at a time per handle."""
         if (handle := getattr(self._thread_local, "handle", None)) is None:
-            handle = rasterio.open(self._source.address)
+            handle = open_dataset(self._source.address)
             with self._lock:
                 self._handles.callback(handle.close)  # not its context manager, which is bound to this thread
             self._thread_local.handle = handle

@@ -16,6 +16,7 @@ from fireseg.geo.grid import Grid
 from fireseg.task import IGNORE_INDEX, TASKS
 from fireseg.tiles.masks import Mask, MaskKind
 from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
+from fireseg.tiles.vector_file import check_vector_file
 
 GRADE_WORDS: Mapping[str, int] = {
     "no visible damage": 0,
@@ -94,6 +95,7 @@ def _read_layer(path: Path, field: str | None) -> _Layer:
 
     if not path.is_file():
         raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?")
+    check_vector_file(path)
     try:
         with warnings.catch_warnings(record=True) as caught:  # GDAL reports rings that are not closed, and the like
             warnings.simplefilter("always")

@@ -67,7 +67,7 @@ def test_other_formats_and_reference_systems_are_read(tmp_path: Path, suffix: st
         (outline((8.0, 44.0, 13.0, 44.1)), "at most 300 km .*divide it"),
         (outline((8.0, 41.0, 8.1, 44.0)), "at most 300 km .*divide it"),
         (outline((-179.9, 51.0, 179.9, 51.1)), "at most 300 km .*divide it"),
-        ({"type": "Topology"}, "not a readable vector file"),
+        ({"type": "Topology"}, "not a vector file .*export it as GeoJSON"),
     ],
     ids=["point", "empty", "metres", "wide", "high", "antimeridian", "topology"],
 )

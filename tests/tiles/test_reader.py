@@ -27,6 +27,7 @@ from fireseg.synthetic.scene import make_scene
 from fireseg.tiles import RasterOptions, Tile, TileFiles, find_tiles, open_bands, read_grid_and_date, read_tile
 from fireseg.tiles.options import LabelOptions
 from fireseg.tiles.reader import count_burned
+from tests.conftest import CountingServer
 from tests.tiles.builders import GRID, PIXEL, make_reflectance, write_raster, write_safe, write_tile
 
 
@@ -844,3 +845,33 @@ def test_masked_pixels_of_a_mask_are_unknown(tmp_path: Path) -> None:
     delineation = read_tile(files, BAND_NAMES).delineation
     assert (delineation[:, :20] == 255).all()
     assert (delineation[:, 20:] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [('{"BOA_ADD_OFFSET": NaN}', "json"), ('{"BOA_ADD_OFFSET": -60000}', "json"), ('{"BOA_ADD_OFFSET": -9000}', "tif")],
+)
+def test_a_tile_of_zeros_by_an_impossible_offset_is_a_fault(tmp_path: Path, text: str, file: str) -> None:
+    path = write_tile(tmp_path, image=np.full((12, 40, 50), 3000, np.uint16))
+    path.with_suffix(".json").write_text(text)
+    assert any(f"_S2L2A.{file}: " in fault for fault in tile_faults(tmp_path))
+
+
+def test_a_tile_and_masks_that_name_a_server_do_not_reach_it(tmp_path: Path, server: CountingServer) -> None:
+    write_tile(tmp_path / "a", "a")
+    content = (
+        '<VRTDataset rasterXSize="50" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f"<SourceFilename>/vsicurl/{server.url}/a.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    for kind in ("S2L2A", "GRA", "CM"):
+        (tmp_path / "a" / f"a_{kind}.tif").write_text(content)
+    (tmp_path / "a" / "a_DEL.tif").unlink()
+    link = {"type": "link", "properties": {"href": f"{server.url}/crs", "type": "proj4"}}
+    (tmp_path / "a" / "a_DEL.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [], "crs": link})
+    )
+    tile_faults(tmp_path)
+    write_raster(tmp_path / "a" / "a_S2L2A.tif", make_reflectance())
+    faults = tile_faults(tmp_path)
+    assert [fault.split(": ")[0].rpartition("_")[2] for fault in faults] == ["DEL.geojson", "GRA.tif", "CM.tif"]
+    assert server.paths == []
