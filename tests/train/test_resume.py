@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.kill_test import SETTINGS, differences, only_run, read_rows, write_patches
+from tests.processes import Terminal
 from tests.train.builders import finish, start
 
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -123,15 +124,10 @@ def test_a_run_whose_terminal_is_closed_keeps_its_last_epoch_and_its_tracked_run
     from mlflow import MlflowClient
 
     settings = [setting for setting in SETTINGS if setting != "tracker=none"]
-    terminal, inner = os.openpty()
-    # The process makes the pseudo terminal its own: closing the other end hangs it up, as the end of ssh does.
-    own = "import fcntl, os, termios\n"
-    own += f"fd = os.open({os.ttyname(inner)!r}, os.O_RDWR); fcntl.ioctl(fd, termios.TIOCSCTTY, 0)\n"
-    own += "os.dup2(fd, 1); os.dup2(fd, 2)\n"
-    process = start([f"data.root={patches}", *settings, "data.num_workers=2"], tmp_path, own + SLOW)
+    terminal = Terminal()
+    process = start([f"data.root={patches}", *settings, "data.num_workers=2"], tmp_path, terminal.adopt + SLOW)
     run = wait_for_epoch(tmp_path / "outputs", 1)
-    os.close(inner)
-    os.close(terminal)
+    terminal.close()
 
     assert process.wait(timeout=60) == 129
     assert "stopped; continue with" in (run / "train.log").read_text()
