@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.prepare.builders import read_tree
 from tests.processes import ForkedProcess, start_program
 
 STOPPED = ("prepare", "evaluate", "predict", "fetch")
@@ -94,17 +93,3 @@ def wait_for_step(log: Path, moment: int, process: ForkedProcess) -> None:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def list_litter(folder: Path) -> list[str]:
-    """Lists unfinished files and temporary folders below a folder, but not locks, which stay."""
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob(".*")
-        if path.name != ".lock" and not path.name.startswith(".fireseg_statistics")
-    )
-
-
-def read_results(folder: Path) -> dict[str, str]:
-    """Returns a digest of every visible file below a folder."""
-    return {name: digest for name, digest in read_tree(folder).items() if not name.startswith(".")}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.builders import STOPPED, Inputs, list_litter, start_with_steps, wait_for_step
+from scripts.kill_test import list_litter
+from tests.commands.builders import STOPPED, Inputs, start_with_steps, wait_for_step
 from tests.processes import Terminal
 
 
