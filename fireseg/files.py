@@ -177,11 +177,21 @@ def read_error(path: Path, error: OSError) -> FiresegError:
 
 def disk_error(path: Path, error: OSError) -> FiresegError:
     """Converts a failed write to an error with its cause and cure."""
-    if error.errno == errno.ENOSPC:
-        return FiresegError(f"{path}: the disk is full; make room and start again; finished files are kept")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FiresegError(f"{path}: {_describe_shortage(path, error)} and start again; finished files are kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FiresegError(f"{path}: cannot be written ({error.strerror}); choose a folder that you may write to")
     return FiresegError(f"{path}: cannot be written ({error.strerror or error}); choose another folder")
+
+
+def _describe_shortage(path: Path, error: OSError) -> str:
+    if error.errno == errno.EDQUOT:
+        return "your quota of the disk is used up; make room"
+    with suppress(OSError):
+        disk = os.statvfs(next(folder for folder in path.absolute().parents if folder.is_dir()))
+        if disk.f_files and not disk.f_favail:
+            return "the disk has no room for more files (inodes); remove some"
+    return "the disk is full; make room"
 
 
 @contextmanager
