@@ -12,6 +12,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import GDAL_ERRORS, Grid
 
 
@@ -26,6 +27,8 @@ def open_raster(path: Path | str, address: str | None = None) -> Iterator[Datase
     Raises:
         FiresegError: If the raster cannot be opened or read.
     """
+    if isinstance(path, Path) and not path.is_dir():  # a folder is a product
+        check_regular_file(path)
     with convert_raster_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by read_grid
         with rasterio.open(address or path) as raster:
