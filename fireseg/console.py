@@ -9,9 +9,11 @@ import os
 import re
 import shlex
 import signal
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +24,11 @@ from fireseg.errors import FiresegError
 
 
 class _Terminated(BaseException):
-    """SIGTERM was received. Not an `Exception`, so that no `except Exception` on the way swallows it."""
+    """SIGTERM or SIGHUP was received. Not an `Exception`, so that no `except Exception` on the way swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
 
 
 def metavar(name: str) -> Any:
@@ -47,7 +53,7 @@ def run_command(
         function: The command; returns its exit code.
         arguments: Command-line arguments; `sys.argv[1:]` if None.
         program: Name of the command in the usage line.
-        stopped: Message printed after Ctrl-C or SIGTERM, such as "finished tiles are kept".
+        stopped: Message printed after Ctrl-C, SIGTERM or a closed terminal, such as "finished tiles are kept".
 
     Returns:
         The exit code: that of the function, that of a `FiresegError`, or 128 plus the signal number.
@@ -57,6 +63,8 @@ def run_command(
     if arguments is None and not sys.warnoptions:
         _silence_libraries()
     signal.signal(signal.SIGTERM, _raise_terminated)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _raise_terminated)
     (options,) = inspect.signature(function, eval_str=True).parameters.values()
     # The shell expands `--out ~/maps`, but not `--out=~/maps`.
     words = sys.argv[1:] if arguments is None else arguments
@@ -77,7 +85,7 @@ def run_command(
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, _Terminated) as request:
         sys.stderr.write(f"fireseg: stopped; {stopped}\n")
-        return 128 + (signal.SIGINT if isinstance(request, KeyboardInterrupt) else signal.SIGTERM)
+        return 128 + (signal.SIGINT if isinstance(request, KeyboardInterrupt) else request.signum)
 
 
 def _silence_libraries() -> None:
@@ -152,7 +160,24 @@ def _describe(function: Callable[..., int]) -> str | None:
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    if signum == signal.SIGHUP:
+        leave_terminal()
+    raise _Terminated(signum)
+
+
+def leave_terminal() -> None:
+    """Handles a closed terminal: discards further output to it and ignores further SIGHUP.
+
+    Writing a line to it would be an error. The system and the shell each send a SIGHUP, of which the second would
+    interrupt the removal of unfinished files.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # isatty is False for a terminal that is closed
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 def format_command(

@@ -73,6 +73,28 @@ def atomic_write(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def list_leftovers(path: Path) -> list[Path]:
+    """Returns the unfinished files that `atomic_write` of killed processes of this machine left beside a file.
+
+    Args:
+        path: The file that they were to replace.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part")
+    folder = path.parent
+    names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+    return [folder / name for name in names if (match := pattern.fullmatch(name)) and not _is_alive(int(match[1]))]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # a process of another user
+        return True
+    return True
+
+
 _DESCRIPTOR = re.compile(r"/dev/(?:(stdout)|(stderr)|fd/(\d+))")
 """Open files of this process. They may be regular files, but those belong to the shell that opened them."""
 
@@ -126,11 +148,12 @@ def _describe_kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
-def check_regular_file(path: Path) -> None:
-    """Checks that an input is a regular file if it exists: reading a pipe or a device may never end.
+def check_regular_file(path: Path, *, cure: str = "give the path of a regular file") -> None:
+    """Checks that a path is a regular file if it exists: reading a pipe or a device may never end.
 
     Args:
-        path: The input; a symbolic link is followed.
+        path: An input, or an output that is to be replaced; a symbolic link is followed.
+        cure: Advice at the end of the error.
 
     Raises:
         FiresegError: If the path leads to a pipe, a socket, a device or a folder, or round in a circle of links.
@@ -140,7 +163,7 @@ def check_regular_file(path: Path) -> None:
     except OSError as error:
         raise read_error(path, error) from error
     if mode is not None and not stat.S_ISREG(mode):
-        raise FiresegError(f"{path}: {_describe_kind(mode)}, but a file is needed; give the path of a regular file")
+        raise FiresegError(f"{path}: {_describe_kind(mode)}, but a file is needed; {cure}")
 
 
 def read_error(path: Path, error: OSError) -> FiresegError:
@@ -154,11 +177,21 @@ def read_error(path: Path, error: OSError) -> FiresegError:
 
 def disk_error(path: Path, error: OSError) -> FiresegError:
     """Converts a failed write to an error with its cause and cure."""
-    if error.errno == errno.ENOSPC:
-        return FiresegError(f"{path}: the disk is full; make room and start again; finished files are kept")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FiresegError(f"{path}: {_describe_shortage(path, error)} and start again; finished files are kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FiresegError(f"{path}: cannot be written ({error.strerror}); choose a folder that you may write to")
     return FiresegError(f"{path}: cannot be written ({error.strerror or error}); choose another folder")
+
+
+def _describe_shortage(path: Path, error: OSError) -> str:
+    if error.errno == errno.EDQUOT:
+        return "your quota of the disk is used up; make room"
+    with suppress(OSError):
+        disk = os.statvfs(next(folder for folder in path.absolute().parents if folder.is_dir()))
+        if disk.f_files and not disk.f_favail:
+            return "the disk has no room for more files (inodes); remove some"
+    return "the disk is full; make room"
 
 
 @contextmanager

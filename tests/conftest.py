@@ -10,6 +10,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import subprocess
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -126,3 +127,44 @@ def make_patches(tmp_path: Path) -> MakePatches:
         return root
 
     return make
+
+
+class SmallDisk:
+    """A small file system in memory.
+
+    Attributes:
+        folder: Where it is mounted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filler = folder / ".filler"
+
+    def fill(self, left: int) -> None:
+        """Fills the disk, but for some bytes."""
+        free = os.statvfs(self.folder)
+        self._filler.write_bytes(bytes(free.f_bavail * free.f_bsize - left))
+
+    def make_room(self) -> None:
+        """Removes what `fill` has written."""
+        self._filler.unlink()
+
+
+@pytest.fixture
+def make_small_disk(tmp_path: Path) -> Iterator[Callable[..., SmallDisk]]:
+    """Returns a function that mounts a small disk, with the options of tmpfs; skips where that is not allowed."""
+    folder = tmp_path / "disk"
+    mounted: list[Path] = []
+
+    def mount(options: str = "size=64m") -> SmallDisk:
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return SmallDisk(folder)
+
+    yield mount
+    for each in mounted:
+        subprocess.run(["umount", "--lazy", str(each)], check=True)  # even if a process of a failed test is in it

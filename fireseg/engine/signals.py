@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
+
+from fireseg.console import leave_terminal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -31,8 +31,8 @@ class Interrupted(BaseException):
 class Interrupts:
     """Context in which SIGINT, SIGTERM and SIGHUP raise `Interrupted`, at once or, if deferred, in `check`.
 
-    A second signal is never deferred. SIGHUP stays ignored if it was, as by `nohup`. Outside the main thread,
-    where Python allows no signal handlers, the context has no effect.
+    A second signal is never deferred, but SIGHUP is ignored after the first one, and from the start if it was, as by
+    `nohup`. Outside the main thread, where Python allows no signal handlers, the context has no effect.
 
     Example:
         >>> with Interrupts() as interrupts, interrupts.deferred():
@@ -58,7 +58,7 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGHUP:
-            _leave_terminal()
+            leave_terminal()
         if not self._is_deferred or self._pending is not None:
             raise Interrupted(signum)
         self._pending = signum
@@ -76,13 +76,3 @@ class Interrupts:
         """Raises `Interrupted` if a signal was received."""
         if self._pending is not None:
             raise Interrupted(self._pending)
-
-
-def _leave_terminal() -> None:
-    """Discards further output to a terminal: it is closed, and writing a line would be an error that ends the run."""
-    for descriptor in (1, 2):
-        with suppress(OSError):
-            if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # isatty is False for a terminal that is closed
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, descriptor)
-                os.close(nowhere)

@@ -28,6 +28,7 @@ from fireseg.evaluate.results import (
 from fireseg.evaluate.scores import MODEL, FireScores, decide_fire, measure_fire, score_fire
 from fireseg.evaluate.summary import format_summary, log_to_tracker
 from fireseg.evaluate.thresholds import OperatingPoint, select_operating_point
+from fireseg.files import list_leftovers
 from fireseg.metric import DetectionRule, ThresholdGain
 from fireseg.runs import Calibration, TrainedModel, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
@@ -289,6 +290,9 @@ def _write_evaluation(
     json_path, report_path = (folder.evaluation(name, kind) for kind in ("json", "html"))
     write_results(results, json_path)
     write_report(evaluation, report_path)
+    for path in (json_path, report_path, folder.calibration):
+        for leftover in list_leftovers(path):
+            leftover.unlink()
     if not options.no_track:
         # With the calibration, so that a model loaded from the tracker uses the threshold chosen here.
         files = [path for path in (json_path, report_path, folder.calibration) if path.exists()]

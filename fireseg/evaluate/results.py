@@ -73,7 +73,7 @@ from fireseg.evaluate.scores import (
     score_method,
 )
 from fireseg.evaluate.thresholds import OperatingPoint
-from fireseg.files import atomic_write
+from fireseg.files import atomic_write, check_regular_file
 from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
 
@@ -162,6 +162,7 @@ def name_evaluation(split: str, fingerprint: str, trained_on: str) -> str:
 
 def read_results(path: Path) -> Results | None:
     """Reads an evaluation; None if the file does not exist or has another format."""
+    check_regular_file(path)
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from fireseg.fetch.catalogue import Catalogue, CatalogueClient, parse_catalogue
 from fireseg.fetch.items import SceneItem, parse_item
 from fireseg.fetch.mosaic import PIXEL_M, MosaicReader, is_clear
 from fireseg.fetch.options import FetchOptions
-from fireseg.files import atomic_write, convert_disk_errors
+from fireseg.files import atomic_write, check_regular_file, convert_disk_errors, list_leftovers
 from fireseg.geo import BandWriter
 from fireseg.tiles import RasterOptions, open_bands
 from fireseg.tiles.channels import SCL
@@ -105,7 +106,7 @@ def fetch_scenes(options: FetchOptions) -> None:
     for request in requests:
         if options.aoi.resolve() in [path.resolve() for path in request.paths]:
             raise SettingError(f"--aoi: {options.aoi} would be overwritten by the scene; choose another OUT folder")
-    missing = [request for request in requests if options.overwrite or not _is_complete(request)]
+    missing = [request for request in requests if not _is_complete(request, overwrite=options.overwrite)]
     client = None
     if missing:
         with convert_disk_errors(options.out):
@@ -162,13 +163,17 @@ def _list_requests(options: FetchOptions, catalogue: Catalogue, area: Any) -> li
     ]
 
 
-def _is_complete(request: SceneRequest) -> bool:
-    """Returns True if a scene was fetched for the same request before.
+def _is_complete(request: SceneRequest, *, overwrite: bool) -> bool:
+    """Returns True if a scene was fetched for the same request before, and is not to be replaced.
 
     Raises:
         FiresegError: If other files are in its place.
     """
-    if not any(path.exists() for path in request.paths):
+    for path in request.paths:
+        check_regular_file(path, cure="remove it, or choose another OUT folder")
+    if overwrite or not any(path.exists() for path in request.paths):
+        return False
+    if not request.metadata.exists() and list_leftovers(request.metadata):  # killed between the renames
         return False
     settings: Any = None
     if all(path.is_file() for path in request.paths):
@@ -288,7 +293,10 @@ def _write_scene(
         content = _describe_content(day, request, client, clear_share=num_clear / num_area, flags=flags)
         metadata.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         # With --overwrite: a process killed between the renames must not leave a new raster with old metadata.
-        request.metadata.unlink(missing_ok=True)
+        Path(os.path.realpath(request.metadata)).unlink(missing_ok=True)
+        for path in request.paths:
+            for leftover in list_leftovers(path):
+                leftover.unlink()
 
 
 def _check_values(raster: Path, request: SceneRequest, *, trust_values: bool) -> list[str]:

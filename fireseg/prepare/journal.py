@@ -11,7 +11,7 @@ from typing import Any
 
 from fireseg.data.format import FORMAT_VERSION, MaskName
 from fireseg.errors import FiresegError, join_names
-from fireseg.files import atomic_write
+from fireseg.files import atomic_write, check_regular_file
 
 _MAX_NAMES = 3
 
@@ -135,6 +135,7 @@ class Journal:
 
 def _read_complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Returns the complete lines and their length in bytes; whatever follows was never committed."""
+    check_regular_file(path)
     lines, end = [], 0
     with path.open("rb") as file:
         for line in file:

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fireseg.console import format_command
 from fireseg.decision import TEMPERATURE_LIMITS
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 from fireseg.runs.folder import RunFolder
 
 log = logging.getLogger("fireseg")
@@ -79,6 +80,7 @@ def read_calibration(folder: RunFolder) -> Calibration | None:
     """
     path = folder.calibration
     cure = f"delete it and make it again: {format_command('evaluate', folder.path)}"
+    check_regular_file(path)
     try:
         return TypeAdapter(Calibration).validate_python(json.loads(path.read_bytes()))
     except FileNotFoundError:

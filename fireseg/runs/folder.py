@@ -26,6 +26,7 @@ from fireseg.files import (
     CHECKPOINT_FOLDER,
     LAST_CHECKPOINT,
     atomic_write,
+    check_regular_file,
     convert_disk_errors,
     disk_error,
     find_run_folder,
@@ -108,6 +109,7 @@ class RunFolder:
         Raises:
             FiresegError: If it is damaged or cannot be read.
         """
+        check_regular_file(self.provenance)
         try:
             content = json.loads(self.provenance.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -144,6 +146,7 @@ class RunFolder:
         Raises:
             FiresegError: If another line is damaged, or the file cannot be read.
         """
+        check_regular_file(self.metrics)
         try:
             content = self.metrics.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -173,6 +176,7 @@ class RunFolder:
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:
         """Writes the log messages of fireseg to `train.log` as well while the context is open."""
+        check_regular_file(self.log, cure="remove it")
         with convert_disk_errors(self.log):
             handler = _QuietFileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from fireseg.console import format_count
 from fireseg.errors import FiresegError
-from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_FOLDER, FINAL_CHECKPOINT, LAST_CHECKPOINT
+from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_FOLDER, FINAL_CHECKPOINT, LAST_CHECKPOINT, check_regular_file
 from fireseg.runs.folder import RunFolder
 from fireseg.tracker import EpochMetrics, Status, TrackedRun, Tracker
 from fireseg.tracker.mlflow import MlflowTracker, create_mlflow_tracker
@@ -193,6 +193,7 @@ def _get_time(path: Path) -> float:
 
 
 def _read_settings(folder: RunFolder) -> dict[str, Any]:
+    check_regular_file(folder.config)
     try:
         return json.loads(folder.config.read_bytes())
     except (OSError, ValueError) as error:

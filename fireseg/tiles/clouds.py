@@ -16,6 +16,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.geo.windows import Window
 from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
@@ -102,6 +103,8 @@ class CloudMask:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        if isinstance(self._path, Path):
+            check_regular_file(self._path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             try:

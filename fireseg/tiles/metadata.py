@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from fireseg.data.bands import SCALE
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 
 BASELINE_OFFSET = 1000.0
 """Offset of digital numbers since processing baseline 04.00 (BOA_ADD_OFFSET)."""
@@ -60,6 +61,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         FiresegError: If the file cannot be read or is not a json object, or a number for the conversion to reflectance
             is impossible.
     """
+    check_regular_file(path)
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -105,6 +107,8 @@ def read_product_xml(path: Path, content: bytes | None = None) -> dict[str, list
     Raises:
         FiresegError: If the file cannot be read or is not XML, or its digital numbers are not reflectance x 10000.
     """
+    if content is None:
+        check_regular_file(path)
     try:
         root = ElementTree.fromstring(path.read_bytes() if content is None else content)
     except OSError as error:

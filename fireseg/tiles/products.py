@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 import rasterio
 
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import GDAL_ERRORS
 from fireseg.tiles.channels import SCL
 from fireseg.tiles.metadata import (
@@ -220,6 +221,7 @@ def _read_safe_folder(folder: Path) -> Product:
 
 
 def _read_safe_archive(path: Path) -> Product:
+    check_regular_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -73,6 +73,8 @@ def open_raster(path: Path | str, address: str | None = None) -> Iterator[Datase
     Raises:
         FiresegError: If the raster cannot be opened or read, or one of its blocks does not fit in memory.
     """
+    if isinstance(path, Path) and not path.is_dir():  # a folder is a product
+        check_regular_file(path)
     with convert_raster_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by read_grid
         with open_dataset(address or path) as raster:

@@ -15,6 +15,7 @@ from rasterio.io import DatasetReader
 
 from fireseg.console import is_plain_name
 from fireseg.errors import FiresegError, did_you_mean
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import Grid
 from fireseg.geo.windows import Window
 from fireseg.tiles.blocks import (
@@ -236,6 +237,8 @@ def _find_source(path: Scene, faults: list[str]) -> _Source:
         return _Source(files[-1].name, dict(product.metadata), tuple(files))
     if isinstance(path, str):
         return _Source(path, {})
+    if not path.is_dir():
+        check_regular_file(path)
     if not path.is_file():
         raise FiresegError(f"{path}: no such file{_suggest_names(path)}; give a raster with Sentinel-2 bands")
     with collect_errors(faults):
