@@ -261,8 +261,7 @@ def _is_complete(root: Path, settings: Settings) -> bool:
         return False
     if not (root / MANIFEST).is_file():
         raise FiresegError(f"{root}: contains other files; choose another folder for the sample")
-    manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    made = manifest["settings"]
+    made, num_files = _read_sample_manifest(root / MANIFEST)
     # Not replaced automatically: another process may be reading it.
     cure = "delete the folder to make it again, or choose another"
     if differences := [
@@ -272,10 +271,19 @@ def _is_complete(root: Path, settings: Settings) -> bool:
     ]:
         raise FiresegError(f"{root}: a sample made with {', '.join(differences)}; {cure}")
     present = _count_files(root)
-    for folder, num_files in manifest["files"].items():
-        if present.get(folder, 0) != num_files:
-            raise FiresegError(f"{root / folder}: {present.get(folder, 0)} files, but {num_files} were made; {cure}")
+    for folder, number in num_files.items():
+        if present.get(folder, 0) != number:
+            raise FiresegError(f"{root / folder}: {present.get(folder, 0)} files, but {number} were made; {cure}")
     return True
+
+
+def _read_sample_manifest(path: Path) -> tuple[Settings, Mapping[str, int]]:
+    """Reads the settings that a sample was made with, and the number of files of each of its folders."""
+    try:
+        content = json.loads(path.read_bytes())
+        return dict(content["settings"]), dict(content["files"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise FiresegError(f"{path}: damaged; delete the folder {path.parent} to make the sample again") from error
 
 
 def _make(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:

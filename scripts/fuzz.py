@@ -241,7 +241,9 @@ def judge(mutant: Mutant, status: int | None, intact: tuple[Any, set[str]]) -> s
     if any(_NOISE.match(line) for line in lines):
         return "NOISE"
     path = Path(mutant.target.path)
-    is_named = any(path.name in line or (path.parent.name and path.parent.name in line) for line in lines)
+    # The folder of a file that is one of many, and the raster that a file of metadata or a mask describes, are names.
+    names = {path.name, path.parent.name, path.stem.partition("_SCL")[0]} - {""}
+    is_named = any(name in line for name in names for line in lines)
     if report["code"] != 0:
         return "refused" if is_named else "UNNAMED"
     if report["result"] == result:

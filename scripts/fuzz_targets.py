@@ -348,6 +348,9 @@ TARGETS = {
     "prepare journal": Target(
         path="unfinished/unfinished/tiles.jsonl", read=lambda: _prepare("unfinished"), needs=("tiles", "unfinished")
     ),
+    "finished journal": Target(
+        path="prepared/tiles.jsonl", read=lambda: _prepare("prepared"), needs=("tiles", "prepared")
+    ),
     "finished manifest": Target(
         path="prepared/manifest.json", read=lambda: _prepare("prepared"), needs=("tiles", "prepared")
     ),

@@ -31,11 +31,13 @@ def read_area(path: Path) -> Any:
 
     geometries, crs = _read_geometries(path)
     polygons = [geometry for geometry in geometries if geometry.geom_type in ("Polygon", "MultiPolygon")]
-    if not polygons or shapely.union_all(polygons).is_empty:
+    if not polygons or all(polygon.is_empty for polygon in polygons):
         kinds = ", ".join(sorted({geometry.geom_type for geometry in geometries})) or "nothing"
         raise FiresegError(f"{path}: {kinds}, but an area is a Polygon or MultiPolygon; draw its outline")
     if len(polygons) < len(geometries):
         raise FiresegError(f"{path}: other geometries beside polygons; keep only the outline of the area")
+    if not np.isfinite(shapely.get_coordinates(polygons)).all():
+        raise FiresegError(f"{path}: coordinates that are NaN or infinite; draw the outline again")
     area = shapely.union_all(shapely.make_valid(shapely.force_2d(polygons)))
     if crs and crs != _LONLAT:
         area = _to_lonlat(area, crs, path)
@@ -56,7 +58,10 @@ def _read_geometries(path: Path) -> tuple[list[Any], str | None]:
         raise FiresegError(f"{path}: not a readable vector file ({error}); give a GeoJSON with a polygon") from error
     if geometries is None:
         return [], None
-    return [shapely.from_wkb(wkb) for wkb in geometries if wkb is not None], meta["crs"]
+    try:
+        return [shapely.from_wkb(wkb) for wkb in geometries if wkb is not None], meta["crs"]
+    except shapely.errors.GEOSException as error:
+        raise FiresegError(f"{path}: a geometry that is none ({error}); draw the outline again") from error
 
 
 def _to_lonlat(area: Any, crs: str, path: Path) -> Any:

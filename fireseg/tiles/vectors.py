@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,13 +115,26 @@ def _read_layer(path: Path, field: str | None) -> _Layer:
     except (DataSourceError, DataLayerError) as error:
         what = "empty" if path.stat().st_size == 0 else f"truncated or not a vector file ({error})"
         raise FiresegError(f"{path}: {what}; export it again") from error
+    try:
+        geometries = shapely.from_wkb(shapes)
+    except shapely.errors.GEOSException as error:
+        raise FiresegError(f"{path}: a geometry that is none ({error}); export it again") from error
+    if not len(geometries) and _has_features(path):
+        raise FiresegError(f"{path}: its features are none that GeoJSON knows; export it again")
     return _Layer(
-        geometries=shapely.from_wkb(shapes),
+        geometries=geometries,
         numbers=numbers,
         values=values[0] if values else None,
         crs=meta["crs"],
         warnings=tuple(str(warning.message) for warning in caught),
     )
+
+
+def _has_features(path: Path) -> bool:
+    """Returns True for a GeoJSON with features; GDAL reads past those that are damaged without a word."""
+    if path.suffix.lower() != ".geojson":
+        return False
+    return bool(json.loads(path.read_bytes()).get("features"))
 
 
 def _may_hold_polygons(geometry: str | None) -> bool:
