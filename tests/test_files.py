@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write, disk_error, load_tensors, read_error
+from fireseg.files import atomic_write, build_once, disk_error, load_tensors, read_error
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path):
@@ -186,3 +186,15 @@ def test_flipped_bits_in_a_tensor_are_refused(tmp_path: Path):
 
     with pytest.raises(FiresegError, match=r"last\.pt: not a readable checkpoint: damaged"):
         load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff{", b'{"settings": {}}', b'{"settings": {"seed": 0}, "files": 3.5}', b'{"settings": 1, "files": {}}'],
+)
+def test_a_damaged_record_of_a_sample_is_named(tmp_path: Path, content: bytes):
+    root = tmp_path / "sample"
+    build_once(root, {"seed": 0}, lambda folder: (folder / "train").mkdir())
+    (root / "sample.json").write_bytes(content)
+    with pytest.raises(FiresegError, match=r"sample\.json: damaged; delete the folder"):
+        build_once(root, {"seed": 0}, lambda folder: None)

@@ -169,21 +169,19 @@ def read_results(path: Path) -> Results | None:
     """
     try:
         results = json.loads(path.read_bytes())
-        TypeAdapter(_ComparedResults).validate_python(results)
-    except (FileNotFoundError, ValueError, RecursionError):  # pydantic's errors are ValueErrors
+        compared = TypeAdapter(_ComparedResults).validate_python(results)
+        TypeAdapter(_Share).validate_python(compared.methods[0]["pixels"]["fire_iou"])
+        TypeAdapter(dict[str, _Number]).validate_python(compared.methods[0]["unburned"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):  # pydantic's are ValueErrors
         return None
     except OSError as error:
         raise read_error(path, error) from error
     return results
 
 
+_Number = Annotated[float, Field(allow_inf_nan=False)] | None
+
 _Share = Annotated[float, Field(ge=0, le=1)] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Method:
-    pixels: dict[str, float | None]
-    unburned: dict[str, Annotated[float, Field(allow_inf_nan=False)] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +212,7 @@ class _ComparedResults:
     split: str
     run: _Run
     data: _Data
-    methods: Annotated[list[_Method], Field(min_length=1)]
+    methods: list[dict[str, Any]]
     fires: list[_Fire]
 
 

@@ -59,7 +59,8 @@ def _read_geometries(path: Path) -> tuple[list[Any], str | None]:
     if geometries is None:
         return [], None
     try:
-        return [shapely.from_wkb(wkb) for wkb in geometries if wkb is not None], meta["crs"]
+        with np.errstate(invalid="ignore"):  # NaN, reported later
+            return [shapely.from_wkb(wkb) for wkb in geometries if wkb is not None], meta["crs"]
     except shapely.errors.GEOSException as error:
         raise FiresegError(f"{path}: a geometry that is none ({error}); draw the outline again") from error
 

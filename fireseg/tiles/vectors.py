@@ -116,7 +116,8 @@ def _read_layer(path: Path, field: str | None) -> _Layer:
         what = "empty" if path.stat().st_size == 0 else f"truncated or not a vector file ({error})"
         raise FiresegError(f"{path}: {what}; export it again") from error
     try:
-        geometries = shapely.from_wkb(shapes)
+        with np.errstate(invalid="ignore"):  # NaN, reported later
+            geometries = shapely.from_wkb(shapes)
     except shapely.errors.GEOSException as error:
         raise FiresegError(f"{path}: a geometry that is none ({error}); export it again") from error
     if not len(geometries) and _has_features(path):
