@@ -143,6 +143,22 @@ def check_regular_file(path: Path) -> None:
         raise FiresegError(f"{path}: {_describe_kind(mode)}, but a file is needed; give the path of a regular file")
 
 
+def check_readable(path: Path) -> None:
+    """Checks that an input is a regular file that may be read, before a library reports it as damaged.
+
+    Args:
+        path: The input; a symbolic link is followed.
+
+    Raises:
+        FiresegError: If it does not exist, is no regular file, or may not be read.
+    """
+    check_regular_file(path)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
 def read_error(path: Path, error: OSError) -> FiresegError:
     """Converts a failed read to an error with its cause and cure."""
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -195,13 +211,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise FiresegError(
             f"{path}: only weights, but a checkpoint is needed; the setting model.weights takes this file"
         )
-    check_regular_file(path)
+    check_readable(path)
     import torch  # takes seconds, and most users of this module only write
 
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise read_error(path, error) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         _check_crc(path)

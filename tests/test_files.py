@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write, build_once, disk_error, load_tensors, read_error
+from fireseg.files import atomic_write, build_once, check_readable, disk_error, load_tensors, read_error
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path):
@@ -172,6 +172,17 @@ def test_pipes_and_devices_are_refused_as_inputs_at_once(tmp_path: Path):
 def test_a_file_without_read_permission_is_not_called_damaged():
     error = read_error(Path("a.pt"), PermissionError(errno.EACCES, "Permission denied"))
     assert str(error).startswith("a.pt: no permission to read it; change its permissions")
+
+
+def test_an_input_without_read_permission_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.geojson").write_text("{}")
+
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(FiresegError, match=r"a\.geojson: no permission to read it; change its permissions"):
+        check_readable(tmp_path / "a.geojson")
 
 
 def test_flipped_bits_in_a_tensor_are_refused(tmp_path: Path):

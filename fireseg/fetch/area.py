@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fireseg.errors import FiresegError
+from fireseg.files import check_readable
 from fireseg.geo.grid import get_geod
 
 _MAX_EXTENT_M = 300_000.0
@@ -52,6 +53,7 @@ def _read_geometries(path: Path) -> tuple[list[Any], str | None]:
 
     if not path.is_file():
         raise FiresegError(f"{path}: no such file; give a GeoJSON with the outline of the area")
+    check_readable(path)
     try:
         meta, _, geometries, _ = read(path, layer=0, columns=[])
     except (DataSourceError, DataLayerError) as error:

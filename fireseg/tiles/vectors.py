@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError, did_you_mean, join_names
+from fireseg.files import check_readable
 from fireseg.geo.grid import Grid
 from fireseg.task import IGNORE_INDEX, TASKS
 from fireseg.tiles.masks import Mask, MaskKind
@@ -95,6 +96,7 @@ def _read_layer(path: Path, field: str | None) -> _Layer:
 
     if not path.is_file():
         raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?")
+    check_readable(path)
     try:
         with warnings.catch_warnings(record=True) as caught:  # GDAL reports rings that are not closed, and the like
             warnings.simplefilter("always")

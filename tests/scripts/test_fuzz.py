@@ -28,11 +28,11 @@ def run(*arguments: object, before: str = "") -> tuple[int, str]:
 
 
 def test_damaged_files_of_every_quick_kind_are_refused_or_have_no_effect() -> None:
-    code, output = run("--kinds", KINDS, "--mutants", 54, "--seed", 0)
+    code, output = run("--kinds", KINDS, "--mutants", 44, "--seed", 0)
     assert code == 0, output
     (numbers,) = re.findall(r"^all +(.+)$", output, re.MULTILINE)
-    assert sum(map(int, numbers.split()[1:])) == int(numbers.split()[0]) == 54
-    assert int(numbers.split()[1]) > 20  # refused
+    assert sum(map(int, numbers.split()[1:])) == int(numbers.split()[0]) == 44
+    assert int(numbers.split()[1]) > 15  # refused
 
 
 @pytest.mark.parametrize(
