@@ -135,7 +135,7 @@ def damage_json(content: Any, rng: random.Random) -> tuple[Any, str, bool]:
         parent[key] = rng.choice(_IMPOSSIBLE)
     else:
         parent[key] = rng.choice([other for other in ([], {}, "x\0\n", True, [[1]], {"a": 1}, 3.5) if other != value])
-    return content, f"{place} = {parent[key]!r}", True
+    return content, f"{place} = {parent[key]!r}", parent[key] != []  # an empty list can be right
 
 
 def _walk(node: Any, place: str) -> Iterator[tuple[Any, Any, str]]:
@@ -204,7 +204,7 @@ def run_forked(folder: Path, read: Callable[[], Result | None]) -> int:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY_BYTES, used + _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     report: dict[str, Any] = {"code": 0}
     try:
@@ -244,11 +244,12 @@ def judge(mutant: Mutant, status: int | None, intact: tuple[Any, set[str]]) -> s
     # The folder of a file that is one of many, and the raster that a file of metadata or a mask describes, are names.
     names = {path.name, path.parent.name, path.stem.partition("_SCL")[0]} - {""}
     is_named = any(name in line for name in names for line in lines)
+    is_flagged = is_named or any(line.startswith(("warning: ", "flag: ")) for line in lines)
     if report["code"] != 0:
         return "refused" if is_named else "UNNAMED"
     if report["result"] == result:
         return "same"
-    if is_named:
+    if is_flagged:
         return "flagged"
     return "SILENT" if mutant.is_detectable or mutant.target.has_checksum else "changed"
 

@@ -264,7 +264,7 @@ def _write_scenes(folder: Path) -> None:
 def _write_tiles(root: Path) -> None:
     """Writes tiles in CEMS layout, one delineated by polygons, with the tables that prepare reads."""
     box = ("left_Long", "bottom_Lat", "right_Long", "top_Lat", "height", "width")
-    rows = [("folderPath", *box, "EMSR", "post_fire_acquisition", "country", "koppen_subgroup")]
+    rows: list[tuple[str, ...]] = [("folderPath", *box, "EMSR", "post_fire_acquisition", "country", "koppen_subgroup")]
     splits = [["tile", "split"]]
     for number, split in enumerate(("train", "train", "val", "test")):
         name, west = f"EMSR{100 + number}_AOI01_01", 8.0 + number

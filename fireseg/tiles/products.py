@@ -282,6 +282,8 @@ def _resolve_href(item: Scene, href: str) -> str:
         return f"/vsis3/{href.removeprefix('s3://')}"
     if scheme not in ("", "file"):
         raise FiresegError(f"{href}: addresses of this kind cannot be read; download the file")
+    if "\0" in href:
+        raise FiresegError(f"{href!r}: no path of a file; correct the item")
     path = (Path(item).absolute().parent / unquote(urlsplit(href).path if scheme else href)).resolve()
     if str(path).startswith("/vsi"):
         raise FiresegError(f"{href}: a file must not name GDAL's virtual file systems; correct the item")
