@@ -91,8 +91,16 @@ def run_command(
 def _silence_libraries() -> None:
     """Hides warnings of libraries, which name no cure; `python -W default -m fireseg.…` shows them."""
     warnings.simplefilter("ignore")
+    os.environ.setdefault("CPL_LOG", os.devnull)  # GDAL writes on stderr from threads where rasterio has no handler
+    sys.unraisablehook = _ignore_messages_of_gdal
     for name in ("rasterio", "matplotlib", "PIL"):  # without a handler, logging prints warnings on stderr
         logging.getLogger(name).addHandler(logging.NullHandler())
+
+
+def _ignore_messages_of_gdal(unraisable: sys.UnraisableHookArgs) -> None:
+    """Ignores that rasterio cannot decode a message of GDAL about a damaged file; the error itself is raised."""
+    if "rasterio" not in str(unraisable.object):
+        sys.__unraisablehook__(unraisable)
 
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -166,6 +166,22 @@ def check_regular_file(path: Path, *, cure: str = "give the path of a regular fi
         raise FiresegError(f"{path}: {_describe_kind(mode)}, but a file is needed; {cure}")
 
 
+def check_readable(path: Path) -> None:
+    """Checks that an input is a regular file that may be read, before a library reports it as damaged.
+
+    Args:
+        path: The input; a symbolic link is followed.
+
+    Raises:
+        FiresegError: If it does not exist, is no regular file, or may not be read.
+    """
+    check_regular_file(path)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
 def read_error(path: Path, error: OSError) -> FiresegError:
     """Converts a failed read to an error with its cause and cure."""
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -228,13 +244,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise FiresegError(
             f"{path}: only weights, but a checkpoint is needed; the setting model.weights takes this file"
         )
-    check_regular_file(path)
+    check_readable(path)
     import torch  # takes seconds, and most users of this module only write
 
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise read_error(path, error) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         _check_crc(path)
@@ -294,8 +306,7 @@ def _is_complete(root: Path, settings: Settings) -> bool:
         return False
     if not (root / MANIFEST).is_file():
         raise FiresegError(f"{root}: contains other files; choose another folder for the sample")
-    manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    made = manifest["settings"]
+    made, num_files = _read_sample_manifest(root / MANIFEST)
     # Not replaced automatically: another process may be reading it.
     cure = "delete the folder to make it again, or choose another"
     if differences := [
@@ -305,10 +316,19 @@ def _is_complete(root: Path, settings: Settings) -> bool:
     ]:
         raise FiresegError(f"{root}: a sample made with {', '.join(differences)}; {cure}")
     present = _count_files(root)
-    for folder, num_files in manifest["files"].items():
-        if present.get(folder, 0) != num_files:
-            raise FiresegError(f"{root / folder}: {present.get(folder, 0)} files, but {num_files} were made; {cure}")
+    for folder, number in num_files.items():
+        if present.get(folder, 0) != number:
+            raise FiresegError(f"{root / folder}: {present.get(folder, 0)} files, but {number} were made; {cure}")
     return True
+
+
+def _read_sample_manifest(path: Path) -> tuple[Settings, Mapping[str, int]]:
+    """Reads the settings that a sample was made with, and the number of files of each of its folders."""
+    try:
+        content = json.loads(path.read_bytes())
+        return dict(content["settings"]), dict(content["files"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise FiresegError(f"{path}: damaged; delete the folder {path.parent} to make the sample again") from error
 
 
 def _make(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:

@@ -9,11 +9,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from rasterio import Affine
 
 from fireseg.console import (
     format_command,
@@ -214,3 +217,41 @@ def test_a_name_cannot_add_a_line_or_move_the_cursor(capsys: pytest.CaptureFixtu
     print_error(FiresegError("a\nfireseg: all is well\x1b[1A: truncated; fetch it again"))
     assert capsys.readouterr().err == "fireseg: a\\nfireseg: all is well\\x1b[1A: truncated; fetch it again\n"
     assert format_table([["name", "size"], ["a\nb", "1"]]) == ["name  size", "a\\nb     1"]
+
+
+# Reads a raster whose strips are cut off in a thread for which rasterio has set no handler of messages.
+READ_DAMAGED = """
+import sys, threading
+import rasterio
+from dataclasses import dataclass
+from fireseg.console import run_command
+
+@dataclass
+class Options:
+    pass
+
+def read(options: Options) -> int:
+    raster = rasterio.open("a.tif")
+    def read_rows():
+        try:
+            raster.read()
+        except rasterio.errors.RasterioIOError:
+            print("refused")
+    thread = threading.Thread(target=read_rows)
+    thread.start()
+    thread.join()
+    return 0
+
+sys.exit(run_command(read, program="read", stopped=""))
+"""
+
+
+def test_messages_of_gdal_do_not_leak(tmp_path: Path):
+    profile = {"driver": "GTiff", "count": 1, "height": 48, "width": 64, "dtype": "uint8", "crs": "EPSG:32631"}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=Affine(10, 0, 0, 0, -10, 0), **profile) as raster:
+        raster.write(np.ones((1, 48, 64), np.uint8))
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[: len(content) // 2])
+    command = [sys.executable, "-c", READ_DAMAGED]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", "")

@@ -51,10 +51,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 
 from fireseg import __version__
 from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
@@ -73,7 +74,7 @@ from fireseg.evaluate.scores import (
     score_method,
 )
 from fireseg.evaluate.thresholds import OperatingPoint
-from fireseg.files import atomic_write, check_regular_file
+from fireseg.files import atomic_write, check_regular_file, read_error
 from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
 
@@ -161,13 +162,59 @@ def name_evaluation(split: str, fingerprint: str, trained_on: str) -> str:
 
 
 def read_results(path: Path) -> Results | None:
-    """Reads an evaluation; None if the file does not exist or has another format."""
+    """Reads an evaluation; None if the file does not exist, has another format, or is damaged.
+
+    Raises:
+        FiresegError: If it cannot be read.
+    """
     check_regular_file(path)
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        results = json.loads(path.read_bytes())
+        compared = TypeAdapter(_ComparedResults).validate_python(results)
+        TypeAdapter(_Share).validate_python(compared.methods[0]["pixels"]["fire_iou"])
+        TypeAdapter(dict[str, _Number]).validate_python(compared.methods[0]["unburned"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):  # pydantic's are ValueErrors
         return None
-    return results if isinstance(results, dict) and results.get("format") == FORMAT else None
+    except OSError as error:
+        raise read_error(path, error) from error
+    return results
+
+
+_Number = Annotated[float, Field(allow_inf_nan=False)] | None
+
+_Share = Annotated[float, Field(ge=0, le=1)] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fire:
+    name: str
+    iou: _Share
+    truth_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    name: str
+    sha256: str
+    task: str
+    class_names: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ComparedResults:
+    """The part of an evaluation that a comparison with another run reads."""
+
+    format: Literal[3]
+    split: str
+    run: _Run
+    data: _Data
+    methods: list[dict[str, Any]]
+    fires: list[_Fire]
 
 
 class BaselineRules(NamedTuple):

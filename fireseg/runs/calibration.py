@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fireseg.console import format_command
 from fireseg.decision import TEMPERATURE_LIMITS
 from fireseg.errors import FiresegError
-from fireseg.files import check_regular_file
+from fireseg.files import check_regular_file, read_error
 from fireseg.runs.folder import RunFolder
 
 log = logging.getLogger("fireseg")
@@ -88,8 +88,10 @@ def read_calibration(folder: RunFolder) -> Calibration | None:
     except ValidationError as error:
         faults = (f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {cure}" for one in error.errors())
         raise FiresegError(*faults) from error
-    except (OSError, ValueError) as error:
-        raise FiresegError(f"{path}: cannot be read ({error}); {cure}") from error
+    except OSError as error:
+        raise read_error(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise FiresegError(f"{path}: damaged ({error}); {cure}") from error
 
 
 def get_calibration(folder: RunFolder, sha256: str) -> Calibration | None:

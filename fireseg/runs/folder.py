@@ -12,13 +12,14 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
+from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from fireseg import __version__
 from fireseg.errors import FiresegError
@@ -118,11 +119,14 @@ class RunFolder:
             raise read_error(self.provenance, error) from error
         except (ValueError, RecursionError):
             content = None
+        cure = "restore it, or delete it: a resumed run writes it again, and is tracked as a new one"
         if not isinstance(content, dict):
-            raise FiresegError(
-                f"{self.provenance}: damaged, not a JSON object; restore it, or delete it: a resumed run writes it "
-                "again, and is tracked as a new one"
-            )
+            raise FiresegError(f"{self.provenance}: damaged, not a JSON object; {cure}")
+        try:
+            TypeAdapter(_Provenance).validate_python(content)
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise FiresegError(*(f"{self.provenance}: damaged, {fault}; {cure}" for fault in faults)) from error
         return content
 
     def write_calibration(self, content: Mapping[str, Any]) -> None:
@@ -187,6 +191,37 @@ class RunFolder:
         finally:
             logger.removeHandler(handler)
             handler.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataProvenance:
+    root: str | list[str]
+    fingerprint: str
+    class_counts: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tracked:
+    name: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    first_epoch: PositiveInt = 1
+    started_ms: PositiveInt = 1
+    ended_ms: PositiveInt | None = None
+    status: str = ""
+    sent_to: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Provenance:
+    """The part of `run.json` that is read again; fields that are missing have no effect."""
+
+    parent: str = ""
+    git_commit: str = ""
+    host: str = ""
+    data: _DataProvenance = field(default_factory=lambda: _DataProvenance(root="", fingerprint="", class_counts=[]))
+    weights: dict[str, Any] = field(default_factory=dict)
+    tracking: dict[str, Any] = field(default_factory=dict)
+    tracked: _Tracked = field(default_factory=_Tracked)
 
 
 class _QuietFileHandler(logging.FileHandler):
@@ -335,7 +370,8 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None
+    is_row = isinstance(row, dict) and type(row.get("epoch")) is int and row["epoch"] > 0
+    return row if is_row and all(isinstance(value, int | float | None) for value in row.values()) else None
 
 
 def _nan_to_none(value: Any) -> Any:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from fireseg.console import format_count
 from fireseg.errors import FiresegError
@@ -18,6 +21,22 @@ from fireseg.tracker.mlflow_store import redact_uri, resolve_uri
 from fireseg.tracker.protocol import now_ms
 
 _MAX_DIGEST = 32
+
+_CURE = "restore it, or delete the run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The part of config.json that is read to describe a run."""
+
+    task: _Named
+    tracker: dict[str, Any]
+    data: dict[str, Any]
 
 
 def start_tracking(
@@ -114,7 +133,7 @@ def list_epochs(folder: RunFolder, first_epoch: int = 1) -> list[EpochMetrics]:
     epochs: list[EpochMetrics] = []
     best: float | None = None
     for row in folder.read_metrics():
-        best = row["val/fire_iou"] if row["best"] else best
+        best = row.get("val/fire_iou") if row.get("best") else best
         metrics = {name: value for name, value in row.items() if name not in ("epoch", "best")}
         epochs.append((row["epoch"], {**metrics, "val/best_fire_iou": best}))
     return [(epoch, metrics) for epoch, metrics in epochs if epoch >= first_epoch]
@@ -195,9 +214,14 @@ def _get_time(path: Path) -> float:
 def _read_settings(folder: RunFolder) -> dict[str, Any]:
     check_regular_file(folder.config)
     try:
-        return json.loads(folder.config.read_bytes())
-    except (OSError, ValueError) as error:
-        raise FiresegError(f"{folder.config}: cannot be read ({error}); restore it, or delete the run") from error
+        settings = json.loads(folder.config.read_bytes())
+        TypeAdapter(_Settings).validate_python(settings)
+    except ValidationError as error:
+        faults = (f"{folder.config}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {_CURE}" for one in error.errors())
+        raise FiresegError(*faults) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise FiresegError(f"{folder.config}: cannot be read ({error}); {_CURE}") from error
+    return settings
 
 
 def _list_roots(root: str | list[str]) -> list[str]:

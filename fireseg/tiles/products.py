@@ -309,6 +309,8 @@ def _resolve_href(item: Scene, href: str) -> str:
         raise FiresegError(f"{href}: addresses of this kind cannot be read; download the file")
     if isinstance(item, str):
         raise FiresegError(f"{href}: an item on a server must not name local files; download the item")
+    if "\0" in href:
+        raise FiresegError(f"{href!r}: no path of a file; correct the item")
     path = (item.absolute().parent / unquote(urlsplit(href).path if scheme else href)).resolve()
     if str(path).startswith("/vsi"):
         raise FiresegError(f"{href}: a file must not name GDAL's virtual file systems; correct the item")

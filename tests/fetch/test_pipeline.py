@@ -333,9 +333,7 @@ def test_a_file_of_another_program_is_not_replaced(stac: StacServer, fetch: Fetc
     assert stac.requests == []
 
 
-@pytest.mark.parametrize(
-    ("values", "baseline", "what"), [(1100, "03.01", "left on"), (600, "05.11", "no measurement")]
-)
+@pytest.mark.parametrize(("values", "baseline", "what"), [(1100, "03.01", "left on"), (600, "05.11", "no measurement")])
 def test_values_that_contradict_the_catalogue_are_refused(
     stac: StacServer, fetch: Fetch, tmp_path: Path, values: int, baseline: str, what: str
 ) -> None:

@@ -218,7 +218,11 @@ def test_an_address_without_an_item_is_an_error(server: str) -> None:
 
 @pytest.mark.parametrize(
     ("href", "words"),
-    [("/vsicurl/http://127.0.0.1:1/b.tif", "must not name"), ("ftp://127.0.0.1/b.tif", "download the file")],
+    [
+        ("/vsicurl/http://127.0.0.1:1/b.tif", "must not name"),
+        ("a\0.tif", "correct the item"),
+        ("ftp://127.0.0.1/b.tif", "download the file"),
+    ],
 )
 def test_an_asset_that_names_a_virtual_file_system_is_an_error(tmp_path: Path, href: str, words: str) -> None:
     path = write_item(tmp_path)
