@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,13 +174,18 @@ def disconnect() -> None:
         dist.destroy_process_group()
 
 
-def is_first_report() -> bool:
-    """Returns True to the first process that asks: it reports why the run ends, the others only follow it."""
+def is_first_report(error: FiresegError) -> bool:
+    """Returns True to the first process that asks: it reports why the run ends, the others only follow it.
+
+    Args:
+        error: Error that ends this process.
+    """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
         return _store is None or _store.add(f"fireseg/reports/{restarts}", 1) == 1
-    except RuntimeError:  # the process that holds the store has ended
-        return True
+    except RuntimeError:
+        # Without torchrun, the main process holds the store, and has ended: by the same error, or killed.
+        return isinstance(error, LostProcessError)
 
 
 def sum_tree(terms: Iterable[Tensor]) -> Tensor:
@@ -205,7 +211,7 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo: "Connection closed by peer"; nccl: DistBackendError
-        reason = str(error).partition("\n")[0][:200]
+        reason = re.sub(r"^\[.*?\] ", "", str(error).partition("\n")[0])[:80]  # without the place in gloo's source
         raise LostProcessError(
             f"torchrun: a process of this run has ended, and the others end with it ({reason}); start the run again "
             "with resume=RUN_FOLDER, on any number of processes"

@@ -189,7 +189,7 @@ def _report(error: FiresegError) -> int:
     if is_launched():
         from fireseg.engine.distributed import is_first_report
 
-        if not is_first_report():
+        if not is_first_report(error):
             return error.exit_code
     return print_error(error)
 
