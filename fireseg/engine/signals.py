@@ -72,6 +72,11 @@ class Interrupts:
         finally:
             self._is_deferred = False
 
+    @property
+    def pending(self) -> int:
+        """Number of the signal that was received and deferred; 0 if there is none."""
+        return self._pending or 0
+
     def check(self) -> None:
         """Raises `Interrupted` if a signal was received."""
         if self._pending is not None:

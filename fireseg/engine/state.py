@@ -61,6 +61,10 @@ class TrainingState:
         """Takes one optimizer step on a loss."""
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        self.apply_gradients(clip_norm=clip_norm)
+
+    def apply_gradients(self, *, clip_norm: float | None) -> None:
+        """Takes one optimizer step on the scaled gradients of the parameters."""
         if clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)

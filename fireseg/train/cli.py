@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from fireseg.config import Preflight
+    from fireseg.errors import FiresegError
 
 _failed_jobs: list[str] = []
 
@@ -32,19 +34,25 @@ def main() -> int:
 
     from fireseg.config import CONF_DIR, preflight
     from fireseg.config.overrides import expand_home
-    from fireseg.console import print_error
-    from fireseg.errors import FiresegError
+    from fireseg.errors import FiresegError, SettingError
 
     # Errors of users are printed in one line each; a programming error should show its whole traceback.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    if is_launched():
+        _join_processes()
     try:
         sys.argv[1:] = expand_home(sys.argv[1:])
         plan = preflight(sys.argv[1:])
+        if plan.is_multirun and is_launched():
+            raise SettingError(
+                "torchrun: several processes train a single run, but -m starts a sweep; leave out -m, or start the "
+                "sweep with python -m fireseg.train"
+            )
         if plan.is_multirun:
             sys.argv += _sweep_overrides(plan)
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(run_job)()
     except FiresegError as error:
-        return print_error(error)
+        return _report(error)
     if _failed_jobs:
         names = ", ".join(_failed_jobs)
         print(f"fireseg: {len(_failed_jobs)} of {len(plan.jobs)} jobs failed: {names}", file=sys.stderr)
@@ -57,7 +65,6 @@ def run_job(cfg: DictConfig) -> None:
     from hydra.types import RunMode
 
     from fireseg import config
-    from fireseg.console import print_error
     from fireseg.errors import FiresegError
 
     hydra_config = HydraConfig.get()
@@ -73,10 +80,10 @@ def run_job(cfg: DictConfig) -> None:
         # Hydra prints an extra line for an exception, and its launcher starts the next job only if this
         # one returns. Launchers that run jobs in other processes learn of a failure by the exception.
         if not is_sweep:
-            sys.exit(print_error(error))
+            sys.exit(_report(error))
         if not hydra_config.launcher._target_.endswith("BasicLauncher"):
             raise
-        print_error(error)
+        _report(error)
         _failed_jobs.append(job_name)
 
 
@@ -93,10 +100,20 @@ def train_in_folder(
     """
     # Imported here: torch and mlflow take seconds.
     from fireseg.console import start_logging
-    from fireseg.engine import Interrupted, Interrupts
+    from fireseg.engine import Interrupted, Interrupts, Processes
     from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
-    from fireseg.train.run import train
+    from fireseg.train.run import train, train_along
 
+    processes = Processes.current()
+    processes.check_shards(settings["engine"].get("shards", 1))
+    if not processes.is_main:
+        logging.getLogger("fireseg").disabled = True  # the main process logs the same
+        try:
+            with Interrupts() as interrupts:
+                train_along(interrupts, processes)
+        except Interrupted as request:
+            sys.exit(request.exit_code)
+        return
     start_logging()
     point = find_resume_point(Path(settings["resume"])) if settings["resume"] else ResumePoint()
     if sweep_folder is not None:
@@ -115,6 +132,7 @@ def train_in_folder(
                 folder,
                 point=point,
                 interrupts=interrupts,
+                processes=processes,
                 # Hydra names a single run by its overrides as well; the name of its folder says more.
                 run_name=job_name,
                 sweep="" if sweep_folder is None else sweep_folder.parent.name,
@@ -148,6 +166,32 @@ def _check_is_empty(folder: Path) -> None:
         )
     if any(folder.iterdir()):
         raise SettingError(f"hydra.run.dir: {folder} holds other files; choose a new or empty folder")
+
+
+def is_launched() -> bool:
+    """Returns True if torchrun, or a launcher with the same environment variables, started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def _join_processes() -> None:
+    import atexit
+
+    from fireseg.engine.distributed import connect, disconnect
+
+    connect()
+    atexit.register(disconnect)
+
+
+def _report(error: FiresegError) -> int:
+    """Prints an error, unless another process of the run was the first to do so, and returns the exit code."""
+    from fireseg.console import print_error
+
+    if is_launched():
+        from fireseg.engine.distributed import is_first_report
+
+        if not is_first_report(error):
+            return error.exit_code
+    return print_error(error)
 
 
 def _read_help() -> str:
