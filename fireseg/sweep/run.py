@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fireseg.console import format_command, start_logging
 from fireseg.errors import FiresegError
 from fireseg.files import SWEEP_PLAN
+from fireseg.runs.leaderboard import format_leaderboard, read_leaderboard
 from fireseg.sweep.local import Drain
 from fireseg.sweep.options import EngineOptions, WorkOptions
-from fireseg.sweep.plan import Job, Plan
+from fireseg.sweep.plan import Plan, name_job
 from fireseg.sweep.queue import JobStatus
-from fireseg.sweep.status import format_counts, format_status, read_statuses
+from fireseg.sweep.status import describe, format_counts, format_status, read_statuses
 
 Engine = Callable[[Plan, EngineOptions, str], int]
 """Runs what is missing from a sweep, under the identity of a command; returns the signal that stopped it, or 0."""
@@ -71,32 +73,33 @@ def work(options: WorkOptions, plan: Plan) -> int:
     return 128 + signum if signum else int(has_failed)
 
 
-def format_results(plan: Plan, statuses: list[JobStatus]) -> list[str]:
-    """Formats the finished jobs, best first, the others with the reason, and the commands to type next."""
-    finished = sorted(
-        (status for status in statuses if status.record.state == "finished"),
-        key=lambda status: -1 if status.best_iou is None else status.best_iou,
-        reverse=True,
-    )
+def format_results(plan: Plan, statuses: Sequence[JobStatus]) -> list[str]:
+    """Formats the finished runs, best first, the other jobs with the reason, and the commands to type next."""
+    finished = [status for status in statuses if status.record.state == "finished"]
     others = [status for status in statuses if status.record.state != "finished"]
-    lines = format_status([*finished, *others])
+    lines, commands = [], []
+    if others:
+        commands.append(format_command("sweep", "run", plan.path))
+    if finished:
+        leaderboard = read_leaderboard([plan.get_folder(status.job).path for status in finished])
+        lines += format_leaderboard(leaderboard)
+        lines += [f"{name_job(status.job)}: {note}" for status in finished if (note := describe(status))]
+        best = leaderboard.tables[0].best_run
+        split = () if _has_test(plan, best.settings) else ("--split", "val")
+        commands.append(format_command("evaluate", best.path, *split))
+        commands.append(format_command("predict", best.path, Path("SCENE.tif")))
+        commands.append(format_command("report", plan.path, *split))
+    if others:
+        lines += ["", *format_status(others)[:-1]]
     for status in others:
         if status.record.last_lines:
             folder = plan.get_folder(status.job).path
             lines += [f"{folder}:", *(f"  {line}" for line in status.record.last_lines)]
-    lines.append("next:")
-    if others:
-        lines.append(f"  {format_command('sweep', 'run', plan.path)}")
-    if finished:
-        best = plan.get_folder(finished[0].job).path
-        split = () if _has_test(plan, finished[0].job) else ("--split", "val")
-        lines.append(f"  {format_command('evaluate', best, *split)}")
-        lines.append(f"  {format_command('predict', best, Path('SCENE.tif'))}")
-    return lines
+    return [*lines, format_counts(statuses), "next:", *(f"  {command}" for command in commands)]
 
 
-def _has_test(plan: Plan, job: Job) -> bool:
-    root = job.settings["data"]["root"]
+def _has_test(plan: Plan, settings: Mapping[str, Any]) -> bool:
+    root = settings["data"]["root"]
     return any((plan.cwd / one / "test").is_dir() for one in (root if isinstance(root, list) else [root]))
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fireseg.config import CONF_DIR, compose_settings, preflight, resolve
+from fireseg.config import CONF_DIR, compose_settings, preflight
+from fireseg.config.resolve import resolve
 from fireseg.errors import SettingError
 
 Faults = Callable[..., list[str]]

@@ -50,7 +50,7 @@ _pipes: list[IO[bytes]] = []
 def fork_jobs() -> None:
     """Makes the local engine fork its jobs: importing torch and timm in each would take 10 s."""
     import fireseg.sweep.local
-    import fireseg.train.job  # noqa: F401
+    import fireseg.train.job
 
     fireseg.sweep.local.start_process = _fork  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -15,7 +15,7 @@ import pytest
 from fireseg.runs.folder import RunFolder
 from fireseg.sweep.queue import is_finished
 from scripts.kill_test import read_rows, write_patches
-from tests.processes import ForkedProcess
+from tests.processes import ForkedProcess, start_program
 from tests.sweep.builders import continue_sweep, list_differences, list_jobs, start_sweep
 
 
@@ -96,7 +96,7 @@ def test_a_second_command_on_the_same_folder_has_nothing_to_do(patches: Path, un
 def test_two_commands_share_a_sweep_and_no_job_is_run_twice(patches: Path, tmp_path: Path):
     words = [f"data.root={patches}", "seed=0,1,2", "engine.epochs=1", "hydra.sweep.dir=fires"]
     one = start_sweep(words, tmp_path)
-    wait_for(lambda: (tmp_path / "fires/plan.json").exists(), one)
+    wait_for((tmp_path / "fires/plan.json").exists, one)
     other = continue_sweep("run", str(tmp_path / "fires"), cwd=Path("/"))
     outputs = [finish(one, 0), finish(other, 0)]
 
@@ -119,8 +119,16 @@ def test_a_failed_job_leaves_the_others_is_not_tried_again_and_is_named_with_its
     assert any("no such folder" in line for line in read_job(failed)["last_lines"])
     assert count_epochs(finished) == 1
     table = output[output.index("val fire IoU") :]
+    assert f"best run: fires/{finished.name}" in table
     assert "2 jobs: 1 finished, 1 failed" in table
     assert f"{tmp_path / 'nowhere'}: no such folder" in table
+    assert table.splitlines()[-5:] == [
+        "next:",
+        "  python -m fireseg.sweep run fires",
+        f"  python -m fireseg.evaluate fires/{finished.name} --split val",
+        f"  python -m fireseg.predict fires/{finished.name} SCENE.tif",
+        "  python -m fireseg.report fires --split val",
+    ]
 
     write_patches(tmp_path / "nowhere")
     finish(continue_sweep("run", "fires", cwd=tmp_path), 0)  # the next command tries it again
@@ -178,7 +186,7 @@ def test_one_signal_lets_the_epoch_finish_and_two_stop_at_once(patches: Path, tm
     words = [f"data.root={patches}", "engine.epochs=3", "hydra.sweep.dir=fires", "seed=0,1"]
     run, other = tmp_path / "fires/0_seed-0", tmp_path / "fires/1_seed-1"
     process = start_sweep(words, tmp_path, slow)
-    wait_for(lambda: (run / "batch.png").exists(), process)
+    wait_for((run / "batch.png").exists, process)
     time.sleep(0.5)
     os.kill(process.pid, signal.SIGINT)
     output = finish(process, 130)
@@ -202,6 +210,14 @@ def test_one_signal_lets_the_epoch_finish_and_two_stop_at_once(patches: Path, tm
 
     assert count_epochs(run) in (1, 2)
     assert read_job(run)["state"] == "stopped"
+
+
+def test_a_job_imports_no_hydra():
+    program = (
+        "import sys, fireseg.train.job, fireseg.train.run\n"
+        "sys.exit(', '.join({'hydra', 'omegaconf'} & {*sys.modules}) or 0)"
+    )
+    finish(start_program(program), 0)
 
 
 def test_a_dry_run_lists_jobs_and_folders_and_writes_nothing(tmp_path: Path):

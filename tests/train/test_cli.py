@@ -14,7 +14,7 @@ import yaml
 
 from fireseg.console import format_command
 from fireseg.files import find_checkpoint
-from scripts.kill_test import SETTINGS, read_rows, write_patches
+from scripts.kill_test import SETTINGS, write_patches
 from tests.processes import ROOT
 from tests.sweep.builders import FORKED
 from tests.train.builders import finish, start
