@@ -189,6 +189,8 @@ class Drain:
             state, reason = "stopped", "stopped by a signal"
         elif code < 0:
             state, reason = "killed", f"its process was killed by {signal.Signals(-code).name}"
+            if code == -signal.SIGKILL:
+                reason += ", which is also what the system does when memory runs out"
         else:
             state = "killed" if has_begun else "failed"  # an interpreter that cannot even start will not do so again
             reason = f"its process ended with exit code {code}"
