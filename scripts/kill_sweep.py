@@ -102,11 +102,12 @@ def main() -> None:
     duration = time.perf_counter() - begin
     print(f"reference: {options.jobs} jobs in {duration:.0f} s", flush=True)
 
-    rng, process = random.Random(options.seed), start(arguments, killed)
-    for number in range(1, options.kills + 1):
-        delay = rng.uniform(0.3, 1.7) * duration / (options.kills + 1)
+    rng = random.Random(options.seed)
+    times = sorted(rng.uniform(0.05, 0.85) * duration for _ in range(options.kills))
+    begin, process = time.perf_counter(), start(arguments, killed)
+    for number, moment in enumerate(times, start=1):
         try:
-            process.wait(delay)
+            process.wait(max(0.1, moment - (time.perf_counter() - begin)))
             print(f"kill {number}: too late, the sweep had ended")
             break
         except subprocess.TimeoutExpired:
@@ -118,7 +119,7 @@ def main() -> None:
             target = "the command"
         else:
             target = kill_a_job(killed / "sweep", rng)
-        print(f"kill {number}: after {delay:.1f} s more: {target}", flush=True)
+        print(f"kill {number}: after {moment:.0f} s: {target}", flush=True)
     exit_code = process.wait()
 
     runs, others = list_jobs(killed / "sweep"), list_jobs(reference / "sweep")

@@ -11,12 +11,14 @@ from typing import Any
 from fireseg.console import format_command, start_logging
 from fireseg.errors import FiresegError
 from fireseg.files import SWEEP_PLAN
+from fireseg.runs.folder import host
 from fireseg.runs.leaderboard import format_leaderboard, read_leaderboard
 from fireseg.sweep.local import Drain
 from fireseg.sweep.options import EngineOptions, WorkOptions
 from fireseg.sweep.plan import Plan, name_job
-from fireseg.sweep.queue import JobStatus
+from fireseg.sweep.queue import JobStatus, read_state
 from fireseg.sweep.status import describe, format_counts, format_status, read_statuses
+from fireseg.tracker.mlflow_store import resolve_uri
 
 Engine = Callable[[Plan, EngineOptions, str], int]
 """Runs what is missing from a sweep, under the identity of a command; returns the signal that stopped it, or 0."""
@@ -46,7 +48,7 @@ def run_sweep(plan: Plan, options: EngineOptions) -> int:
         FiresegError: If the sweep cannot be run here.
     """
     start_logging()
-    _check_working_folder(plan)
+    _check_host(plan)
     signum = ENGINES[options.engine](plan, options, secrets.token_hex(4))
     statuses = read_statuses(plan)
     if signum:
@@ -64,7 +66,7 @@ def work(options: WorkOptions, plan: Plan) -> int:
         The exit code: 1 if a job that this process ran failed, 128 plus the number of a signal, or 0.
     """
     start_logging()
-    _check_working_folder(plan)
+    _check_host(plan)
     call = options.call or secrets.token_hex(4)
     signum = Drain(plan, call=call, num_jobs=1, retries=options.retries, is_waiting=False).run()
     statuses = read_statuses(plan)
@@ -103,9 +105,20 @@ def _has_test(plan: Plan, settings: Mapping[str, Any]) -> bool:
     return any((plan.cwd / one / "test").is_dir() for one in (root if isinstance(root, list) else [root]))
 
 
-def _check_working_folder(plan: Plan) -> None:
+def _check_host(plan: Plan) -> None:
+    """Checks that jobs of the sweep can run on this host, and beside those of other hosts."""
     if not plan.cwd.is_dir():
         raise FiresegError(
             f"{plan.path / SWEEP_PLAN}: the working folder of its jobs, {plan.cwd}, does not exist on this host; make "
             "it available under this path, as relative paths in the settings start there"
+        )
+    tracker = plan.jobs[0].settings["tracker"]
+    if "mlflow" not in tracker["_target_"] or not (uri := resolve_uri(tracker.get("uri"))).startswith("sqlite:"):
+        return
+    records = [read_state(plan.get_folder(job)) for job in plan.jobs]
+    if others := sorted({record.host for record in records if record.state == "running"} - {host(), ""}):
+        raise FiresegError(
+            f"tracker.uri: {uri} is a file, which one host at a time can write, and jobs of this sweep are running on "
+            f"{' and '.join(others)}; stop these, start `mlflow server --host 0.0.0.0 --backend-store-uri {uri}` on "
+            "one host, set MLFLOW_TRACKING_URI=http://HOST:5000 on all, and run the sweep again"
         )

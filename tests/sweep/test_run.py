@@ -7,16 +7,20 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fireseg.files import count_cores
 from fireseg.runs.folder import RunFolder
-from fireseg.sweep.queue import is_finished
+from fireseg.sweep.plan import settle_plan
+from fireseg.sweep.queue import begin_attempt, is_finished
 from scripts.kill_test import read_rows, write_patches
 from tests.processes import ForkedProcess, start_program
 from tests.sweep.builders import continue_sweep, list_differences, list_jobs, start_sweep
+from tests.sweep.test_plan import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +151,14 @@ def test_a_job_without_memory_is_tried_again_with_smaller_batches_and_as_many_pa
         "Engine._compute_logits = limited"
     )
     words = [f"data.root={patches}", "engine.epochs=1", "engine.limit_batches=2", "hydra.sweep.dir=fires"]
+    words.append("data.num_workers=50")  # more than there are cores
     output = finish(start_sweep(words, tmp_path, before), 0)
 
     (run,) = list_jobs(tmp_path / "fires")
     settings = json.loads((run / "config.json").read_text())
     assert (settings["data"]["batch_size"], settings["engine"]["accumulate"]) == (2, 2)
     assert settings["engine"]["limit_batches"] == 4
+    assert settings["data"]["num_workers"] == count_cores()
     assert (read_job(run)["attempts"], read_job(run)["parts"]) == (2, 2)
     assert "data.batch_size=2 and engine.accumulate=2" in (run / "train.log").read_text()
     assert "batches in 2 parts, for want of memory" in output
@@ -209,6 +215,24 @@ def test_one_signal_lets_the_epoch_finish_and_two_stop_at_once(patches: Path, tm
 
     assert count_epochs(run) == 1
     assert (read_job(run)["state"], read_job(run)["attempts"]) == ("stopped", 2)
+
+
+def test_a_tracking_store_that_is_a_file_is_refused_while_another_host_runs_jobs(tmp_path: Path):
+    plan = make_plan(tmp_path / "fires")
+    tracker = {"_target_": "fireseg.tracker.create_mlflow_tracker", "uri": None}
+    settle_plan(replace(plan, jobs=tuple(replace(job, settings={"tracker": tracker}) for job in plan.jobs)))
+    folder = plan.get_folder(plan.jobs[0])
+    folder.path.mkdir()
+    with folder.locked():
+        begin_attempt(folder, call="a", parts=1)
+        record = read_job(folder.path)
+        (folder.path / "job.json").write_text(json.dumps({**record, "host": "gpu7"}))
+        output = finish(continue_sweep("run", "fires", cwd=tmp_path), 1)
+
+    assert output.startswith("fireseg: tracker.uri: sqlite:///")
+    assert "running on gpu7" in output
+    assert "set MLFLOW_TRACKING_URI" in output
+    assert [path.name for path in list_jobs(tmp_path / "fires")] == ["0_seed-0"]
 
 
 def test_a_job_imports_no_hydra():
