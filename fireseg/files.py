@@ -375,6 +375,9 @@ CHECKPOINT_NAMES = (BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT)
 
 CHECKPOINT_FOLDER = "checkpoints"
 
+SWEEP_PLAN = "plan.json"
+"""File in the folder of a sweep that holds the settings of all its jobs."""
+
 
 def find_checkpoint(path: Path) -> Path | None:
     """Returns the checkpoint that a path stands for: the file itself, or the preferred one of a run folder.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,26 @@ from fireseg.config.schema import format_value
 from fireseg.config.targets import CONF_DIR, read_yaml
 from fireseg.console import format_count
 from fireseg.errors import MAX_FAULTS_SHOWN, SettingError, join_names
-from fireseg.files import LAST_CHECKPOINT
+from fireseg.files import LAST_CHECKPOINT, SWEEP_PLAN
 
 _SEARCH_PATH = "hydra.searchpath"
+
+_DIRNAME = "hydra.job.config.override_dirname"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepJob:
+    """One job of a sweep.
+
+    Attributes:
+        name: The overrides that differ between the jobs, Hydra's `override_dirname`.
+        subdir: Folder within that of the sweep, from `hydra.sweep.subdir`.
+        settings: Final settings.
+    """
+
+    name: str
+    subdir: str
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,10 +64,11 @@ class Preflight:
     Attributes:
         is_run: True if something is trained; False if settings or help are only shown.
         is_multirun: True for a sweep.
-        jobs: Overrides of each job, as Hydra will run them.
+        jobs: Overrides of each job, in the order of Hydra.
         swept: Keys that differ between the jobs.
         settings: Final settings of a single run; None for a sweep.
         sweep_dir: Folder of a sweep that a command line or file chose; None if a new one is to be created.
+        sweep_jobs: Names, folders and settings of the jobs of a sweep.
     """
 
     is_run: bool = False
@@ -59,6 +77,7 @@ class Preflight:
     swept: tuple[str, ...] = ()
     settings: dict[str, Any] | None = None
     sweep_dir: Path | None = None
+    sweep_jobs: tuple[SweepJob, ...] = ()
 
 
 def compose_settings(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -199,7 +218,7 @@ def _find_sweep_dir(cfg: DictConfig) -> tuple[Path | None, list[str]]:
     except OmegaConfBaseException as error:
         return None, [f"hydra.sweep.dir: {first_line(error)}; write a value that can be resolved"]
     runs = sorted(path.parent for pattern in ("*/config.json", "*/*/config.json") for path in folder.glob(pattern))
-    if not runs:
+    if not runs or (folder / SWEEP_PLAN).exists():  # the caller compares the plans
         return folder, []
     names = join_names([str(run.relative_to(folder)) for run in runs], MAX_FAULTS_SHOWN)
     fault = f"hydra.sweep.dir: {folder} holds {format_count(len(runs), 'run')} already ({names}); choose another folder"
@@ -216,33 +235,94 @@ def _get_raw(cfg: DictConfig, key: str) -> Any:
 def _check_sweep(words: list[Override], cfg: DictConfig | None, composer: _Composer) -> tuple[Preflight, list[str]]:
     of_hydra = [word for word in words if word.is_hydra_override()]
     swept, faults = [word for word in words if not word.is_hydra_override()], []
-    if cfg is not None and cfg.hydra.runtime.choices["hydra/sweeper"] == "basic":
+    if cfg is not None:
         in_file, faults = parse_all([f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()])
         swept = [*in_file, *swept]
-    else:  # a sweeper of a plugin chooses the values itself
-        swept = [word for word in swept if not word.is_sweep_override()]
+        faults += _find_unsupported(cfg)
     jobs, more = expand_sweep(swept, composer.groups)
     faults += more + expand_sweep(of_hydra, composer.groups)[1]
     keys = dict.fromkeys(word.key_or_group for word in swept if word.is_sweep_override())
     fixed = [word for word in of_hydra if not word.is_sweep_override()]
-    per_job = [_check_job([*fixed, *map(parse, job)], composer) for job in jobs]
+    is_named = _choose_names(jobs, keys, fixed)
+    checked = [_check_job(number, job, fixed, is_named, composer) for number, job in enumerate(jobs)]
     sweep_dir, wrong = (None, []) if cfg is None else _find_sweep_dir(cfg)
     faults += wrong
     if any(word.key_or_group == "hydra.run.dir" for word in of_hydra):
         faults.append("hydra.run.dir: applies only to a single run; write hydra.sweep.dir for the folder of a sweep")
+    faults += _merge_faults([wrong for _, wrong in checked], jobs, keys)
+    sweep_jobs = tuple(job for job, _ in checked if job is not None)
     plan = Preflight(
-        is_run=True, is_multirun=True, jobs=tuple(map(tuple, jobs)), swept=tuple(keys), sweep_dir=sweep_dir
+        is_run=True,
+        is_multirun=True,
+        jobs=tuple(map(tuple, jobs)),
+        swept=tuple(keys),
+        sweep_dir=sweep_dir,
+        sweep_jobs=sweep_jobs,
     )
-    return plan, [*faults, *_merge_faults(per_job, jobs, keys)]
+    return plan, faults or _find_shared_folders(sweep_jobs)
 
 
-def _check_job(words: list[Override], composer: _Composer) -> list[str]:
-    cfg, faults = composer.compose(words)
+def _find_unsupported(cfg: DictConfig) -> list[str]:
+    """Finds settings of Hydra that a sweep would ignore: its jobs are processes that do not run Hydra."""
+    faults, job = [], cfg.hydra.job
+    if _get_raw(cfg, "hydra.job.chdir"):
+        faults.append("hydra.job.chdir: the jobs of a sweep run in the working folder; leave it out")
+    if job.env_set:
+        names = ", ".join(map(str, job.env_set))
+        faults.append(f"hydra.job.env_set: not applied to the jobs of a sweep; set {names} before the command")
+    if cfg.hydra.get("callbacks"):
+        faults.append("hydra.callbacks: not called in a sweep; leave them out")
+    for group in ("hydra/launcher", "hydra/sweeper"):  # chosen by a file
+        if (choice := cfg.hydra.runtime.choices.get(group)) != "basic":
+            faults.append(f"{group}: {choice}, but sweeps are run without plugins of Hydra; leave it out")
+    return faults
+
+
+def _choose_names(jobs: list[list[str]], keys: dict[str, None], fixed: list[Override]) -> Callable[[Override], bool]:
+    """Returns the test of which overrides are part of a job's name: those that differ, or all of a single job."""
+    given = next((word.value() for word in fixed if word.key_or_group == f"{_DIRNAME}.exclude_keys"), None)
+    excluded = {*given} if isinstance(given, list) else set()
+    is_single = len(jobs) == 1
+    return lambda word: (is_single or word.key_or_group in keys) and word.key_or_group not in excluded
+
+
+def _check_job(
+    number: int, job: list[str], fixed: list[Override], is_named: Callable[[Override], bool], composer: _Composer
+) -> tuple[SweepJob | None, list[str]]:
+    words = [parse(text) for text in job]
+    cfg, faults = composer.compose([*fixed, *words])
     if cfg is None:
-        return faults
+        return None, faults
     if cfg.get("resume") is not None:
-        return [*faults, "resume: a sweep starts new runs; leave it out, or resume one run at a time without -m"]
-    return [*faults, *finalize_all(cfg, words)[1]]
+        return None, [*faults, "resume: a sweep starts new runs; leave it out, or resume one run at a time without -m"]
+    separators = cfg.hydra.job.config.override_dirname
+    named = sorted(str(word.input_line) for word in words if is_named(word))
+    name = separators.item_sep.join(named).replace("=", separators.kv_sep)
+    for key, value in (("num", number), ("id", str(number)), ("override_dirname", name)):
+        OmegaConf.update(cfg, f"hydra.job.{key}", value, force_add=True)
+    settings, wrong = finalize_all(cfg, words)
+    try:
+        subdir = str(cfg.hydra.sweep.subdir)
+    except OmegaConfBaseException as error:
+        return None, [*faults, *wrong, f"hydra.sweep.subdir: {first_line(error)}; write a value that can be resolved"]
+    if Path(subdir).is_absolute() or ".." in Path(subdir).parts or Path(subdir) == Path():
+        wrong.append(f"hydra.sweep.subdir: {subdir}, but it must be a folder within that of the sweep")
+    return SweepJob(name=name, subdir=subdir, settings=settings), [*faults, *wrong]
+
+
+def _find_shared_folders(jobs: Sequence[SweepJob]) -> list[str]:
+    """Finds two jobs whose folders are the same, or one within the other."""
+    number_of: dict[Path, int] = {}
+    for number, folder in sorted(
+        ((number, Path(job.subdir)) for number, job in enumerate(jobs)), key=lambda one: one[1]
+    ):
+        if shared := [path for path in (folder, *folder.parents) if path in number_of]:
+            return [
+                f"hydra.sweep.subdir: jobs {number_of[shared[0]]} and {number} would share the folder {shared[0]}; "
+                "write a value with ${hydra.job.num}"
+            ]
+        number_of[folder] = number
+    return []
 
 
 def _merge_faults(per_job: list[list[str]], jobs: list[list[str]], keys: dict[str, None]) -> list[str]:
@@ -271,8 +351,6 @@ def _describe_file_error(error: BaseException) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"conf: a file is not UTF-8 text ({error}); save it as UTF-8"
     line = first_line(error)
-    if "submitit" in line:
-        return "hydra/launcher: the Slurm plugin is not installed; pip install 'fireseg[slurm]'"
     options = [option.strip() for option in str(error).split("Config search path")[0].split("\n\t")[1:]]
     available = f"; available: {', '.join(options)}" if isinstance(error, MissingConfigException) and options else ""
     return f"conf: {line.rstrip('.')}{available}; fix the file that names it"

@@ -110,6 +110,9 @@ def check_choice(word: Override, groups: Groups) -> str | None:
     group, value = word.key_or_group, word.value()
     choices = groups.list_choices(group)
     available = f"available: {', '.join(choices)}"
+    if group in ("hydra/launcher", "hydra/sweeper") and str(value) != "basic":
+        engine = value if group == "hydra/launcher" and value in ("slurm", "ray") else "local"
+        return f"{group}: sweeps are run without plugins of Hydra; leave it out, and write -m --engine {engine}"
     if word.package is not None:
         return f"{group}@{word.package}: packages cannot be changed; write {group}={value}"
     if word.is_delete():
@@ -137,7 +140,7 @@ def apply(word: Override, cfg: DictConfig, groups: Groups) -> str | None:
     try:
         parent = OmegaConf.select(cfg, parent_key) if parent_key else cfg
         is_known = isinstance(parent, DictConfig) and name in parent
-        before = OmegaConf.select(cfg, key) if is_known else None
+        before = OmegaConf.select(cfg, key, throw_on_resolution_failure=False) if is_known else None
         if not is_known and not can_add:
             return _describe_unknown(key, cfg)
         if word.is_delete():

@@ -154,7 +154,7 @@ class Processes:
 
 SINGLE_PROCESS = Processes()
 
-_store: dist.Store | None = None
+_store: Any = None
 
 
 def connect() -> None:
@@ -163,7 +163,7 @@ def connect() -> None:
     has_cuda = torch.cuda.is_available()
     if has_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    _store, rank, size = next(dist.rendezvous("env://"))
+    _store, rank, size = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage] - documented
     backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"
     dist.init_process_group(backend, store=_store, rank=rank, world_size=size)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fireseg.batch import EMPTY_BATCH, Batch, Sharding
 from fireseg.engine import scheduler
+from fireseg.engine.accumulate import forward_in_parts, group_batches
 from fireseg.engine.device import (
     DeviceName,
     PrecisionName,
@@ -29,7 +30,7 @@ from fireseg.engine.optimizer import current_lr
 from fireseg.engine.shards import Loss, ShardedStep, StepResult
 from fireseg.engine.signals import Interrupts
 from fireseg.engine.state import TrainingState
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 
 CHECK_EVERY = 50
 """Number of steps between two checks of the loss: reading a value makes the host wait for the device."""
@@ -45,7 +46,7 @@ class SizedIterable(Protocol):
 
 ProgressBar = Callable[[SizedIterable, str], Iterable[Batch]]
 
-Step = Callable[[Batch, int, int], StepResult]
+Step = Callable[[Sequence[Batch], int, int], StepResult]
 
 
 class Epoch(NamedTuple):
@@ -130,6 +131,7 @@ class Engine:
         precision: `fp32`, `bf16`, `fp16`, or `auto` for the fastest that the device supports.
         clip_norm: Largest norm of the gradient, or None for no clipping.
         ema_decay: Decay per step of the exponential moving average of the weights, or None for no average.
+        accumulate: Number of batches per optimizer step, see `fireseg.engine.accumulate`.
         limit_batches: Number of batches per epoch of each split, for quick runs; None for all.
         threads: CPU threads of torch; None for the cores available to the process.
         device: `auto`, `cuda`, `mps` or `cpu`.
@@ -150,15 +152,22 @@ class Engine:
         precision: PrecisionName = "auto",
         clip_norm: PositiveFloat | None = 1.0,
         ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None,
+        accumulate: PositiveInt = 1,
         limit_batches: PositiveInt | None = None,
         threads: PositiveInt | None = None,
         device: DeviceName = "auto",
         shards: Annotated[int, AfterValidator(check_power_of_two)] = 1,
         reduce: Literal["exact", "fast"] = "exact",
     ) -> None:
+        if accumulate > 1 and shards > 1:
+            raise SettingError(
+                f"engine.accumulate: {accumulate} batches cannot be divided into engine.shards={shards}; "
+                "use one of them, and a smaller data.batch_size if memory is short"
+            )
         self.epochs = epochs
         self.shards = shards
         self.clip_norm = clip_norm
+        self.accumulate = accumulate
         self.limit_batches = limit_batches
         self.device = get_device(device)
         set_threads(threads)
@@ -225,15 +234,29 @@ class Engine:
             yield Epoch(number, train, val, lr, end - start, num_images / (trained - start))
 
     def _create_step(self, state: TrainingState, loss: Loss, processes: Processes, seed: int) -> Step:
-        """Returns the function that takes one optimizer step, given the batch, the epoch and the step in it."""
+        """Returns the function that takes one optimizer step, given its batches, the epoch and the step in it."""
 
-        def take_step(batch: Batch, number: int, step: int) -> StepResult:
+        def take_step(group: Sequence[Batch], number: int, step: int) -> StepResult:
+            (batch,) = group
             logits, mask = self._predict(state.model, batch)
             total, parts = loss(logits, mask)
             state.step(total, clip_norm=self.clip_norm)
             return StepResult(total.detach(), parts, [(logits.detach(), mask)])
 
-        def take_sharded_step(batch: Batch, number: int, step: int) -> StepResult:
+        def take_accumulated_step(group: Sequence[Batch], number: int, step: int) -> StepResult:
+            if len(group) == 1:
+                return take_step(group, number, step)
+            moved = [batch.to(self.device) for batch in group]
+            mask = torch.cat([batch.mask for batch in moved])
+            logits, propagate = forward_in_parts(
+                state.model, lambda image: self._compute_logits(state.model, image), [batch.image for batch in moved]
+            )
+            total, parts = loss(logits, mask)
+            state.step(total, clip_norm=self.clip_norm, propagate=propagate)
+            return StepResult(total.detach(), parts, [(logits.detach(), mask)])
+
+        def take_sharded_step(group: Sequence[Batch], number: int, step: int) -> StepResult:
+            (batch,) = group
             return sharded.take(
                 state,
                 batch,
@@ -243,7 +266,7 @@ class Engine:
             )
 
         if self.shards == 1:
-            return take_step
+            return take_step if self.accumulate == 1 else take_accumulated_step
         sharding = Sharding(self.shards, processes.rank, processes.size)
         sharded = ShardedStep(state.model, loss, sharding, processes, is_exact=self._is_exact)
         return take_sharded_step
@@ -261,11 +284,11 @@ class Engine:
         state.model.train()
         metrics.reset()
         means, loss_check = _LossMeans(), FiniteLossCheck(number, self.device, processes)
-        for step, batch in enumerate(batches, start=1):
-            with out_of_memory_as(_out_of_memory_error(batch.num_patches, self.device)):
-                total, parts, outputs = take_step(batch, number, step)
-            loss_check.update(step, total, batch.names)
-            means.add(batch.num_patches, total, parts)
+        for step, group in enumerate(group_batches(batches, self.accumulate), start=1):
+            with out_of_memory_as(_out_of_memory_error(group[0].num_patches, self.device)):
+                total, parts, outputs = take_step(group, number, step)
+            loss_check.update(step, total, tuple(name for batch in group for name in batch.names))
+            means.add(sum(batch.num_patches for batch in group), total, parts)
             for logits, mask in outputs:
                 metrics.update(logits, mask)
             processes.check_interrupts(interrupts)
@@ -299,9 +322,11 @@ class Engine:
 
     def _predict(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         batch = batch.to(self.device)
-        image = batch.image.contiguous(memory_format=get_memory_format(self.device))
+        return self._compute_logits(model, batch.image), batch.mask
+
+    def _compute_logits(self, model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         with autocast(self.device, self._precision):
-            return model(image), batch.mask
+            return model(image.contiguous(memory_format=get_memory_format(self.device)))
 
     def _limited(self, batches: SizedIterable, processes: Processes = SINGLE_PROCESS) -> SizedIterable:
         return batches if self.limit_batches is None else _LimitedBatches(batches, self.limit_batches, processes)

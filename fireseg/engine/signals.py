@@ -34,12 +34,16 @@ class Interrupts:
     A second signal is never deferred, but SIGHUP is ignored after the first one, and from the start if it was, as by
     `nohup`. Outside the main thread, where Python allows no signal handlers, the context has no effect.
 
+    Args:
+        until_epoch_end: True to defer the first signal to the end of an epoch instead of a step.
+
     Example:
         >>> with Interrupts() as interrupts, interrupts.deferred():
         ...     interrupts.check()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, until_epoch_end: bool = False) -> None:
+        self._until_epoch_end = until_epoch_end
         self._pending: int | None = None
         self._is_deferred = False
         self._previous_handlers: dict[signal.Signals, object] = {}
@@ -65,7 +69,7 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Defers the first signal to the next `check`."""
+        """Defers the first signal to the next `check` that heeds it."""
         self._is_deferred = True
         try:
             yield
@@ -77,7 +81,7 @@ class Interrupts:
         """Number of the signal that was received and deferred; 0 if there is none."""
         return self._pending or 0
 
-    def check(self) -> None:
-        """Raises `Interrupted` if a signal was received."""
-        if self._pending is not None:
+    def check(self, *, is_epoch_end: bool = False) -> None:
+        """Raises `Interrupted` if a signal was received; called after each step, and when an epoch is saved."""
+        if self._pending is not None and (is_epoch_end or not self._until_epoch_end):
             raise Interrupted(self._pending)

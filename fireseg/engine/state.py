@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -57,10 +57,18 @@ class TrainingState:
         """Model to validate and save: the EMA if there is one."""
         return self.model if self.ema_model is None else self.ema_model.module
 
-    def step(self, loss: Tensor, *, clip_norm: float | None) -> None:
-        """Takes one optimizer step on a loss."""
+    def step(self, loss: Tensor, *, clip_norm: float | None, propagate: Callable[[], None] = lambda: None) -> None:
+        """Takes one optimizer step on a loss.
+
+        Args:
+            loss: The loss.
+            clip_norm: Largest norm of the gradient, or None.
+            propagate: Called after `backward`, to propagate the gradient to the parameters if the loss is that of
+                detached logits.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        propagate()
         self.apply_gradients(clip_norm=clip_norm)
 
     def apply_gradients(self, *, clip_norm: float | None) -> None:

@@ -51,11 +51,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
 
 from fireseg import __version__
 from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
@@ -74,12 +73,10 @@ from fireseg.evaluate.scores import (
     score_method,
 )
 from fireseg.evaluate.thresholds import OperatingPoint
-from fireseg.files import atomic_write, check_regular_file, read_error
+from fireseg.files import atomic_write
 from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
-
-FORMAT = 3
-"""Format version; increased when earlier readers could not read the file."""
+from fireseg.runs.summary import EVALUATION_FORMAT, Results
 
 MAX_POINTS = 200
 """Largest number of points of the precision-recall curve."""
@@ -89,8 +86,6 @@ _RUN_KEYS = (
     *("arch", "encoder", "bands", "version"),
 )
 """Keys of `results["run"]`, in the order of the file."""
-
-Results = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,62 +156,6 @@ def name_evaluation(split: str, fingerprint: str, trained_on: str) -> str:
     return split if fingerprint == trained_on else f"{split}_{fingerprint[:8]}"
 
 
-def read_results(path: Path) -> Results | None:
-    """Reads an evaluation; None if the file does not exist, has another format, or is damaged.
-
-    Raises:
-        FiresegError: If it cannot be read.
-    """
-    check_regular_file(path)
-    try:
-        results = json.loads(path.read_bytes())
-        compared = TypeAdapter(_ComparedResults).validate_python(results)
-        TypeAdapter(_Share).validate_python(compared.methods[0]["pixels"]["fire_iou"])
-        TypeAdapter(dict[str, _Number]).validate_python(compared.methods[0]["unburned"])
-    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):  # pydantic's are ValueErrors
-        return None
-    except OSError as error:
-        raise read_error(path, error) from error
-    return results
-
-
-_Number = Annotated[float, Field(allow_inf_nan=False)] | None
-
-_Share = Annotated[float, Field(ge=0, le=1)] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fire:
-    name: str
-    iou: _Share
-    truth_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    name: str
-    sha256: str
-    task: str
-    class_names: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Data:
-    fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ComparedResults:
-    """The part of an evaluation that a comparison with another run reads."""
-
-    format: Literal[3]
-    split: str
-    run: _Run
-    data: _Data
-    methods: list[dict[str, Any]]
-    fires: list[_Fire]
-
-
 class BaselineRules(NamedTuple):
     """Rules of the NBR baseline.
 
@@ -257,7 +196,7 @@ def build_results(
     methods = [_describe_method(name, trained, fires, point, rules) for name in METHODS]
     summaries = [patch for fire in fires for patch in fire.patches]
     results = {
-        "format": FORMAT,
+        "format": EVALUATION_FORMAT,
         "split": split,
         "run": _describe_run(trained),
         "data": _describe_data(trained, patches, split, fires),

@@ -35,6 +35,10 @@ from fireseg.files import (
 )
 
 
+class RunBusyError(FiresegError):
+    """Another process holds the lock of a run folder."""
+
+
 class RunFolder:
     """The folder of one training run.
 
@@ -75,17 +79,21 @@ class RunFolder:
         return self.path / f"evaluation_{split}.{kind}"
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait_s: float = 0.0) -> Iterator[None]:
         """Locks the folder for this process; the lock of a killed process is released by the system.
 
+        Args:
+            wait_s: Seconds to wait for a lock that another process holds.
+
         Raises:
-            FiresegError: If another process holds the lock, or the folder cannot be written.
+            RunBusyError: If another process holds the lock.
+            FiresegError: If the folder cannot be written.
         """
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait_s)
         except Timeout as error:
-            raise FiresegError(f"{self.path}: another process is training in it; wait for it or stop it") from error
+            raise RunBusyError(f"{self.path}: another process is training in it; wait for it or stop it") from error
         except OSError as error:
             raise disk_error(self.path, error) from error
         try:

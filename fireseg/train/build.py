@@ -272,6 +272,7 @@ def _write_provenance(folder: RunFolder, learner: Learner, point: ResumePoint) -
                 "pixel_m": data.summary.pixel_m,
                 "level": data.summary.level,
             },
+            "model": {"num_parameters": sum(parameter.numel() for parameter in model.parameters())},
             **weights,
         }
     )

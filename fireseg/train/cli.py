@@ -6,22 +6,25 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fireseg.errors import FiresegError, SettingError
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
     from omegaconf import DictConfig
 
     from fireseg.config import Preflight
-    from fireseg.errors import FiresegError
-
-_failed_jobs: list[str] = []
+    from fireseg.sweep.options import EngineOptions
+    from fireseg.sweep.plan import Plan
 
 
 def main() -> int:
-    """Checks the command line and trains.
+    """Checks the command line, and trains one run, or all jobs of a sweep.
 
     Returns:
         The exit code: 0 on success, 2 for an invalid setting, 1 for another error. After Ctrl-C, SIGTERM or
@@ -34,69 +37,50 @@ def main() -> int:
 
     from fireseg.config import CONF_DIR, preflight
     from fireseg.config.overrides import expand_home
-    from fireseg.errors import FiresegError, SettingError
 
     # Errors of users are printed in one line each; a programming error should show its whole traceback.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if is_launched():
         _join_processes()
     try:
-        sys.argv[1:] = expand_home(sys.argv[1:])
-        plan = preflight(sys.argv[1:])
-        if plan.is_multirun and is_launched():
+        words, request = _read_request(sys.argv[1:])
+        sys.argv[1:] = expand_home(words)
+        checked = preflight(sys.argv[1:])
+        if checked.is_multirun and is_launched():
             raise SettingError(
                 "torchrun: several processes train a single run, but -m starts a sweep; leave out -m, or start the "
                 "sweep with python -m fireseg.train"
             )
-        if plan.is_multirun:
-            sys.argv += _sweep_overrides(plan)
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(run_job)()
+        if checked.is_multirun:
+            return _run_sweep(checked, request)
+        if request.given:
+            raise SettingError(*(f"{name}: applies only to a sweep; add -m" for name in request.given))
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(run_single)()
     except FiresegError as error:
         return _report(error)
-    if _failed_jobs:
-        names = ", ".join(_failed_jobs)
-        print(f"fireseg: {len(_failed_jobs)} of {len(plan.jobs)} jobs failed: {names}", file=sys.stderr)
-    return int(bool(_failed_jobs))
+    return 0
 
 
-def run_job(cfg: DictConfig) -> None:
-    """Trains one run, or one job of a sweep; called by Hydra and its launchers."""
+def run_single(cfg: DictConfig) -> None:
+    """Trains one run; called by Hydra."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from fireseg import config
-    from fireseg.errors import FiresegError
 
     hydra_config = HydraConfig.get()
-    job_name = hydra_config.job.override_dirname
-    is_sweep = hydra_config.mode == RunMode.MULTIRUN
     try:
         settings = config.finalize(cfg, hydra_config.overrides.task)
-        if is_sweep:
-            train_in_folder(settings, sweep_folder=Path(hydra_config.runtime.output_dir), job_name=job_name)
-        else:
-            train_in_folder(settings, run_folder=_get_run_folder(hydra_config))
+        train_in_folder(settings, run_folder=_get_run_folder(hydra_config))
     except FiresegError as error:
-        # Hydra prints an extra line for an exception, and its launcher starts the next job only if this
-        # one returns. Launchers that run jobs in other processes learn of a failure by the exception.
-        if not is_sweep:
-            sys.exit(_report(error))
-        if not hydra_config.launcher._target_.endswith("BasicLauncher"):
-            raise
-        _report(error)
-        _failed_jobs.append(job_name)
+        sys.exit(_report(error))  # Hydra prints an extra line for an exception
 
 
-def train_in_folder(
-    settings: dict[str, Any], *, run_folder: Path | None = None, sweep_folder: Path | None = None, job_name: str = ""
-) -> None:
+def train_in_folder(settings: dict[str, Any], *, run_folder: Path | None = None) -> None:
     """Creates or finds the folder of a run and trains in it.
 
     Args:
         settings: Checked settings.
-        run_folder: Folder of a single run, if its user chose it (`hydra.run.dir`); else one is created in output_dir.
-        sweep_folder: Folder of the job in a sweep; None for a single run.
-        job_name: The overrides that differ between the jobs of a sweep.
+        run_folder: Folder of the run, if its user chose it (`hydra.run.dir`); else one is created in output_dir.
     """
     # Imported here: torch and mlflow take seconds.
     from fireseg.console import start_logging
@@ -116,27 +100,16 @@ def train_in_folder(
         return
     start_logging()
     point = find_resume_point(Path(settings["resume"])) if settings["resume"] else ResumePoint()
-    if sweep_folder is not None:
-        folder = RunFolder(sweep_folder)
-    elif run_folder is not None:
+    if run_folder is not None:
         _check_is_empty(run_folder)
         settings = {**settings, "output_dir": str(run_folder.parent)}
         folder = RunFolder(run_folder)
     else:
         folder = point.folder or RunFolder.create(Path(settings["output_dir"]), _name_folder(settings))
-    is_new = sweep_folder is None and point.folder is None
+    is_new = point.folder is None
     try:
         with Interrupts() as interrupts, folder.locked(), folder.logging_to_file():
-            train(
-                settings,
-                folder,
-                point=point,
-                interrupts=interrupts,
-                processes=processes,
-                # Hydra names a single run by its overrides as well; the name of its folder says more.
-                run_name=job_name,
-                sweep="" if sweep_folder is None else sweep_folder.parent.name,
-            )
+            train(settings, folder, point=point, interrupts=interrupts, processes=processes)
     except Interrupted as request:
         sys.exit(request.exit_code)
     finally:
@@ -157,7 +130,6 @@ def _get_run_folder(hydra_config: HydraConf) -> Path | None:
 def _check_is_empty(folder: Path) -> None:
     """Raises an error if a folder that is to become a run folder has content; Hydra has created it already."""
     from fireseg.console import format_command
-    from fireseg.errors import SettingError
 
     if (folder / "config.json").exists():
         resumed = format_command("train", settings={"resume": folder})
@@ -206,14 +178,54 @@ def _name_folder(settings: dict[str, Any]) -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{settings['task']['name']}_{model['arch']}_{model['encoder']}"
 
 
-def _sweep_overrides(plan: Preflight) -> list[str]:
-    """Returns overrides that give a sweep its own folder and name its jobs only by what differs between them."""
-    from fireseg.runs.folder import create_folder
+@dataclass(frozen=True, kw_only=True)
+class _SweepRequest:
+    """How the jobs of a sweep are run, and the names of the options that say so."""
 
-    extra = []
-    if plan.sweep_dir is None:
-        folder = create_folder(Path("multirun"), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-        extra.append(f"hydra.sweep.dir={folder}")
-    keys = {override.partition("=")[0] for job in plan.jobs for override in job}
-    fixed = sorted(keys - set(plan.swept)) if len(plan.jobs) > 1 else []
-    return [*extra, f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"]
+    options: EngineOptions
+    is_dry: bool
+    given: tuple[str, ...]
+
+
+def _read_request(words: Sequence[str]) -> tuple[list[str], _SweepRequest]:
+    """Separates the options of sweeps from the words that Hydra understands."""
+    from fireseg.sweep.options import EngineOptions, parse_engine_options, split_engine_options
+
+    rest = [word for word in words if word != "--dry-run"]
+    is_dry = len(rest) < len(words)
+    rest, ours = split_engine_options(rest)
+    given = (*(["--dry-run"] if is_dry else []), *(word.partition("=")[0] for word in ours if word.startswith("--")))
+    options = parse_engine_options(ours) if ours else EngineOptions()
+    return rest, _SweepRequest(options=options, is_dry=is_dry, given=given)
+
+
+def _run_sweep(checked: Preflight, request: _SweepRequest) -> int:
+    """Writes the plan of a sweep, or finds it in its folder, and runs what is missing."""
+    from fireseg.runs.folder import create_folder
+    from fireseg.sweep.plan import Job, Plan, settle_plan
+    from fireseg.sweep.run import run_sweep
+
+    folder = checked.sweep_dir
+    if folder is None:
+        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        folder = Path("multirun", name) if request.is_dry else create_folder(Path("multirun"), name)
+    jobs = [
+        Job(number=number, name=job.name, subdir=job.subdir, overrides=overrides, settings=job.settings)
+        for number, (job, overrides) in enumerate(zip(checked.sweep_jobs, checked.jobs, strict=True))
+    ]
+    plan = Plan(path=folder, cwd=Path.cwd(), swept=checked.swept, jobs=tuple(jobs))
+    if request.is_dry:
+        sys.stdout.write("\n".join([*list_jobs(plan), ""]))
+        return 0
+    is_known = settle_plan(plan)
+    sys.stdout.write("\n".join([*list_jobs(plan), ""]) if not is_known else f"{folder}: this sweep goes on\n")
+    return run_sweep(plan, request.options)
+
+
+def list_jobs(plan: Plan) -> list[str]:
+    """Lists the jobs of a sweep with their folders."""
+    from fireseg.console import format_count, format_table
+
+    rows = [[str(job.number), job.name or "-", str(plan.get_folder(job).path)] for job in plan.jobs]
+    table = format_table([["job", "settings", "folder"], *rows], align="><<")
+    return [*table, f"{format_count(len(plan.jobs), 'job')} in {plan.path}"]

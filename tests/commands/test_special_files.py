@@ -17,11 +17,11 @@ from fireseg.data.format import read_manifest
 from fireseg.data.reader import map_array
 from fireseg.errors import FiresegError
 from fireseg.evaluate.fires import read_metadata
-from fireseg.evaluate.results import read_results
 from fireseg.prepare.journal import Journal
 from fireseg.runs.calibration import read_calibration
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.load import load_trained_model, read_checkpoint
+from fireseg.runs.summary import read_evaluation
 from fireseg.tiles import open_bands
 from fireseg.tiles.clouds import CloudMask
 from fireseg.tiles.raster_file import open_raster
@@ -58,7 +58,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "packed images": ("images.npy", map_array),
     "patches as settings": ("config.json", lambda path: compose_settings([f"resume={path.parent}"])),
     "table of patches": ("metadata.csv", read_metadata),
-    "evaluation": ("evaluation_test.json", read_results),
+    "evaluation": ("evaluation_test.json", read_evaluation),
     "journal": ("tiles.jsonl", Journal),
     "calibration": ("calibration.json", lambda path: read_calibration(RunFolder(path.parent))),
     "provenance": ("run.json", lambda path: RunFolder(path.parent).read_provenance()),

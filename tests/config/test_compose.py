@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 
-from fireseg.config import CONF_DIR, compose_settings, preflight, resolve
+from fireseg.config import CONF_DIR, compose_settings, preflight
+from fireseg.config.resolve import resolve
 from fireseg.errors import SettingError
 
 Faults = Callable[..., list[str]]
@@ -170,13 +170,15 @@ def test_showing_settings_imports_nothing_slow() -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_a_missing_slurm_plugin_is_reported_with_the_command_that_installs_it(
-    faults: Faults, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    preflight([])  # Hydra loads its plugins once
-    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
-    monkeypatch.delitem(launchers, "submitit_slurm.yaml", raising=False)
-    assert_fault(faults("-m", "hydra/launcher=slurm"), "hydra/launcher", "pip install 'fireseg[slurm]'")
+@pytest.mark.parametrize(("choice", "engine"), [("slurm", "slurm"), ("submitit_slurm", "local"), ("joblib", "local")])
+def test_a_launcher_is_refused_with_the_engine_to_write(faults: Faults, choice: str, engine: str) -> None:
+    assert_fault(faults("-m", f"hydra/launcher={choice}"), "hydra/launcher", f"write -m --engine {engine}")
+
+
+def test_a_launcher_that_a_file_chooses_is_refused(faults: Faults, tmp_path: Path) -> None:
+    write(tmp_path / "hydra/launcher/mine.yaml", "_target_: mine.Launcher\n")
+    write(tmp_path / "sweep/mine.yaml", "# @package _global_\ndefaults:\n  - override /hydra/launcher: mine\n")
+    assert_fault(faults("-cd", str(tmp_path), "-m", "sweep=mine"), "hydra/launcher", "leave it out")
 
 
 def test_invalid_settings_have_exit_code_two() -> None:
@@ -205,6 +207,35 @@ def test_a_sweep_file_needs_no_flag(argv: list[str]) -> None:
 
 def test_the_command_line_overrides_a_sweep_file() -> None:
     assert len(preflight(["sweep=encoders", "model/encoder=resnet50,resnet18", "seed=range(0,3)"]).jobs) == 6
+
+
+def test_jobs_are_named_by_what_differs_and_their_folders_follow_hydra() -> None:
+    jobs = preflight(["-m", "task=gra", "seed=1,2", "model/encoder=resnet18"]).sweep_jobs
+    assert [(job.name, job.subdir) for job in jobs] == [("seed=1", "0_seed-1"), ("seed=2", "1_seed-2")]
+    assert [(job.settings["seed"], job.settings["task"]["name"]) for job in jobs] == [(1, "gra"), (2, "gra")]
+
+    (job,) = preflight(["-m", "task=gra"]).sweep_jobs
+    assert (job.name, job.subdir) == ("task=gra", "0_task-gra")
+
+    words = ["hydra.sweep.subdir=${task.name}/s${seed}-${hydra.job.num}", "seed=1,2"]
+    assert [job.subdir for job in preflight(["-m", *words]).sweep_jobs] == ["del/s1-0", "del/s2-1"]
+
+    words = ["hydra.job.config.override_dirname.exclude_keys=[seed]", "seed=1,2", "task=del,gra"]
+    assert [job.name for job in preflight(["-m", *words]).sweep_jobs] == ["task=del", "task=gra"] * 2
+
+
+def test_jobs_that_would_share_a_folder_are_refused(faults: Faults) -> None:
+    found = faults("-m", "seed=1,2", "hydra.sweep.subdir=${task.name}")
+    assert_fault(found, "hydra.sweep.subdir", "jobs 0 and 1 would share the folder del", "${hydra.job.num}")
+
+
+def test_the_experiment_of_the_environment_is_part_of_the_settings_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "fires")
+    jobs = preflight(["-m", "seed=1,2"]).sweep_jobs
+    assert [job.settings["tracker"]["experiment"] for job in jobs] == ["fires", "fires"]
+
+    (job,) = preflight(["-m", "tracker.experiment=mine"]).sweep_jobs
+    assert job.settings["tracker"]["experiment"] == "mine"
 
 
 def test_a_sweep_may_have_one_job() -> None:
@@ -242,7 +273,10 @@ def test_a_glob_matches_files() -> None:
         ("optimizer.lr=interval(0,1)", "optimizer.lr", "list the values"),
         ("hydra.job.name=a,b", "hydra.job.name", "choose one"),
         ("resume=outputs/a,outputs/b", "resume", "without -m"),
-        ("hydra/sweeper=optuna", "hydra/sweeper", "available: basic"),
+        ("hydra/sweeper=optuna", "hydra/sweeper", "leave it out"),
+        ("hydra.job.chdir=true", "hydra.job.chdir", "leave it out"),
+        ("+hydra.job.env_set.CUDA_VISIBLE_DEVICES=1", "hydra.job.env_set", "set CUDA_VISIBLE_DEVICES before"),
+        ("hydra.sweep.subdir=../elsewhere", "hydra.sweep.subdir", "within that of the sweep"),
     ],
 )
 def test_a_sweep_of_no_job_or_of_wrong_jobs_is_rejected(faults: Faults, word: str, location: str, cure: str) -> None:

@@ -1,0 +1,1 @@
+"""Sweeps: several training runs in one folder, which is their plan, their queue and their record."""
