@@ -244,6 +244,27 @@ def format_score(value: float | None, *, undefined: str = "-") -> str:
     return undefined if value is None or math.isnan(value) else f"{value:.3f}"
 
 
+def format_interval(interval: Mapping[str, Any], spec: str = ".3f") -> str:
+    """Formats a mean over fires with its interval, or with the values if there are too few for one.
+
+    Args:
+        interval: Fields of `metric.Interval`; undefined numbers are None or NaN.
+        spec: Format of a number.
+
+    Example:
+        >>> format_interval({"mean": 0.7, "low": 0.6, "high": 0.8, "num": 5, "values": None}, ".2f")
+        '0.70 [0.60, 0.80] (n = 5)'
+        >>> format_interval({"mean": 0.7, "low": None, "high": None, "num": 2, "values": [0.6, 0.8]}, ".2f")
+        '0.70 (n = 2: 0.60 0.80)'
+    """
+    mean, low, high, num, values = (interval[key] for key in ("mean", "low", "high", "num", "values"))
+    if mean is None or math.isnan(mean):
+        return "-"
+    if values is None:
+        return f"{mean:{spec}} [{low:{spec}}, {high:{spec}}] (n = {num})"
+    return f"{mean:{spec}} (n = {num}: {' '.join(f'{value:{spec}}' for value in values)})"
+
+
 def format_seconds(seconds: float) -> str:
     """Formats a duration in seconds, minutes or hours.
 

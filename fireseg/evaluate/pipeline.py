@@ -22,7 +22,6 @@ from fireseg.evaluate.results import (
     Results,
     build_results,
     name_evaluation,
-    read_results,
     write_results,
 )
 from fireseg.evaluate.scores import MODEL, FireScores, decide_fire, measure_fire, score_fire
@@ -31,6 +30,7 @@ from fireseg.evaluate.thresholds import OperatingPoint, select_operating_point
 from fireseg.metric import DetectionRule, ThresholdGain
 from fireseg.runs import Calibration, TrainedModel, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
+from fireseg.runs.summary import read_evaluation
 
 log = logging.getLogger("fireseg")
 
@@ -266,7 +266,7 @@ def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOpt
 def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, options: EvaluateOptions) -> Results:
     """Reads the results of the other run, or evaluates it if they are missing or of other patches or weights."""
     name = name_evaluation(options.split, patches.fingerprint, trained.fingerprint)
-    results = read_results(folder.evaluation(name, "json"))
+    results = read_evaluation(folder.evaluation(name, "json"))
     if results is not None and (results["run"]["sha256"], results["data"]["fingerprint"]) == (
         trained.sha256,
         patches.fingerprint,

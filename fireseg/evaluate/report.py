@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fireseg.console import format_interval
 from fireseg.evaluate.mosaic import Mosaic
 from fireseg.evaluate.results import Evaluation, Preview, Results
 from fireseg.evaluate.scores import BASELINES, Classes
-from fireseg.evaluate.summary import format_false_alarms, format_interval
+from fireseg.evaluate.summary import format_false_alarms
 from fireseg.plots import ERROR_COLOURS, choose_composite, colour_classes, colour_errors, render_composite
 from fireseg.plots.html import (
     Cell,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fireseg.console import format_count, format_score, format_table
+from fireseg.console import format_count, format_interval, format_score, format_table
 from fireseg.evaluate.results import Results, name_evaluation
 from fireseg.runs import TrainedModel
 from fireseg.runs.folder import RunFolder
@@ -58,23 +58,6 @@ def format_false_alarms(unburned: Mapping[str, Any]) -> str:
     if unburned["predicted_ha"] is None:
         return f"{text}, {format_count(unburned['predicted_pixels'], 'pixel')}"
     return f"{text}, {unburned['predicted_ha']:,.1f} ha, {unburned['ha_per_1000_km2']:,.1f} ha per 1000 km²"
-
-
-def format_interval(interval: Mapping[str, Any], spec: str = ".3f") -> str:
-    """Formats a mean over fires with its interval, or with the values if there are too few for one.
-
-    Example:
-        >>> format_interval({"mean": 0.7, "low": 0.6, "high": 0.8, "num": 5, "values": None}, ".2f")
-        '0.70 [0.60, 0.80] (n = 5)'
-        >>> format_interval({"mean": 0.7, "low": None, "high": None, "num": 2, "values": [0.6, 0.8]}, ".2f")
-        '0.70 (n = 2: 0.60 0.80)'
-    """
-    mean, low, high, num, values = (interval[key] for key in ("mean", "low", "high", "num", "values"))
-    if mean is None:
-        return "-"
-    if low is not None:
-        return f"{mean:{spec}} [{low:{spec}}, {high:{spec}}] (n = {num})"
-    return f"{mean:{spec}} (n = {num}: {' '.join(f'{value:{spec}}' for value in values)})"
 
 
 def _format_pairs(pairs: Mapping[str, Any]) -> str:

@@ -232,6 +232,7 @@ def _write_provenance(
                 "pixel_m": data.summary.pixel_m,
                 "level": data.summary.level,
             },
+            "model": {"num_parameters": sum(parameter.numel() for parameter in model.parameters())},
             **weights,
         }
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 from fireseg.batch import Batch
 from fireseg.console import format_command, format_epoch, progress_bar
 from fireseg.engine import Interrupted, Interrupts
+from fireseg.errors import FiresegError
 from fireseg.files import BEST_CHECKPOINT, load_tensors
 from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
@@ -80,6 +84,8 @@ def train(
         log.warning("stopped; continue with: %s", format_command("train", settings={"resume": folder.path}))
         raise
     finally:
+        with suppress(FiresegError):  # a full disk: the error that ended the run is the one to report
+            _note_peak_memory(run)
         finish_tracking(run.tracker, folder, status)
     if not sweep:
         _log_next_steps(run)
@@ -134,6 +140,21 @@ def _save_results(run: Training) -> None:
     _plot_results(run)
     for path, subfolder in list_files(run.folder):
         run.tracker.artifact(path, subfolder)
+
+
+def _note_peak_memory(run: Training) -> None:
+    """Writes the peak memory of this process, and on CUDA that of the tensors on the device, to `run.json`.
+
+    Processes that load patches are not counted. A resumed run keeps the higher value.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    if run.engine.device.type == "cuda":
+        peak["device_bytes"] = torch.cuda.max_memory_allocated(run.engine.device)
+    earlier = run.folder.read_provenance().get("peak_memory", {})
+    run.folder.write_provenance(
+        {"peak_memory": {**earlier, **{name: max(value, earlier.get(name, 0)) for name, value in peak.items()}}}
+    )
 
 
 def _log_next_steps(run: Training) -> None:

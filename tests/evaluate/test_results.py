@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
-from fireseg.evaluate.results import describe_calibration, read_results, to_dict, write_results
+from fireseg.evaluate.results import describe_calibration, to_dict, write_results
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.metric import DetectionRule, Interval, count_log_odds
+from fireseg.runs.summary import read_evaluation
 from tests.evaluate.builders import make_mosaic, read_json
 
 
@@ -32,15 +33,15 @@ def test_written_results_are_read_back(tmp_path: Path):
     write_results(results, tmp_path / "evaluation_test.json")
 
     assert read_json(tmp_path / "evaluation_test.json") == results
-    assert read_results(tmp_path / "evaluation_test.json") == results
+    assert read_evaluation(tmp_path / "evaluation_test.json") == results
 
 
 def test_other_files_and_formats_are_not_read(tmp_path: Path):
     path = tmp_path / "evaluation_test.json"
-    assert read_results(path) is None
+    assert read_evaluation(path) is None
     for text in ("{", "[]", '{"format": 99}'):
         path.write_text(text)
-        assert read_results(path) is None
+        assert read_evaluation(path) is None
 
 
 def test_calibration_is_described_before_and_after_the_temperature():

@@ -156,11 +156,17 @@ def test_config_json_is_enough_to_rebuild_the_model(run: Run):
 
 
 def test_a_run_records_its_provenance(run: Run):
-    provenance = run().read_provenance()
+    folder = run()
+    provenance = folder.read_provenance()
 
     assert {"versions", "git_commit", "host", "data", "weights"} <= set(provenance)
     assert len(provenance["data"]["mean"]) == 7
     assert provenance["weights"]["source"].startswith("none")
+    weights = torch.load(folder.checkpoints / "best_model.pt", weights_only=True)["model"]
+    buffers = ("mean", "std", "running_mean", "running_var", "num_batches_tracked")
+    trained = [value.numel() for name, value in weights.items() if name.rpartition(".")[2] not in buffers]
+    assert provenance["model"] == {"num_parameters": sum(trained)}
+    assert 1e8 < provenance["peak_memory"]["process_bytes"] < 1e11  # torch alone takes 200 MB
 
 
 def test_the_model_contains_the_normalisation_of_the_training_split(run: Run, tmp_path: Path):
