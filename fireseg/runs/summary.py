@@ -13,7 +13,7 @@ from typing import Any
 from fireseg.console import format_command
 from fireseg.errors import FiresegError, did_you_mean
 from fireseg.files import BEST_CHECKPOINT, FINAL_CHECKPOINT, LAST_CHECKPOINT, load_tensors
-from fireseg.runs.folder import RunFolder
+from fireseg.runs.folder import RunFolder, follow_latest
 
 EVALUATION_FORMAT = 3
 """Format of `evaluation_<split>.json`; increased when earlier readers could not read the file."""
@@ -148,7 +148,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """
     found: dict[Path, RunFolder] = {}
     faults = []
-    for folder in folders:
+    for folder in map(follow_latest, folders):
         try:
             parts = [folder] if (folder / "config.json").is_file() else _list_jobs(folder)
         except OSError as error:
@@ -233,6 +233,33 @@ def read_evaluation(path: Path) -> Results | None:
     except (FileNotFoundError, ValueError):
         return None
     return results if isinstance(results, dict) and results.get("format") == EVALUATION_FORMAT else None
+
+
+def list_differences(ours: Results, theirs: Results) -> list[str]:
+    """Lists why two evaluations are not of the same labels of the same fires; empty if they are.
+
+    Args:
+        ours: An evaluation.
+        theirs: Another one.
+    """
+    pairs = {
+        "split": (ours["split"], theirs["split"]),
+        "task": (ours["run"]["task"], theirs["run"]["task"]),
+        "classes": (ours["run"]["class_names"], theirs["run"]["class_names"]),
+        "patches (fingerprint)": (ours["data"]["fingerprint"][:12], theirs["data"]["fingerprint"][:12]),
+    }
+    faults = [f"{what}: {our}, theirs {their}" for what, (our, their) in pairs.items() if our != their]
+    labels = [{fire["name"]: fire["truth_sha256"] for fire in results["fires"]} for results in (ours, theirs)]
+    for fire in sorted(labels[0].keys() | labels[1].keys()):
+        if labels[0].get(fire) != labels[1].get(fire):
+            faults.append(f"fire {fire}: {_describe_label_difference(fire, *labels)}")
+    return faults
+
+
+def _describe_label_difference(fire: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    if fire in ours and fire in theirs:
+        return "labelled differently"
+    return "only in ours" if fire in ours else "only in theirs"
 
 
 def _get_time(path: Path) -> float:

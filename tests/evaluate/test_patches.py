@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from fireseg.errors import FiresegError, SettingError
-from fireseg.evaluate.patches import find_patches_root, open_patches
+from fireseg.evaluate.patches import open_patches
 from fireseg.prepare.cli import main as prepare
+from fireseg.runs.patches import find_patches_root
 from fireseg.task import DELINEATION_CLASSES, Task
 from tests.prepare.builders import write_set
 
