@@ -76,8 +76,8 @@ def plot_costs(points: Sequence[ScoredCost], *, title: str, axis: str) -> Pictur
     if known and 0 < min(costs) < max(costs) / 10:
         axes.set_xscale("log")
     axes.step(
-        [point.cost for point in front],
-        [point.score for point in front],
+        [float(point.cost or 0) for point in front],
+        [float(point.score or 0) for point in front],
         where="post",
         color=_COLOURS[0],
         linewidth=1.2,
@@ -104,6 +104,8 @@ def plot_learning_curves(curves: Mapping[str, Sequence[tuple[Numbers, Numbers]]]
     Args:
         curves: Epochs and scores of each run, by label of the entry, best first.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = make_figure(height=3.8)
     num_others = max(len(curves) - len(_COLOURS), 0)
     # The best entries are drawn last, above the others.
@@ -128,7 +130,7 @@ def plot_learning_curves(curves: Mapping[str, Sequence[tuple[Numbers, Numbers]]]
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="epoch", ylabel="fire IoU on val")
     num_runs = sum(map(len, curves.values()))
     return to_picture(

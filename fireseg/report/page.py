@@ -9,6 +9,7 @@ from typing import Any
 
 from fireseg.console import format_command, format_seconds
 from fireseg.errors import FiresegError
+from fireseg.metric import Interval
 from fireseg.plots import ERROR_COLOURS
 from fireseg.plots.html import Cell, Picture, format_number, format_p_value, make_interval_cell, write_page
 from fireseg.plots.leaderboard import (
@@ -194,9 +195,7 @@ def _plot_figures(
 ) -> dict[str, list[Picture]]:
     figures: dict[str, list[Picture]] = {"differences": [], "importance": []}
     rows = {
-        f"{one.rank}  {one.entry.label}": Spread(
-            *(_nan_to_none(value) for value in one.pairs.difference[:3]), one.pairs.difference.values or ()
-        )
+        f"{one.rank}  {one.entry.label}": _to_spread(one.pairs.difference)
         for one in differences
         if one.pairs is not None and one.pairs.difference.num
     }
@@ -225,6 +224,11 @@ def _plot_figures(
         )
     ]
     return figures
+
+
+def _to_spread(interval: Interval) -> Spread:
+    mean, low, high = (_nan_to_none(value) for value in interval[:3])
+    return Spread(mean, low, high, interval.values or ())
 
 
 def _list_costs(table: Table, kind: str) -> list[ScoredCost]:

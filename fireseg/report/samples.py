@@ -58,25 +58,26 @@ def predict_samples(table: Table, data: Path | None = None) -> Samples:
     set_threads(None)
     entries = table.entries[:_NUM_ENTRIES]
     batches: dict[tuple[str, ...], Batch] = {}
+    first: TrainedModel | None = None
     columns: list[list[Picture]] = []
-    bands: tuple[str, ...] = ()
     for rank, entry in enumerate(entries, start=1):
         trained = load_trained_model(entry.best_run.path)
         if trained.bands not in batches:
             module = _open_val(entry.best_run, trained, table, data)
             batches[trained.bands] = module.sample_validation(_NUM_PATCHES)
         batch = batches[trained.bands]
-        if not columns:
-            bands = trained.bands
+        if first is None:
+            first = trained
             columns = [_draw_truth(batch, index, trained) for index in range(len(batch.names))]
         predictions = trained.predict_logits(batch.image).argmax(dim=1).cpu()
         for index, column in enumerate(columns):
             column.append(_draw_errors(batch, index, predictions[index], trained, f"{rank}", entry))
-    task = trained.task
+    assert first is not None  # a table has at least one entry
+    task = first.task
     names = next(iter(batches.values())).names
     return Samples(
         strips=[Strip(name, "", column) for name, column in zip(names, columns, strict=True)],
-        composite=choose_composite(bands).caption,
+        composite=choose_composite(first.bands).caption,
         classes=list(zip(task.labels, task.colours, strict=True)),
         entries=len(entries),
     )
