@@ -139,6 +139,7 @@ def make_view() -> dict[str, Any]:
             *(f"metrics.`{metric}`" for metric in FRONT_METRICS),
             *("attributes.`Duration`", "tags.`sweep`"),
         ],
+        "isAccordionReordered": True,  # else MLflow sorts the sections by name: train before val
         "compareRunSections": [
             {"uuid": f"{_VIEW}-{name}", "name": name, "display": True, "isReordered": True, **kept}
             for name in dict.fromkeys(sections.values())

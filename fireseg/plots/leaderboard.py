@@ -146,6 +146,8 @@ def plot_differences(rows: Mapping[str, Spread], *, best: str, split: str) -> Pi
         best: Label of the best entry.
         split: Split of the fires.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = make_figure(height=1.2 + 0.32 * len(rows))
     for position, spread in enumerate(rows.values()):
         mean, low, high = _to_array(spread[:3])
@@ -154,7 +156,8 @@ def plot_differences(rows: Mapping[str, Spread], *, best: str, split: str) -> Pi
         axes.plot(mean, position, "o", color=_COLOURS[0], markersize=6)
     axes.axvline(0, color=_REFERENCE_COLOUR, linewidth=0.9, linestyle=":")
     axes.set_yticks(range(len(rows)), [shorten_middle(name, _MAX_LABEL) for name in rows], parse_math=False)
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"IoU difference on {split}, 95 % interval or values")
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"IoU difference on {split}, 95 % interval")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     means = "; ".join(f"{name} {spread.mean:+.3f}" for name, spread in rows.items() if spread.mean is not None)
     return to_picture(
         figure, "Difference to the best", f"Mean IoU difference to {best} over fires of {split}: {means}."

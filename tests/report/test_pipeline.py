@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -84,6 +86,13 @@ def test_a_run_of_an_earlier_version_has_a_page(tmp_path: Path) -> None:
     assert "Best: unet resnet18, fire IoU 0.221 on val" in page
     assert "14.3 M" in page
     assert "Left out: data.root: " in page
+
+
+def test_help_needs_neither_torch_nor_mlflow() -> None:
+    program = "import sys, fireseg.report.cli as c\ntry: c.main(['--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "leaderboard.html" in done.stdout
+    assert not {"torch", "mlflow", "sklearn", "matplotlib"} & set(done.stdout.split())
 
 
 def test_a_folder_without_runs_is_one_line_with_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
