@@ -14,7 +14,7 @@ from fireseg.evaluate.compare import check_comparable, compare_runs
 from fireseg.evaluate.inference import compute_nbr, count_nbr, find_missing_bands, predict_patches
 from fireseg.evaluate.mosaic import assemble_mosaics
 from fireseg.evaluate.options import EvaluateOptions, Split
-from fireseg.evaluate.patches import Patches, find_patches_root, open_patches
+from fireseg.evaluate.patches import Patches, open_patches
 from fireseg.evaluate.report import PreviewSelection, write_report
 from fireseg.evaluate.results import (
     BaselineRules,
@@ -31,6 +31,7 @@ from fireseg.files import list_leftovers
 from fireseg.metric import DetectionRule, ThresholdGain
 from fireseg.runs import Calibration, TrainedModel, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
+from fireseg.runs.patches import find_patches_root
 from fireseg.runs.summary import read_evaluation
 
 log = logging.getLogger("fireseg")

@@ -10,7 +10,9 @@ from fireseg.console import format_count, format_interval, format_score, format_
 from fireseg.evaluate.results import Results, name_evaluation
 from fireseg.runs import TrainedModel
 from fireseg.runs.folder import RunFolder
+from fireseg.runs.sync import describe_results
 from fireseg.tracker import log_to_existing_run
+from fireseg.tracker.protocol import name_metric
 
 
 def format_summary(results: Results) -> Iterator[str]:
@@ -103,6 +105,7 @@ def log_to_tracker(results: Results, trained: TrainedModel, folder: RunFolder, *
         metrics=list_metrics(results),
         step=trained.epoch,
         artifacts=files,
+        description=describe_results(folder),
     )
 
 
@@ -125,4 +128,4 @@ def list_metrics(results: Results) -> dict[str, float | None]:
     }
     name = name_evaluation(results["split"], results["data"]["fingerprint"], results["data"]["trained_on"])
     prefix = name if name == "test" else f"evaluation_{name}"
-    return {f"{prefix}/{name}": value for name, value in scores.items()}
+    return {name_metric(f"{prefix}/{name}"): value for name, value in scores.items()}

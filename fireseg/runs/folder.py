@@ -274,7 +274,7 @@ def find_resume_point(path: Path) -> ResumePoint:
     Raises:
         FiresegError: If the path does not exist or cannot be read, or the run has lost its checkpoints.
     """
-    path = _follow_latest(path)
+    path = follow_latest(path)
     try:
         if path.is_dir():
             return _find_last_state(RunFolder(path))
@@ -364,7 +364,7 @@ def link_latest(run: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _follow_latest(path: Path) -> Path:
+def follow_latest(path: Path) -> Path:
     """Replaces the link to the last run by its target, because the next run changes the link."""
     for link in (path, *path.parents):
         if link.name == LATEST and link.is_symlink():

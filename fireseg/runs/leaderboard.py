@@ -327,7 +327,8 @@ def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
     for table in leaderboard.tables:
         if len(leaderboard.tables) > 1:
             lines += ["", table.title]
-        lines += format_table(tabulate(table))
+        rows, num_texts = tabulate(table), 1 + max(len(table.swept), 1)
+        lines += format_table(rows, align="<" * num_texts + ">" * (len(rows[0]) - num_texts))
         lines.append(f"best run: {table.best_run.path}")
     if leaderboard.unranked:
         lines += ["not ranked:", *(f"  {path}: {reason}" for path, reason in leaderboard.unranked)]

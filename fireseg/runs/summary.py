@@ -22,7 +22,7 @@ from fireseg.files import (
     load_tensors,
     read_error,
 )
-from fireseg.runs.folder import RunFolder
+from fireseg.runs.folder import RunFolder, follow_latest
 
 EVALUATION_FORMAT = 3
 """Format of `evaluation_<split>.json`; increased when earlier readers could not read the file."""
@@ -157,7 +157,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunFolder]:
     """
     found: dict[Path, RunFolder] = {}
     faults = []
-    for folder in folders:
+    for folder in map(follow_latest, folders):
         try:
             parts = [folder] if (folder / "config.json").is_file() else _list_jobs(folder)
         except OSError as error:
@@ -289,6 +289,33 @@ class _ComparedResults:
     data: _Data
     methods: list[dict[str, Any]]
     fires: list[_Fire]
+
+
+def list_differences(ours: Results, theirs: Results) -> list[str]:
+    """Lists why two evaluations are not of the same labels of the same fires; empty if they are.
+
+    Args:
+        ours: An evaluation.
+        theirs: Another one.
+    """
+    pairs = {
+        "split": (ours["split"], theirs["split"]),
+        "task": (ours["run"]["task"], theirs["run"]["task"]),
+        "classes": (ours["run"]["class_names"], theirs["run"]["class_names"]),
+        "patches (fingerprint)": (ours["data"]["fingerprint"][:12], theirs["data"]["fingerprint"][:12]),
+    }
+    faults = [f"{what}: {our}, theirs {their}" for what, (our, their) in pairs.items() if our != their]
+    labels = [{fire["name"]: fire["truth_sha256"] for fire in results["fires"]} for results in (ours, theirs)]
+    for fire in sorted(labels[0].keys() | labels[1].keys()):
+        if labels[0].get(fire) != labels[1].get(fire):
+            faults.append(f"fire {fire}: {_describe_label_difference(fire, *labels)}")
+    return faults
+
+
+def _describe_label_difference(fire: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    if fire in ours and fire in theirs:
+        return "labelled differently"
+    return "only in ours" if fire in ours else "only in theirs"
 
 
 def _get_time(path: Path) -> float:

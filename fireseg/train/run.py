@@ -22,7 +22,7 @@ from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs.folder import ResumePoint, RunFolder, link_latest, versions
 from fireseg.runs.load import FORMAT
-from fireseg.runs.sync import finish_tracking, list_files, note_run_ids, start_tracking
+from fireseg.runs.sync import finish_tracking, list_files, name_run, note_run_ids, start_tracking
 from fireseg.tracker import describe_charts
 from fireseg.train.build import Settings, Training, build_learner, build_training
 
@@ -51,7 +51,7 @@ def train(
         point: Checkpoint to resume from, if any.
         interrupts: Handler of Ctrl-C, SIGTERM and SIGHUP.
         processes: Processes that train together.
-        run_name: Name in the tracker; the name of the folder if empty.
+        run_name: Settings by which the tracker names the run, as `seed=1`; the name of the folder if empty.
         sweep: Name of the sweep that the run is a job of; empty for a single run.
 
     Raises:
@@ -66,7 +66,7 @@ def train(
     try:
         run = build_training(settings, folder, point, processes)
         tags = {"sweep": sweep} if sweep else {}
-        name = run_name or folder.path.name
+        name = name_run(run_name) or folder.path.name
         start_tracking(run.tracker, folder, name=name, tags=tags, num_epochs_done=run.state.epoch)
     except BaseException:
         if point.folder is None:  # a new folder without run.json: the command removes it

@@ -95,7 +95,7 @@ def write_finished_run(
     folder.write_config(content)
     folder.write_provenance(
         {
-            "data": {"root": "patches", "fingerprint": fingerprint},
+            "data": {"root": "patches", "fingerprint": fingerprint, "class_counts": [90, 10]},
             "model": {"num_parameters": num_parameters},
             "peak_memory": {"process_bytes": 1_000_000_000},
             "tracked": {"status": status},

@@ -47,8 +47,8 @@ def test_the_terminal_table_shows_what_was_swept_and_the_cost(tmp_path: Path) ->
     write_finished_run(tmp_path / "0", settings={"optimizer.lr": 0.01}, ious=[0.25, 0.5], num_parameters=14_330_000)
     write_finished_run(tmp_path / "1", settings={"optimizer.lr": 0.1}, ious=[0.75], seconds=240)
     assert format_leaderboard(read_leaderboard([tmp_path])) == [
-        "     lr  val fire IoU  best epoch  parameters   time  peak memory",
-        "1   0.1         0.750           1       1.5 M  4 min       1.0 GB",
+        "   lr    val fire IoU  best epoch  parameters   time  peak memory",
+        "1  0.1          0.750           1       1.5 M  4 min       1.0 GB",
         "2  0.01         0.500           2      14.3 M   60 s       1.0 GB",
         f"best run: {tmp_path / '1'}",
     ]

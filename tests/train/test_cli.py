@@ -169,7 +169,7 @@ def test_jobs_of_a_sweep_are_tracked_as_flat_runs_named_by_their_overrides(patch
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    assert {run.info.run_name for run in runs} == {"optimizer.lr=0.001", "optimizer.lr=0.002"}
+    assert {run.info.run_name for run in runs} == {"lr 0.001", "lr 0.002"}
     (sweep,) = {run.data.tags["sweep"] for run in runs}
     assert all("mlflow.parentRunId" not in run.data.tags for run in runs)
     folders = sorted(path.name for path in (tmp_path / "multirun" / sweep).iterdir() if path.is_dir())
