@@ -120,10 +120,10 @@ def list_differences(folder: Path, other: Path) -> list[str]:
 
 
 def read_digests(folder: Path) -> dict[str, str]:
-    """Returns a digest of every visible file below a folder, by its relative path."""
+    """Returns a digest of every visible file below a folder, by its relative path, without the name of the folder."""
     paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {
-        name.as_posix(): hashlib.sha256(read_content(path)).hexdigest()
+        name.as_posix(): hashlib.sha256(read_content(path).replace(bytes(folder.resolve()), b"")).hexdigest()
         for name, path in sorted(paths.items())
         if not any(part.startswith(".") for part in name.parts)
     }
