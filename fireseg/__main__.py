@@ -11,6 +11,7 @@ COMMANDS = {
     "prepare": "cut Sentinel-2 tiles and their masks into training patches",
     "train": "train a model, or several in a sweep",
     "evaluate": "score a trained run on a split, fire by fire",
+    "report": "compare the runs of a sweep, or any runs, side by side",
     "predict": "map burned areas in whole scenes",
     "fetch": "fetch Sentinel-2 scenes of an area from a public catalogue",
     "sweep": "run, continue and watch the jobs of a sweep",

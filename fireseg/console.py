@@ -24,7 +24,11 @@ from fireseg.errors import FiresegError
 
 
 class _Terminated(BaseException):
-    """SIGTERM was received. Not an `Exception`, so that no `except Exception` on the way swallows it."""
+    """SIGTERM or SIGHUP was received. Not an `Exception`, so that no `except Exception` on the way swallows it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
 
 
 def metavar(name: str) -> Any:
@@ -49,7 +53,7 @@ def run_command(
         function: The command; returns its exit code.
         arguments: Command-line arguments; `sys.argv[1:]` if None.
         program: Name of the command in the usage line.
-        stopped: Message printed after Ctrl-C or SIGTERM, such as "finished tiles are kept".
+        stopped: Message printed after Ctrl-C, SIGTERM or a closed terminal, such as "finished tiles are kept".
 
     Returns:
         The exit code: that of the function, that of a `FiresegError`, or 128 plus the signal number.
@@ -59,6 +63,8 @@ def run_command(
     if arguments is None and not sys.warnoptions:
         _silence_libraries()
     signal.signal(signal.SIGTERM, _raise_terminated)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _raise_terminated)
     (options,) = inspect.signature(function, eval_str=True).parameters.values()
     # The shell expands `--out ~/maps`, but not `--out=~/maps`.
     words = sys.argv[1:] if arguments is None else arguments
@@ -79,14 +85,56 @@ def run_command(
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, _Terminated) as request:
         sys.stderr.write(f"fireseg: stopped; {stopped}\n")
-        return 128 + (signal.SIGINT if isinstance(request, KeyboardInterrupt) else signal.SIGTERM)
+        return 128 + (signal.SIGINT if isinstance(request, KeyboardInterrupt) else request.signum)
 
 
 def _silence_libraries() -> None:
     """Hides warnings of libraries, which name no cure; `python -W default -m fireseg.…` shows them."""
     warnings.simplefilter("ignore")
+    os.environ.setdefault("CPL_LOG", os.devnull)  # GDAL writes on stderr from threads where rasterio has no handler
+    sys.unraisablehook = _ignore_messages_of_gdal
     for name in ("rasterio", "matplotlib", "PIL"):  # without a handler, logging prints warnings on stderr
         logging.getLogger(name).addHandler(logging.NullHandler())
+
+
+def _ignore_messages_of_gdal(unraisable: sys.UnraisableHookArgs) -> None:
+    """Ignores that rasterio cannot decode a message of GDAL about a damaged file; the error itself is raised."""
+    if "rasterio" not in str(unraisable.object):
+        sys.__unraisablehook__(unraisable)
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that break lines or turn the direction of text, and bytes of names that are not UTF-8."""
+
+
+def format_name(name: object, *, keep: str = "") -> str:
+    """Formats the name of a file, or a text with such names, so that it can be printed and stored.
+
+    Characters that move the cursor, start another line or are no text are shown as escapes.
+
+    Args:
+        name: Name, path or text.
+        keep: Control characters that stay, such as the line ends of a text.
+
+    Example:
+        >>> print(format_name("a\\n\\x1b[31mb.tif"))
+        a\\n\\x1b[31mb.tif
+    """
+
+    def escape(match: re.Match[str]) -> str:
+        character = match[0]
+        if character in keep:
+            return character
+        if "\udc80" <= character <= "\udcff":  # a byte of a name that is not UTF-8
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        return character.encode("unicode_escape").decode()
+
+    return _UNPRINTABLE.sub(escape, str(name))
+
+
+def is_plain_name(name: object) -> bool:
+    """Returns True if a name is UTF-8 without control characters, as GDAL and SQLite require."""
+    return str(name) == format_name(name)
 
 
 def print_error(error: FiresegError) -> int:
@@ -101,6 +149,7 @@ _MAX_FAULT = 2000
 
 
 def _cut(fault: str) -> str:
+    fault = format_name(fault)
     if len(fault) <= _MAX_FAULT:
         return fault
     num_left_out = len(fault) - _MAX_FAULT
@@ -119,11 +168,18 @@ def _describe(function: Callable[..., int]) -> str | None:
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    if signum == signal.SIGHUP:
+        leave_terminal()
+    raise _Terminated(signum)
 
 
 def leave_terminal() -> None:
-    """Discards further output to a terminal: it is closed, and writing a line would be an error that ends the run."""
+    """Handles a closed terminal: discards further output to it and ignores further SIGHUP.
+
+    Writing a line to it would be an error. The system and the shell each send a SIGHUP, of which the second would
+    interrupt the removal of unfinished files.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for descriptor in (1, 2):
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # isatty is False for a terminal that is closed
@@ -206,7 +262,7 @@ class _ConsoleHandler(logging.Handler):
     """Writes log lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = self.format(record)
+        line = format_name(self.format(record), keep="\n\t")
         tqdm.write(line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}", file=sys.stdout)
 
 
@@ -254,6 +310,27 @@ def format_score(value: float | None, *, undefined: str = "-") -> str:
         ('0.812', '-', '-')
     """
     return undefined if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def format_interval(interval: Mapping[str, Any], spec: str = ".3f") -> str:
+    """Formats a mean over fires with its interval, or with the values if there are too few for one.
+
+    Args:
+        interval: Fields of `metric.Interval`; undefined numbers are None or NaN.
+        spec: Format of a number.
+
+    Example:
+        >>> format_interval({"mean": 0.7, "low": 0.6, "high": 0.8, "num": 5, "values": None}, ".2f")
+        '0.70 [0.60, 0.80] (n = 5)'
+        >>> format_interval({"mean": 0.7, "low": None, "high": None, "num": 2, "values": [0.6, 0.8]}, ".2f")
+        '0.70 (n = 2: 0.60 0.80)'
+    """
+    mean, low, high, num, values = (interval[key] for key in ("mean", "low", "high", "num", "values"))
+    if mean is None or math.isnan(mean):
+        return "-"
+    if values is None:
+        return f"{mean:{spec}} [{low:{spec}}, {high:{spec}}] (n = {num})"
+    return f"{mean:{spec}} (n = {num}: {' '.join(f'{value:{spec}}' for value in values)})"
 
 
 def format_seconds(seconds: float) -> str:
@@ -325,6 +402,7 @@ def format_table(rows: Sequence[Sequence[str]], *, align: str = "") -> list[str]
         >>> format_table([["split", "tiles"], ["train", "12"], ["val", "none"]])
         ['split  tiles', 'train     12', 'val     none']
     """
+    rows = [[format_name(cell) for cell in row] for row in rows]
     num_columns = max(map(len, rows), default=0)
     align = align or "<" + ">" * (num_columns - 1)
     widths = [0] * num_columns

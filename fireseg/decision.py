@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fireseg.task import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TEMPERATURE_LIMITS = (0.01, 100.0)
+"""Smallest and largest temperature that are accepted; fitted ones are 0.05 to 20. Far beyond, all probabilities are 0
+or 1, or all 0.5, and decisions overflow."""
 
 
 def argmax_classes(scores: Tensor) -> Tensor:
@@ -29,6 +35,8 @@ def argmax_classes(scores: Tensor) -> Tensor:
         >>> argmax_classes(torch.tensor([[[[0.1, 2.0]], [[0.3, -1.0]]]])).tolist()
         [[[1, 0]]]
     """
+    import torch  # takes seconds, and options import this module for its limits
+
     scores = scores.detach()
     best = scores[:, 0]
     classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
@@ -97,6 +105,8 @@ def fire_log_odds(logits: Tensor) -> Tensor:
         >>> fire_log_odds(torch.tensor([[[[1.0]], [[3.0]]]])).item()
         2.0
     """
+    import torch
+
     exact = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
     unburned, *burned = exact.unbind(1)
     # Pair by pair: free for one burned class, where logsumexp costs a hundred times a subtraction.

@@ -1,9 +1,11 @@
-"""Errors that a user can fix, suggestions for misspelt names, and shortened lists."""
+"""Errors that a user can fix, and those that nothing foresaw; suggestions for misspelt names, and shortened lists."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 MAX_FAULTS_SHOWN = 20
 """Number of faults that an error lists; the others are only counted."""
@@ -34,6 +36,32 @@ class SettingError(FiresegError):
     """An invalid setting or option, found before anything is built."""
 
     exit_code = 2
+
+
+@contextmanager
+def convert_unexpected_errors(location: object) -> Iterator[None]:
+    """Converts exceptions that nothing foresaw to a fault of one scene, tile or product, so that the others go on.
+
+    It is for loops over inputs of a user alone. The traceback is printed on stderr, because such an error is a bug.
+
+    Args:
+        location: The file or address that is processed.
+
+    Raises:
+        FiresegError: If an exception is raised in the context; a `FiresegError` is passed on.
+    """
+    try:
+        yield
+    except (FiresegError, BrokenPipeError):
+        raise
+    except MemoryError as error:
+        raise FiresegError(f"{location}: memory ran out; close other programs, or use a machine with more") from error
+    except Exception as error:
+        traceback.print_exc()
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FiresegError(
+            f"{location}: unexpected error ({text}), which is a bug of fireseg; report it with the traceback above"
+        ) from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

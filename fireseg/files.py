@@ -73,6 +73,28 @@ def atomic_write(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def list_leftovers(path: Path) -> list[Path]:
+    """Returns the unfinished files that `atomic_write` of killed processes of this machine left beside a file.
+
+    Args:
+        path: The file that they were to replace.
+    """
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part")
+    folder = path.parent
+    names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+    return [folder / name for name in names if (match := pattern.fullmatch(name)) and not _is_alive(int(match[1]))]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # a process of another user
+        return True
+    return True
+
+
 _DESCRIPTOR = re.compile(r"/dev/(?:(stdout)|(stderr)|fd/(\d+))")
 """Open files of this process. They may be regular files, but those belong to the shell that opened them."""
 
@@ -126,11 +148,12 @@ def _describe_kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
-def check_regular_file(path: Path) -> None:
-    """Checks that an input is a regular file if it exists: reading a pipe or a device may never end.
+def check_regular_file(path: Path, *, cure: str = "give the path of a regular file") -> None:
+    """Checks that a path is a regular file if it exists: reading a pipe or a device may never end.
 
     Args:
-        path: The input; a symbolic link is followed.
+        path: An input, or an output that is to be replaced; a symbolic link is followed.
+        cure: Advice at the end of the error.
 
     Raises:
         FiresegError: If the path leads to a pipe, a socket, a device or a folder, or round in a circle of links.
@@ -140,7 +163,23 @@ def check_regular_file(path: Path) -> None:
     except OSError as error:
         raise read_error(path, error) from error
     if mode is not None and not stat.S_ISREG(mode):
-        raise FiresegError(f"{path}: {_describe_kind(mode)}, but a file is needed; give the path of a regular file")
+        raise FiresegError(f"{path}: {_describe_kind(mode)}, but a file is needed; {cure}")
+
+
+def check_readable(path: Path) -> None:
+    """Checks that an input is a regular file that may be read, before a library reports it as damaged.
+
+    Args:
+        path: The input; a symbolic link is followed.
+
+    Raises:
+        FiresegError: If it does not exist, is no regular file, or may not be read.
+    """
+    check_regular_file(path)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise read_error(path, error) from error
 
 
 def read_error(path: Path, error: OSError) -> FiresegError:
@@ -154,11 +193,21 @@ def read_error(path: Path, error: OSError) -> FiresegError:
 
 def disk_error(path: Path, error: OSError) -> FiresegError:
     """Converts a failed write to an error with its cause and cure."""
-    if error.errno == errno.ENOSPC:
-        return FiresegError(f"{path}: the disk is full; make room and start again; finished files are kept")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FiresegError(f"{path}: {_describe_shortage(path, error)} and start again; finished files are kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FiresegError(f"{path}: cannot be written ({error.strerror}); choose a folder that you may write to")
     return FiresegError(f"{path}: cannot be written ({error.strerror or error}); choose another folder")
+
+
+def _describe_shortage(path: Path, error: OSError) -> str:
+    if error.errno == errno.EDQUOT:
+        return "your quota of the disk is used up; make room"
+    with suppress(OSError):
+        disk = os.statvfs(next(folder for folder in path.absolute().parents if folder.is_dir()))
+        if disk.f_files and not disk.f_favail:
+            return "the disk has no room for more files (inodes); remove some"
+    return "the disk is full; make room"
 
 
 @contextmanager
@@ -195,13 +244,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise FiresegError(
             f"{path}: only weights, but a checkpoint is needed; the setting model.weights takes this file"
         )
-    check_regular_file(path)
+    check_readable(path)
     import torch  # takes seconds, and most users of this module only write
 
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise read_error(path, error) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         _check_crc(path)
@@ -261,8 +306,7 @@ def _is_complete(root: Path, settings: Settings) -> bool:
         return False
     if not (root / MANIFEST).is_file():
         raise FiresegError(f"{root}: contains other files; choose another folder for the sample")
-    manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-    made = manifest["settings"]
+    made, num_files = _read_sample_manifest(root / MANIFEST)
     # Not replaced automatically: another process may be reading it.
     cure = "delete the folder to make it again, or choose another"
     if differences := [
@@ -272,10 +316,19 @@ def _is_complete(root: Path, settings: Settings) -> bool:
     ]:
         raise FiresegError(f"{root}: a sample made with {', '.join(differences)}; {cure}")
     present = _count_files(root)
-    for folder, num_files in manifest["files"].items():
-        if present.get(folder, 0) != num_files:
-            raise FiresegError(f"{root / folder}: {present.get(folder, 0)} files, but {num_files} were made; {cure}")
+    for folder, number in num_files.items():
+        if present.get(folder, 0) != number:
+            raise FiresegError(f"{root / folder}: {present.get(folder, 0)} files, but {number} were made; {cure}")
     return True
+
+
+def _read_sample_manifest(path: Path) -> tuple[Settings, Mapping[str, int]]:
+    """Reads the settings that a sample was made with, and the number of files of each of its folders."""
+    try:
+        content = json.loads(path.read_bytes())
+        return dict(content["settings"]), dict(content["files"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise FiresegError(f"{path}: damaged; delete the folder {path.parent} to make the sample again") from error
 
 
 def _make(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:

@@ -76,6 +76,20 @@ def focal_loss(pixels: PixelPredictions, *, gamma: float = 0.0, class_weights: T
     References:
         Lin et al. (2017), Focal loss for dense object detection, ICCV.
     """
+    return _mean_cost(focal_sums(pixels, gamma=gamma, class_weights=class_weights))
+
+
+def focal_sums(pixels: PixelPredictions, *, gamma: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
+    """Computes the sums of `focal_loss`, which can be added over the parts of a batch.
+
+    Args:
+        pixels: Result of `compute_log_probabilities`.
+        gamma: Focusing parameter.
+        class_weights: Weight of each class `(K,)`, or None for 1.
+
+    Returns:
+        `(2,)`: sum of the weighted costs, and sum of the weights, of the labelled pixels.
+    """
     log_p, classes, is_labelled = pixels
     cost = -log_p.gather(1, classes.unsqueeze(1)).squeeze(1)
     if gamma > 0:
@@ -88,8 +102,12 @@ def focal_loss(pixels: PixelPredictions, *, gamma: float = 0.0, class_weights: T
         if len(class_weights) != log_p.shape[1]:
             raise ValueError(f"class_weights: {len(class_weights)}, but {log_p.shape[1]} classes in the logits")
         weights = weights * class_weights.to(cost.dtype)[classes]
-    total = weights.sum()
-    return (weights * cost).sum() / total.where(total > 0, 1.0)
+    return torch.stack([(weights * cost).sum(), weights.sum()])
+
+
+def _mean_cost(sums: Tensor) -> Tensor:
+    cost, weight = sums
+    return cost / weight.where(weight > 0, 1.0)
 
 
 def dice_loss(pixels: PixelPredictions, *, absent: Absent = "counted", smooth: float = 1e-6) -> Tensor:
@@ -110,14 +128,30 @@ def dice_loss(pixels: PixelPredictions, *, absent: Absent = "counted", smooth: f
     References:
         Milletari et al. (2016), V-Net, 3DV.
     """
+    return _dice_cost(dice_sums(pixels), absent=absent, smooth=smooth)
+
+
+def dice_sums(pixels: PixelPredictions) -> Tensor:
+    """Computes the sums of `dice_loss`, which can be added over the parts of a batch.
+
+    Args:
+        pixels: Result of `compute_log_probabilities`.
+
+    Returns:
+        `(3, K)`: Σpo, Σp and Σo of each class over the labelled pixels.
+    """
     log_p, classes, is_labelled = pixels
     # Multiplying is several times faster than selecting, and safe: unlabelled pixels have finite logits
     # from `compute_log_probabilities`, and a NaN in a labelled pixel must propagate.
     weight = is_labelled.unsqueeze(1).to(log_p.dtype)
     truth = torch.zeros_like(log_p).scatter(1, classes.unsqueeze(1), weight)
     p = log_p.exp() * weight
-    num_true = truth.sum((0, 2, 3))
-    cost = 1 - (2 * (p * truth).sum((0, 2, 3)) + smooth) / (p.sum((0, 2, 3)) + num_true + smooth)
+    return torch.stack([(p * truth).sum((0, 2, 3)), p.sum((0, 2, 3)), truth.sum((0, 2, 3))])
+
+
+def _dice_cost(sums: Tensor, *, absent: Absent, smooth: float) -> Tensor:
+    intersection, num_predicted, num_true = sums
+    cost = 1 - (2 * intersection + smooth) / (num_predicted + num_true + smooth)
     if absent == "counted":
         return cost.mean()
     is_present = num_true > 0
@@ -230,9 +264,28 @@ class CombinedLoss(nn.Module):
             logits: Logits `(B, K, H, W)`, any floating dtype.
             targets: Classes `(B, H, W)`, any integer dtype.
         """
+        return self.combine(self.compute_sums(logits, targets))
+
+    def compute_sums(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Computes the sums over pixels that the loss is a function of.
+
+        The sums of a batch are those of its parts, added; the loss is not the mean of the losses of the parts.
+
+        Args:
+            logits: Logits `(B, K, H, W)`, any floating dtype.
+            targets: Classes `(B, H, W)`, any integer dtype.
+
+        Returns:
+            `(2 + 3K,)`: `focal_sums`, then `dice_sums`.
+        """
         pixels = compute_log_probabilities(logits, targets, ignore_index=self.ignore_index)
-        ce = focal_loss(pixels, gamma=self.gamma, class_weights=self.class_weights)
-        dice = dice_loss(pixels, absent=self.absent, smooth=self.smooth)
+        focal = focal_sums(pixels, gamma=self.gamma, class_weights=self.class_weights)
+        return torch.cat([focal, dice_sums(pixels).flatten()])
+
+    def combine(self, sums: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the loss and its parts, as `forward` does, from the sums of `compute_sums`."""
+        ce = _mean_cost(sums[:2])
+        dice = _dice_cost(sums[2:].unflatten(0, (3, -1)), absent=self.absent, smooth=self.smooth)
         # A part of weight 0 is left out of the sum: 0 x inf would be NaN.
         weighted = [weight * cost for weight, cost in ((self.ce_weight, ce), (self.dice_weight, dice)) if weight]
         return torch.stack(weighted).sum(), {"ce_loss": ce.detach(), "dice_loss": dice.detach()}

@@ -1,20 +1,29 @@
-"""Kills training runs at random times, resumes them and compares the results with an uninterrupted run.
+"""Kills a command at random times, repeats it, and compares the results with those of an uninterrupted run.
 
-python scripts/kill_test.py --kills 20 --folder /tmp/kills
+The whole process group is killed (SIGKILL). The command is repeated as its user is told: `train` with resume=, the
+others as before, `predict` with --overwrite if it finds whole maps. Results must be equal to the bit, and no unfinished
+file may be left.
+
+python scripts/kill_test.py predict --kills 20 --seed 0
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
+import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +60,15 @@ def write_patches(root: Path, *, train: int = 12, val: int = 4, size: int = 32) 
     return root
 
 
-def start(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
-    """Starts a training in a new process group."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+def start(command: str, arguments: Sequence[object], cwd: Path) -> subprocess.Popen[str]:
+    """Starts a command in a new process group; its temporary files are below its working folder."""
+    temporary = cwd / ".tmp"
+    temporary.mkdir(exist_ok=True)
+    root = str(Path(__file__).resolve().parents[1])
     return subprocess.Popen(
-        [sys.executable, "-m", "fireseg.train", *arguments],
+        [sys.executable, "-m", f"fireseg.{command}", *map(str, arguments)],
         cwd=cwd,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "TMPDIR": str(temporary)},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -66,10 +77,10 @@ def start(arguments: Sequence[str], cwd: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Waits for a training and returns its output; raises RuntimeError if it failed."""
+    """Waits for a command and returns its output; raises RuntimeError if it failed."""
     output, _ = process.communicate(timeout=300)
     if process.returncode != 0:
-        raise RuntimeError(f"training failed with exit code {process.returncode}:\n{output}")
+        raise RuntimeError(f"exit code {process.returncode}:\n{output}")
     return output
 
 
@@ -102,49 +113,161 @@ def read_rows(run: Path) -> list[dict[str, float | None]]:
     return [{name: value for name, value in json.loads(line).items() if name not in TIMINGS} for line in lines]
 
 
+def list_differences(folder: Path, other: Path) -> list[str]:
+    """Compares all visible files of two folders to the bit, GeoPackages without the times of their making."""
+    digests, others = read_digests(folder), read_digests(other)
+    return [name for name in sorted({*digests, *others}) if digests.get(name) != others.get(name)]
+
+
+def read_digests(folder: Path) -> dict[str, str]:
+    """Returns a digest of every visible file below a folder, by its relative path, without the name of the folder."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        name.as_posix(): hashlib.sha256(read_content(path).replace(bytes(folder.resolve()), b"")).hexdigest()
+        for name, path in sorted(paths.items())
+        if not any(part.startswith(".") for part in name.parts)
+    }
+
+
+def read_content(path: Path) -> bytes:
+    """Reads a file; of a GeoPackage its tables, because it holds the time of its making."""
+    if path.suffix == ".json":  # the summary of a map records that it was made with --overwrite
+        return path.read_bytes().replace(b'"overwrite": true', b'"overwrite": false')
+    if path.suffix != ".gpkg":
+        return path.read_bytes()
+    connection = sqlite3.connect(path)
+    try:
+        return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z?'", "'", "\n".join(connection.iterdump())).encode()
+    finally:
+        connection.close()
+
+
+def list_litter(folder: Path) -> list[str]:
+    """Lists unfinished files and temporary folders below a folder, but not locks and caches, which stay."""
+    paths = [path.relative_to(folder) for path in folder.rglob("*")]
+    return sorted(path.as_posix() for path in paths if path.parts[0] != ".tmp" and path.name.endswith(".part"))
+
+
+def make_inputs(folder: Path) -> None:
+    """Makes tiles, their patches, and a run on these, from which all commands but `train` start."""
+    from fireseg.synthetic.tiles import make_sample_tiles
+
+    make_sample_tiles(folder / "tiles", train_scenes=4, val_scenes=2, test_scenes=2, smallest_px=64, largest_px=96)
+    finish(start("prepare", ["tiles", "patches", "--size", 32], folder))
+    settings = [*SETTINGS, "engine.epochs=1", "hydra.run.dir=run", "data.num_workers=0"]
+    finish(start("train", [f"data.root={folder / 'patches'}", *settings], folder))
+
+
+def list_arguments(command: str, inputs: Path, cwd: Path, workers: int) -> list[object]:
+    """Returns the arguments of a command that writes into its working folder."""
+    if command == "train":
+        return [f"data.root={inputs / 'patches'}", *SETTINGS, "output_dir=outputs", f"data.num_workers={workers}"]
+    if command == "prepare":
+        return [inputs / "tiles", "patches", "--size", 32, "--workers", max(1, workers)]
+    if command == "predict":
+        scenes = sorted((inputs / "tiles").rglob("*_S2L2A.tif"))[:3]
+        return [inputs / "run", *scenes, "--out", "maps", "--geojson"]
+    if not (cwd / "run").exists():
+        shutil.copytree(inputs / "run", cwd / "run")
+    return ["run", "--no-track", "--workers", workers]
+
+
+def repeat(command: str, arguments: list[object], cwd: Path, workers: int) -> str:
+    """Repeats a killed command as its user is told, and returns how."""
+    if command == "train":
+        runs = [path for path in (cwd / "outputs").glob("*") if (path / "config.json").exists()]
+        if run := next((path for path in runs if not path.is_symlink()), None):
+            finish(start("train", [f"resume={run}", f"data.num_workers={workers}"], cwd))
+            return "resume"
+        shutil.rmtree(cwd / "outputs", ignore_errors=True)  # there is nothing to resume in the folder of the run
+    is_refused = command == "predict" and any((cwd / "maps").glob("*.json"))
+    finish(start(command, [*arguments, *(["--overwrite"] if is_refused else [])], cwd))
+    return "with --overwrite" if is_refused else "as before"
+
+
+def compare(command: str, reference: Path, cwd: Path) -> list[str]:
+    """Returns the differences between the results in two working folders, and the unfinished files."""
+    if command == "train":
+        changes = differences(only_run(reference / "outputs"), only_run(cwd / "outputs"))
+    else:
+        changes = list_differences(reference, cwd)
+    return [*changes, *(f"left: {name}" for name in list_litter(cwd))]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The outcome of one kill."""
+
+    number: int
+    seconds: float
+    was_killed: bool
+    num_unfinished: int
+    repeated: str
+    faults: Sequence[str]
+
+    def format(self) -> str:
+        """Formats the row of the table."""
+        killed = f"{self.seconds:7.1f} s" if self.was_killed else "    ended"
+        return (
+            f"{self.number:4}  {killed}  {self.num_unfinished:10}  {self.repeated:16}  "
+            f"{'; '.join(self.faults) or 'equal'}"
+        )
+
+
+HEADING = "kill  killed at  unfinished  repeated          result"
+
+
+def kill_once(command: str, inputs: Path, folder: Path, number: int, seconds: float, rng: random.Random) -> Row:
+    """Kills a command after some seconds, repeats it, and compares the result with the reference."""
+    cwd = folder / f"kill_{number}"
+    cwd.mkdir()
+    workers = rng.choice([(0, 2), (2, 0)])
+    process = start(command, list_arguments(command, inputs, cwd, workers[0]), cwd)
+    was_killed = False
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        was_killed = True
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    num_unfinished = len(list_litter(cwd))
+    try:
+        repeated = repeat(command, list_arguments(command, inputs, cwd, workers[1]), cwd, workers[1])
+    except RuntimeError as error:
+        return Row(number, seconds, was_killed, num_unfinished, "failed", [str(error)])
+    faults = compare(command, folder / "reference", cwd)
+    if not faults:
+        shutil.rmtree(cwd)
+    return Row(number, seconds, was_killed, num_unfinished, repeated, faults)
+
+
 def main() -> None:
-    """Trains the reference run, then kills, resumes and compares the other runs."""
+    """Runs the command undisturbed, then kills, repeats and compares it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="number of runs to kill (default: 20)")
+    parser.add_argument("command", choices=("train", "prepare", "predict", "evaluate"))
+    parser.add_argument("--kills", type=int, default=20, help="number of times to kill it (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the times (default: 0)")
     parser.add_argument("--folder", type=Path, help="working folder (default: a new temporary folder)")
     options = parser.parse_args()
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="fireseg_kills_"))
-    patches = write_patches(folder / "patches")
-    arguments = [f"data.root={patches}", *SETTINGS]
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="fireseg_kills_"))).resolve()
+    inputs, reference = folder / "inputs", folder / "reference"
+    for path in (inputs, reference):
+        path.mkdir(parents=True)
+    if options.command == "train":
+        write_patches(inputs / "patches")
+    else:
+        make_inputs(inputs)
     begin = time.perf_counter()
-    finish(start([*arguments, f"output_dir={folder / 'reference'}", "data.num_workers=0"], folder))
+    finish(start(options.command, list_arguments(options.command, inputs, reference, 0), reference))
     duration = time.perf_counter() - begin
-    reference = only_run(folder / "reference")
-    print(f"reference: {duration:.1f} s, {reference}", flush=True)
-    rng, failures = random.Random(options.seed), 0
+    print(f"{options.command} without a kill: {duration:.1f} s, {folder}\n\n{HEADING}", flush=True)
+    rng, num_failed = random.Random(options.seed), 0
     for number in range(1, options.kills + 1):
-        delay, workers = rng.uniform(0.3, 1.0) * duration, rng.choice([(0, 2), (2, 0)])
-        changes = kill_once(folder / f"kill_{number}", arguments, reference, delay, workers)
-        failures += bool(changes)
-        setup = f"after {delay:5.1f} s, workers {workers[0]} then {workers[1]}"
-        print(f"kill {number:2}: {setup}: {changes or 'equal'}", flush=True)
-    print(f"{options.kills - failures} equal, {failures} different")
-    sys.exit(failures > 0)
-
-
-def kill_once(
-    outputs: Path, arguments: Sequence[str], reference: Path, delay: float, workers: tuple[int, int]
-) -> list[str]:
-    """Kills one run after `delay` seconds, resumes it and returns its differences from the reference."""
-    outputs.mkdir()
-    process = start([*arguments, f"output_dir={outputs}", f"data.num_workers={workers[0]}"], outputs)
-    try:
-        process.communicate(timeout=delay)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    runs = [path for path in outputs.iterdir() if (path / "config.json").exists() and not path.is_symlink()]
-    if not runs:  # killed before the run folder was created, so there is no run to resume
-        finish(start([*arguments, f"output_dir={outputs / 'again'}", f"data.num_workers={workers[1]}"], outputs))
-        return differences(reference, only_run(outputs / "again"))
-    finish(start([f"resume={runs[0]}", f"data.num_workers={workers[1]}"], outputs))
-    return differences(reference, runs[0])
+        row = kill_once(options.command, inputs, folder, number, rng.uniform(0.3, 1.0) * duration, rng)
+        num_failed += bool(row.faults)
+        print(row.format(), flush=True)
+    print(f"\n{options.kills - num_failed} equal, {num_failed} not")
+    sys.exit(num_failed > 0)
 
 
 if __name__ == "__main__":

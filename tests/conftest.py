@@ -10,8 +10,11 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -22,10 +25,60 @@ settings.load_profile("fireseg")
 
 MakePatches = Callable[..., Path]
 
+
+class CountingServer(ThreadingHTTPServer):
+    """Serves a folder on the loopback interface, or nothing, and keeps the path of each request.
+
+    Attributes:
+        url: Address without a slash at its end.
+        paths: Paths of all requests.
+        folder: Folder to serve; None for answers of 404.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _make_handler(self))
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.paths: list[str] = []
+        self.folder: Path | None = None
+
+
+def _make_handler(server: CountingServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            server.paths.append(self.path)
+            path = server.folder and server.folder / self.path.strip("/")
+            content = path.read_bytes() if path and path.is_file() else b""
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Prints nothing."""
+
+    return Handler
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingServer]:
+    """A server on the loopback interface that keeps what was requested."""
+    # GDAL may hold Python's lock while it opens a raster, so that this process cannot answer.
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "5")
+    with CountingServer() as started:
+        Thread(target=started.serve_forever, daemon=True).start()
+        yield started
+        started.shutdown()
+
+
 # Files of tests that take a minute or more: begun first, they do not leave one of two processes idle at the end.
 SLOW_FILES = (
-    *("test_resume.py", "test_journal.py", "test_mlflow.py", "test_pipeline.py", "test_run.py", "test_weights.py"),
-    *("test_mlflow_store.py", "test_artifacts.py", "test_earlier_run.py", "test_report.py", "test_cli.py"),
+    *("test_real_fires.py", "test_resume.py", "test_journal.py", "test_mlflow.py", "test_pipeline.py", "test_run.py"),
+    *("test_weights.py", "test_mlflow_store.py", "test_artifacts.py", "test_earlier_run.py", "test_report.py"),
+    "test_cli.py",
 )
 
 
@@ -74,3 +127,44 @@ def make_patches(tmp_path: Path) -> MakePatches:
         return root
 
     return make
+
+
+class SmallDisk:
+    """A small file system in memory.
+
+    Attributes:
+        folder: Where it is mounted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filler = folder / ".filler"
+
+    def fill(self, left: int) -> None:
+        """Fills the disk, but for some bytes."""
+        free = os.statvfs(self.folder)
+        self._filler.write_bytes(bytes(free.f_bavail * free.f_bsize - left))
+
+    def make_room(self) -> None:
+        """Removes what `fill` has written."""
+        self._filler.unlink()
+
+
+@pytest.fixture
+def make_small_disk(tmp_path: Path) -> Iterator[Callable[..., SmallDisk]]:
+    """Returns a function that mounts a small disk, with the options of tmpfs; skips where that is not allowed."""
+    folder = tmp_path / "disk"
+    mounted: list[Path] = []
+
+    def mount(options: str = "size=64m") -> SmallDisk:
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return SmallDisk(folder)
+
+    yield mount
+    for each in mounted:
+        subprocess.run(["umount", "--lazy", str(each)], check=True)  # even if a process of a failed test is in it

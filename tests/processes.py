@@ -94,6 +94,27 @@ def start_command(name: str, *arguments: object, cwd: Path | None = None) -> For
     return start_program(f"import sys\nfrom fireseg.{name}.cli import main\nsys.exit(main())", arguments, cwd=cwd)
 
 
+class Terminal:
+    """A pseudo terminal. Closing it hangs up the process that made it its own, as the end of ssh does.
+
+    Attributes:
+        adopt: Python source by which a process makes it its own terminal.
+    """
+
+    def __init__(self) -> None:
+        self._outer, self._inner = os.openpty()
+        self.adopt = (
+            "import fcntl, os, termios\n"
+            f"fd = os.open({os.ttyname(self._inner)!r}, os.O_RDWR); fcntl.ioctl(fd, termios.TIOCSCTTY, 0)\n"
+            "os.dup2(fd, 1); os.dup2(fd, 2)\n"
+        )
+
+    def close(self) -> None:
+        """Closes both ends."""
+        os.close(self._inner)
+        os.close(self._outer)
+
+
 def _ask(request: dict[str, Any]) -> Any:
     server = _start_server()
     assert server.stdin is not None
@@ -124,9 +145,9 @@ def serve() -> None:
     import mlflow  # noqa: F401
     import segmentation_models_pytorch  # noqa: F401
 
-    import fireseg.evaluate.cli
-    import fireseg.predict.cli
-    import fireseg.prepare.cli
+    import fireseg.evaluate.pipeline
+    import fireseg.predict.pipeline
+    import fireseg.prepare.pipeline
     import fireseg.train.run  # noqa: F401
 
     for line in sys.stdin:

@@ -9,16 +9,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from rasterio import Affine
 
 from fireseg.console import (
     format_command,
     format_count,
     format_hectares,
+    format_name,
     format_override,
     format_seconds,
     format_share,
@@ -200,3 +204,54 @@ def test_plain_words_of_a_printed_command_are_not_quoted() -> None:
     )
     assert command == "python -m fireseg.train data.root=/data/fires-2024 task=gra 'data.bands=[B04]'"
     assert format_command("predict", Path("-run"), "--tta") == "python -m fireseg.predict ./-run --tta"
+
+
+def test_names_are_printed_in_one_line_of_text() -> None:
+    assert format_name("a\tb\r\n\x1b[2J\x9b\u202egepj") == r"a\tb\r\n\x1b[2J\x9b\u202egepj"
+    assert format_name(Path("caf\udce9.tif")) == r"caf\xe9.tif"
+    assert format_name("Évora 火 ’") == "Évora 火 ’"
+    assert format_name("a\nb\x07", keep="\n") == "a\nb\\x07"
+
+
+def test_a_name_cannot_add_a_line_or_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    print_error(FiresegError("a\nfireseg: all is well\x1b[1A: truncated; fetch it again"))
+    assert capsys.readouterr().err == "fireseg: a\\nfireseg: all is well\\x1b[1A: truncated; fetch it again\n"
+    assert format_table([["name", "size"], ["a\nb", "1"]]) == ["name  size", "a\\nb     1"]
+
+
+# Reads a raster whose strips are cut off in a thread for which rasterio has set no handler of messages.
+READ_DAMAGED = """
+import sys, threading
+import rasterio
+from dataclasses import dataclass
+from fireseg.console import run_command
+
+@dataclass
+class Options:
+    pass
+
+def read(options: Options) -> int:
+    raster = rasterio.open("a.tif")
+    def read_rows():
+        try:
+            raster.read()
+        except rasterio.errors.RasterioIOError:
+            print("refused")
+    thread = threading.Thread(target=read_rows)
+    thread.start()
+    thread.join()
+    return 0
+
+sys.exit(run_command(read, program="read", stopped=""))
+"""
+
+
+def test_messages_of_gdal_do_not_leak(tmp_path: Path):
+    profile = {"driver": "GTiff", "count": 1, "height": 48, "width": 64, "dtype": "uint8", "crs": "EPSG:32631"}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=Affine(10, 0, 0, 0, -10, 0), **profile) as raster:
+        raster.write(np.ones((1, 48, 64), np.uint8))
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[: len(content) // 2])
+    command = [sys.executable, "-c", READ_DAMAGED]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", "")

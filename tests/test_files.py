@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write, disk_error, load_tensors, read_error
+from fireseg.files import atomic_write, build_once, check_readable, disk_error, load_tensors, read_error
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path):
@@ -174,6 +174,17 @@ def test_a_file_without_read_permission_is_not_called_damaged():
     assert str(error).startswith("a.pt: no permission to read it; change its permissions")
 
 
+def test_an_input_without_read_permission_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.geojson").write_text("{}")
+
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(FiresegError, match=r"a\.geojson: no permission to read it; change its permissions"):
+        check_readable(tmp_path / "a.geojson")
+
+
 def test_flipped_bits_in_a_tensor_are_refused(tmp_path: Path):
     path = tmp_path / "last.pt"
     torch.save({"model": {"weight": torch.arange(4096, dtype=torch.float32)}, "epoch": 3}, path)
@@ -186,3 +197,15 @@ def test_flipped_bits_in_a_tensor_are_refused(tmp_path: Path):
 
     with pytest.raises(FiresegError, match=r"last\.pt: not a readable checkpoint: damaged"):
         load_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff{", b'{"settings": {}}', b'{"settings": {"seed": 0}, "files": 3.5}', b'{"settings": 1, "files": {}}'],
+)
+def test_a_damaged_record_of_a_sample_is_named(tmp_path: Path, content: bytes):
+    root = tmp_path / "sample"
+    build_once(root, {"seed": 0}, lambda folder: (folder / "train").mkdir())
+    (root / "sample.json").write_bytes(content)
+    with pytest.raises(FiresegError, match=r"sample\.json: damaged; delete the folder"):
+        build_once(root, {"seed": 0}, lambda folder: None)

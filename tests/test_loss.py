@@ -340,3 +340,41 @@ def test_annotations_reject_values_out_of_range(name: str, value: Any) -> None:
     hints = get_type_hints(create_loss, include_extras=True)
     with pytest.raises(ValidationError):
         TypeAdapter(hints[name]).validate_python(value)
+
+
+@pytest.mark.parametrize("loss", [each for each in every_loss(3) if isinstance(each, CombinedLoss)])
+def test_the_sums_of_the_parts_of_a_batch_give_the_loss_of_the_batch(loss: CombinedLoss) -> None:
+    logits, targets = draw(0, 3)
+    targets[0] = 1
+    parts = [loss.compute_sums(logits[part], targets[part]) for part in (slice(0, 1), slice(1, 2))]
+
+    value, _ = loss.combine(parts[0] + parts[1])
+
+    assert value.item() == pytest.approx(loss(logits, targets)[0].item(), rel=1e-12)
+    mean = (loss(logits[:1], targets[:1])[0] + loss(logits[1:], targets[1:])[0]) / 2
+    assert abs(mean.item() - value.item()) > 0.01  # the mean of the losses of the parts is another number
+
+
+def test_the_loss_and_its_gradient_equal_those_of_the_direct_formula_to_the_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 64, 64, generator=generator).requires_grad_()
+    targets = torch.randint(0, 2, (3, 64, 64), generator=generator)
+    targets[0, :20] = 255
+    weights = torch.tensor([0.5, 1.5])
+    is_labelled = (targets != 255).float()
+    classes = targets.masked_fill(targets == 255, 0)
+    log_p = logits.masked_fill((targets == 255)[:, None], 0.0).log_softmax(1)
+    pixel_weights = is_labelled * weights[classes]
+    cost = -log_p.gather(1, classes[:, None]).squeeze(1)
+    ce = (pixel_weights * cost).sum() / pixel_weights.sum()
+    truth = torch.zeros_like(log_p).scatter(1, classes[:, None], is_labelled[:, None])
+    p = log_p.exp() * is_labelled[:, None]
+    overlap, size = (p * truth).sum((0, 2, 3)), p.sum((0, 2, 3)) + truth.sum((0, 2, 3))
+    expected = torch.stack([0.5 * ce, 0.5 * (1 - (2 * overlap + 1e-6) / (size + 1e-6)).mean()]).sum()
+    (expected_gradient,) = torch.autograd.grad(expected, logits)
+
+    value, _ = CombinedLoss(class_weights=weights)(logits, targets)
+    (gradient,) = torch.autograd.grad(value, logits)
+
+    assert torch.equal(value, expected)
+    assert torch.equal(gradient, expected_gradient)

@@ -277,6 +277,9 @@ def _find_unsupported(cfg: DictConfig) -> list[str]:
         faults.append(f"hydra.job.env_set: not applied to the jobs of a sweep; set {names} before the command")
     if cfg.hydra.get("callbacks"):
         faults.append("hydra.callbacks: not called in a sweep; leave them out")
+    for group in ("hydra/launcher", "hydra/sweeper"):  # chosen by a file
+        if (choice := cfg.hydra.runtime.choices.get(group)) != "basic":
+            faults.append(f"{group}: {choice}, but sweeps are run without plugins of Hydra; leave it out")
     return faults
 
 

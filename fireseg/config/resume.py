@@ -17,7 +17,7 @@ from fireseg.config.schema import check, format_value
 from fireseg.config.targets import CONF_DIR, RECIPES, update_targets
 from fireseg.console import format_override
 from fireseg.errors import FiresegError, SettingError, did_you_mean
-from fireseg.files import find_run_folder, load_tensors
+from fireseg.files import check_regular_file, find_run_folder, load_tensors
 
 CHANGEABLE = (
     "engine.epochs",
@@ -159,8 +159,9 @@ def _read_run_settings(path: Path) -> tuple[dict[str, Any], str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        check_regular_file(path)
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (FiresegError, OSError, ValueError) as error:
         raise SettingError(f"resume: {path} cannot be read ({error}); give another run or checkpoint") from error
     return _check_content(content, path)
 

@@ -36,7 +36,7 @@ class Part:
 
 PARTS = {
     "task": Part(),
-    "data": Part(given=("task", "seed", "pin_memory")),
+    "data": Part(given=("task", "seed", "pin_memory", "sharding")),
     "model": Part(),
     "loss": Part(given=("class_counts", "ignore_index")),
     "optimizer": Part(given=("parameters",)),
@@ -150,6 +150,13 @@ def _check_together(tree: Mapping[str, Any]) -> list[str]:
             faults.append(f"model.{key}: {shown}, but {source} is {right}; set {setting} and leave out model.{key}")
     if loss.get("ce_weight") == 0 and loss.get("dice_weight") == 0:
         faults.append("loss.ce_weight: 0, and loss.dice_weight is 0 too; one of them must be greater than 0")
+    shards, batch_size = tree["engine"].get("shards", 1), tree["data"].get("batch_size", 2)
+    if shards > 1 and (batch_size % shards or batch_size < 2 * shards):
+        sizes = " or ".join(str(shards * (max(2, batch_size // shards) + more)) for more in (0, 1))
+        faults.append(
+            f"data.batch_size: {batch_size}, but engine.shards={shards} needs a multiple of {shards}, with two patches "
+            f"or more in each shard; use {sizes}"
+        )
     return faults
 
 

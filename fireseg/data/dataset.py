@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from fireseg.batch import UNDIVIDED, Sharding
 from fireseg.data.augment import Augmentation
 from fireseg.data.bands import BAND_NAMES, select_bands
 from fireseg.data.patches import SplitReader
@@ -133,9 +135,12 @@ class EpochBatchSampler(Sampler[list[SampleIndex]]):
         is_train: Shuffles each epoch, and merges a last batch of one into the one before; otherwise patches
             keep their order.
         weights: Sampling weight of each patch, for sampling with replacement.
+        sharding: Part of this process: its shards of each training batch, or every n-th other batch.
 
     Attributes:
-        sizes: Number of patches of each batch.
+        sizes: Number of patches of each batch of this process.
+        shard_sizes: Number of patches of each shard of the whole batch, by step; empty if it is not divided. The
+            last step may have no batch for this process.
         epoch: Epoch that the next iteration samples.
     """
 
@@ -147,9 +152,23 @@ class EpochBatchSampler(Sampler[list[SampleIndex]]):
         seed: int = 0,
         is_train: bool = False,
         weights: Sequence[float] | None = None,
+        sharding: Sharding = UNDIVIDED,
     ) -> None:
         self.num_patches = num_patches
-        self.sizes = compute_batch_sizes(num_patches, batch_size, merge_last=is_train)
+        sizes = compute_batch_sizes(num_patches, batch_size, merge_last=is_train)
+        firsts = [0, *itertools.accumulate(sizes)][: len(sizes)]
+        self.shard_sizes: list[tuple[int, ...]]
+        if is_train and sharding.num_shards > 1:
+            self.shard_sizes = [sharding.split(size, batch_size) for size in sizes]
+            before = [sum(shards[: sharding.own.start]) for shards in self.shard_sizes]
+            firsts = [first + skipped for first, skipped in zip(firsts, before, strict=True)]
+            sizes = [sum(shards[number] for number in sharding.own) for shards in self.shard_sizes]
+        else:
+            turn = slice(sharding.rank, None, sharding.num_processes)
+            self.shard_sizes = [()] * len(sizes[:: sharding.num_processes])
+            firsts, sizes = firsts[turn], sizes[turn]
+        self.sizes = [size for size in sizes if size]
+        self._firsts = firsts[: len(self.sizes)]
         self.seed = seed
         self.is_train = is_train
         self.weights = weights
@@ -163,10 +182,8 @@ class EpochBatchSampler(Sampler[list[SampleIndex]]):
             indices = sample_epoch(self.num_patches, seed=self.seed, epoch=self.epoch, weights=self.weights)
         else:
             indices = [SampleIndex(0, number, number) for number in range(self.num_patches)]
-        first = 0
-        for size in self.sizes:
+        for first, size in zip(self._firsts, self.sizes, strict=True):
             yield indices[first : first + size]
-            first += size
 
 
 def compute_batch_sizes(num_patches: int, batch_size: int, *, merge_last: bool) -> list[int]:

@@ -14,7 +14,7 @@ from fireseg.data.format import PREPARE_AGAIN, Manifest
 from fireseg.data.patches import SPLITS, get_tile_name
 from fireseg.data.statistics import SplitStatistics
 from fireseg.errors import FiresegError, join_names, shorten
-from fireseg.files import atomic_write
+from fireseg.files import atomic_write, check_regular_file
 
 _MAX_NAMES = 3
 
@@ -95,6 +95,7 @@ def select_fold(root: Path, fold: int, scan: SplitStatistics) -> dict[str, Split
 
 
 def _read_fold(path: Path, tiles: set[str]) -> dict[str, str]:
+    check_regular_file(path)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             splits = {row["tile"]: row["split"] for row in csv.DictReader(file)}

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from fireseg.data.bands import check_bands, to_reflectance
 from fireseg.data.patches import ALL, IMAGE_SUFFIX, MASK_SUFFIX, SPLITS
 from fireseg.errors import FiresegError
-from fireseg.files import sync_folder
+from fireseg.files import check_regular_file, sync_folder
 
 FORMAT_VERSION = 1
 """Version of the format; increases whenever earlier readers could not read what is written now."""
@@ -85,6 +85,7 @@ def read_manifest(root: Path) -> Manifest | None:
         FiresegError: If the manifest is invalid.
     """
     path = root / MANIFEST
+    check_regular_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -16,6 +16,7 @@ from fireseg.data.format import JOURNAL_NAME
 from fireseg.data.patches import SPLITS, CacheKey, Fault, Part, SplitReader, get_tile_name
 from fireseg.data.statistics import SplitStatistics
 from fireseg.errors import FiresegError, join_names, shorten
+from fireseg.files import check_regular_file
 
 _MAX_NAMES = 3
 
@@ -184,6 +185,7 @@ def _note_overlaps(scans: Mapping[Path, Mapping[str, SplitStatistics]]) -> list[
 
 def _read_bounds(path: Path) -> dict[str, tuple[float, float, float, float]] | None:
     """Reads west, south, east and north of each tile from the journal of prepare; None if there is none."""
+    check_regular_file(path)
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     except (OSError, ValueError):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from fireseg.batch import Batch
+from fireseg.batch import EMPTY_BATCH, Batch
 from fireseg.data.dataset import EpochBatchSampler, Sample, SampleIndex, WildfirePatchDataset
 from fireseg.errors import FiresegError
 
@@ -38,7 +38,7 @@ _open_loaders: weakref.WeakSet[DataLoader[Any]] = weakref.WeakSet()
 
 
 class EpochLoader:
-    """The batches of one epoch; each iteration starts from the beginning.
+    """The batches of one epoch, one for each step; each iteration starts from the beginning.
 
     Args:
         loader: Data loader, whose workers persist from epoch to epoch.
@@ -50,15 +50,18 @@ class EpochLoader:
         self._loader, self._sampler, self._epoch = loader, sampler, epoch
 
     def __len__(self) -> int:
-        return len(self._sampler)
+        return len(self._sampler.shard_sizes)
 
     def __iter__(self) -> Iterator[Batch]:
         self._sampler.epoch = self._epoch
+        shard_sizes = iter(self._sampler.shard_sizes)
         try:
             with _block_signals():
                 batches = iter(self._loader)
             for batch in batches:
-                yield batch.open() if isinstance(batch, BufferedBatch) else batch
+                yield _open(batch, next(shard_sizes))
+            for sizes in shard_sizes:  # a last step without a patch for this process
+                yield EMPTY_BATCH._replace(shard_sizes=sizes)
         except FiresegError as error:
             raise _strip_worker_traceback(error) from None
 
@@ -78,7 +81,7 @@ def make_loader(
         _raise_mmap_threshold()
         return _create_loader(dataset, sampler, 0, pin_memory)
     sample = dataset[0]  # forked workers share the modules and the noise that this loads
-    max_patches, num_buffers = max(sampler.sizes), count_buffers(num_workers)
+    max_patches, num_buffers = max(sampler.sizes, default=1), count_buffers(num_workers)
     free_bytes = free_shared_memory()
     if free_bytes is None or free_bytes > num_buffers * max_patches * _sample_bytes(sample):
         buffers = BatchBuffers(sample, max_patches, num_buffers)
@@ -253,6 +256,10 @@ class BufferedDataset(Dataset[BufferedBatch]):
             images[number], masks[number], name = self.dataset[index]
             names.append(name)
         return BufferedBatch(self.buffers.number, request.buffer, tuple(names))
+
+
+def _open(batch: Batch | BufferedBatch, shard_sizes: tuple[int, ...]) -> Batch:
+    return (batch.open() if isinstance(batch, BufferedBatch) else batch)._replace(shard_sizes=shard_sizes)
 
 
 def _sample_bytes(sample: Sample) -> int:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fireseg.batch import Batch
+from fireseg.batch import UNDIVIDED, Batch, Sharding
 from fireseg.data.augment import Augmentation
 from fireseg.data.bands import BAND_NAMES, check_bands
 from fireseg.data.checks import DatasetSummary, validate_dataset
@@ -66,6 +66,7 @@ class WildfireDataModule:
         maker: Function that creates the data under the root if missing; called before anything is read.
         seed: Seed of order and augmentation.
         pin_memory: Copies batches to page-locked memory, for transfer to a CUDA device.
+        sharding: Part of this process in the batches, if several train a run together.
 
     Attributes:
         roots: Folders of the data sets.
@@ -104,6 +105,7 @@ class WildfireDataModule:
         maker: Maker | None = None,
         seed: NonNegativeInt = 0,
         pin_memory: bool = False,
+        sharding: Sharding = UNDIVIDED,
     ) -> None:
         self.roots = tuple(map(Path, patches_root if isinstance(patches_root, list) else [patches_root]))
         _check_roots(self.roots, maker)
@@ -123,6 +125,7 @@ class WildfireDataModule:
         self.maker = maker
         self.seed = seed
         self.pin_memory = pin_memory
+        self.sharding = sharding
         self.notes: list[str] = []
         if self.num_workers < num_workers:  # hundreds of processes exhaust a machine and load no faster
             cores = f"this process has {count_cores()} cores"
@@ -160,6 +163,11 @@ class WildfireDataModule:
         if "val" in summary.splits:
             self.val = self._create_dataset("val")
         self.test = self._create_dataset("test") if "test" in summary.splits else None
+        if self.sharding.num_shards > 1 and len(self.train) < self.batch_size:
+            raise SettingError(
+                f"data.batch_size: {self.batch_size}, but there are {len(self.train)} training patches, and "
+                f"engine.shards={self.sharding.num_shards} needs a full batch; lower data.batch_size"
+            )
         self._note_shared_memory()
 
     @property
@@ -250,7 +258,12 @@ class WildfireDataModule:
             is_train = split == "train"
             weights = self._compute_weights() if is_train and self.weighted_sampling else None
             sampler = EpochBatchSampler(
-                len(dataset), self.batch_size, seed=self.seed, is_train=is_train, weights=weights
+                len(dataset),
+                self.batch_size,
+                seed=self.seed,
+                is_train=is_train,
+                weights=weights,
+                sharding=self.sharding,
             )
             loader = make_loader(dataset, sampler, num_workers=self.num_workers, pin_memory=self.pin_memory)
             self._loaders[split] = loader, sampler

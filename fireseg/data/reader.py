@@ -42,6 +42,7 @@ from fireseg.data.patches import (
     read_array,
 )
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 
 
 def open_splits(
@@ -262,6 +263,8 @@ def map_array(path: Path) -> NDArray[Any]:
     Raises:
         UnreadableError: If the file is missing, not an array, or its length does not match its header.
     """
+    if path.exists() and not path.is_file():  # a pipe would be read forever
+        raise UnreadableError(Fault(path, f"not a regular file, but an array is expected; {PREPARE_AGAIN}"))
     array = read_array(path, mmap_mode="r")
     assert isinstance(array, np.memmap)
     surplus = path.stat().st_size - array.offset - array.nbytes
@@ -272,6 +275,7 @@ def map_array(path: Path) -> NDArray[Any]:
 
 def _read_names(path: Path) -> list[str]:
     """Reads the patch names from a metadata.csv; its row n describes row n of the arrays."""
+    check_regular_file(path)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)

@@ -263,6 +263,8 @@ def _open_thread_pool(num_threads: int | None) -> Iterator[ThreadPoolExecutor]:
 
 def _read_cache(path: Path, ignore_index: int) -> dict[str, tuple[CacheKey, PatchStatistics]]:
     """Reads cached statistics; returns nothing if the file is missing, damaged, or of another version."""
+    if not path.is_file():  # a pipe would be read forever
+        return {}
     try:
         content = json.loads(path.read_text())
         if (content["version"], content["ignore_index"]) != (CACHE_VERSION, ignore_index):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from fireseg.batch import Batch
+from fireseg.batch import EMPTY_BATCH, Batch, Sharding
 from fireseg.engine import scheduler
 from fireseg.engine.accumulate import forward_in_parts, group_batches
 from fireseg.engine.device import (
@@ -25,15 +25,15 @@ from fireseg.engine.device import (
     out_of_memory_as,
     set_threads,
 )
+from fireseg.engine.distributed import SINGLE_PROCESS, Processes
 from fireseg.engine.optimizer import current_lr
+from fireseg.engine.shards import Loss, ShardedStep, StepResult
 from fireseg.engine.signals import Interrupts
 from fireseg.engine.state import TrainingState
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 
 CHECK_EVERY = 50
 """Number of steps between two checks of the loss: reading a value makes the host wait for the device."""
-
-Loss = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
 class SizedIterable(Protocol):
@@ -45,6 +45,8 @@ class SizedIterable(Protocol):
 
 
 ProgressBar = Callable[[SizedIterable, str], Iterable[Batch]]
+
+Step = Callable[[Sequence[Batch], int, int], StepResult]
 
 
 class Epoch(NamedTuple):
@@ -89,6 +91,10 @@ class Metrics(Protocol):
         """Adds one batch: logits (B, K, H, W) and classes (B, H, W)."""
         ...
 
+    def sync(self, add: Callable[[Tensor], Tensor]) -> None:
+        """Adds the counts of several processes, each by `add`."""
+        ...
+
     def compute(self) -> dict[str, float]:
         """Returns the metrics of the batches since the last reset."""
         ...
@@ -106,6 +112,17 @@ class EpochData(Protocol):
         ...
 
 
+def check_power_of_two(number: int) -> int:
+    """Returns the number.
+
+    Raises:
+        ValueError: If it is not a power of two.
+    """
+    if number < 1 or number & (number - 1):
+        raise ValueError(f"{number}, but it must be 1 or a power of two, such as {1 << max(number, 1).bit_length()}")
+    return number
+
+
 class Engine:
     """Trains and validates a model epoch by epoch.
 
@@ -118,9 +135,14 @@ class Engine:
         limit_batches: Number of batches per epoch of each split, for quick runs; None for all.
         threads: CPU threads of torch; None for the cores available to the process.
         device: `auto`, `cuda`, `mps` or `cpu`.
+        shards: Number of parts of each training batch that one or several processes compute, a power of two; with 1
+            a batch is not divided. The result depends on it, but not on the number of processes.
+        reduce: `exact` adds the gradients of the shards in a fixed order, which gives the same result to the bit for
+            any number of processes; `fast` leaves the order to the backend.
 
     Attributes:
         device: Device of the model.
+        shards: Number of shards.
     """
 
     def __init__(
@@ -134,13 +156,22 @@ class Engine:
         limit_batches: PositiveInt | None = None,
         threads: PositiveInt | None = None,
         device: DeviceName = "auto",
+        shards: Annotated[int, AfterValidator(check_power_of_two)] = 1,
+        reduce: Literal["exact", "fast"] = "exact",
     ) -> None:
+        if accumulate > 1 and shards > 1:
+            raise SettingError(
+                f"engine.accumulate: {accumulate} batches cannot be divided into engine.shards={shards}; "
+                "use one of them, and a smaller data.batch_size if memory is short"
+            )
         self.epochs = epochs
+        self.shards = shards
         self.clip_norm = clip_norm
         self.accumulate = accumulate
         self.limit_batches = limit_batches
         self.device = get_device(device)
         set_threads(threads)
+        self._is_exact = reduce == "exact"
         self._ema_decay = ema_decay
         self._precision: PrecisionName = precision
         self._is_scaled = get_autocast_dtype(self.device, precision) is torch.float16
@@ -164,6 +195,7 @@ class Engine:
         metrics: Metrics,
         seed: int,
         interrupts: Interrupts | None = None,
+        processes: Processes = SINGLE_PROCESS,
         progress_bar: ProgressBar = lambda batches, label: batches,
     ) -> Iterator[Epoch]:
         """Trains from the epoch after `state.epoch` on and yields the results of each epoch.
@@ -178,92 +210,126 @@ class Engine:
             metrics: Running metrics; reset for each split.
             seed: Seed of all random numbers.
             interrupts: Signals, checked after each step.
+            processes: Processes that train together, each on its part of the batches; all yield the same results.
             progress_bar: Wraps the batches of a split in a progress bar, given its label.
 
         Raises:
             FiresegError: If a loss is not finite, or memory runs out.
             Interrupted: If a signal was received.
+            LostProcessError: If another process has ended.
         """
         interrupts = interrupts or Interrupts()
+        step = self._create_step(state, loss, processes, seed)
         for number in range(state.epoch + 1, self.epochs + 1):
             torch.manual_seed(derive_seed(seed, number))
             start, lr = time.perf_counter(), current_lr(state.optimizer)
             batches = progress_bar(self._limited(data.train_dataloader(number)), f"epoch {number} train")
-            train, num_images = self._train(state, batches, loss, metrics, interrupts, number)
+            train, num_images = self._train(state, batches, step, metrics, interrupts, processes, number)
             trained = time.perf_counter()
-            batches = progress_bar(self._limited(data.val_dataloader()), f"epoch {number} val")
-            val = self._validate(state.eval_model, batches, loss, metrics, interrupts)
+            batches = progress_bar(self._limited(data.val_dataloader(), processes), f"epoch {number} val")
+            val = self._validate(state.eval_model, batches, loss, metrics, interrupts, processes)
             scheduler.step(state.scheduler, val["fire_iou"])
             state.epoch = number
             end = time.perf_counter()
             yield Epoch(number, train, val, lr, end - start, num_images / (trained - start))
 
+    def _create_step(self, state: TrainingState, loss: Loss, processes: Processes, seed: int) -> Step:
+        """Returns the function that takes one optimizer step, given its batches, the epoch and the step in it."""
+
+        def take_step(group: Sequence[Batch], number: int, step: int) -> StepResult:
+            (batch,) = group
+            logits, mask = self._predict(state.model, batch)
+            total, parts = loss(logits, mask)
+            state.step(total, clip_norm=self.clip_norm)
+            return StepResult(total.detach(), parts, [(logits.detach(), mask)])
+
+        def take_accumulated_step(group: Sequence[Batch], number: int, step: int) -> StepResult:
+            if len(group) == 1:
+                return take_step(group, number, step)
+            moved = [batch.to(self.device) for batch in group]
+            mask = torch.cat([batch.mask for batch in moved])
+            logits, propagate = forward_in_parts(
+                state.model, lambda image: self._compute_logits(state.model, image), [batch.image for batch in moved]
+            )
+            total, parts = loss(logits, mask)
+            state.step(total, clip_norm=self.clip_norm, propagate=propagate)
+            return StepResult(total.detach(), parts, [(logits.detach(), mask)])
+
+        def take_sharded_step(group: Sequence[Batch], number: int, step: int) -> StepResult:
+            (batch,) = group
+            return sharded.take(
+                state,
+                batch,
+                predict=self._predict,
+                derive_seed=lambda shard: derive_seed(seed, number, step, shard),
+                clip_norm=self.clip_norm,
+            )
+
+        if self.shards == 1:
+            return take_step if self.accumulate == 1 else take_accumulated_step
+        sharding = Sharding(self.shards, processes.rank, processes.size)
+        sharded = ShardedStep(state.model, loss, sharding, processes, is_exact=self._is_exact)
+        return take_sharded_step
+
     def _train(
         self,
         state: TrainingState,
         batches: Iterable[Batch],
-        loss: Loss,
+        take_step: Step,
         metrics: Metrics,
         interrupts: Interrupts,
+        processes: Processes,
         number: int,
     ) -> tuple[dict[str, float], int]:
         state.model.train()
         metrics.reset()
-        means, loss_check = _LossMeans(), FiniteLossCheck(number, self.device)
+        means, loss_check = _LossMeans(), FiniteLossCheck(number, self.device, processes)
         for step, group in enumerate(group_batches(batches, self.accumulate), start=1):
-            names = tuple(name for batch in group for name in batch.names)
-            with out_of_memory_as(_out_of_memory_error(len(group[0].names), self.device)):
-                logits, total, parts, mask = self._step(state, group, loss)
-            loss_check.update(step, total, names)
-            means.add(len(names), total, parts)
-            metrics.update(logits.detach(), mask)
-            interrupts.check()
+            with out_of_memory_as(_out_of_memory_error(group[0].num_patches, self.device)):
+                total, parts, outputs = take_step(group, number, step)
+            loss_check.update(step, total, tuple(name for batch in group for name in batch.names))
+            means.add(sum(batch.num_patches for batch in group), total, parts)
+            for logits, mask in outputs:
+                metrics.update(logits, mask)
+            processes.check_interrupts(interrupts)
         loss_check.check()
+        metrics.sync(processes.sum_counts)
         return {**means.compute(), **metrics.compute()}, means.num_images
 
     @torch.inference_mode()
     def _validate(
-        self, model: nn.Module, batches: Iterable[Batch], loss: Loss, metrics: Metrics, interrupts: Interrupts
+        self,
+        model: nn.Module,
+        batches: Iterable[Batch],
+        loss: Loss,
+        metrics: Metrics,
+        interrupts: Interrupts,
+        processes: Processes,
     ) -> dict[str, float]:
         model.eval()
         metrics.reset()
         means = _LossMeans()
         for batch in batches:
-            with out_of_memory_as(_out_of_memory_error(len(batch.names), self.device)):
-                logits, total, parts, mask = self._forward(model, batch, loss)
-            means.add(len(batch.names), total, parts)
-            metrics.update(logits, mask)
-            interrupts.check()
-        return {**means.compute(), **metrics.compute()}
+            if batch.names:
+                with out_of_memory_as(_out_of_memory_error(len(batch.names), self.device)):
+                    logits, mask = self._predict(model, batch)
+                    total, parts = loss(logits, mask)
+                means.add(len(batch.names), total, parts)
+                metrics.update(logits, mask)
+            processes.check_interrupts(interrupts)
+        metrics.sync(processes.sum_counts)
+        return {**means.interleave(processes).compute(), **metrics.compute()}
 
-    def _step(
-        self, state: TrainingState, group: list[Batch], loss: Loss
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
-        """Takes one optimizer step on the batches of a group, as if they were one."""
-        if len(group) == 1:
-            logits, total, parts, mask = self._forward(state.model, group[0], loss)
-            state.step(total, clip_norm=self.clip_norm)
-            return logits, total, parts, mask
-        moved = [batch.to(self.device) for batch in group]
-        mask = torch.cat([batch.mask for batch in moved])
-        logits, propagate = forward_in_parts(
-            state.model, lambda image: self._compute_logits(state.model, image), [batch.image for batch in moved]
-        )
-        total, parts = loss(logits, mask)
-        state.step(total, clip_norm=self.clip_norm, propagate=propagate)
-        return logits, total, parts, mask
-
-    def _forward(self, model: nn.Module, batch: Batch, loss: Loss) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+    def _predict(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         batch = batch.to(self.device)
-        logits = self._compute_logits(model, batch.image)
-        return logits, *loss(logits, batch.mask), batch.mask
+        return self._compute_logits(model, batch.image), batch.mask
 
-    def _compute_logits(self, model: nn.Module, image: Tensor) -> Tensor:
+    def _compute_logits(self, model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         with autocast(self.device, self._precision):
             return model(image.contiguous(memory_format=get_memory_format(self.device)))
 
-    def _limited(self, batches: SizedIterable) -> SizedIterable:
-        return batches if self.limit_batches is None else _LimitedBatches(batches, self.limit_batches)
+    def _limited(self, batches: SizedIterable, processes: Processes = SINGLE_PROCESS) -> SizedIterable:
+        return batches if self.limit_batches is None else _LimitedBatches(batches, self.limit_batches, processes)
 
 
 class FiniteLossCheck:
@@ -275,10 +341,12 @@ class FiniteLossCheck:
     Args:
         epoch: Epoch number, for the message.
         device: Device of the losses.
+        processes: Processes that have the same losses, of different patches.
     """
 
-    def __init__(self, epoch: int, device: torch.device) -> None:
+    def __init__(self, epoch: int, device: torch.device, processes: Processes = SINGLE_PROCESS) -> None:
         self._epoch = epoch
+        self._processes = processes
         self._first_step = torch.zeros((), dtype=torch.int64, device=device)
         self._patch_names: dict[int, tuple[str, ...]] = {}
 
@@ -297,7 +365,7 @@ class FiniteLossCheck:
             FiresegError: If a loss was not finite.
         """
         if step := int(self._first_step):
-            names = self._patch_names[step]
+            names = tuple(itertools.chain(*self._processes.gather(self._patch_names[step])))
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise FiresegError(
                 f"epoch {self._epoch}, step {step}: the loss is not a finite number; patches: {shown}; "
@@ -308,36 +376,58 @@ class FiniteLossCheck:
 
 
 class _LimitedBatches:
-    """The first batches of a split."""
+    """The first batches of a split, which are dealt to the processes in turn."""
 
-    def __init__(self, batches: SizedIterable, limit: int) -> None:
-        self._batches, self._limit = batches, limit
+    def __init__(self, batches: SizedIterable, limit: int, processes: Processes) -> None:
+        self._batches, self._limit, self._processes = batches, limit, processes
 
     def __len__(self) -> int:
-        return min(len(self._batches), self._limit)
+        return min(len(self._batches), -(-self._limit // self._processes.size))
 
     def __iter__(self) -> Iterator[Batch]:
-        return itertools.islice(self._batches, self._limit)
+        for turn, batch in enumerate(itertools.islice(self._batches, len(self))):
+            number = turn * self._processes.size + self._processes.rank
+            yield batch if number < self._limit else EMPTY_BATCH
 
 
 class _LossMeans:
-    """Means of the losses over images, accumulated on the device."""
+    """Means of the losses over images; the losses stay on the device until they are computed."""
 
     def __init__(self) -> None:
-        self.num_images = 0
-        self._loss_names: list[str] = []
-        self._sums: Tensor | None = None
+        self._loss_names: list[str] = ["loss"]
+        self._num_images: list[int] = []
+        self._losses: list[Tensor] = []
+
+    @property
+    def num_images(self) -> int:
+        return sum(self._num_images)
 
     def add(self, num_images: int, total: Tensor, parts: dict[str, Tensor]) -> None:
-        values = torch.stack([total.detach(), *(part.detach() for part in parts.values())]).float() * num_images
         self._loss_names = ["loss", *parts]
-        self._sums = values if self._sums is None else self._sums + values
-        self.num_images += num_images
+        self._num_images.append(num_images)
+        self._losses.append(torch.stack([total.detach(), *(part.detach() for part in parts.values())]).float())
+
+    def interleave(self, processes: Processes) -> _LossMeans:
+        """Returns the means over the batches of all processes, which were dealt to them in turn. Collective."""
+        if processes.size == 1:
+            return self
+        own = self._loss_names, self._num_images, [losses.cpu() for losses in self._losses]
+        means, shares = _LossMeans(), processes.gather(own)
+        means._loss_names = shares[0][0]  # the first process has a batch
+        for turn in itertools.zip_longest(*(zip(*share[1:], strict=True) for share in shares)):
+            for num_images, losses in filter(None, turn):
+                means._num_images.append(num_images)
+                means._losses.append(losses)
+        return means
 
     def compute(self) -> dict[str, float]:
-        if self._sums is None:
+        if not self._losses:
             return {"loss": float("nan")}
-        return dict(zip(self._loss_names, (self._sums / self.num_images).tolist(), strict=True))
+        # Added one by one: the order decides the last bit.
+        sums = torch.zeros_like(self._losses[0])
+        for num_images, losses in zip(self._num_images, self._losses, strict=True):
+            sums = sums + losses * num_images
+        return dict(zip(self._loss_names, (sums / self.num_images).tolist(), strict=True))
 
 
 def _out_of_memory_error(batch_size: int, device: torch.device) -> FiresegError:
@@ -345,6 +435,11 @@ def _out_of_memory_error(batch_size: int, device: torch.device) -> FiresegError:
     return FiresegError(f"data.batch_size: {batch_size} patches do not fit in the memory of {device}; {cure}")
 
 
-def derive_seed(seed: int, epoch: int) -> int:
-    """Returns a seed for torch's generators, distinct for epochs and for runs with neighbouring seeds."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def derive_seed(seed: int, *numbers: int) -> int:
+    """Returns a seed for torch's generators, distinct for runs with neighbouring seeds.
+
+    Args:
+        seed: Seed of the run.
+        *numbers: Epoch; or epoch, step and shard.
+    """
+    return int(np.random.SeedSequence([seed, *numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))

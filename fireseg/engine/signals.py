@@ -31,8 +31,8 @@ class Interrupted(BaseException):
 class Interrupts:
     """Context in which SIGINT, SIGTERM and SIGHUP raise `Interrupted`, at once or, if deferred, in `check`.
 
-    A second signal is never deferred: it raises `Interrupted` at once. SIGHUP stays ignored if it was, as by `nohup`.
-    Outside the main thread, where Python allows no signal handlers, the context has no effect.
+    A second signal is never deferred, but SIGHUP is ignored after the first one, and from the start if it was, as by
+    `nohup`. Outside the main thread, where Python allows no signal handlers, the context has no effect.
 
     Args:
         until_epoch_end: True to defer the first signal to the end of an epoch instead of a step.
@@ -75,6 +75,11 @@ class Interrupts:
             yield
         finally:
             self._is_deferred = False
+
+    @property
+    def pending(self) -> int:
+        """Number of the signal that was received and deferred; 0 if there is none."""
+        return self._pending or 0
 
     def check(self, *, is_epoch_end: bool = False) -> None:
         """Raises `Interrupted` if a signal was received; called after each step, and when an epoch is saved."""

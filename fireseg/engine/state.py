@@ -69,6 +69,10 @@ class TrainingState:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         propagate()
+        self.apply_gradients(clip_norm=clip_norm)
+
+    def apply_gradients(self, *, clip_norm: float | None) -> None:
+        """Takes one optimizer step on the scaled gradients of the parameters."""
         if clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)

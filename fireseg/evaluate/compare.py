@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from fireseg.errors import FiresegError
-from fireseg.evaluate.results import Results, to_dict
+from fireseg.evaluate.results import to_dict
 from fireseg.metric import compare_paired
 from fireseg.runs import TrainedModel
+from fireseg.runs.summary import Results, list_differences
 
 _ROOT = "training patches (data.root)"
 
@@ -54,7 +54,7 @@ def compare_runs(ours: Results, theirs: Results) -> dict[str, Any]:
         FiresegError: If the evaluations are not of the same labels of the same fires and split.
     """
     name = theirs["run"]["name"]
-    if faults := _list_differences(ours, theirs):
+    if faults := list_differences(ours, theirs):
         raise FiresegError(
             f"--against {name}: not evaluated on the same pixels as {ours['run']['name']}; "
             "evaluate both on the same patches (--data)",
@@ -81,27 +81,6 @@ def compare_runs(ours: Results, theirs: Results) -> dict[str, Any]:
             "fires": fires,
         }
     )
-
-
-def _list_differences(ours: Results, theirs: Results) -> list[str]:
-    pairs = {
-        "split": (ours["split"], theirs["split"]),
-        "task": (ours["run"]["task"], theirs["run"]["task"]),
-        "classes": (ours["run"]["class_names"], theirs["run"]["class_names"]),
-        "patches (fingerprint)": (ours["data"]["fingerprint"][:12], theirs["data"]["fingerprint"][:12]),
-    }
-    faults = [f"{what}: {our}, theirs {their}" for what, (our, their) in pairs.items() if our != their]
-    labels = [{fire["name"]: fire["truth_sha256"] for fire in results["fires"]} for results in (ours, theirs)]
-    for fire in sorted(labels[0].keys() | labels[1].keys()):
-        if labels[0].get(fire) != labels[1].get(fire):
-            faults.append(f"fire {fire}: {_describe_label_difference(fire, *labels)}")
-    return faults
-
-
-def _describe_label_difference(fire: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    if fire in ours and fire in theirs:
-        return "labelled differently"
-    return "only in ours" if fire in ours else "only in theirs"
 
 
 def _format_task(trained: TrainedModel) -> str:

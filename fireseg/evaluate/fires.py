@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fireseg.data.format import METADATA
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import M2_PER_HA, Grid, PixelAreas, Transform
 
 log = logging.getLogger("fireseg")
@@ -147,6 +148,7 @@ def group_by_fire(names: Sequence[str], folder: Path, *more_folders: Path, size:
 
 def read_metadata(path: Path) -> dict[str, Row]:
     """Reads the rows of metadata.csv by patch; empty if there is no such file or it names no patches."""
+    check_regular_file(path)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return {row["patch_id"]: row for row in csv.DictReader(file) if row.get("patch_id")}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fireseg.data.format import METADATA
 from fireseg.errors import FiresegError
 from fireseg.evaluate.fires import Fire, PatchPosition
+from fireseg.memory import check_memory
 from fireseg.metric import Component, DetectionRule, count_detections, detection_scores
 from fireseg.task import IGNORE_INDEX
 
@@ -123,6 +124,11 @@ def assemble_mosaics(patches: Iterable[PatchPrediction], fires: Iterable[Fire]) 
 
 def _make_mosaic(fire: Fire, patch: PatchPrediction) -> Mosaic:
     shape = fire.height, fire.width
+    check_memory(
+        fire.height * fire.width * (2 + sum(layer.itemsize for layer in patch.layers.values())),
+        f"{fire.name}: patches from a rectangle of {fire.height:,} x {fire.width:,} pixels",
+        f"correct row and col of its patches in {METADATA}, or cut the tile into smaller ones",
+    )
     step = -(-max(shape) // PREVIEW_PX)
     preview_shape = tuple(-(-side // step) for side in shape)
     return Mosaic(

@@ -14,7 +14,7 @@ from fireseg.evaluate.compare import check_comparable, compare_runs
 from fireseg.evaluate.inference import compute_nbr, count_nbr, find_missing_bands, predict_patches
 from fireseg.evaluate.mosaic import assemble_mosaics
 from fireseg.evaluate.options import EvaluateOptions, Split
-from fireseg.evaluate.patches import Patches, find_patches_root, open_patches
+from fireseg.evaluate.patches import Patches, open_patches
 from fireseg.evaluate.report import PreviewSelection, write_report
 from fireseg.evaluate.results import (
     BaselineRules,
@@ -22,15 +22,17 @@ from fireseg.evaluate.results import (
     Results,
     build_results,
     name_evaluation,
-    read_results,
     write_results,
 )
 from fireseg.evaluate.scores import MODEL, FireScores, decide_fire, measure_fire, score_fire
 from fireseg.evaluate.summary import format_summary, log_to_tracker
 from fireseg.evaluate.thresholds import OperatingPoint, select_operating_point
+from fireseg.files import list_leftovers
 from fireseg.metric import DetectionRule, ThresholdGain
 from fireseg.runs import Calibration, TrainedModel, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
+from fireseg.runs.patches import find_patches_root
+from fireseg.runs.summary import read_evaluation
 
 log = logging.getLogger("fireseg")
 
@@ -266,7 +268,7 @@ def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOpt
 def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, options: EvaluateOptions) -> Results:
     """Reads the results of the other run, or evaluates it if they are missing or of other patches or weights."""
     name = name_evaluation(options.split, patches.fingerprint, trained.fingerprint)
-    results = read_results(folder.evaluation(name, "json"))
+    results = read_evaluation(folder.evaluation(name, "json"))
     if results is not None and (results["run"]["sha256"], results["data"]["fingerprint"]) == (
         trained.sha256,
         patches.fingerprint,
@@ -289,6 +291,9 @@ def _write_evaluation(
     json_path, report_path = (folder.evaluation(name, kind) for kind in ("json", "html"))
     write_results(results, json_path)
     write_report(evaluation, report_path)
+    for path in (json_path, report_path, folder.calibration):
+        for leftover in list_leftovers(path):
+            leftover.unlink()
     if not options.no_track:
         # With the calibration, so that a model loaded from the tracker uses the threshold chosen here.
         files = [path for path in (json_path, report_path, folder.calibration) if path.exists()]

@@ -13,7 +13,7 @@ import numpy as np
 from fireseg.evaluate.mosaic import Mosaic
 from fireseg.evaluate.results import Evaluation, Preview, Results
 from fireseg.evaluate.scores import BASELINES, Classes
-from fireseg.evaluate.summary import format_false_alarms, format_interval
+from fireseg.evaluate.summary import format_false_alarms
 from fireseg.plots import ERROR_COLOURS, choose_composite, colour_classes, colour_errors, render_composite
 from fireseg.plots.html import (
     Cell,
@@ -21,8 +21,10 @@ from fireseg.plots.html import (
     Strip,
     encode_pixels,
     format_number,
+    format_p_value,
     format_percentage,
     format_text,
+    make_interval_cell,
     write_page,
 )
 from fireseg.plots.scores import (
@@ -117,30 +119,12 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     )
 
 
-def make_interval_cell(interval: Mapping[str, Any] | None, *, signed: bool = False, places: int = 3) -> Cell:
-    """Formats a mean with its interval as a table cell.
-
-    Example:
-        >>> interval = {"mean": 0.12, "low": 0.08, "high": 0.17, "num": 16, "values": None}
-        >>> make_interval_cell(interval, signed=True, places=2).text
-        '+0.12 [+0.08, +0.17] (n = 16)'
-    """
-    if interval is None or interval["mean"] is None:
-        return Cell("-", None)
-    return Cell(format_interval(interval, f"{'+' if signed else ''}.{places}f"), interval["mean"])
-
-
 def _format_ends(interval: Mapping[str, Any] | None) -> Cell:
     if interval is None or interval["mean"] is None:
         return Cell("-", None)
     if interval["low"] is None:
         return Cell(" ".join(f"{value:.3f}" for value in interval["values"]), None)
     return Cell(f"{interval['low']:.3f} to {interval['high']:.3f}", None)
-
-
-def format_p_value(value: float) -> str:
-    """Formats a p-value with 2 or 3 decimals."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def _format_row_shares(counts: Sequence[int]) -> list[Cell]:

@@ -76,9 +76,7 @@ from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.files import atomic_write
 from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
-
-FORMAT = 3
-"""Format version; increased when earlier readers could not read the file."""
+from fireseg.runs.summary import EVALUATION_FORMAT, Results
 
 MAX_POINTS = 200
 """Largest number of points of the precision-recall curve."""
@@ -88,8 +86,6 @@ _RUN_KEYS = (
     *("arch", "encoder", "bands", "version"),
 )
 """Keys of `results["run"]`, in the order of the file."""
-
-Results = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,15 +156,6 @@ def name_evaluation(split: str, fingerprint: str, trained_on: str) -> str:
     return split if fingerprint == trained_on else f"{split}_{fingerprint[:8]}"
 
 
-def read_results(path: Path) -> Results | None:
-    """Reads an evaluation; None if the file does not exist or has another format."""
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return results if isinstance(results, dict) and results.get("format") == FORMAT else None
-
-
 class BaselineRules(NamedTuple):
     """Rules of the NBR baseline.
 
@@ -209,7 +196,7 @@ def build_results(
     methods = [_describe_method(name, trained, fires, point, rules) for name in METHODS]
     summaries = [patch for fire in fires for patch in fire.patches]
     results = {
-        "format": FORMAT,
+        "format": EVALUATION_FORMAT,
         "split": split,
         "run": _describe_run(trained),
         "data": _describe_data(trained, patches, split, fires),

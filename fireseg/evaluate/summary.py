@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fireseg.console import format_count, format_score, format_table
+from fireseg.console import format_count, format_interval, format_score, format_table
 from fireseg.evaluate.results import Results, name_evaluation
 from fireseg.runs import TrainedModel
 from fireseg.runs.folder import RunFolder
+from fireseg.runs.sync import describe_results
 from fireseg.tracker import log_to_existing_run
+from fireseg.tracker.protocol import name_metric
 
 
 def format_summary(results: Results) -> Iterator[str]:
@@ -60,23 +62,6 @@ def format_false_alarms(unburned: Mapping[str, Any]) -> str:
     return f"{text}, {unburned['predicted_ha']:,.1f} ha, {unburned['ha_per_1000_km2']:,.1f} ha per 1000 km²"
 
 
-def format_interval(interval: Mapping[str, Any], spec: str = ".3f") -> str:
-    """Formats a mean over fires with its interval, or with the values if there are too few for one.
-
-    Example:
-        >>> format_interval({"mean": 0.7, "low": 0.6, "high": 0.8, "num": 5, "values": None}, ".2f")
-        '0.70 [0.60, 0.80] (n = 5)'
-        >>> format_interval({"mean": 0.7, "low": None, "high": None, "num": 2, "values": [0.6, 0.8]}, ".2f")
-        '0.70 (n = 2: 0.60 0.80)'
-    """
-    mean, low, high, num, values = (interval[key] for key in ("mean", "low", "high", "num", "values"))
-    if mean is None:
-        return "-"
-    if low is not None:
-        return f"{mean:{spec}} [{low:{spec}}, {high:{spec}}] (n = {num})"
-    return f"{mean:{spec}} (n = {num}: {' '.join(f'{value:{spec}}' for value in values)})"
-
-
 def _format_pairs(pairs: Mapping[str, Any]) -> str:
     if pairs["difference"]["mean"] is None:
         return "no fire to compare"
@@ -120,6 +105,7 @@ def log_to_tracker(results: Results, trained: TrainedModel, folder: RunFolder, *
         metrics=list_metrics(results),
         step=trained.epoch,
         artifacts=files,
+        description=describe_results(folder),
     )
 
 
@@ -142,4 +128,4 @@ def list_metrics(results: Results) -> dict[str, float | None]:
     }
     name = name_evaluation(results["split"], results["data"]["fingerprint"], results["data"]["trained_on"])
     prefix = name if name == "test" else f"evaluation_{name}"
-    return {f"{prefix}/{name}": value for name, value in scores.items()}
+    return {name_metric(f"{prefix}/{name}"): value for name, value in scores.items()}

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from fireseg.errors import FiresegError
+from fireseg.files import check_readable
 from fireseg.geo.grid import get_geod
+from fireseg.tiles.vector_file import check_vector_file
 
 _MAX_EXTENT_M = 300_000.0
 """Largest extent of an area: the satellite sees a swath of 290 km."""
@@ -20,8 +22,8 @@ def read_area(path: Path) -> Any:
     """Reads the polygons of a vector file as one shapely geometry in longitude and latitude.
 
     Args:
-        path: GeoJSON (a geometry, a feature or a collection), GeoPackage, Shapefile or any other file that GDAL reads;
-            the first layer is used. Without a reference system, coordinates are longitude and latitude.
+        path: GeoJSON (a geometry, a feature or a collection), GeoPackage or shapefile; the first layer is used.
+            Without a reference system, coordinates are longitude and latitude.
 
     Raises:
         FiresegError: If the file cannot be read, has no polygon, or lies outside of the earth or is larger than a
@@ -31,11 +33,13 @@ def read_area(path: Path) -> Any:
 
     geometries, crs = _read_geometries(path)
     polygons = [geometry for geometry in geometries if geometry.geom_type in ("Polygon", "MultiPolygon")]
-    if not polygons or shapely.union_all(polygons).is_empty:
+    if not polygons or all(polygon.is_empty for polygon in polygons):
         kinds = ", ".join(sorted({geometry.geom_type for geometry in geometries})) or "nothing"
         raise FiresegError(f"{path}: {kinds}, but an area is a Polygon or MultiPolygon; draw its outline")
     if len(polygons) < len(geometries):
         raise FiresegError(f"{path}: other geometries beside polygons; keep only the outline of the area")
+    if not np.isfinite(shapely.get_coordinates(polygons)).all():
+        raise FiresegError(f"{path}: coordinates that are NaN or infinite; draw the outline again")
     area = shapely.union_all(shapely.make_valid(shapely.force_2d(polygons)))
     if crs and crs != _LONLAT:
         area = _to_lonlat(area, crs, path)
@@ -50,13 +54,19 @@ def _read_geometries(path: Path) -> tuple[list[Any], str | None]:
 
     if not path.is_file():
         raise FiresegError(f"{path}: no such file; give a GeoJSON with the outline of the area")
+    check_readable(path)
+    check_vector_file(path)
     try:
         meta, _, geometries, _ = read(path, layer=0, columns=[])
     except (DataSourceError, DataLayerError) as error:
         raise FiresegError(f"{path}: not a readable vector file ({error}); give a GeoJSON with a polygon") from error
     if geometries is None:
         return [], None
-    return [shapely.from_wkb(wkb) for wkb in geometries if wkb is not None], meta["crs"]
+    try:
+        with np.errstate(invalid="ignore"):  # NaN, reported later
+            return [shapely.from_wkb(wkb) for wkb in geometries if wkb is not None], meta["crs"]
+    except shapely.errors.GEOSException as error:
+        raise FiresegError(f"{path}: a geometry that is none ({error}); draw the outline again") from error
 
 
 def _to_lonlat(area: Any, crs: str, path: Path) -> Any:

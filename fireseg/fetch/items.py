@@ -88,9 +88,13 @@ def _read_scaling(item: Any, key: str) -> BandAsset:
     The item has priority where it says that there is no offset, because it was removed or the baseline is older than
     04.00: some catalogues give an offset with every band nevertheless.
     """
-    scale, shift = read_scaling(item.assets[key].extra_fields)
+    try:
+        scale, shift = read_scaling(item.assets[key].extra_fields)
+        offset = find_offset(flatten_metadata(item.properties, {"id": item.id}))
+    except FiresegError as error:
+        cure = "the item is wrong: use another --catalog"
+        raise FiresegError(*(f"{item.id}, asset {key}: {fault}; {cure}" for fault in error.faults)) from error
     gain = 1.0 if scale is None else scale * SCALE
-    offset = find_offset(flatten_metadata(item.properties, {"id": item.id}))
     if offset != 0 and shift is not None:
         offset = -shift * SCALE / gain
     if offset is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,13 +19,13 @@ from tqdm import tqdm
 from fireseg import __version__
 from fireseg.console import format_count, format_share
 from fireseg.data.bands import BAND_NAMES
-from fireseg.errors import FiresegError, SettingError
+from fireseg.errors import FiresegError, SettingError, convert_unexpected_errors
 from fireseg.fetch.area import read_area
 from fireseg.fetch.catalogue import Catalogue, CatalogueClient, parse_catalogue
 from fireseg.fetch.items import SceneItem, parse_item
 from fireseg.fetch.mosaic import PIXEL_M, MosaicReader, is_clear
 from fireseg.fetch.options import FetchOptions
-from fireseg.files import atomic_write, convert_disk_errors
+from fireseg.files import atomic_write, check_regular_file, convert_disk_errors, list_leftovers
 from fireseg.geo import BandWriter
 from fireseg.tiles import RasterOptions, open_bands
 from fireseg.tiles.channels import SCL
@@ -105,17 +106,25 @@ def fetch_scenes(options: FetchOptions) -> None:
     for request in requests:
         if options.aoi.resolve() in [path.resolve() for path in request.paths]:
             raise SettingError(f"--aoi: {options.aoi} would be overwritten by the scene; choose another OUT folder")
-    missing = [request for request in requests if options.overwrite or not _is_complete(request)]
+    missing = [request for request in requests if not _is_complete(request, overwrite=options.overwrite)]
     client = None
     if missing:
         with convert_disk_errors(options.out):
             options.out.mkdir(parents=True, exist_ok=True)
         client = CatalogueClient(catalogue)
+    faults = []
     for request in requests:
-        if client is not None and request in missing:
-            _fetch_scene(request, client, area, options)
+        try:
+            with convert_unexpected_errors(request.raster):
+                if client is not None and request in missing:
+                    _fetch_scene(request, client, area, options)
+        except FiresegError as error:  # the scene before the fire does not depend on that after it
+            faults += error.faults
+            continue
         for line in _describe_scene(request, is_new=request in missing):
             log.info("%s", line)
+    if faults:
+        raise FiresegError(*faults)
 
 
 def _check_extra() -> None:
@@ -154,13 +163,17 @@ def _list_requests(options: FetchOptions, catalogue: Catalogue, area: Any) -> li
     ]
 
 
-def _is_complete(request: SceneRequest) -> bool:
-    """Returns True if a scene was fetched for the same request before.
+def _is_complete(request: SceneRequest, *, overwrite: bool) -> bool:
+    """Returns True if a scene was fetched for the same request before, and is not to be replaced.
 
     Raises:
         FiresegError: If other files are in its place.
     """
-    if not any(path.exists() for path in request.paths):
+    for path in request.paths:
+        check_regular_file(path, cure="remove it, or choose another OUT folder")
+    if overwrite or not any(path.exists() for path in request.paths):
+        return False
+    if not request.metadata.exists() and list_leftovers(request.metadata):  # killed between the renames
         return False
     settings: Any = None
     if all(path.is_file() for path in request.paths):
@@ -184,7 +197,8 @@ def _fetch_scene(request: SceneRequest, client: CatalogueClient, area: Any, opti
     items, faults = [], []
     for found in client.search(area.bounds, request.first, request.last):
         try:
-            items.append(parse_item(found))
+            with convert_unexpected_errors(getattr(found, "id", "item")):
+                items.append(parse_item(found))
         except FiresegError as error:
             faults += error.faults
             log.warning("  not used: %s", error)
@@ -206,7 +220,8 @@ def _fetch_scene(request: SceneRequest, client: CatalogueClient, area: Any, opti
         for day in sorted(by_day):
             ordered = _sort_items(by_day[day], epsg)
             try:
-                days.append(Day(date=day, items=ordered, clear_share=reader.measure_clear_share(ordered)))
+                with convert_unexpected_errors(day):
+                    days.append(Day(date=day, items=ordered, clear_share=reader.measure_clear_share(ordered)))
             except FiresegError as error:
                 faults += error.faults
                 log.warning("  %s: not used: %s", day, error)
@@ -278,7 +293,10 @@ def _write_scene(
         content = _describe_content(day, request, client, clear_share=num_clear / num_area, flags=flags)
         metadata.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         # With --overwrite: a process killed between the renames must not leave a new raster with old metadata.
-        request.metadata.unlink(missing_ok=True)
+        Path(os.path.realpath(request.metadata)).unlink(missing_ok=True)
+        for path in request.paths:
+            for leftover in list_leftovers(path):
+                leftover.unlink()
 
 
 def _check_values(raster: Path, request: SceneRequest, *, trust_values: bool) -> list[str]:

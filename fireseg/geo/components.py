@@ -1,4 +1,4 @@
-"""Connected components of burned pixels and their statistics, computed strip by strip."""
+"""Connected components of burned pixels and their statistics, computed block by block."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from fireseg.geo.grid import PixelAreas
-from fireseg.geo.windows import Window
+from fireseg.geo.raster import BLOCK_PX
+from fireseg.geo.windows import MAX_COLS, Window, split_window
 from fireseg.task import IGNORE_INDEX
-
-STRIP_ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
     """Components of burned pixels that share an edge, in the order of their first pixel.
 
-    A piece is the part of a component in one strip.
+    A piece is the part of a component in one block.
 
     Attributes:
-        component_of_piece: Component number of each piece, `(pieces,)`; pieces are numbered across all strips.
+        component_of_piece: Component number of each piece, `(pieces,)`; pieces are numbered across all blocks.
         class_areas_m2: Area by burned class, `(N, classes - 1)`.
         mean_probability: Mean fire probability of the pixels, `(N,)`; NaN if it is unknown in all of them.
     """
@@ -41,7 +40,7 @@ class Components:
 def find_components(classes: DatasetReader, fire: DatasetReader, areas: PixelAreas, *, num_classes: int) -> Components:
     """Finds the connected components of the burned pixels in a map.
 
-    Each strip is labelled on its own, then pieces that touch across strips are joined.
+    Each block is labelled on its own, then pieces that touch across blocks are joined.
 
     Args:
         classes: Class raster of the map.
@@ -49,12 +48,16 @@ def find_components(classes: DatasetReader, fire: DatasetReader, areas: PixelAre
         areas: Pixel areas of the grid.
         num_classes: Number of classes, unburned included.
     """
-    sums, touching, last_row = [], [], np.zeros(classes.width, np.int32)
-    for strip, values, pieces in label_strips(classes):
-        probability = _read_probability(fire, strip)
-        sums.append(_sum_pieces(values, probability, areas.of_rows(strip.top, strip.height), pieces, num_classes))
-        touching.append(_touching_pieces(last_row, pieces[0]))
-        last_row = pieces[-1].copy()
+    sums, touching, last_row, last_col = [], [], np.zeros(classes.width, np.int32), np.zeros(0, np.int32)
+    for block, values, pieces in label_blocks(classes):
+        probability = _read_probability(fire, block)
+        block_areas = areas.of_rows(block.top, block.height, left=block.left, width=block.width)
+        sums.append(_sum_pieces(values, probability, block_areas, pieces, num_classes))
+        cols = slice(block.left, block.left + block.width)
+        touching.append(_touching_pieces(last_row[cols], pieces[0]))
+        if block.left:
+            touching.append(_touching_pieces(last_col, pieces[:, 0]))
+        last_row[cols], last_col = pieces[-1], pieces[:, -1].copy()
     component_of_piece = _join_pieces(np.concatenate(touching), sum(map(len, sums)))
     totals = np.zeros((int(component_of_piece.max(initial=-1)) + 1, num_classes + 1))
     np.add.at(totals, component_of_piece, np.concatenate(sums))
@@ -65,32 +68,31 @@ def find_components(classes: DatasetReader, fire: DatasetReader, areas: PixelAre
     )
 
 
-def label_strips(classes: DatasetReader) -> Iterator[tuple[Window, NDArray[np.uint8], NDArray[np.int32]]]:
-    """Labels the burned pixels of a map strip by strip.
+def label_blocks(classes: DatasetReader) -> Iterator[tuple[Window, NDArray[np.uint8], NDArray[np.int32]]]:
+    """Labels the burned pixels of a map block by block; all but a very wide map has blocks of its full width.
 
     Args:
         classes: Class raster of the map.
 
     Yields:
-        The window of the strip; its classes `(rows, width)`; and the piece of each pixel `(rows, width)`, numbered
-        from 1 across all strips, 0 where unburned or unknown.
+        The window of the block; its classes `(rows, columns)`; and the piece of each pixel `(rows, columns)`, numbered
+        from 1 across all blocks, 0 where unburned or unknown.
     """
     from scipy import ndimage
 
     num_pieces = 0
-    for top in range(0, classes.height, STRIP_ROWS):
-        strip = Window(top, 0, min(STRIP_ROWS, classes.height - top), classes.width)
-        values = classes.read(1, window=strip.to_rasterio())
+    for block in split_window(Window(0, 0, classes.height, classes.width), BLOCK_PX, MAX_COLS):
+        values = classes.read(1, window=block.to_rasterio())
         pieces = np.zeros(values.shape, np.int32)
         ndimage.label((values > 0) & (values != IGNORE_INDEX), output=pieces)
         num_here = int(pieces.max())
         pieces[pieces > 0] += num_pieces
         num_pieces += num_here
-        yield strip, values, pieces
+        yield block, values, pieces
 
 
-def _read_probability(fire: DatasetReader, strip: Window) -> NDArray[np.float32]:
-    values = fire.read(1, window=strip.to_rasterio())
+def _read_probability(fire: DatasetReader, block: Window) -> NDArray[np.float32]:
+    values = fire.read(1, window=block.to_rasterio())
     probability = values * np.float32(fire.scales[0])
     if fire.nodata is not None and not np.isnan(fire.nodata):
         probability[values == fire.nodata] = np.nan
@@ -104,7 +106,7 @@ def _sum_pieces(
     pieces: NDArray[np.int32],
     num_classes: int,
 ) -> NDArray[np.float64]:
-    """Sums the area by burned class, the known probabilities, and their number, for each piece of a strip."""
+    """Sums the area by burned class, the known probabilities, and their number, for each piece of a block."""
     is_burned = pieces > 0
     piece, burned_class = pieces[is_burned], classes[is_burned].astype(np.intp) - 1
     if not len(piece):
@@ -121,7 +123,7 @@ def _sum_pieces(
 
 
 def _touching_pieces(above: NDArray[np.int32], below: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Finds the pairs `(P, 2)` of pieces that share an edge between two strips."""
+    """Finds the pairs `(P, 2)` of pieces that share an edge between two blocks."""
     pairs = np.stack([above, below], axis=1)
     return np.unique(pairs[(pairs > 0).all(axis=1)], axis=0)
 

@@ -38,12 +38,12 @@ class PixelSpacing(NamedTuple):
     Attributes:
         column_m: Distance between neighbouring columns in metres.
         row_m: Distance between neighbouring rows in metres.
-        north_deg: Direction of north, in degrees clockwise from the top of the raster.
+        north_deg: Direction of north, in degrees clockwise from the top of the raster; None at a pole.
     """
 
     column_m: float
     row_m: float
-    north_deg: float
+    north_deg: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +149,18 @@ class Grid:
         """Measures the distances between pixels on the WGS 84 ellipsoid at the centre of the raster.
 
         Raises:
-            FiresegError: If the CRS cannot be transformed to longitude and latitude.
+            FiresegError: If the CRS cannot be transformed to longitude and latitude, or the centre is not on earth.
         """
         col, row = self.width / 2, self.height / 2
         lon, lat = self.to_lonlat([col - 0.5, col + 0.5, col, col], [row, row, row - 0.5, row + 0.5])
         azimuths, _, distances = get_geod().inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
+        if not (np.isfinite(distances).all() and distances.min() > 0):
+            raise self._off_earth_error()
         axes = np.stack([np.sin(np.radians(azimuths)), np.cos(np.radians(azimuths))])  # east and north of each axis
-        right, down = np.linalg.solve(axes, [0.0, 1.0])
+        try:
+            right, down = np.linalg.solve(axes, [0.0, 1.0])
+        except np.linalg.LinAlgError:  # at a pole every direction is north, or south
+            return PixelSpacing(float(distances[0]), float(distances[1]), None)
         north_deg = math.degrees(math.atan2(right, -down)) + 0.0  # no -0.0
         return PixelSpacing(float(distances[0]), float(distances[1]), north_deg)
 
@@ -169,6 +174,11 @@ class Grid:
     def _corners(self) -> list[tuple[float, float]]:
         a, b, c, d, e, f = self.transform
         return [(a * col + b * row + c, d * col + e * row + f) for col, row in self._pixel_corners()]
+
+    def _off_earth_error(self) -> FiresegError:
+        return FiresegError(
+            f"raster: some pixels are not on earth (transform {self.transform}, {self.crs}); check its georeference"
+        )
 
     def _transform_error(self, error: Exception) -> FiresegError:
         return FiresegError(
@@ -207,19 +217,22 @@ class PixelAreas:
         if np.ptp(self._areas, axis=1).max() <= _UNIFORM_SHARE * self._areas.max():
             self._width, self._cols, self._areas = 1, self._cols[:1], self._areas[:, :1]
 
-    def of_rows(self, top: int, num_rows: int) -> NDArray[np.float32]:
+    def of_rows(self, top: int, num_rows: int, *, left: int = 0, width: int | None = None) -> NDArray[np.float32]:
         """Computes the pixel areas of consecutive rows.
 
         Args:
             top: First row.
             num_rows: Number of rows.
+            left: First column.
+            width: Number of columns; all that follow if None.
 
         Returns:
             Areas in m², `(num_rows, width)`, or `(num_rows, 1)` if all pixels of a row are equal, as in a raster in
             degrees.
         """
         rows = _interpolate(self._areas, self._rows, np.arange(top, top + num_rows))
-        return _interpolate(rows.T.astype(np.float32), self._cols, np.arange(self._width)).T
+        cols = np.arange(self._width)[left:][:width] if len(self._cols) > 1 else np.arange(self._width)
+        return _interpolate(rows.T.astype(np.float32), self._cols, cols).T
 
 
 def get_geod() -> Any:
@@ -242,9 +255,7 @@ def _measure_pixels(grid: Grid, rows: NDArray[np.intp], cols: NDArray[np.intp]) 
     geod = get_geod()
     areas = np.array([abs(geod.polygon_area_perimeter(*pixel)[0]) for pixel in zip(lon, lat, strict=True)])
     if not (np.isfinite(areas).all() and areas.min() > 0):
-        raise FiresegError(
-            f"raster: some pixels are not on earth (transform {grid.transform}, {grid.crs}); check its georeference"
-        )
+        raise grid._off_earth_error()
     return areas.reshape(shape[:2])
 
 

@@ -20,7 +20,7 @@ from rasterio.shutil import copy
 from fireseg.errors import FiresegError
 from fireseg.files import disk_error
 from fireseg.geo.grid import GDAL_ERRORS, Grid
-from fireseg.geo.windows import Window
+from fireseg.geo.windows import MAX_COLS, Window, split_window
 from fireseg.task import IGNORE_INDEX
 
 GDAL_VERSION: str = rasterio.__gdal_version__
@@ -48,7 +48,7 @@ class MapPaths(NamedTuple):
 
 
 class MapWriter:
-    """Writes classes and fire probabilities as Cloud-Optimized GeoTIFFs; memory does not grow with the height.
+    """Writes classes and fire probabilities as Cloud-Optimized GeoTIFFs; memory does not grow with their size.
 
     Args:
         folder: Scratch folder of the caller, to which the files are written under fixed names.
@@ -87,10 +87,11 @@ class MapWriter:
             dtype="uint8", nodata=IGNORE_INDEX, description="class", categories=labels, colours=colours
         )
         self._fire = _describe_fire(fire_dtype)
-        self._num_rows = 0
+        self._num_pixels = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        self._check_free_space()
         try:
             self._work = Path(self._stack.enter_context(TemporaryDirectory(prefix=".map-", dir=self._folder)))
             self._files = [self._open("classes.raw"), self._open("fire.raw")]
@@ -106,26 +107,32 @@ class MapWriter:
         with suppress(OSError):  # an earlier error is the one to report
             self._stack.close()
 
-    def write(self, top: int, classes: NDArray[np.uint8], fire: NDArray[np.floating]) -> None:
-        """Writes the next rows.
+    def write(self, top: int, classes: NDArray[np.uint8], fire: NDArray[np.floating], *, left: int = 0) -> None:
+        """Writes a window. Windows may be written in any order, each pixel once.
 
         Args:
-            top: First row, equal to the number of rows written before.
-            classes: `(rows, width)`, 0 to the number of classes - 1, 255 unknown.
-            fire: Fire probability in [0, 1], `(rows, width)`, NaN unknown.
+            top: First row.
+            classes: `(rows, columns)`, 0 to the number of classes - 1, 255 unknown.
+            fire: Fire probability in [0, 1], `(rows, columns)`, NaN unknown.
+            left: First column.
 
         Raises:
             FiresegError: If the disk is full or the folder cannot be written.
         """
-        assert top == self._num_rows, f"rows start at {top}, but row {self._num_rows} is next"
-        assert classes.shape == fire.shape == (len(classes), self._grid.width), (classes.shape, fire.shape)
+        height, width = classes.shape
+        assert 0 <= top <= top + height <= self._grid.height, (top, height, self._grid.height)
+        assert 0 <= left <= left + width <= self._grid.width, (left, width, self._grid.width)
+        assert classes.shape == fire.shape, (classes.shape, fire.shape)
         assert classes.dtype == np.uint8, classes.dtype
         for file, values in zip(self._files, (classes, self._encode(fire)), strict=True):
+            is_whole = width == self._grid.width
             try:
-                file.write(np.ascontiguousarray(values).data)
+                for row, part in [(top, values)] if is_whole else enumerate(values, top):
+                    file.seek((row * self._grid.width + left) * values.itemsize)
+                    file.write(np.ascontiguousarray(part).data)
             except OSError as error:
                 raise disk_error(self._folder, error) from error
-        self._num_rows += len(classes)
+        self._num_pixels += classes.size
 
     def close(self) -> MapPaths:
         """Converts the rows to Cloud-Optimized GeoTIFFs. All rows must have been written.
@@ -133,7 +140,8 @@ class MapWriter:
         Raises:
             FiresegError: If the disk is full or the folder cannot be written.
         """
-        assert self._num_rows == self._grid.height, f"{self._num_rows} of {self._grid.height} rows were written"
+        num_pixels = self._grid.height * self._grid.width
+        assert self._num_pixels == num_pixels, f"{self._num_pixels} of {num_pixels} pixels were written"
         try:
             for file in self._files:
                 file.close()
@@ -145,6 +153,14 @@ class MapWriter:
         except OSError as error:
             raise disk_error(self._folder, error) from error
         return paths
+
+    def _check_free_space(self) -> None:
+        """Checks the free space before the hours that a large map takes."""
+        classes, fire = (
+            self._grid.height * self._grid.width * np.dtype(band.dtype).itemsize for band in (self._classes, self._fire)
+        )
+        # One file is converted after the other, and the values of the first are deleted before the second.
+        _check_disk_space(self._folder, classes + fire + max(2 * classes, 2 * fire - classes))
 
     def _open(self, name: str) -> BinaryIO:
         return self._stack.enter_context((self._work / name).open("wb"))
@@ -289,19 +305,22 @@ def _check_free_space(source: Path, target: Path) -> None:
     with rasterio.open(source) as raster:
         # Noise does not compress, and overviews, a third more, exist twice for a while.
         required = 2 * raster.height * raster.width * np.dtype(raster.dtypes[0]).itemsize + 2**20
-    free = disk_usage(target.parent).free
+    _check_disk_space(target, required)
+
+
+def _check_disk_space(path: Path, required: int) -> None:
+    free = disk_usage(path if path.is_dir() else path.parent).free
     if free < required:
         raise FiresegError(
-            f"{target}: {free / 1e6:.0f} MB of disk space are free, but {required / 1e6:.0f} MB are required; "
+            f"{path}: {free / 1e6:,.0f} MB of disk space are free, but {required / 1e6:,.0f} MB are required; "
             "free some space"
         )
 
 
 def _are_equal(one: Path, other: Path) -> bool:
     with rasterio.open(one) as first, rasterio.open(other) as second:
-        for top in range(0, first.height, BLOCK_PX):
-            window = Window(top, 0, min(BLOCK_PX, first.height - top), first.width).to_rasterio()
-            values, copied = first.read(1, window=window), second.read(1, window=window)
+        for window in split_window(Window(0, 0, first.height, first.width), BLOCK_PX, MAX_COLS):
+            values, copied = (raster.read(1, window=window.to_rasterio()) for raster in (first, second))
             if not np.array_equal(values.view(np.uint8), copied.view(np.uint8)):  # as bytes: NaN equals itself
                 return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -112,6 +112,15 @@ class CombinedMetrics:
     def compute(self) -> dict[str, float]:
         """Computes the pixel scores, then the patch scores, of all batches so far."""
         return self.segmentation.compute() | self.detection.compute()
+
+    def sync(self, add: Callable[[Tensor], Tensor]) -> None:
+        """Adds the counts of several processes.
+
+        Args:
+            add: Returns the sum of a tensor over the processes.
+        """
+        self.segmentation.counts = add(self.segmentation.counts)
+        self.detection.counts = add(self.detection.counts)
 
     def reset(self) -> None:
         """Sets all counts to 0."""

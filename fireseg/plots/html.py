@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from fireseg.console import format_count, format_share
+from fireseg.console import format_count, format_interval, format_name, format_share
 from fireseg.files import atomic_write
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def write_page(
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     text = environment.get_template(template).render(contents=[], sort_script=script, **values)
     with atomic_write(path) as part:
-        part.write_text(text.lstrip(), encoding="utf-8", newline="\n")
+        part.write_text(format_name(text.lstrip(), keep="\n\t"), encoding="utf-8", newline="\n")
 
 
 def make_environment() -> Environment:
@@ -142,6 +142,24 @@ def format_percentage(value: float | None, *, signed: bool = False) -> Cell:
 def format_text(value: str | None) -> str | Cell:
     """Returns the text, or a `-` that sorts last if there is none."""
     return value or Cell("-", None, "l")
+
+
+def make_interval_cell(interval: Mapping[str, Any] | None, *, signed: bool = False, places: int = 3) -> Cell:
+    """Formats a mean with its interval as a table cell.
+
+    Example:
+        >>> interval = {"mean": 0.12, "low": 0.08, "high": 0.17, "num": 16, "values": None}
+        >>> make_interval_cell(interval, signed=True, places=2).text
+        '+0.12 [+0.08, +0.17] (n = 16)'
+    """
+    if interval is None or interval["mean"] is None or math.isnan(interval["mean"]):
+        return Cell("-", None)
+    return Cell(format_interval(interval, f"{'+' if signed else ''}.{places}f"), interval["mean"])
+
+
+def format_p_value(value: float) -> str:
+    """Formats a p-value with 2 or 3 decimals."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}" if value < 0.1 else f"p = {value:.2f}"
 
 
 def to_uri(content: bytes, kind: Literal["png", "jpeg"]) -> str:

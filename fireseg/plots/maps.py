@@ -52,7 +52,7 @@ def render_map(
     hectares: Sequence[float],
     unknown_share: float,
     pixel_m: tuple[float, float],
-    north_deg: float = 0.0,
+    north_deg: float | None = 0.0,
 ) -> None:
     """Draws a scene and its map with scale bar, north arrow and a legend of areas.
 
@@ -70,7 +70,7 @@ def render_map(
         hectares: Area by class in the whole scene.
         unknown_share: Unknown share of the scene, 0 to 1.
         pixel_m: Distances between neighbouring columns and neighbouring rows, in metres.
-        north_deg: Direction of north, in degrees clockwise from up.
+        north_deg: Direction of north, in degrees clockwise from up; None at a pole, where no arrow is drawn.
 
     Raises:
         FiresegError: If the picture cannot be written.
@@ -91,7 +91,8 @@ def render_map(
     for (x, y), (name, picture) in zip(layout.corners, panels.items(), strict=True):
         _add_panel(figure, canvas, picture, name, (_MARGIN + x, top + y, layout.width, layout.height))
     _draw_scale(canvas, _MARGIN, foot, layout.metres_per_px, layout.width)
-    _draw_north(canvas, _MARGIN + layout.total_width - 20, foot + 18, north_deg)
+    if north_deg is not None:
+        _draw_north(canvas, _MARGIN + layout.total_width - 20, foot + 18, north_deg)
     for (text, style), (x, line) in zip(entries, positions, strict=True):
         _draw_entry(canvas, _MARGIN + x, foot + (2.5 + line) * _LINE, text, style)
     save_figure(figure, path)

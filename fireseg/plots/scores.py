@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_FONT_SIZE = 8
+FONT_SIZE = 8
+"""Size of texts in the figures of a report, in points."""
 
 Numbers = Sequence[float | None]
 
@@ -54,16 +55,16 @@ def plot_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pic
     """
     matrix = np.asarray(counts, np.float64)
     shares = np.divide(matrix, matrix.sum(1, keepdims=True), out=np.zeros_like(matrix), where=matrix > 0)
-    figure, axes = _make_figure(height=2.4 + 0.32 * len(names))
+    figure, axes = make_figure(height=2.4 + 0.32 * len(names))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(*matrix.shape):
         share = float(shares[row, column])
         text = f"{format_share(share)}\n{_format_short_count(float(matrix[row, column]))}" if matrix[row].any() else "-"
         colour = "white" if share > 0.55 else "black"
-        axes.text(column, row, text, ha="center", va="center", fontsize=_FONT_SIZE, color=colour)
+        axes.text(column, row, text, ha="center", va="center", fontsize=FONT_SIZE, color=colour)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(
-            range(len(names)), [name[:_MAX_NAME_LENGTH] for name in names], parse_math=False, fontsize=_FONT_SIZE
+            range(len(names)), [name[:_MAX_NAME_LENGTH] for name in names], parse_math=False, fontsize=FONT_SIZE
         )
     if len(names) > 3:
         axes.tick_params(axis="x", rotation=25)
@@ -74,7 +75,7 @@ def plot_confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pic
         for name, row in zip(names, shares, strict=True)
         if row.any()
     )
-    return _to_picture(figure, "Confusion matrix", f"Predicted class of labelled pixels; {alt}.")
+    return to_picture(figure, "Confusion matrix", f"Predicted class of labelled pixels; {alt}.")
 
 
 def plot_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]) -> Picture:
@@ -90,7 +91,7 @@ def plot_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]
         x, y = _select_known(curve["confidence"], curve["frequency"])
         axes.plot(x, y, label=label, markersize=4.5, **style)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that burned")
-    axes.legend(frameon=False, fontsize=_FONT_SIZE, loc="upper left")
+    axes.legend(frameon=False, fontsize=FONT_SIZE, loc="upper left")
     pixels = _to_array(after["pixels"])
     edges = np.linspace(0, 1, len(pixels) + 1)
     below.bar(edges[:-1], pixels, width=np.diff(edges), align="edge", color="#b3cde0", edgecolor="#4d4d4d", lw=0.5)
@@ -100,7 +101,7 @@ def plot_reliability(before: Mapping[str, Numbers], after: Mapping[str, Numbers]
     x, y = _select_known(after["confidence"], after["frequency"])
     bins = ", ".join(f"{p:.2f}: {share:.2f}" for p, share in zip(x, y, strict=True)) or "no pixels"
     alt = f"Predicted probability of having burned and share of such pixels that burned, with temperature: {bins}."
-    return _to_picture(figure, "Reliability diagram", alt)
+    return to_picture(figure, "Reliability diagram", alt)
 
 
 def plot_precision_recall(
@@ -113,7 +114,7 @@ def plot_precision_recall(
         point: `threshold`, `precision` and `recall` of the operating point.
         rules: Recall and precision of the baseline rules, by label.
     """
-    figure, axes = _make_figure(height=3.5)
+    figure, axes = make_figure(height=3.5)
     recall, precision = _select_known(curve["recall"], curve["precision"])
     axes.plot(recall, precision, color=_MODEL["color"], linewidth=1.8, label="model, all thresholds")
     alt = ["Precision against recall over all thresholds."]
@@ -129,8 +130,8 @@ def plot_precision_recall(
             alt.append(f"{name}: precision {y:.3f}, recall {x:.3f}.")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.set(xlabel="recall", ylabel="precision")
-    axes.legend(frameon=False, fontsize=_FONT_SIZE, loc="lower left")
-    return _to_picture(figure, "Precision and recall", " ".join(alt))
+    axes.legend(frameon=False, fontsize=FONT_SIZE, loc="lower left")
+    return to_picture(figure, "Precision and recall", " ".join(alt))
 
 
 def plot_areas(true_ha: Numbers, predicted_ha: Numbers) -> Picture:
@@ -141,7 +142,7 @@ def plot_areas(true_ha: Numbers, predicted_ha: Numbers) -> Picture:
         predicted_ha: Predicted areas in the same order.
     """
     x, y = _select_known(true_ha, predicted_ha)
-    figure, axes = _make_figure(height=3.9)
+    figure, axes = make_figure(height=3.9)
     both = np.concatenate([x, y])
     least, top = both.min(initial=math.inf), 1.6 * both.max(initial=1)
     low = -0.3 if least < 3 or not len(both) else least / 3  # the axes are linear near 0 to include 0
@@ -153,12 +154,12 @@ def plot_areas(true_ha: Numbers, predicted_ha: Numbers) -> Picture:
         getattr(axes, f"{axis}axis").set_major_formatter(lambda value, _: f"{value:,.0f}")
         if 0 < low < top < 200 * low:  # too few major ticks
             getattr(axes, f"{axis}axis").set_minor_formatter(lambda value, _: f"{value:,.0f}")
-            axes.tick_params(which="minor", labelsize=_FONT_SIZE)
+            axes.tick_params(which="minor", labelsize=FONT_SIZE)
     axes.set(xlabel="true area, ha", ylabel="predicted area, ha")
-    axes.legend(frameon=False, fontsize=_FONT_SIZE, loc="upper left")
+    axes.legend(frameon=False, fontsize=FONT_SIZE, loc="upper left")
     num_over, num_under = int((y > x).sum()), int((y < x).sum())
     alt = f"Predicted against true area of {len(x)} fires: too large for {num_over}, too small for {num_under}."
-    return _to_picture(figure, "Burned area of each fire", alt)
+    return to_picture(figure, "Burned area of each fire", alt)
 
 
 def plot_paired_ious(ours: Numbers, theirs: Numbers, *, other: str) -> Picture:
@@ -170,16 +171,16 @@ def plot_paired_ious(ours: Numbers, theirs: Numbers, *, other: str) -> Picture:
         other: Label of the other method.
     """
     x, y = _select_known(theirs, ours)
-    figure, axes = _make_figure(height=3.9)
+    figure, axes = make_figure(height=3.9)
     axes.fill_between([0, 1], [0, 1], 1, color="#eaf3f9", linewidth=0)
     axes.plot([0, 1], [0, 1], **_REFERENCE)
     axes.plot(x, y, **_MODEL, linestyle="", markersize=6, alpha=0.8)
-    axes.text(0.03, 0.97, "model better", va="top", fontsize=_FONT_SIZE)
-    axes.text(0.97, 0.03, "model worse", ha="right", fontsize=_FONT_SIZE)
+    axes.text(0.03, 0.97, "model better", va="top", fontsize=FONT_SIZE)
+    axes.text(0.97, 0.03, "model worse", ha="right", fontsize=FONT_SIZE)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="IoU of the model")
     axes.set_xlabel(f"IoU of {other}", parse_math=False)
     alt = f"IoU of {len(x)} fires by the model and by {other}: the model is better on {int((y > x).sum())}"
-    return _to_picture(figure, "Fire by fire", f"{alt}, worse on {int((y < x).sum())}.")
+    return to_picture(figure, "Fire by fire", f"{alt}, worse on {int((y < x).sum())}.")
 
 
 def plot_groups(rows: Mapping[str, tuple[Spread, Spread]], *, title: str, other: str) -> Picture:
@@ -190,7 +191,7 @@ def plot_groups(rows: Mapping[str, tuple[Spread, Spread]], *, title: str, other:
         title: Title of the figure.
         other: Label of the other method.
     """
-    figure, axes = _make_figure(height=1.3 + 0.45 * len(rows))
+    figure, axes = make_figure(height=1.3 + 0.45 * len(rows))
     for part, (style, label, shift) in enumerate(((_MODEL, "model", -0.13), (_OTHER, other, 0.13))):
         for position, spreads in enumerate(rows.values()):
             mean, low, high = _to_array(spreads[part][:3])
@@ -203,21 +204,21 @@ def plot_groups(rows: Mapping[str, tuple[Spread, Spread]], *, title: str, other:
     axes.set(
         xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel="mean IoU over fires, 95 % interval, or ticks: values"
     )
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=_FONT_SIZE)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=FONT_SIZE)
     means = "; ".join(
         f"{name}: model {ours}, {other} {theirs}"
         for name, spreads in rows.items()
         for ours, theirs in [[format_score(spread.mean, undefined="unknown") for spread in spreads]]
     )
-    return _to_picture(figure, title, f"{title}, mean IoU. {means}.")
+    return to_picture(figure, title, f"{title}, mean IoU. {means}.")
 
 
-def _make_figure(*, height: float) -> tuple[Figure, Axes]:
+def make_figure(*, height: float) -> tuple[Figure, Axes]:
     """Makes a figure narrow enough to be readable on a phone."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), dpi=REPORT_DPI, layout="constrained")
-    return figure, style_axes(figure.add_subplot(), labelsize=_FONT_SIZE)
+    return figure, style_axes(figure.add_subplot(), labelsize=FONT_SIZE)
 
 
 def _make_figure_pair(*, height: float) -> tuple[Figure, Axes, Axes]:
@@ -226,10 +227,11 @@ def _make_figure_pair(*, height: float) -> tuple[Figure, Axes, Axes]:
 
     figure = Figure(figsize=(_WIDTH, height), dpi=REPORT_DPI, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    return figure, style_axes(above, labelsize=_FONT_SIZE), style_axes(below, labelsize=_FONT_SIZE)
+    return figure, style_axes(above, labelsize=FONT_SIZE), style_axes(below, labelsize=FONT_SIZE)
 
 
-def _to_picture(figure: Figure, title: str, alt: str) -> Picture:
+def to_picture(figure: Figure, title: str, alt: str) -> Picture:
+    """Encodes a figure for a report."""
     file = BytesIO()
     figure.savefig(file, format="png", pil_kwargs={"optimize": True})
     return Picture(title, to_uri(file.getvalue(), "png"), alt)

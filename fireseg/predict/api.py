@@ -167,13 +167,13 @@ class Run:
         fire = np.empty(classes.shape, np.float32)
         statistics = MapStatistics(trained.task.num_classes)
         layout = plan_sliding_windows(source.height, source.width)
-        for top, probabilities, gaps, _ in predict_rows(
+        for top, left, probabilities, gaps, _ in predict_rows(
             trained, source, layout, batch_size=options.batch_size, tta=options.tta
         ):
-            rows = slice(top, top + len(gaps))
-            unknown = gaps if source.cloudy is None else gaps | source.cloudy[rows]
+            window = slice(top, top + gaps.shape[0]), slice(left, left + gaps.shape[1])
+            unknown = gaps if source.cloudy is None else gaps | source.cloudy[window]
             pixels = classify(probabilities, unknown, threshold=decision.threshold, temperature=decision.temperature)
-            classes[rows], fire[rows] = pixels
+            classes[window], fire[window] = pixels
             statistics.add(pixels)
         return Prediction(
             classes=classes,

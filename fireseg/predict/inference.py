@@ -15,7 +15,7 @@ from torch import Tensor
 from fireseg.data.bands import to_reflectance
 from fireseg.decision import class_probabilities
 from fireseg.errors import FiresegError
-from fireseg.geo.windows import Blend, SlidingWindows
+from fireseg.geo.windows import MAX_COLS, Blend, ColumnBlock, SlidingWindows
 from fireseg.runs import TrainedModel
 
 _CPU_BATCH, _GPU_BATCH = 1, 8
@@ -55,16 +55,18 @@ class RasterSource(Protocol):
 
 
 class PredictedRows(NamedTuple):
-    """Rows of a raster with their final probabilities.
+    """Rows of a raster, or of some of its columns, with their final probabilities.
 
     Attributes:
         top: First row.
-        probabilities: Class probabilities, `(K, n, W)` float32.
-        unknown: Unknown pixels, `(n, W)`; valid until the next rows are requested.
-        image: Reflectance x 10000, `(n, W, C)` uint16; valid until the next rows are requested.
+        left: First column.
+        probabilities: Class probabilities, `(K, n, w)` float32; those of unknown pixels have no meaning.
+        unknown: Unknown pixels, `(n, w)`; valid until the next rows are requested.
+        image: Reflectance x 10000, `(n, w, C)` uint16; valid until the next rows are requested.
     """
 
     top: int
+    left: int
     probabilities: NDArray[np.float32]
     unknown: NDArray[np.bool_]
     image: NDArray[np.uint16]
@@ -80,8 +82,12 @@ def predict_rows(
     tta: bool = False,
     on_progress: Callable[[int], object] = lambda num_windows: None,
     wait_for_consumer: Callable[[], object] = lambda: None,
+    max_cols: int = MAX_COLS,
 ) -> Generator[PredictedRows]:
-    """Yields every row of a raster once, with blended probabilities; memory depends on the width alone.
+    """Yields every pixel of a raster once, with blended probabilities; memory does not grow with the raster.
+
+    The rows of a raster that is wider than `max_cols` are yielded in blocks of columns, one block after the other.
+    Windows without a known pixel are not predicted.
 
     Args:
         trained: Model.
@@ -93,22 +99,66 @@ def predict_rows(
         on_progress: Called with the number of windows done since the last call.
         wait_for_consumer: Called before memory for the next rows is allocated. It may wait until the previous rows,
             which take as much, are released.
+        max_cols: Columns that are predicted at a time.
     """
     if trained.device.type == "cpu":  # a third faster for small encoders
         trained.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in the stubs
-    blend = Blend(layout, trained.task.num_classes)
     size = batch_size or get_batch_size(trained.device)
-    for row, window_row in enumerate(read_window_rows(source, layout, readers=readers)):
-        for first in range(0, len(layout.cols), size):
-            lefts = layout.cols[first : first + size]
+    for block in layout.split_columns(max_cols):
+        wait_for_consumer()
+        yield from _predict_block(
+            trained,
+            source,
+            block,
+            batch_size=size,
+            readers=readers,
+            tta=tta,
+            on_progress=on_progress,
+            wait_for_consumer=wait_for_consumer,
+        )
+
+
+def _predict_block(
+    trained: TrainedModel,
+    source: RasterSource,
+    block: ColumnBlock,
+    *,
+    batch_size: int,
+    readers: int,
+    tta: bool,
+    on_progress: Callable[[int], object],
+    wait_for_consumer: Callable[[], object],
+) -> Generator[PredictedRows]:
+    layout, final = block.windows, block.final
+    blend = Blend(layout, trained.task.num_classes)
+    # Where all pixels are unknown, any probabilities do.
+    unburned = np.zeros((trained.task.num_classes, layout.size_rows, layout.size_cols), np.float32)
+    unburned[0] = 1.0
+    for row, window_row in enumerate(read_window_rows(source, layout, left=block.left, readers=readers)):
+        known = []
+        for col, left in enumerate(layout.cols):
+            if window_row.unknown[:, left : left + layout.size_cols].all():
+                blend.add(row, col, unburned)
+                on_progress(1)
+            else:
+                known.append(col)
+        for first in range(0, len(known), batch_size):
+            cols = known[first : first + batch_size]
+            lefts = [layout.cols[col] for col in cols]
             windows = np.stack([window_row.image[:, left : left + layout.size_cols] for left in lefts])
-            for col, probabilities in enumerate(predict_windows(trained, windows, tta=tta), first):
+            for col, probabilities in zip(cols, predict_windows(trained, windows, tta=tta), strict=True):
                 blend.add(row, col, probabilities)
-            on_progress(len(lefts))
+            on_progress(len(cols))
         wait_for_consumer()
         top, probabilities = blend.finish_row(row)
-        inside = slice(top - layout.rows[row], top - layout.rows[row] + probabilities.shape[1])
-        yield PredictedRows(top, probabilities, window_row.unknown[inside], window_row.image[inside, : source.width])
+        rows = slice(top - layout.rows[row], top - layout.rows[row] + probabilities.shape[1])
+        yield PredictedRows(
+            top,
+            block.left + final.start,
+            probabilities[:, :, final],
+            window_row.unknown[rows, final],
+            window_row.image[rows, final],
+        )
         del probabilities
 
 
@@ -160,15 +210,17 @@ class WindowRow(NamedTuple):
     """Input of one row of windows.
 
     Attributes:
-        image: Reflectance x 10000, `(size_rows, right edge of the last window, C)` uint16, mirrored beyond the raster.
-        unknown: Unknown pixels, `(rows within the raster, W)`.
+        image: Reflectance x 10000, `(size_rows, right edge of the last window, C)` uint16, mirrored beyond the layout.
+        unknown: Unknown pixels, `(rows within the raster, width of the layout)`.
     """
 
     image: NDArray[np.uint16]
     unknown: NDArray[np.bool_]
 
 
-def read_window_rows(source: RasterSource, layout: SlidingWindows, *, readers: int = 1) -> Generator[WindowRow]:
+def read_window_rows(
+    source: RasterSource, layout: SlidingWindows, *, left: int = 0, readers: int = 1
+) -> Generator[WindowRow]:
     """Yields the input of every row of windows, top to bottom; each raster row is read once.
 
     Two of them are in memory: the one that was yielded, and the next one, which threads read meanwhile. A yielded
@@ -176,12 +228,13 @@ def read_window_rows(source: RasterSource, layout: SlidingWindows, *, readers: i
 
     Args:
         source: Raster.
-        layout: Windows of the raster.
+        layout: Windows of the raster, or of some of its columns.
+        left: Raster column at which the layout starts.
         readers: Threads that read.
     """
     shape = layout.size_rows, layout.cols[-1] + layout.size_cols, len(source.bands)
-    buffers = [(np.empty(shape, np.uint16), np.empty((shape[0], source.width), np.bool_)) for _ in layout.rows[:2]]
-    rows = [_WindowRowReader(source, layout, row, *buffers[row % 2]) for row in range(len(layout.rows))]
+    buffers = [(np.empty(shape, np.uint16), np.empty((shape[0], layout.width), np.bool_)) for _ in layout.rows[:2]]
+    rows = [_WindowRowReader(source, layout, left, row, *buffers[row % 2]) for row in range(len(layout.rows))]
     pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
     try:
         reads = rows[0].start(pool, None)
@@ -200,11 +253,13 @@ class _WindowRowReader:
         self,
         source: RasterSource,
         layout: SlidingWindows,
+        left: int,
         row: int,
         image: NDArray[np.uint16],
         unknown: NDArray[np.bool_],
     ) -> None:
         self.source = source
+        self.left, self.width = left, layout.width
         self.top = layout.rows[row]
         self.bottom = min(self.top + layout.size_rows, source.height)
         self.image, self.unknown = image, unknown
@@ -218,14 +273,14 @@ class _WindowRowReader:
             self.unknown[: first - self.top] = above.unknown[shared]
         if first == self.bottom:
             return []
-        block_rows, width = self.source.block_rows, self.source.width
+        block_rows, left, right = self.source.block_rows, self.left, self.left + self.width
         rows = pairwise(_split(first, self.bottom, block_rows * max(1, _READ_ROWS // block_rows)))
         # Blocks of a few rows are as wide as the raster: each of several reads would decompress all of them.
-        cols = list(pairwise(_split(0, width, _READ_COLS if block_rows > _READ_ROWS else width)))
+        cols = list(pairwise(_split(left, right, _READ_COLS if block_rows > _READ_ROWS else self.source.width)))
         return [pool.submit(self._read, *part) for part in product(rows, cols)]
 
     def _read(self, rows: tuple[int, int], cols: tuple[int, int]) -> None:
-        target = slice(rows[0] - self.top, rows[1] - self.top), slice(*cols)
+        target = slice(rows[0] - self.top, rows[1] - self.top), slice(cols[0] - self.left, cols[1] - self.left)
         image, unknown = self.source.read(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
         self.image[target], self.unknown[target] = image, unknown
 
@@ -233,7 +288,7 @@ class _WindowRowReader:
         """Waits for the reads and mirrors the raster beyond its edges."""
         for read in reads:
             read.result()
-        height, width = self.bottom - self.top, self.source.width
+        height, width = self.bottom - self.top, self.width
         self.image[:height, width:] = self.image[:height, _mirror(width, self.image.shape[1])]
         self.image[height:] = self.image[_mirror(height, self.image.shape[0])]
         return WindowRow(self.image, self.unknown[:height])

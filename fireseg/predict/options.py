@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fireseg.console import metavar
+from fireseg.decision import TEMPERATURE_LIMITS
 from fireseg.errors import SettingError
 from fireseg.tiles.options import RasterOptions
 
@@ -51,9 +52,10 @@ class MapOptions(RasterOptions):
     readers: int = 2
 
     def __post_init__(self) -> None:
+        low, high = TEMPERATURE_LIMITS
         is_valid = {
             "threshold": (self.threshold is None or 0 < self.threshold < 1, "a probability above 0 and below 1"),
-            "temperature": (self.temperature is None or 0 < self.temperature < math.inf, "a number above 0"),
+            "temperature": (self.temperature is None or low <= self.temperature <= high, f"{low:g} to {high:g}"),
             "fire_dtype": (self.fire_dtype in ("uint8", "float32"), "uint8 or float32"),
             "min_area_ha": (0 <= self.min_area_ha < math.inf, "an area in hectares, 0 or more"),
             "simplify_m": (0 <= self.simplify_m < math.inf, "a distance in metres, 0 or more"),

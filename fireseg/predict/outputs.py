@@ -17,9 +17,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from fireseg import __version__
+from fireseg.console import is_plain_name
 from fireseg.decision import find_threshold, min_log_odds
 from fireseg.errors import FiresegError, SettingError
-from fireseg.files import disk_error
+from fireseg.files import atomic_write, check_regular_file, disk_error
 from fireseg.geo import GDAL_VERSION, Polygons
 from fireseg.predict.options import MapOptions
 from fireseg.predict.statistics import MapStatistics
@@ -90,11 +91,27 @@ def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> Non
         for scene in scenes
         if isinstance(scene, Path) and scene.absolute() in outputs
     ]
+    if not is_plain_name(out):
+        faults.append(f"--out {out}: its name is not UTF-8 or holds control characters; choose another folder")
     if faults:
         raise SettingError(*faults)
+    errors = []
+    for path in outputs.values():
+        try:
+            check_regular_file(path, cure="remove it, or choose another folder with --out")
+        except FiresegError as error:
+            errors += error.faults
+    if errors:
+        raise FiresegError(*errors)
     for stem in counts:
         _check_summary(MapFiles.of(out, stem).summary)
-    existing = [path for path in outputs.values() if path.exists()]
+    existing = [
+        path
+        for stem in counts
+        if not _is_incomplete(files := MapFiles.of(out, stem), _get_staging_folder(out, stem))
+        for path in files
+        if path.exists()
+    ]
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise FiresegError(f"{existing[0]}{more}: exists already; add --overwrite, or choose another folder with --out")
@@ -104,7 +121,8 @@ def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> Non
 def staged_outputs(files: MapFiles, stem: str) -> Iterator[MapFiles]:
     """Yields paths in a hidden staging folder; at the end the files written there are moved to their places.
 
-    A killed process leaves only the staging folder, which the next call clears.
+    Symbolic links stay, and their targets are replaced. A killed process leaves the staging folder, which the next call
+    clears. If it was killed while it moved the files, the next call removes those as well.
 
     Args:
         files: Final paths.
@@ -114,7 +132,7 @@ def staged_outputs(files: MapFiles, stem: str) -> Iterator[MapFiles]:
         FiresegError: If another process writes the same map, or the folder is not writable.
     """
     folder = files.summary.parent
-    staging = folder / f".{stem}.part"
+    staging = _get_staging_folder(folder, stem)
     try:
         staging.mkdir(parents=True, exist_ok=True)
         lock = FileLock(staging / ".lock")
@@ -124,6 +142,7 @@ def staged_outputs(files: MapFiles, stem: str) -> Iterator[MapFiles]:
     except OSError as error:
         raise disk_error(folder, error) from error
     try:
+        _remove_incomplete(files, staging)
         _clear(staging)
         staged = MapFiles(*(staging / path.name for path in files))
         yield staged
@@ -131,6 +150,7 @@ def staged_outputs(files: MapFiles, stem: str) -> Iterator[MapFiles]:
     except OSError as error:
         raise disk_error(folder, error) from error
     finally:
+        _remove_incomplete(files, staging)
         shutil.rmtree(staging, ignore_errors=True)
         lock.release()
 
@@ -149,17 +169,47 @@ def _check_summary(path: Path) -> None:
         )
 
 
+_MARKER = ".publishing"
+"""File in the staging folder from the time on when files are moved out of it."""
+
+
+def _get_staging_folder(folder: Path, stem: str) -> Path:
+    return folder / f".{stem}.part"
+
+
 def _publish(staged: MapFiles, files: MapFiles) -> None:
     """Moves one file after the other, the summary last: if it exists, all other files belong to the same map."""
     for staged_path in staged:
         if staged_path.exists():
             with staged_path.open("rb+") as file:
                 os.fsync(file.fileno())
+    (staged.summary.parent / _MARKER).touch()
     for old in (files.summary, files.geojson):  # the new map may have no GeoJSON to replace the old one
-        old.unlink(missing_ok=True)
+        _remove(old)
     for staged_path, path in zip(staged, files, strict=True):
-        if staged_path.exists():
+        if not staged_path.exists():
+            continue
+        if path.is_symlink():  # perhaps to another disk, to which files cannot be moved
+            with atomic_write(path) as part:
+                shutil.copyfile(staged_path, part)
+        else:
             staged_path.replace(path)
+
+
+def _is_incomplete(files: MapFiles, staging: Path) -> bool:
+    """Returns True if a process was stopped while it moved files, so that those there are no whole map."""
+    return (staging / _MARKER).exists() and not files.summary.exists()
+
+
+def _remove_incomplete(files: MapFiles, staging: Path) -> None:
+    if _is_incomplete(files, staging):
+        for path in files:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file; a symbolic link stays, and its target is removed."""
+    Path(os.path.realpath(path)).unlink(missing_ok=True)
 
 
 def _clear(staging: Path) -> None:

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fireseg.console import format_hectares, format_seconds, format_share, format_table
-from fireseg.errors import FiresegError, SettingError
+from fireseg.console import format_hectares, format_name, format_seconds, format_share, format_table
+from fireseg.errors import FiresegError, SettingError, convert_unexpected_errors
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
 from fireseg.geo.qgis import make_raster_style
+from fireseg.geo.windows import MAX_COLS
 from fireseg.plots.maps import plot_picture
 from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions, PredictOptions
@@ -75,7 +76,7 @@ class SceneMap:
 
 
 def predict_scenes(options: PredictOptions) -> list[str]:
-    """Maps all scenes of the options; a scene that cannot be mapped does not stop the others.
+    """Maps all scenes of the options; a scene that cannot be mapped, for any reason, does not stop the others.
 
     Args:
         options: Run, scenes and options.
@@ -105,7 +106,8 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     results: dict[Scene, SceneMap | FiresegError] = {}
     for number, scene in enumerate(scenes, 1):
         try:
-            result = results[scene] = predict_scene(trained, scene, options.out, options=options)
+            with convert_unexpected_errors(scene):
+                result = results[scene] = predict_scene(trained, scene, options.out, options=options)
         except FiresegError as error:
             results[scene] = error
             outcome = "failed"
@@ -137,8 +139,8 @@ def _load_model(options: PredictOptions, scenes: Sequence[Scene]) -> TrainedMode
 def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: MapOptions) -> SceneMap:
     """Maps one scene: classes, fire probability, polygons, summary and quicklook.
 
-    Reading, inference and writing overlap, and memory depends on the width of the scene alone. The files appear
-    together at the end, or not at all.
+    Reading, inference and writing overlap, and memory does not grow with the scene, but with the number of its burned
+    areas. The files appear together at the end, or not at all.
 
     Args:
         trained: Model.
@@ -197,7 +199,9 @@ def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: Ma
             flags=flags,
             options=options,
         )
-        staged.summary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        # The name of a run that is not UTF-8 becomes an escape of JSON.
+        staged.summary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return SceneMap(files=files, summary=summary, seconds=time.monotonic() - start)
 
 
@@ -234,7 +238,7 @@ def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str
 
 
 def _get_file_name(scene: Scene) -> str:
-    return scene.name if isinstance(scene, Path) else get_scene_name(scene)
+    return format_name(scene.name if isinstance(scene, Path) else get_scene_name(scene))
 
 
 def _check_scene(trained: TrainedModel, reader: BandReader) -> list[str]:
@@ -291,18 +295,19 @@ def _write_rasters(
         fire_dtype=options.fire_dtype,
     ) as writer:
 
-        def write(top: int, probabilities: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
+        def write(top: int, left: int, probabilities: NDArray[np.float32], unknown: NDArray[np.bool_]) -> None:
             threshold, temperature = decision.threshold, decision.temperature
+            height, width = unknown.shape
             if clouds is not None:
-                cloudy = is_cloudy(clouds.read_codes(top, len(unknown))) & ~unknown
+                cloudy = is_cloudy(clouds.read_codes(top, height, left=left, width=width)) & ~unknown
                 unknown |= cloudy
                 statistics.num_cloudy += int(cloudy.sum())
-            for first in range(0, len(unknown), _CLASSIFIED_ROWS):
+            for first in range(0, height, _CLASSIFIED_ROWS):
                 rows = slice(first, first + _CLASSIFIED_ROWS)
                 pixels = classify(probabilities[:, rows], unknown[rows], threshold=threshold, temperature=temperature)
-                writer.write(top + first, pixels.classes, pixels.fire)
-                statistics.add(pixels, areas.of_rows(top + first, len(pixels.classes)))
-                thumbnail.add_classes(top + first, pixels.classes)
+                writer.write(top + first, pixels.classes, pixels.fire, left=left)
+                statistics.add(pixels, areas.of_rows(top + first, len(pixels.classes), left=left, width=width))
+                thumbnail.add_classes(top + first, pixels.classes, left=left)
 
         _predict_and_write(trained, reader, options, thumbnail, write)
         paths = writer.close()
@@ -314,7 +319,7 @@ def _write_rasters(
 def _predict_and_write(
     trained: TrainedModel, reader: BandReader, options: MapOptions, thumbnail: Thumbnail, write: Callable[..., None]
 ) -> None:
-    """Passes all rows to `write`, in order, in a separate thread while the model predicts the following rows."""
+    """Passes all rows to `write`, one after the other, in a separate thread while the model predicts the next ones."""
     layout = plan_sliding_windows(reader.height, reader.width)
     pending: list[Future[None]] = []
 
@@ -322,7 +327,10 @@ def _predict_and_write(
         while pending:
             pending.pop().result()
 
-    bar = tqdm(total=layout.num_windows, desc=reader.name, unit="window", leave=False, disable=not sys.stderr.isatty())
+    num_windows = sum(block.windows.num_windows for block in layout.split_columns(MAX_COLS))
+    bar = tqdm(
+        total=num_windows, desc=format_name(reader.name), unit="window", leave=False, disable=not sys.stderr.isatty()
+    )
     rows = predict_rows(
         trained,
         reader,
@@ -334,10 +342,10 @@ def _predict_and_write(
         wait_for_consumer=wait_for_writer,
     )
     with bar, ThreadPoolExecutor(1, thread_name_prefix="writer") as pool, closing(rows):
-        for top, probabilities, unknown, image in rows:
-            thumbnail.add_image(top, image, unknown)
-            pending.append(pool.submit(write, top, probabilities, unknown.copy()))
-            del probabilities  # held by the writer alone from here on
+        for top, left, probabilities, unknown, image in rows:
+            thumbnail.add_image(top, image, unknown, left=left)
+            pending.append(pool.submit(write, top, left, probabilities, unknown.copy()))
+            del probabilities, unknown, image  # held by the writer alone from here on
         wait_for_writer()
 
 
@@ -351,8 +359,12 @@ def _write_polygons(
         min_area_ha=options.min_area_ha,
         simplify_m=options.simplify_m,
     )
-    origin = {"date": format_date(reader.date), "scene": _get_file_name(reader.path), "model": trained.name}
-    origin["flags"] = "; ".join(flags)
+    origin = {
+        "date": format_date(reader.date),
+        "scene": _get_file_name(reader.path),
+        "model": format_name(trained.name),
+    }
+    origin["flags"] = format_name("; ".join(flags))
     write_polygons(polygons, staged.burned, driver="GPKG", origin=origin)
     if options.geojson:
         write_polygons(polygons, staged.geojson, driver="GeoJSON", origin=origin)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.console import format_hectares, format_share
+from fireseg.console import format_hectares, format_name, format_share
 from fireseg.data.bands import to_reflectance
 from fireseg.plots.maps import render_map
 from fireseg.plots.style import choose_composite
@@ -50,26 +50,33 @@ class Thumbnail:
         bands = list(reader.bands)
         return cls(reader.height, reader.width, [bands.index(band) for band in choose_composite(bands).bands])
 
-    def add_image(self, top: int, image: NDArray[np.uint16], unknown: NDArray[np.bool_]) -> None:
+    def add_image(self, top: int, image: NDArray[np.uint16], unknown: NDArray[np.bool_], *, left: int = 0) -> None:
         """Samples rows of the scene.
 
         Args:
             top: First of the rows.
-            image: Reflectance x 10000, `(n, W, C)`.
-            unknown: Unknown pixels, `(n, W)`.
+            image: Reflectance x 10000, `(n, w, C)`.
+            unknown: Unknown pixels, `(n, w)`.
+            left: First of the columns.
         """
-        first = -top % self.step
-        sampled = to_reflectance(image[first :: self.step, :: self.step, self.channels])
-        sampled[unknown[first :: self.step, :: self.step]] = np.nan
-        start = (top + first) // self.step
-        self.image[:, start : start + len(sampled)] = sampled.transpose(2, 0, 1)
+        source, target = self._sample(top, left, unknown.shape)
+        sampled = to_reflectance(image[(*source, self.channels)])
+        sampled[unknown[source]] = np.nan
+        self.image[:, *target] = sampled.transpose(2, 0, 1)
 
-    def add_classes(self, top: int, classes: NDArray[np.uint8]) -> None:
+    def add_classes(self, top: int, classes: NDArray[np.uint8], *, left: int = 0) -> None:
         """Samples rows of the map."""
-        first = -top % self.step
-        sampled = classes[first :: self.step, :: self.step]
-        start = (top + first) // self.step
-        self.classes[start : start + len(sampled)] = sampled
+        source, target = self._sample(top, left, classes.shape)
+        self.classes[target] = classes[source]
+
+    def _sample(self, top: int, left: int, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Returns the sampled pixels of a window, and their places in the thumbnail."""
+        starts = [-start % self.step for start in (top, left)]
+        source = slice(starts[0], None, self.step), slice(starts[1], None, self.step)
+        first, end = (
+            [-(-edge // self.step) for edge in edges] for edges in ((top, left), (top + shape[0], left + shape[1]))
+        )
+        return source, (slice(first[0], end[0]), slice(first[1], end[1]))
 
 
 def draw_quicklook(
@@ -104,7 +111,8 @@ def draw_quicklook(
     if statistics.num_unknown:
         clouds = f", {format_share(statistics.cloud_share)} because of cloud or shadow" if statistics.num_cloudy else ""
         burned += f" Not seen: {format_share(statistics.unknown_share)} of the scene{clouds}."
-    run = f"Mapped by run {trained.name}: burned where the fire probability is {decision.threshold:.3g} or more."
+    name = format_name(trained.name)
+    run = f"Mapped by run {name}: burned where the fire probability is {decision.threshold:.3g} or more."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""
     render_map(
         thumbnail.image,
@@ -112,9 +120,9 @@ def draw_quicklook(
         bands=choose_composite(trained.bands).bands,
         task=trained.task,
         path=path,
-        title=f"{reader.name}{', ' if date else ''}{date}",
+        title=f"{format_name(reader.name)}{', ' if date else ''}{date}",
         notes=[burned, run + sampled],
-        warnings=[f"Caution: {flag.removeprefix(f'{reader.path}: ')}." for flag in flags],
+        warnings=[format_name(f"Caution: {flag.removeprefix(f'{reader.path}: ')}.") for flag in flags],
         hectares=statistics.hectares,
         unknown_share=statistics.unknown_share,
         pixel_m=(spacing.column_m * step, spacing.row_m * step),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fireseg.console import format_count, format_table
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, convert_unexpected_errors
 from fireseg.files import atomic_write, convert_disk_errors
 from fireseg.prepare.duplicates import MAX_DISTANCE, fingerprint_image
 from fireseg.prepare.footprints import Footprint, make_footprint, read_footprints
@@ -211,15 +211,18 @@ class FingerprintJob:
         """Returns the footprint of a tile, without a fingerprint if its pixels cannot be read, and its faults."""
         files = self.tiles[number]
         try:
-            tile = read_tile(files, _FINGERPRINT_BANDS, self.options, self.labels)
+            with convert_unexpected_errors(files.image):
+                tile = read_tile(files, _FINGERPRINT_BANDS, self.options, self.labels)
+                fingerprint = fingerprint_image(tile.image, tile.unknown, tile.delineation)
+                burned = int((tile.delineation == 1).sum())
+                footprint = make_footprint(files, tile.grid, tile.date)
+                return replace(footprint, fingerprint=fingerprint, burned=burned), ()
         except FiresegError as error:
             try:
-                return make_footprint(files, *read_grid_and_date(files)), error.faults
+                with convert_unexpected_errors(files.image):
+                    return make_footprint(files, *read_grid_and_date(files)), error.faults
             except FiresegError:
                 return None, error.faults
-        fingerprint = fingerprint_image(tile.image, tile.unknown, tile.delineation)
-        burned = int((tile.delineation == 1).sum())
-        return replace(make_footprint(files, tile.grid, tile.date), fingerprint=fingerprint, burned=burned), ()
 
     def write(self, number: int, first: int) -> None:
         """Does nothing: the results are small and returned by `process`."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fireseg.data.format import MaskName, PatchWriter, StoredPatch
 from fireseg.data.patches import ALL
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, convert_unexpected_errors
 from fireseg.files import convert_disk_errors, hash_file
 from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import TileMetadata, make_footprint
@@ -63,11 +63,16 @@ class CutJob:
         values["missing"] = list_missing(files)
         stats = _stat_files(files)
         try:
-            tile = read_tile(files, self.options.bands, self.options, self.options.labels)
+            with convert_unexpected_errors(files.image):
+                return self._read_and_cut(number, dict(values), stats)
         except FiresegError as error:
             self._patches[number] = []
             values["sources"] = _describe_sources(stats, self.root, "")
             return TileRecord(**values, faults=[_make_relative(fault, self.root) for fault in error.faults])
+
+    def _read_and_cut(self, number: int, values: dict[str, Any], stats: Mapping[Path, os.stat_result]) -> TileRecord:
+        files = self.tiles[number]
+        tile = read_tile(files, self.options.bands, self.options, self.options.labels)
         fingerprint = fingerprint_image(tile.image, tile.unknown, tile.delineation)
         values["sources"] = _describe_sources(stats, self.root, fingerprint.digest)
         values["flags"] = [_make_relative(flag, self.root) for flag in tile.flags]

@@ -28,6 +28,8 @@ _METADATA_COLUMNS = ("folderPath", "post_fire_acquisition", "country", "koppen_s
 
 _MAX_WIDTH_DEG = 180.0
 
+_MAX_COUNT = 10**12
+
 _CURE = "pass the data set's satelliteData.csv"
 
 
@@ -305,9 +307,12 @@ def _parse_count(row: Mapping[str, str], column: str) -> int | None:
     if not text:
         return None
     try:
-        return int(float(text))
+        count = int(float(text))
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{column} '{text}', but must be a count") from error
+        raise ValueError(f"{column} '{text[:40]}', but must be a count") from error
+    if not 0 <= count <= _MAX_COUNT:
+        raise ValueError(f"{column} '{text[:40]}', but must be a count of 0 to {_MAX_COUNT:.0e} pixels")
+    return count
 
 
 def _find_fault(footprint: Footprint) -> str | None:

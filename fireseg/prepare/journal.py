@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from fireseg.data.format import FORMAT_VERSION, MaskName
 from fireseg.errors import FiresegError, join_names
-from fireseg.files import atomic_write
+from fireseg.files import atomic_write, check_regular_file
+from fireseg.prepare.footprints import Footprint
 
 _MAX_NAMES = 3
 
@@ -78,8 +81,19 @@ class TileRecord:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TileRecord:
-        """Creates the record from a line of the journal."""
-        return cls(**{**values, "sources": [SourceFile(**source) for source in values["sources"]]})
+        """Creates the record from a line of the journal.
+
+        Raises:
+            TypeError: If the line lacks a field, or has an unknown one.
+            ValueError: If a value has another type.
+        """
+        cls(**values)  # pydantic would pass over unknown names
+        record = TypeAdapter(cls).validate_python(values)
+        if record.footprint is not None:
+            Footprint.from_dict(record.footprint)
+        if not all(isinstance(row.get("patch_id"), str) for row in record.rows):
+            raise ValueError("patch_id")
+        return record
 
 
 class Journal:
@@ -103,7 +117,14 @@ class Journal:
         if not lines or lines[0].get("format") != FORMAT_VERSION:
             raise FiresegError(f"{path}: not written by this version of fireseg; delete the folder and prepare again")
         self.header: dict[str, Any] = lines[0]
-        self.tiles = [TileRecord.from_json(line) for line in lines[1:]]
+        self.tiles: list[TileRecord] = []
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                self.tiles.append(TileRecord.from_json(line))
+            except (TypeError, ValueError, LookupError, AttributeError) as error:
+                raise FiresegError(
+                    f"{path}: line {number} damaged, not the record of a tile; delete the folder and prepare again"
+                ) from error
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
@@ -133,17 +154,27 @@ class Journal:
         return names
 
 
+def _is_header(line: Mapping[str, Any]) -> bool:
+    tiles = line.get("tiles")
+    is_text = isinstance(tiles, dict) and all(isinstance(split, str) for split in tiles.values())
+    return is_text and isinstance(line.get("options"), dict)
+
+
 def _read_complete_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Returns the complete lines and their length in bytes; whatever follows was never committed."""
+    check_regular_file(path)
     lines, end = [], 0
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 break
             try:
-                lines.append(json.loads(line))
-            except ValueError:
+                values = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(values, dict):
+                break
+            lines.append(values)
             end += len(line)
     return lines, end
 
@@ -163,6 +194,8 @@ def check_same_header(header: Mapping[str, Any], other: Mapping[str, Any], folde
     Raises:
         FiresegError: If they differ; lists all differences.
     """
+    if not _is_header(header):
+        raise FiresegError(f"{folder}: line 1 of its journal is damaged; delete the folder and prepare again")
     options, others = header["options"], other["options"]
     differences = [
         f"{_format_option(name, options.get(name))}, but the command has {_format_option(name, others.get(name))}"

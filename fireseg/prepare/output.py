@@ -18,7 +18,7 @@ from fireseg.data.folds import write_fold
 from fireseg.data.format import FORMAT_VERSION, JOURNAL_NAME, MANIFEST, METADATA
 from fireseg.data.patches import ALL, SPLITS
 from fireseg.errors import FiresegError, join_names
-from fireseg.files import atomic_write, convert_disk_errors, sync_folder
+from fireseg.files import atomic_write, check_regular_file, convert_disk_errors, sync_folder
 from fireseg.prepare.journal import Journal, TileRecord
 from fireseg.prepare.options import TilingOptions
 from fireseg.prepare.split import get_fold_split
@@ -257,6 +257,7 @@ def sum_left_out(tiles: Sequence[TileRecord]) -> dict[str, dict[str, int]]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; returns an empty one if the file is missing or invalid."""
+    check_regular_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

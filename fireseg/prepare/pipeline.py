@@ -119,6 +119,11 @@ def _resume(output: StagingFolder, plan: Plan, options: PrepareOptions) -> tuple
     journal = Journal(output.journal_path)
     check_same_header(journal.header, make_journal_header(plan, options), output.folder)
     plan = apply_splits(plan, journal.header)
+    if output.state != "unfinished" and len(journal.tiles) != len(plan.tiles):
+        raise FiresegError(
+            f"{journal.path}: {len(journal.tiles)} of {len(plan.tiles)} tiles, although the folder is finished; "
+            "delete the folder and prepare again"
+        )
     changed = [
         f"{path}, which has changed since"
         for files, record in zip(plan.tiles, journal.tiles, strict=False)

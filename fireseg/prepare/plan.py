@@ -9,7 +9,7 @@ from typing import Any
 
 from fireseg.console import format_count
 from fireseg.data.patches import ALL, SPLITS, Fault
-from fireseg.errors import FiresegError, SettingError
+from fireseg.errors import FiresegError, SettingError, convert_unexpected_errors
 from fireseg.prepare.audit import Audit, audit
 from fireseg.prepare.footprints import Footprint, TileMetadata, make_footprint, read_tile_metadata
 from fireseg.prepare.groups import find_near_tiles
@@ -183,7 +183,8 @@ def _get_group_names(plan: Plan, options: PrepareOptions) -> list[str] | None:
 
 def _add_burned(footprint: Footprint, files: TileFiles, labels: LabelOptions) -> Footprint:
     try:
-        return replace(footprint, burned=count_burned(files, labels))
+        with convert_unexpected_errors(files.image):
+            return replace(footprint, burned=count_burned(files, labels))
     except FiresegError:  # reported when the tile is cut; it gives no patches
         return replace(footprint, burned=0)
 
@@ -239,6 +240,7 @@ def apply_splits(plan: Plan, header: Mapping[str, Any]) -> Plan:
 
 def _read_footprint(files: TileFiles, metadata: Mapping[str, TileMetadata] | None) -> Footprint | None:
     try:
-        return make_footprint(files, *read_grid_and_date(files), metadata)
+        with convert_unexpected_errors(files.image):
+            return make_footprint(files, *read_grid_and_date(files), metadata)
     except FiresegError:
         return None

@@ -172,7 +172,8 @@ class _WorkerPool(Generic[Result]):
 
 def _serve(pipe: Connection, job: TileJob[Any]) -> None:
     """Runs the loop of a worker process: cuts in the main thread and writes in a second one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
+    for number in (signal.SIGINT, signal.SIGHUP):  # reach all processes of a terminal; the parent handles them
+        signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     sending = threading.Lock()
 

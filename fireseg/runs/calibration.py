@@ -10,10 +10,18 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fireseg.console import format_command
+from fireseg.decision import TEMPERATURE_LIMITS
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file, read_error
 from fireseg.runs.folder import RunFolder
 
 log = logging.getLogger("fireseg")
+
+_MAX_LOG_ODDS = 1e6
+"""Log-odds beyond are no logits of a model."""
+
+_MAX_GAIN = 1e6
+"""Limit of an interval of a gain in IoU, which is wide for few fires."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +29,7 @@ class Calibration:
     """Threshold, temperature and detection rule of one checkpoint, selected on a validation split.
 
     Attributes:
-        temperature: Divisor of the log-odds of fire, above 0.
+        temperature: Divisor of the log-odds of fire, 0.01 to 100.
         threshold: Lowest calibrated fire probability that counts as burned, in (0, 1).
         rule_min_pixels: Smallest size in pixels of the connected burned area that makes a patch a detection.
         rule_min_odds: Lowest peak of the log-odds in that area, before the temperature.
@@ -36,16 +44,16 @@ class Calibration:
         index_threshold: Threshold of the burn ratio tuned on train; None if a band or a burned pixel is missing.
     """
 
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    temperature: Annotated[float, Field(ge=TEMPERATURE_LIMITS[0], le=TEMPERATURE_LIMITS[1])]
     threshold: Annotated[float, Field(gt=0, lt=1)]
     rule_min_pixels: Annotated[int, Field(ge=1)]
-    rule_min_odds: Annotated[float, Field(allow_inf_nan=False)]
+    rule_min_odds: Annotated[float, Field(ge=-_MAX_LOG_ODDS, le=_MAX_LOG_ODDS)]
     checkpoint_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     fingerprint: str
     best_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
-    gain: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    gain_low: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    gain_high: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    gain: Annotated[float, Field(ge=-1, le=1)] | None = None
+    gain_low: Annotated[float, Field(ge=-_MAX_GAIN, le=_MAX_GAIN)] | None = None
+    gain_high: Annotated[float, Field(ge=-_MAX_GAIN, le=_MAX_GAIN)] | None = None
     num_fires: Annotated[int, Field(ge=0)] | None = None
     index_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
 
@@ -72,6 +80,7 @@ def read_calibration(folder: RunFolder) -> Calibration | None:
     """
     path = folder.calibration
     cure = f"delete it and make it again: {format_command('evaluate', folder.path)}"
+    check_regular_file(path)
     try:
         return TypeAdapter(Calibration).validate_python(json.loads(path.read_bytes()))
     except FileNotFoundError:
@@ -79,8 +88,10 @@ def read_calibration(folder: RunFolder) -> Calibration | None:
     except ValidationError as error:
         faults = (f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {cure}" for one in error.errors())
         raise FiresegError(*faults) from error
-    except (OSError, ValueError) as error:
-        raise FiresegError(f"{path}: cannot be read ({error}); {cure}") from error
+    except OSError as error:
+        raise read_error(path, error) from error
+    except (ValueError, RecursionError) as error:
+        raise FiresegError(f"{path}: damaged ({error}); {cure}") from error
 
 
 def get_calibration(folder: RunFolder, sha256: str) -> Calibration | None:

@@ -12,13 +12,14 @@ import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
+from pydantic import PositiveInt, TypeAdapter, ValidationError
 
 from fireseg import __version__
 from fireseg.errors import FiresegError
@@ -26,6 +27,7 @@ from fireseg.files import (
     CHECKPOINT_FOLDER,
     LAST_CHECKPOINT,
     atomic_write,
+    check_regular_file,
     convert_disk_errors,
     disk_error,
     find_run_folder,
@@ -116,6 +118,7 @@ class RunFolder:
         Raises:
             FiresegError: If it is damaged or cannot be read.
         """
+        check_regular_file(self.provenance)
         try:
             content = json.loads(self.provenance.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -124,11 +127,14 @@ class RunFolder:
             raise read_error(self.provenance, error) from error
         except (ValueError, RecursionError):
             content = None
+        cure = "restore it, or delete it: a resumed run writes it again, and is tracked as a new one"
         if not isinstance(content, dict):
-            raise FiresegError(
-                f"{self.provenance}: damaged, not a JSON object; restore it, or delete it: a resumed run writes it "
-                "again, and is tracked as a new one"
-            )
+            raise FiresegError(f"{self.provenance}: damaged, not a JSON object; {cure}")
+        try:
+            TypeAdapter(_Provenance).validate_python(content)
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise FiresegError(*(f"{self.provenance}: damaged, {fault}; {cure}" for fault in faults)) from error
         return content
 
     def write_calibration(self, content: Mapping[str, Any]) -> None:
@@ -152,6 +158,7 @@ class RunFolder:
         Raises:
             FiresegError: If another line is damaged, or the file cannot be read.
         """
+        check_regular_file(self.metrics)
         try:
             content = self.metrics.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -181,6 +188,7 @@ class RunFolder:
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:
         """Writes the log messages of fireseg to `train.log` as well while the context is open."""
+        check_regular_file(self.log, cure="remove it")
         with convert_disk_errors(self.log):
             handler = _QuietFileHandler(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -191,6 +199,43 @@ class RunFolder:
         finally:
             logger.removeHandler(handler)
             handler.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DataProvenance:
+    root: str | list[str]
+    fingerprint: str
+    class_counts: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tracked:
+    name: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    first_epoch: PositiveInt = 1
+    started_ms: PositiveInt = 1
+    ended_ms: PositiveInt | None = None
+    status: str = ""
+    sent_to: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pruned:
+    epoch: PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Provenance:
+    """The part of `run.json` that is read again; fields that are missing have no effect."""
+
+    parent: str = ""
+    git_commit: str = ""
+    host: str = ""
+    data: _DataProvenance = field(default_factory=lambda: _DataProvenance(root="", fingerprint="", class_counts=[]))
+    weights: dict[str, Any] = field(default_factory=dict)
+    tracking: dict[str, Any] = field(default_factory=dict)
+    tracked: _Tracked = field(default_factory=_Tracked)
+    pruned: _Pruned | None = None
 
 
 class _QuietFileHandler(logging.FileHandler):
@@ -235,7 +280,7 @@ def find_resume_point(path: Path) -> ResumePoint:
     Raises:
         FiresegError: If the path does not exist or cannot be read, or the run has lost its checkpoints.
     """
-    path = _follow_latest(path)
+    path = follow_latest(path)
     try:
         if path.is_dir():
             return _find_last_state(RunFolder(path))
@@ -325,7 +370,7 @@ def link_latest(run: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _follow_latest(path: Path) -> Path:
+def follow_latest(path: Path) -> Path:
     """Replaces the link to the last run by its target, because the next run changes the link."""
     for link in (path, *path.parents):
         if link.name == LATEST and link.is_symlink():
@@ -339,7 +384,8 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None
+    is_row = isinstance(row, dict) and type(row.get("epoch")) is int and row["epoch"] > 0
+    return row if is_row and all(isinstance(value, int | float | None) for value in row.values()) else None
 
 
 def _nan_to_none(value: Any) -> Any:

@@ -26,7 +26,15 @@ from fireseg.engine.device import (
     set_threads,
 )
 from fireseg.errors import FiresegError, SettingError, did_you_mean
-from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_NAMES, find_checkpoint, find_run_folder, hash_file, load_tensors
+from fireseg.files import (
+    BEST_CHECKPOINT,
+    CHECKPOINT_NAMES,
+    check_regular_file,
+    find_checkpoint,
+    find_run_folder,
+    hash_file,
+    load_tensors,
+)
 from fireseg.model import FireSegmentationModel
 from fireseg.runs.calibration import Calibration, get_calibration
 from fireseg.runs.folder import RunFolder
@@ -257,6 +265,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         FiresegError: If it is another kind of file, is truncated, or lacks what is needed to use the model.
     """
+    check_regular_file(path)
     try:
         with path.open("rb") as file:
             start = file.read(4)

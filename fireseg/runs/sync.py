@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fireseg.console import format_count
+from pydantic import TypeAdapter, ValidationError
+
+from fireseg.console import format_command, format_count, format_interval, format_score
 from fireseg.errors import FiresegError
-from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_FOLDER, FINAL_CHECKPOINT, LAST_CHECKPOINT
+from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_FOLDER, FINAL_CHECKPOINT, LAST_CHECKPOINT, check_regular_file
 from fireseg.runs.folder import RunFolder
+from fireseg.runs.leaderboard import Entry, format_settings
+from fireseg.runs.summary import read_run
 from fireseg.tracker import EpochMetrics, Status, TrackedRun, Tracker
 from fireseg.tracker.mlflow import MlflowTracker, create_mlflow_tracker
 from fireseg.tracker.mlflow_store import redact_uri, resolve_uri
-from fireseg.tracker.protocol import now_ms
+from fireseg.tracker.protocol import FRONT_METRICS, name_metric, now_ms
+
+_BEST = "val/best_fire_iou"
 
 _MAX_DIGEST = 32
+
+_CURE = "restore it, or delete the run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The part of config.json that is read to describe a run."""
+
+    task: _Named
+    tracker: dict[str, Any]
+    data: dict[str, Any]
 
 
 def start_tracking(
@@ -97,7 +121,47 @@ def describe_run(folder: RunFolder) -> TrackedRun:
         read_epochs=lambda: list_epochs(folder, tracked.get("first_epoch", 1)),
         started_ms=tracked.get("started_ms") or int(1000 * folder.config.stat().st_mtime),
         ended_ms=tracked.get("ended_ms"),
+        read_description=lambda: describe_results(folder),
     )
+
+
+def describe_results(folder: RunFolder) -> str:
+    """Describes the result of a run in Markdown: best epoch, mean over fires, and the commands to type next.
+
+    Args:
+        folder: The run folder; its evaluations are read.
+
+    Returns:
+        The description; empty if no epoch has ended, or the folder is damaged.
+    """
+    try:
+        run = read_run(folder)
+    except FiresegError:
+        return ""
+    if not run.rows:
+        return ""
+    lines = [f"Best: epoch {run.best_epoch}, fire IoU on val {format_score(run.val_fire_iou, undefined='undefined')}"]
+    for split in run.evaluations:
+        interval = Entry(values={}, runs=(run,)).fire_interval(split)
+        if interval is not None:
+            lines.append(f"- IoU over fires of {split}: {format_interval(interval._asdict())}")
+    path = folder.path.resolve()
+    commands = [format_command("evaluate", path), format_command("predict", path, Path("SCENE.tif"))]
+    return "\n".join([*lines, "", "```", *commands, "```"])
+
+
+def name_run(overrides: str) -> str:
+    """Names a job of a sweep by the settings that differ, in words.
+
+    Args:
+        overrides: The settings as Hydra joins them.
+
+    Example:
+        >>> name_run("model.encoder=resnet18,data.bands=[B04,B12],seed=1")
+        'resnet18, bands [B04,B12], seed 1'
+    """
+    words = [word.partition("=") for word in re.split(r",(?=[\w.@/+~]+=)", overrides) if word]
+    return format_settings({key.lstrip("+~").replace("/", "."): value.strip("'\"") for key, _, value in words})
 
 
 def list_epochs(folder: RunFolder, first_epoch: int = 1) -> list[EpochMetrics]:
@@ -109,14 +173,15 @@ def list_epochs(folder: RunFolder, first_epoch: int = 1) -> list[EpochMetrics]:
 
     Returns:
         The rows of `metrics.jsonl`, with `val/best_fire_iou`: a chart shows the last value of a run, and runs are
-        compared by their best.
+        compared by their best. The metrics that few compare are named behind the others, see `name_metric`.
     """
     epochs: list[EpochMetrics] = []
     best: float | None = None
     for row in folder.read_metrics():
-        best = row["val/fire_iou"] if row["best"] else best
-        metrics = {name: value for name, value in row.items() if name not in ("epoch", "best")}
-        epochs.append((row["epoch"], {**metrics, "val/best_fire_iou": best}))
+        best = row.get("val/fire_iou") if row.get("best") else best
+        metrics = {**{name: value for name, value in row.items() if name not in ("epoch", "best")}, _BEST: best}
+        front = {name: metrics[name] for name in FRONT_METRICS if name in metrics}
+        epochs.append((row["epoch"], {name_metric(name): value for name, value in {**front, **metrics}.items()}))
     return [(epoch, metrics) for epoch, metrics in epochs if epoch >= first_epoch]
 
 
@@ -193,10 +258,16 @@ def _get_time(path: Path) -> float:
 
 
 def _read_settings(folder: RunFolder) -> dict[str, Any]:
+    check_regular_file(folder.config)
     try:
-        return json.loads(folder.config.read_bytes())
-    except (OSError, ValueError) as error:
-        raise FiresegError(f"{folder.config}: cannot be read ({error}); restore it, or delete the run") from error
+        settings = json.loads(folder.config.read_bytes())
+        TypeAdapter(_Settings).validate_python(settings)
+    except ValidationError as error:
+        faults = (f"{folder.config}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {_CURE}" for one in error.errors())
+        raise FiresegError(*faults) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise FiresegError(f"{folder.config}: cannot be read ({error}); {_CURE}") from error
+    return settings
 
 
 def _list_roots(root: str | list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from types import FrameType
 from fireseg.console import format_count, leave_terminal
 from fireseg.files import convert_disk_errors, count_cores
 from fireseg.sweep.options import PruneRule
-from fireseg.sweep.plan import Job, Plan
+from fireseg.sweep.plan import Job, Plan, name_job
 from fireseg.sweep.queue import BUSY, LOG, JobRecord, is_finished, read_record, read_state, record_loss
 
 log = logging.getLogger("fireseg")
@@ -135,7 +135,8 @@ class Drain:
         extend: Extend | None = None,
     ) -> None:
         self._plan, self._call, self._num_jobs, self._is_waiting = plan, call, num_jobs, is_waiting
-        self._max_tries, self._prune, self._extend = 1 + retries, prune, extend
+        self._max_tries, self._extend = 1 + retries, extend
+        self._prune: PruneRule | None = prune
         self._num_cores = max(1, (num_cores or count_cores()) // num_jobs)
         self._tries: Counter[int] = Counter()
         self._running: dict[int, JobProcess] = {}
@@ -188,7 +189,7 @@ class Drain:
         assert code is not None
         if is_finished(process.folder):
             self._finished.add(job.number)
-            log.info("%s: finished", _name(job))
+            log.info("%s: finished", name_job(job))
             return
         if code == BUSY:
             self._tries[job.number] -= 1
@@ -198,17 +199,19 @@ class Drain:
             self._record_loss(process, code, has_begun=record != process.before)
             record = read_record(process.folder)
         if record.state == "stopped" and self._signals:
-            log.info("%s: stopped", _name(job))
+            log.info("%s: stopped", name_job(job))
         elif record.state != "failed" and self._tries[job.number] < self._max_tries and not self._signals:
-            log.warning("%s: %s; it is tried again from its last epoch", _name(job), _explain(record))
+            log.warning("%s: %s; it is tried again from its last epoch", name_job(job), _explain(record))
         else:
-            log.warning("%s: %s", _name(job), _explain(record))
+            log.warning("%s: %s", name_job(job), _explain(record))
 
     def _record_loss(self, process: JobProcess, code: int, *, has_begun: bool) -> None:
         if self._signals:
             state, reason = "stopped", "stopped by a signal"
         elif code < 0:
             state, reason = "killed", f"its process was killed by {signal.Signals(-code).name}"
+            if code == -signal.SIGKILL:
+                reason += ", which is also what the system does when memory runs out"
         else:
             state = "killed" if has_begun else "failed"  # an interpreter that cannot even start will not do so again
             reason = f"its process ended with exit code {code}"
@@ -226,7 +229,7 @@ class Drain:
             if record.state == "finished":
                 self._finished.add(job.number)
             elif record.state == "running":
-                elsewhere.append(f"{_name(job)} (process {record.pid} on {record.host})")
+                elsewhere.append(f"{name_job(job)} (process {record.pid} on {record.host})")
             elif len(self._running) < self._num_jobs and self._is_due(job, record):
                 self._tries[job.number] += 1
                 self._start(job)
@@ -247,7 +250,7 @@ class Drain:
     def _start(self, job: Job) -> None:
         process = JobProcess(self._plan, job, call=self._call, num_cores=self._num_cores, prune=self._prune)
         self._running[job.number] = process
-        log.info("%s: started, %s", _name(job), process.folder.path)
+        log.info("%s: started, %s", name_job(job), process.folder.path)
 
     def _pass_on_signals(self) -> None:
         for number in range(self._num_passed_on, len(self._signals)):
@@ -289,10 +292,6 @@ def _limit_threads(num_cores: int) -> dict[str, str]:
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(int(given), num_cores) if given.isdigit() and int(given) > 0 else num_cores
     return {**os.environ, "OMP_NUM_THREADS": str(threads)}
-
-
-def _name(job: Job) -> str:
-    return f"job {job.number}" + (f" ({job.name})" if job.name else "")
 
 
 def _explain(record: JobRecord) -> str:

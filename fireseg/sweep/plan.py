@@ -60,6 +60,11 @@ class Plan:
         return RunFolder(self.path / job.subdir)
 
 
+def name_job(job: Job) -> str:
+    """Returns the number and the name of a job: `job 3 (seed=3)`."""
+    return f"job {job.number}" + (f" ({job.name})" if job.name else "")
+
+
 def is_sweep(path: Path) -> bool:
     """Returns True if a folder has a plan."""
     return (path / SWEEP_PLAN).is_file()

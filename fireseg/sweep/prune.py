@@ -105,8 +105,8 @@ def create_pruning(plan: Plan, job: Job, rule: PruneRule | None) -> Callable[[in
             return False
         folder.write_provenance({"pruned": {"epoch": epoch, "rule": rule, "score": own.score, "others": scores}})
         log.info(
-            "pruned at epoch %d: val/fire_iou %.4f is %s of %d other jobs (median %.4f)",
-            *(epoch, own.score, _DESCRIPTIONS[rule], len(scores), statistics.median(scores)),
+            "pruned at epoch %d: val/fire_iou %.4f is %s of %d other jobs",
+            *(epoch, own.score, _DESCRIPTIONS[rule], len(scores)),
         )
         return True
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
@@ -17,10 +16,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.geo.windows import Window
 from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
 from fireseg.tiles.folder import is_scene_classification_file
+from fireseg.tiles.raster_file import open_dataset
 
 CloudMaskKind = Literal["CM", "SCL"]
 
@@ -102,10 +103,12 @@ class CloudMask:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        if isinstance(self._path, Path):
+            check_regular_file(self._path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             try:
-                raster = self._open.enter_context(rasterio.open(self._path))
+                raster = self._open.enter_context(open_dataset(self._path))
                 self._raster: Any = raster
                 grid = self._grid
                 is_same = raster.shape == (grid.height, grid.width) and (
@@ -162,13 +165,22 @@ class CloudMask:
             raise FiresegError(f"{self.name}: lies outside of the scene; use the cloud mask of the scene")
         return share
 
-    def read_codes(self, top: int, height: int) -> NDArray[np.uint8]:
-        """Reads rows as codes of a CM mask, `(height, W)`: 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown.
+    def read_codes(self, top: int, height: int, *, left: int = 0, width: int | None = None) -> NDArray[np.uint8]:
+        """Reads a window as codes of a CM mask: 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown.
+
+        Args:
+            top: First row.
+            height: Number of rows.
+            left: First column.
+            width: Number of columns; all if None.
+
+        Returns:
+            `(height, width)`.
 
         Raises:
             FiresegError: If the raster cannot be read, or a value is invalid.
         """
-        window = Window(top, 0, height, self._grid.width)
+        window = Window(top, left, height, self._grid.width if width is None else width)
         try:
             values = self._raster.read(self._channel or 1, window=window.to_rasterio())
         except (*GDAL_ERRORS, OSError) as error:

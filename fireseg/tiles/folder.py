@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from fireseg.console import is_plain_name
 from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError, join_names
 from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
@@ -21,7 +22,7 @@ RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".img", ".vrt", ".bi
 VECTOR_SUFFIXES = (".geojson", ".gpkg", ".shp")
 """Endings of vector files with the labels of a tile."""
 
-_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM|SCL)", re.IGNORECASE)
+_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM|SCL)", re.IGNORECASE | re.DOTALL)
 
 _SCL_NAME = re.compile(r"(?<![a-z0-9])SCL(?![a-z])", re.IGNORECASE)
 
@@ -116,6 +117,8 @@ def _group_by_name(root: Path, faults: list[Fault]) -> list[TileFiles]:
             kind = _METADATA
         elif suffix not in RASTER_SUFFIXES and not (suffix in VECTOR_SUFFIXES and kind in ("DEL", "GRA")):
             continue
+        if not _has_plain_name(path, faults):
+            continue
         groups[path.parent, match["name"]][kind].append(path)
     tiles = []
     for (_, name), paths in groups.items():
@@ -171,17 +174,25 @@ def _match_files(root: Path, option: str, pattern: str, faults: list[Fault]) -> 
     """Returns the files that a pattern matches, sorted, without pictures beside a raster of the same name."""
     suffixes = RASTER_SUFFIXES if option == "--images" else RASTER_SUFFIXES + VECTOR_SUFFIXES
     paths = [Path(root, name) for name in sorted(glob.glob(pattern, root_dir=root, recursive=True))]  # noqa: PTH207
-    same: dict[Path, list[Path]] = defaultdict(list)
+    same, num_faults = defaultdict[Path, list[Path]](list), len(faults)
     for path in paths:
-        if path.suffix.lower() in suffixes and path.is_file():
+        if path.suffix.lower() in suffixes and path.is_file() and _has_plain_name(path, faults):
             same[path.with_suffix("")].append(path)
-    if not same:
+    if not same and len(faults) == num_faults:
         what = "no raster" if option == "--images" else "no raster or vector file"
         raise FiresegError(
             f"{option} {pattern}: matches {what} in {root}; write a pattern relative to it, in quotes, such as "
             "'*/images/*.tif' or '**/*_mask.tif'"
         )
     return [_select_file(beside, faults) for beside in same.values()]
+
+
+def _has_plain_name(path: Path, faults: list[Fault]) -> bool:
+    """Returns True if a name can be opened by GDAL and stored in tables; otherwise it is added to the faults."""
+    if is_plain_name(path):
+        return True
+    faults.append(Fault(path, "its name is not UTF-8 or holds control characters; rename it"))
+    return False
 
 
 def _select_file(paths: list[Path], faults: list[Fault]) -> Path:

@@ -12,9 +12,16 @@ from xml.etree import ElementTree
 
 from fireseg.data.bands import SCALE
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 
 BASELINE_OFFSET = 1000.0
 """Offset of digital numbers since processing baseline 04.00 (BOA_ADD_OFFSET)."""
+
+MAX_OFFSET = 10_000.0
+"""Largest offset of digital numbers: one above makes every reflectance negative."""
+
+MIN_SCALE = 1e-10
+"""Smallest scale tag: that of reflectance in 32-bit integers."""
 
 SOFTWARE_TAG = ("made_by", "fireseg")
 """Key and value that mark a json as written by this software: the summary of a map is not metadata of its scene."""
@@ -27,12 +34,18 @@ _LEVEL_IN_NAME = re.compile(r"S2(?:[A-D]_MSI)?L(?P<level>1C|2A)")
 
 _LEVEL_KEYS = ("producttype", "processinglevel", "level")
 
+_BASELINE = re.compile(r"N?(?:\d{1,2}(?:\.\d+)?|\d{3,4})", re.IGNORECASE)
+
+_OFFSET_KEYS = ("boaaddoffset", "radioaddoffset")
+
 _DATE = re.compile(r"(\d{4})[-/]?(\d\d)[-/]?(\d\d)(?:[T_ ](\d\d):?(\d\d):?(\d\d))?")
 
 _DAY_IN_NAME = re.compile(r"(?<!\d)(20\d\d-?[01]\d-?[0-3]\d)(?!\d)")
 
 METADATA_XML = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
 """Names of the metadata file of a product."""
+
+_MAX_SHOWN = 40
 
 _DATE_KEYS = ("acquisitiondate", "acquisitiontime", "sensingtime", "sensingdate", "datetime")
 
@@ -45,8 +58,10 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """Reads a json file; returns an empty dict if it is a map summary written by this software.
 
     Raises:
-        FiresegError: If the file cannot be read or is not a json object.
+        FiresegError: If the file cannot be read or is not a json object, or a number for the conversion to reflectance
+            is impossible.
     """
+    check_regular_file(path)
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -56,7 +71,10 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise FiresegError(f"{path}: {what}; write it again, or remove it: metadata are optional") from error
     if not isinstance(content, dict):
         raise FiresegError(f"{path}: holds a {type(content).__name__}, but an object is required; remove it")
-    return {} if content.get(SOFTWARE_TAG[0]) == SOFTWARE_TAG[1] else content
+    if content.get(SOFTWARE_TAG[0]) == SOFTWARE_TAG[1]:
+        return {}
+    check_radiometry(flatten_metadata(content), path)
+    return content
 
 
 def read_metadata_beside(path: Path, json_path: Path | None = None) -> dict[str, Any]:
@@ -89,6 +107,8 @@ def read_product_xml(path: Path, content: bytes | None = None) -> dict[str, list
     Raises:
         FiresegError: If the file cannot be read or is not XML, or its digital numbers are not reflectance x 10000.
     """
+    if content is None:
+        check_regular_file(path)
     try:
         root = ElementTree.fromstring(path.read_bytes() if content is None else content)
     except OSError as error:
@@ -100,8 +120,9 @@ def read_product_xml(path: Path, content: bytes | None = None) -> dict[str, list
         if text := (element.text or "").strip():
             texts.setdefault(element.tag.rsplit("}", 1)[-1], []).append(text)
     for name in ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE"):
-        if wrong := [text for text in texts.get(name, ()) if _parse_number(name, text) != SCALE]:
-            raise FiresegError(f"{path}: {name} {wrong[0]}, but {SCALE} is expected; convert to reflectance")
+        if wrong := [text for text in texts.get(name, ()) if _to_float(text) != SCALE]:
+            raise FiresegError(f"{path}: {name} {_crop(wrong[0])}, but {SCALE} is expected; convert to reflectance")
+    check_radiometry(flatten_metadata(texts), path)
     return texts
 
 
@@ -152,10 +173,7 @@ def find_offset(pairs: Pairs) -> float | None:
     """
     if _is_applied(pairs):
         return 0.0
-    offsets = {
-        abs(_parse_number(key, number))
-        for key, number in _match(pairs, ("boaaddoffset", "radioaddoffset"), is_start=True)
-    }
+    offsets = {_parse_offset(key, number) for key, number in _match(pairs, _OFFSET_KEYS, is_start=True)}
     if offsets := offsets or set(_list_stac_offsets(pairs)):
         if len(offsets) > 1:
             shown = ", ".join(f"{value:g}" for value in sorted(offsets))
@@ -168,6 +186,55 @@ def find_offset(pairs: Pairs) -> float | None:
     if baselines:
         return BASELINE_OFFSET if max(baselines) >= 4 else 0.0
     return None
+
+
+def check_radiometry(pairs: Pairs, origin: object) -> None:
+    """Checks the numbers for the conversion to reflectance, also those that are not needed for this raster.
+
+    Texts that are no numbers are left to `find_offset`, which needs only some of them.
+
+    Args:
+        pairs: Metadata from `flatten_metadata`.
+        origin: Origin of the metadata, for messages.
+
+    Raises:
+        FiresegError: If an offset, scale or baseline is not finite or out of range; with all faults.
+    """
+    faults: list[str] = []
+    parsers = [(_match(pairs, _OFFSET_KEYS, is_start=True), _parse_offset)]
+    parsers += [(_match(pairs, "processingbaseline"), _parse_baseline)]
+    for matches, parse in parsers:
+        for key, value in matches:
+            if _to_float(value) is not None:
+                try:
+                    parse(key, value)
+                except FiresegError as error:
+                    faults += error.faults
+    try:
+        _ = list(_list_stac_offsets(pairs))
+    except FiresegError as error:
+        faults += error.faults
+    if faults:
+        raise FiresegError(*(f"{origin}: {fault}" for fault in dict.fromkeys(faults)))
+
+
+def check_scaling(scale: Any, shift: Any) -> None:
+    """Checks a factor from values to reflectance, and the reflectance of the value 0.
+
+    Args:
+        scale: Above 0, at most 1; None without one.
+        shift: From -1 to 1; None without one.
+
+    Raises:
+        FiresegError: If a number is not finite or out of range; with both faults.
+    """
+    faults = []
+    if scale is not None and not ((number := _to_float(scale)) and MIN_SCALE <= number <= 1):
+        faults.append(f"scale {_crop(scale)}, but it must be {MIN_SCALE:g} to 1, such as 0.0001; correct it")
+    if shift is not None and not ((number := _to_float(shift)) is not None and abs(number) <= 1):
+        faults.append(f"offset {_crop(shift)}, but it must be in reflectance, -1 to 1, such as -0.1; correct it")
+    if faults:
+        raise FiresegError(*faults)
 
 
 def find_level(pairs: Pairs) -> str | None:
@@ -248,22 +315,49 @@ def _list_stac_offsets(pairs: Pairs) -> Iterator[float]:
         if isinstance(band, Mapping):
             names = ("scale", "offset") if key == "bands" else ("raster:scale", "raster:offset")
             scale, shift = (band.get(name, band.get(f"raster:{name}")) for name in names)
+            if scale is None or shift is None:
+                continue
+            number = _to_float(scale)
             # Bands of other quantities, such as water vapour, have other scales.
-            if scale is not None and shift is not None and math.isclose(_parse_number(key, scale), 1 / SCALE):
+            is_reflectance = number is not None and math.isclose(number, 1 / SCALE)
+            if is_reflectance or number is None or not math.isfinite(number):
+                check_scaling(scale, shift)
                 yield abs(round(_parse_number(key, shift) * SCALE, 6))
 
 
-def _parse_number(key: str, value: Any) -> float:
+def _to_float(value: Any) -> float | None:
+    """Converts a number or its text to a float, which may be NaN; returns None for anything else."""
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise FiresegError(f"{key} '{value}', but a number is required, such as 1000; correct it") from error
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
+
+
+def _parse_number(key: str, value: Any) -> float:
+    number = _to_float(value)
+    if number is None or not math.isfinite(number):
+        raise FiresegError(f"{key} '{_crop(value)}', but a finite number is required, such as 1000; correct it")
+    return number
+
+
+def _parse_offset(key: str, value: Any) -> float:
+    """Parses an offset of digital numbers, which some writers give without its sign."""
+    offset = abs(_parse_number(key, value))
+    if offset > MAX_OFFSET:
+        raise FiresegError(
+            f"{key} {_crop(value)}, but an offset is 0 to {MAX_OFFSET:.0f} digital numbers, such as 1000; correct it"
+        )
+    return offset
 
 
 def _parse_baseline(key: str, value: Any) -> float:
     """Parses a processing baseline, written as `04.00`, `N0400`, `0400` or 4.0."""
-    text = str(value).strip().upper().removeprefix("N")
-    number = _parse_number(key, text)
+    text = str(value).strip().upper()
+    if not _BASELINE.fullmatch(text):
+        raise FiresegError(f"{key} '{_crop(text)}', but a baseline such as 05.11 or N0511 is required; correct it")
+    number = float(text.removeprefix("N"))
     return number if "." in text or number < 100 else number / 100
 
 
@@ -273,3 +367,7 @@ def _parse_date(value: Any) -> str | None:
         return None
     year, month, day, *time = match.groups()
     return f"{year}-{month}-{day}" + (f"T{':'.join(time)}Z" if time[0] else "")
+
+
+def _crop(value: Any) -> str:
+    return str(value)[:_MAX_SHOWN]

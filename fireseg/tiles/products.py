@@ -16,15 +16,27 @@ from xml.sax.saxutils import escape
 import rasterio
 
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import GDAL_ERRORS
 from fireseg.tiles.channels import SCL
-from fireseg.tiles.metadata import METADATA_XML, find_offset, flatten_metadata, read_metadata, read_product_xml
+from fireseg.tiles.metadata import (
+    METADATA_XML,
+    check_radiometry,
+    find_offset,
+    flatten_metadata,
+    read_metadata,
+    read_product_xml,
+)
+from fireseg.tiles.raster_file import is_address, open_dataset
 from fireseg.tiles.stac import find_band_assets, read_scaling
 
 Scene = Path | str
 """A raster, SAFE product or STAC item: a path, or a string that GDAL resolves (`https://…`, `/vsi…`)."""
 
 _BAND_FILE = re.compile(r"_(?P<name>B\d\d|B8A|SCL)(?:_(?P<resolution>\d\d)m)?\.jp2", re.IGNORECASE)
+
+_SIDECARS = (".jp2.aux.xml", ".jp2.ovr", ".jp2.msk", ".vrt")
+"""Ends of files with which GDAL reads other files. Those in an archive cannot be checked."""
 
 _TIMEOUT_S = 60
 
@@ -48,7 +60,7 @@ class Product(NamedTuple):
 
 def parse_scene(text: str | Path) -> Scene:
     """Returns a path, or the text itself if it is an address that GDAL resolves."""
-    return text if isinstance(text, str) and ("://" in text or text.startswith("/vsi")) else Path(text)
+    return text if isinstance(text, str) and is_address(text) else Path(text)
 
 
 def get_scene_name(scene: Scene) -> str:
@@ -108,8 +120,10 @@ def stack_product(product: Product) -> list[rasterio.MemoryFile]:
     infos = {}
     for channel, address in product.rasters.items():
         try:
-            with rasterio.open(address) as raster:
+            with open_dataset(address, is_source=True) as raster:
                 infos[channel] = _RasterInfo.of(raster)
+        except FiresegError as error:
+            faults += (f"{product.name}: {channel} at {fault}" for fault in error.faults)
         except (*GDAL_ERRORS, OSError) as error:
             reason = error.__cause__ or error
             faults.append(f"{product.name}: {channel} at {address} cannot be read ({reason}); download it again")
@@ -207,6 +221,7 @@ def _read_safe_folder(folder: Path) -> Product:
 
 
 def _read_safe_archive(path: Path) -> Product:
+    check_regular_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -220,6 +235,8 @@ def _read_safe_archive(path: Path) -> Product:
             metadata = read_product_xml(Path(xml), archive.read(xml))
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise FiresegError(f"{path}: cannot be read ({error}); download it again") from error
+    if beside := [name for name in names if name.lower().endswith(_SIDECARS)]:
+        raise FiresegError(f"{path}: {beside[0]} in it is no part of a product; unpack it and give the .SAFE folder")
     prefix = xml.removesuffix(PurePosixPath(xml).name)
     address = f"/vsizip/{path.absolute()}/"
     files = {
@@ -251,6 +268,7 @@ def _read_item(scene: Scene) -> Product:
     if content.get("type") != "Feature" or not isinstance(content.get("assets"), dict):
         raise FiresegError(f"{scene}: a json without assets, but a STAC item is expected; give a raster or an item")
     assets: dict[str, Any] = content["assets"]
+    check_radiometry(flatten_metadata(content.get("properties", {})), scene)
     keys = find_band_assets(assets)
     rasters: dict[str, str] = {}
     faults: list[str] = []
@@ -266,9 +284,16 @@ def _read_item(scene: Scene) -> Product:
     metadata = {"id": content.get("id"), "properties": content.get("properties", {})}
     # Some catalogues give an offset with every band, also where it was removed or the baseline had none.
     if find_offset(flatten_metadata(metadata)) != 0:
-        pairs = [read_scaling(assets[key]) for channel, key in keys.items() if channel not in (SCL, "B10")]
+        pairs = [_read_scaling(scene, key, assets[key]) for channel, key in keys.items() if channel not in (SCL, "B10")]
         metadata["raster:bands"] = [{"scale": scale, "offset": shift} for scale, shift in pairs]
     return Product(str(content.get("id") or get_scene_name(scene)), rasters, metadata)
+
+
+def _read_scaling(scene: Scene, key: str, asset: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    try:
+        return read_scaling(asset)
+    except FiresegError as error:
+        raise FiresegError(*(f"{scene}: asset {key}: {fault}" for fault in error.faults)) from error
 
 
 def _resolve_href(item: Scene, href: str) -> str:
@@ -282,7 +307,11 @@ def _resolve_href(item: Scene, href: str) -> str:
         return f"/vsis3/{href.removeprefix('s3://')}"
     if scheme not in ("", "file"):
         raise FiresegError(f"{href}: addresses of this kind cannot be read; download the file")
-    path = (Path(item).absolute().parent / unquote(urlsplit(href).path if scheme else href)).resolve()
+    if isinstance(item, str):
+        raise FiresegError(f"{href}: an item on a server must not name local files; download the item")
+    if "\0" in href:
+        raise FiresegError(f"{href!r}: no path of a file; correct the item")
+    path = (item.absolute().parent / unquote(urlsplit(href).path if scheme else href)).resolve()
     if str(path).startswith("/vsi"):
         raise FiresegError(f"{href}: a file must not name GDAL's virtual file systems; correct the item")
     return str(path)

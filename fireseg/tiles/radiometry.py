@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from fireseg.data.bands import MAX_REFLECTANCE, MIN_DIGITAL_NUMBER, MIN_REFLECTANCE, SCALE
 from fireseg.errors import FiresegError
-from fireseg.tiles.metadata import BASELINE_OFFSET
+from fireseg.tiles.metadata import BASELINE_OFFSET, check_scaling
 
 _MIN_DARKNESS_PX = 5000
 """Pixels below which the darkest ones do not show that the offset is wrong."""
+
+_MIN_MEASURED_SHARE = 0.01
+"""Share of the pixels that must lie between reflectance 0 and 1 in some band."""
 
 _MAX_NODATA_VALUES = 2
 """Distinct values far below 0 that are nodata values; normalised reflectance has many."""
@@ -66,7 +69,7 @@ def get_scaling(
         The scaling in float32, or in float64 if values or tags need its precision.
 
     Raises:
-        FiresegError: If the data type cannot hold reflectance.
+        FiresegError: If the data type cannot hold reflectance, or a tag is not finite or out of range.
 
     Example:
         >>> get_scaling(np.dtype("uint16"), offset=1000, scales=[1.0], shifts=[0.0]).biases.tolist()
@@ -76,6 +79,7 @@ def get_scaling(
         raise FiresegError(f"values of type {dtype}, but reflectance must be float or integer; convert the raster")
     is_integer = dtype.kind in "iu"
     tagged, shift = np.asarray(scales, np.float64), np.asarray(shifts, np.float64)
+    _check_tags(tagged, shift, 1 / SCALE if is_integer and scale is None else scale or 1.0)
     if (tagged != 1).any():
         return Scaling(tagged * SCALE, shift * SCALE if shift.any() else -offset * tagged * SCALE)
     has_offset = (is_integer or scale is not None) and not shift.any()
@@ -87,6 +91,17 @@ def get_scaling(
     needs_float64 = shift.any() or dtype.itemsize > (2 if is_integer else 4)
     working = np.float64 if needs_float64 else np.float32
     return Scaling(gains.astype(working), biases.astype(working))
+
+
+def _check_tags(scales: NDArray[np.float64], shifts: NDArray[np.float64], default_scale: float) -> None:
+    """Checks the scale and offset tags of all bands."""
+    has_scale = bool((scales != 1).any())
+    for tag, shift in sorted(set(zip(scales.tolist(), shifts.tolist(), strict=True)), key=str):
+        try:
+            check_scaling(tag, shift if has_scale else shift * default_scale)
+        except FiresegError as error:
+            cure = "set the tags with gdal_edit.py -scale 0.0001 -offset 0, or unset them with -scale 1 -offset 0"
+            raise FiresegError(f"scale and offset tags {tag:g} and {shift:g}: {error}; {cure}") from error
 
 
 def find_nodata(
@@ -185,6 +200,8 @@ def check_values(
     faults += scale_faults
     if blank := [name for name, plane in zip(bands, raw, strict=False) if not plane.any()]:
         faults.append(f"{' '.join(blank)} 0 everywhere, which is no measurement; use a raster with all bands")
+    if not faults and (text := _describe_no_measurement(raw, values)):
+        return [text], flags
     if not scale_faults:
         # In a raster of integers, 0 in one band may be the edge of the swath, which is darker than any shadow.
         votes = values[:, (raw != 0).all(axis=0)]
@@ -196,6 +213,21 @@ def check_values(
         elif (scaling.gains == SCALE).all():
             flags += _flag_range(raw, values)
     return faults, flags
+
+
+def _describe_no_measurement(raw: NDArray[np.float64], values: NDArray[np.float64]) -> str:
+    """Describes values that are 0 or 1 in every band once clipped; empty if they are not.
+
+    Of the pixels of 25 real fires, 99.99 % lie between 0 and 1 in some band, and all of 30 synthetic scenes.
+    """
+    share = float(((values > 0) & (values < 1)).any(axis=0).mean())
+    if share >= _MIN_MEASURED_SHARE:
+        return ""
+    return (
+        f"values from {raw.min():.4g} to {raw.max():.4g}: scaled to 0 or 1 in every band in {1 - share:.1%} of the "
+        "pixels, which is no measurement; correct offset and scale of the metadata, --offset and --scale, or use "
+        "another raster"
+    )
 
 
 def _find_scale_faults(raw: NDArray[np.float64], values: NDArray[np.float64], gains: NDArray[np.floating]) -> list[str]:

@@ -1,18 +1,65 @@
-"""Opens raster files, and checks that they can be located and hold bands."""
+"""Opens raster files of known formats, and checks that they can be located and hold bands."""
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import rasterio
+from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 
 from fireseg.errors import FiresegError
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import GDAL_ERRORS, Grid
+from fireseg.memory import check_memory
+from fireseg.tiles.vrt import list_sources
+
+_SIGNATURES = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"EHFA_HEADER_TAG": "HFA",
+}
+"""Driver of GDAL by the first bytes of a file. It is chosen here, because GDAL tries all of its 150, of which some read
+addresses and other files that the content of a file names."""
+
+_GRID_WORDS = (b"ncols", b"nrows", b"xllcorner", b"xllcenter", b"yllcorner", b"yllcenter", b"cellsize")
+
+_FORMATS = "GeoTIFF, JPEG 2000, PNG, ENVI, ERDAS Imagine, Esri grids, and VRT of such files"
+
+_SOURCE_DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "VRT")
+"""Formats of the sources of a virtual raster, which GDAL opens with any of its drivers: those that no other driver
+takes for its own."""
+
+_XML_CHARACTERS = frozenset('<>"')
+"""Characters with which the name of a source is taken for the content of a virtual raster."""
+
+_ADDRESS_DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG")
+
+_REFERENCES = {"OVERVIEWS": {"OVERVIEW_FILE"}, "GEOLOCATION": {"X_DATASET", "Y_DATASET"}}
+"""Items of metadata, by domain, with the name of a raster that GDAL opens, with any of its drivers."""
+
+_MAX_NESTING = 8
+
+_HEAD_BYTES = 4096
+
+_HTTP_OPTIONS = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_TIMEOUT": "120",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
+}
+"""Time-outs in seconds of one request for a part of a file, and the lowest speed in bytes per second."""
 
 
 @contextmanager
@@ -21,15 +68,142 @@ def open_raster(path: Path | str, address: str | None = None) -> Iterator[Datase
 
     Args:
         path: Raster, with or without a georeference.
-        address: Its address for GDAL; the path if None.
+        address: Its address for GDAL; the path if None. See `open_dataset`.
 
     Raises:
-        FiresegError: If the raster cannot be opened or read.
+        FiresegError: If the raster cannot be opened or read, or one of its blocks does not fit in memory.
     """
+    if isinstance(path, Path) and not path.is_dir():  # a folder is a product
+        check_regular_file(path)
     with convert_raster_errors(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # reported by read_grid
-        with rasterio.open(address or path) as raster:
+        with open_dataset(address or path) as raster:
+            _check_blocks(raster, path)
             yield raster
+
+
+def _check_blocks(raster: DatasetReader, path: Path | str) -> None:
+    """Checks that a block fits in memory: GDAL decompresses whole blocks, and one may be the whole raster."""
+    channels = raster.dtypes if raster.interleaving == Interleaving.pixel else raster.dtypes[:1]
+    pixel_bytes = sum(np.dtype(dtype).itemsize for dtype in channels)
+    height, width = max(raster.block_shapes, default=(0, 0))
+    check_memory(
+        2 * height * width * pixel_bytes,
+        f"{path}: stored in blocks of {height:,} x {width:,} pixels",
+        "store it in tiles, on a larger machine, with gdal_translate -co TILED=YES -co COMPRESS=DEFLATE",
+    )
+
+
+def is_address(text: str) -> bool:
+    """Returns True for what GDAL resolves as an address: `https://…`, `s3://…`, `/vsi…`."""
+    return "://" in text or text.startswith("/vsi")
+
+
+def open_dataset(address: Path | str, *, is_source: bool = False) -> DatasetReader:
+    """Opens a raster with the driver of its format; nothing but the file, and files beside or below it, is read.
+
+    Args:
+        address: File. Only as a string and as the user typed it, or made by `stack_product`, also an address that GDAL
+            resolves; there, files beside the raster are not read, and a virtual raster is refused.
+        is_source: True if the file will be a source of a virtual raster, which limits its formats.
+
+    Raises:
+        FiresegError: If a file has none of the known formats, or names an address or another file.
+        RasterioIOError: If GDAL cannot open it.
+    """
+    if is_source and (special := sorted(set(str(address)) & _XML_CHARACTERS)):
+        raise FiresegError(f"{address}: {special[0]} in its path has a meaning for GDAL; rename the folder or file")
+    if isinstance(address, str) and is_address(address):
+        return _open_address(address)
+    path = Path(address)
+    driver = _check_file(path, _SOURCE_DRIVERS if is_source else ())
+    if driver == "VRT" and path.is_symlink():
+        path = path.resolve()  # names of sources are relative to the folder of the file that the link leads to
+    return rasterio.open(path, driver=driver)
+
+
+def _open_address(address: str) -> DatasetReader:
+    if address.startswith("/vsimem/") and address.endswith(".vrt"):
+        return rasterio.open(address, driver="VRT")
+    for option, value in _HTTP_OPTIONS.items():
+        # GDAL looks here in every thread, but for options of rasterio.Env only in the one that sets them.
+        os.environ.setdefault(option, value)
+    is_jpeg = address.lower().endswith((".jp2", ".j2k"))
+    drivers = sorted(_ADDRESS_DRIVERS, key=lambda driver: is_jpeg != (driver == "JP2OpenJPEG"))
+    errors = []
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        for driver in drivers:
+            try:
+                raster = rasterio.open(address, driver=driver)
+            except GDAL_ERRORS as error:
+                errors.append(error)
+            else:
+                return _check_tags(raster, address)
+    raise errors[0]
+
+
+def _check_file(path: Path, drivers: Sequence[str] = (), nesting: int = 0) -> str:
+    """Returns the driver of a file, after checking the files that GDAL reads with it.
+
+    Args:
+        path: File.
+        drivers: Allowed drivers; all that are known if empty.
+        nesting: Number of files that led to this one.
+    """
+    driver = find_driver(path)
+    if drivers and driver not in drivers:
+        raise FiresegError(
+            f"{path}: has the format {driver}, but it is read with another raster; convert it to GeoTIFF"
+        )
+    if nesting > _MAX_NESTING:
+        raise FiresegError(f"{path}: virtual rasters are nested too deeply; copy it with gdal_translate to a GeoTIFF")
+    for ending in (".ovr", ".OVR", ".msk", ".MSK"):
+        if (beside := path.with_name(path.name + ending)).exists():
+            _check_file(beside, ("GTiff",), nesting + 1)
+    if driver == "VRT":
+        for source in list_sources(path):
+            if not source.is_raw:
+                _check_file(source.path, _SOURCE_DRIVERS, nesting + 1)
+    with rasterio.open(path, driver=driver) as raster:
+        _check_tags(raster, path)
+    return driver
+
+
+def find_driver(path: Path) -> str:
+    """Finds the driver of GDAL for a file by its content.
+
+    Raises:
+        FiresegError: If it is no regular file, or has none of the known formats.
+    """
+    check_regular_file(path)
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    for signature, driver in _SIGNATURES.items():
+        if head.startswith(signature):
+            return driver
+    if b"<VRTDataset" in head:
+        return "VRT"
+    if head.lower().lstrip().startswith(_GRID_WORDS):
+        return "AAIGrid"
+    for ending in (".hdr", ".HDR"):
+        for header in (path.with_suffix(ending), path.with_name(path.name + ending)):
+            if header.is_file():
+                with header.open("rb") as file:
+                    return "ENVI" if file.read(4) == b"ENVI" else "EHdr"
+    what = f"truncated or not a raster of a known format ({_FORMATS})" if head else "empty"
+    raise FiresegError(f"{path}: {what}; download or unpack it again, or convert it with gdal_translate")
+
+
+def _check_tags(raster: DatasetReader, name: object) -> DatasetReader:
+    """Returns the raster if its metadata name no other raster, which GDAL would open for overviews or coordinates."""
+    for domain, keys in _REFERENCES.items():
+        if found := sorted(keys & raster.tags(ns=domain).keys()):
+            raster.close()
+            raise FiresegError(
+                f"{name}: its metadata name another raster ({found[0]}), but only the file itself is read; remove that "
+                f"from the file, and its {Path(str(name)).name}.aux.xml if there is one"
+            )
+    return raster
 
 
 @contextmanager

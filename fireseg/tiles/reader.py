@@ -14,6 +14,7 @@ from rasterio.io import DatasetReader
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import Grid
 from fireseg.geo.windows import Window
+from fireseg.memory import check_memory
 from fireseg.task import IGNORE_INDEX
 from fireseg.tiles.blocks import ChannelSelection, PixelSample, read_window, select_channels, set_gdal_cache
 from fireseg.tiles.clouds import CloudMask
@@ -145,6 +146,7 @@ def read_tile(
     parts: dict[str, Any] = {}
     masks: dict[str, Mask] = {}
     with collect_errors(faults), open_raster(files.image) as raster:
+        _check_tile_memory(raster, len(bands))
         with collect_errors(faults):
             parts["grid"] = read_grid(raster, str(files.image))
         pairs = flatten_metadata(raster.tags(), metadata, {"name": str(Path(raster.name).absolute())})
@@ -191,9 +193,19 @@ def count_burned(files: TileFiles, labels: LabelOptions = DEFAULT_LABELS) -> int
     for path, kind in kinds:
         if path is not None:
             with open_raster(files.image) as raster:
+                _check_tile_memory(raster, 0)
                 mask = _read_labels(path, kind, raster, read_grid(raster, str(files.image)), labels).values
             return int(((mask > 0) & (mask != IGNORE_INDEX)).sum())
     raise FiresegError(f"{files.image}: no label mask; add {files.name}_DEL.tif or {files.name}_GRA.tif")
+
+
+def _check_tile_memory(raster: DatasetReader, num_bands: int) -> None:
+    """Checks that a tile fits in memory: its bands, its gaps and masks, and the patches cut from it."""
+    check_memory(
+        raster.height * raster.width * 2 * (2 * num_bands + 3),
+        f"{raster.name}: {raster.height:,} x {raster.width:,} pixels, read at once",
+        "cut it into smaller tiles with gdal_translate -srcwin, or gdal_retile.py",
+    )
 
 
 def _read_labels(path: Path, kind: MaskKind, image: DatasetReader, grid: Grid | None, labels: LabelOptions) -> Mask:

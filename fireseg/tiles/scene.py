@@ -13,7 +13,9 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
+from fireseg.console import is_plain_name
 from fireseg.errors import FiresegError, did_you_mean
+from fireseg.files import check_regular_file
 from fireseg.geo.grid import Grid
 from fireseg.geo.windows import Window
 from fireseg.tiles.blocks import (
@@ -34,6 +36,7 @@ from fireseg.tiles.raster_file import (
     check_no_quick_look,
     collect_errors,
     convert_raster_errors,
+    open_dataset,
     open_raster,
     read_grid,
 )
@@ -162,7 +165,7 @@ class BandReader:
     def _get_handle(self) -> DatasetReader:
         """Returns the handle of this thread: GDAL allows only one thread at a time per handle."""
         if (handle := getattr(self._thread_local, "handle", None)) is None:
-            handle = rasterio.open(self._source.address)
+            handle = open_dataset(self._source.address)
             with self._lock:
                 self._handles.callback(handle.close)  # not its context manager, which is bound to this thread
             self._thread_local.handle = handle
@@ -227,11 +230,15 @@ def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAU
 
 def _find_source(path: Scene, faults: list[str]) -> _Source:
     """Finds the raster of a scene, or builds that of a product; faults of metadata are added to a list."""
+    if not is_plain_name(path):
+        raise FiresegError(f"{path}: its name is not UTF-8 or holds control characters; rename it")
     if product := find_product(path):
         files = stack_product(product)
         return _Source(files[-1].name, dict(product.metadata), tuple(files))
     if isinstance(path, str):
         return _Source(path, {})
+    if not path.is_dir():
+        check_regular_file(path)
     if not path.is_file():
         raise FiresegError(f"{path}: no such file{_suggest_names(path)}; give a raster with Sentinel-2 bands")
     with collect_errors(faults):

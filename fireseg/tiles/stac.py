@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fireseg.tiles.channels import SCL, is_scene_classification, parse_band_name
+from fireseg.tiles.metadata import check_scaling
 
 _RESOLUTION = re.compile(r"[_-](\d+)m$")
 
@@ -30,11 +31,17 @@ def find_band_assets(assets: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_scaling(asset: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Reads scale and offset of an asset where versions 1.0 and 1.1 of STAC have them; None without one."""
+    """Reads scale and offset of an asset where versions 1.0 and 1.1 of STAC have them; None without one.
+
+    Raises:
+        FiresegError: If a number is not finite or out of range.
+    """
     raster, band = _get_first(asset, "raster:bands"), _get_first(asset, "bands")
     scale = raster.get("scale", asset.get("raster:scale", band.get("raster:scale")))
     shift = raster.get("offset", asset.get("raster:offset", band.get("raster:offset")))
-    return scale or None, shift
+    scale = scale or None
+    check_scaling(scale, shift)
+    return None if scale is None else float(scale), None if shift is None else float(shift)
 
 
 def _identify(key: str, asset: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError, did_you_mean, join_names
+from fireseg.files import check_readable, check_regular_file
 from fireseg.geo.grid import Grid
 from fireseg.task import IGNORE_INDEX, TASKS
 from fireseg.tiles.masks import Mask, MaskKind
 from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
+from fireseg.tiles.vector_file import check_vector_file
 
 GRADE_WORDS: Mapping[str, int] = {
     "no visible damage": 0,
@@ -92,8 +95,11 @@ def _read_layer(path: Path, field: str | None) -> _Layer:
     from pyogrio import list_layers, raw, read_info
     from pyogrio.errors import DataLayerError, DataSourceError
 
+    check_regular_file(path)
     if not path.is_file():
         raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?")
+    check_readable(path)
+    check_vector_file(path)
     try:
         with warnings.catch_warnings(record=True) as caught:  # GDAL reports rings that are not closed, and the like
             warnings.simplefilter("always")
@@ -114,13 +120,27 @@ def _read_layer(path: Path, field: str | None) -> _Layer:
     except (DataSourceError, DataLayerError) as error:
         what = "empty" if path.stat().st_size == 0 else f"truncated or not a vector file ({error})"
         raise FiresegError(f"{path}: {what}; export it again") from error
+    try:
+        with np.errstate(invalid="ignore"):  # NaN, reported later
+            geometries = shapely.from_wkb(shapes)
+    except shapely.errors.GEOSException as error:
+        raise FiresegError(f"{path}: a geometry that is none ({error}); export it again") from error
+    if not len(geometries) and _has_features(path):
+        raise FiresegError(f"{path}: its features are none that GeoJSON knows; export it again")
     return _Layer(
-        geometries=shapely.from_wkb(shapes),
+        geometries=geometries,
         numbers=numbers,
         values=values[0] if values else None,
         crs=meta["crs"],
         warnings=tuple(str(warning.message) for warning in caught),
     )
+
+
+def _has_features(path: Path) -> bool:
+    """Returns True for a GeoJSON with features; GDAL reads past those that are damaged without a word."""
+    if path.suffix.lower() != ".geojson":
+        return False
+    return bool(json.loads(path.read_bytes()).get("features"))
 
 
 def _may_hold_polygons(geometry: str | None) -> bool:

@@ -28,7 +28,17 @@ from fireseg.tracker.mlflow_store import (
     redact_uri,
     resolve_uri,
 )
-from fireseg.tracker.protocol import EpochMetrics, Status, TrackedRun, as_key, finite, flatten, now_ms, shorten
+from fireseg.tracker.protocol import (
+    EpochMetrics,
+    Status,
+    TrackedRun,
+    as_key,
+    finite,
+    flatten,
+    name_metric,
+    now_ms,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -188,7 +198,7 @@ class MlflowTracker:
         # Of several new epochs the earlier ones are dated back by the duration of the later ones.
         time_ms = record.ended_ms or now_ms()
         for epoch, metrics in reversed(unsent):
-            time_ms = self._times_ms.setdefault(epoch, time_ms) - int(1000 * (metrics.get("seconds") or 0))
+            time_ms = self._times_ms.setdefault(epoch, time_ms) - int(1000 * _get_seconds(metrics))
         return unsent
 
     def _try(self, send: Callable[[], None]) -> bool:
@@ -215,6 +225,11 @@ class MlflowTracker:
         level = logging.INFO if kind in self._warned else logging.WARNING
         self._warned.add(kind)
         log.log(level, "%s: %s; all results are in the run folder (metrics.jsonl)", self._service, message)
+
+
+def _get_seconds(metrics: Mapping[str, float | None]) -> float:
+    """Returns the duration of an epoch."""
+    return next((metrics[name] for name in ("seconds", name_metric("seconds")) if name in metrics), None) or 0.0
 
 
 class _MlflowRun:
@@ -313,6 +328,7 @@ class _MlflowRun:
             self.num_files += 1
 
     def end(self, status: Status) -> None:
+        _set_note(self._client, self.run_id, self.record.read_description())
         self._client.set_terminated(self.run_id, status, end_time=self.record.ended_ms or now_ms())
 
 
@@ -324,6 +340,7 @@ def log_to_existing_run(
     step: int,
     artifacts: Sequence[Path] = (),
     folder: str = "",
+    description: str = "",
 ) -> None:
     """Adds metrics and files to a run that was tracked before; its status and end time stay as they are.
 
@@ -337,6 +354,7 @@ def log_to_existing_run(
         step: Epoch of the checkpoint that was evaluated.
         artifacts: Files to add; a newer file of the same name replaces an older one.
         folder: Folder in the run; its root if empty.
+        description: New description of the run in Markdown, in place of the one at the end of the training.
     """
     if "wandb" in run_ids:
         log.info("W&B: run %s is not changed; the results are in the run folder", run_ids["wandb"])
@@ -356,6 +374,7 @@ def log_to_existing_run(
             if (step, value) not in ((metric.step, metric.value) for metric in history):
                 new[key] = value
         _log_batches(client, run_id, metrics=new, step=step, time_ms=now_ms())
+        _set_note(client, run_id, description)
         for path in artifacts:
             client.log_artifact(run_id, str(path), folder or None)
     except (FiresegError, *get_store_errors()) as error:
@@ -363,6 +382,17 @@ def log_to_existing_run(
         log.warning(
             "%s: nothing could be added to run %s (%s); the results are in the run folder", service, run_id, reason
         )
+
+
+_NOTE = "mlflow.note.content"
+"""Tag that MLflow shows as the description of a run."""
+
+
+def _set_note(client: MlflowClient, run_id: str, text: str) -> None:
+    """Sets the description of a run, unless the user has written another one."""
+    note = client.get_run(run_id).data.tags.get(_NOTE, "") if text else ""
+    if text and (not note or note.startswith(text.partition(" ")[0])):
+        client.set_tag(run_id, _NOTE, shorten(text, _MAX_TAG))
 
 
 def _log_batches(

@@ -36,6 +36,7 @@ class TrackedRun:
         read_epochs: Returns the epochs recorded so far, in order.
         started_ms: Start time in milliseconds since 1970.
         ended_ms: End time in milliseconds since 1970; None for the time at which `finish` is called.
+        read_description: Returns the result in Markdown when the run ends; empty for none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TrackedRun:
     read_epochs: Callable[[], Sequence[EpochMetrics]] = tuple
     started_ms: int = field(default_factory=now_ms)
     ended_ms: int | None = None
+    read_description: Callable[[], str] = str
 
 
 class Tracker(Protocol):
@@ -129,6 +131,27 @@ def flatten(params: Mapping[str, Any]) -> dict[str, str]:
         {'model.arch': 'unet', 'data.bands': '["B02"]', 'data.root': 'null'}
     """
     return {as_key(name): shorten(_as_text(value)) for name, value in _leaves(strip(params), "")}
+
+
+FRONT_METRICS = ("val/fire_iou", "val/best_fire_iou", "val/loss", "train/loss", "lr")
+"""Metrics of a training by which runs are compared; all others are named behind them."""
+
+_FRONT_SCORES = ("test/fire_iou", "test/mean_fire_iou")
+
+_OTHERS = "z_details/"
+
+
+def name_metric(name: str) -> str:
+    """Returns the name of a metric in trackers, which show one chart for each, sorted by name.
+
+    Args:
+        name: Name of the metric in `metrics.jsonl`, or of a score of an evaluation.
+
+    Example:
+        >>> name_metric("val/fire_iou"), name_metric("val/iou_background")
+        ('val/fire_iou', 'z_details/val/iou_background')
+    """
+    return name if name in FRONT_METRICS or name in _FRONT_SCORES else f"{_OTHERS}{name}"
 
 
 def finite(metrics: Mapping[str, float | None]) -> dict[str, float]:

@@ -13,11 +13,12 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from fireseg.batch import Sharding
 from fireseg.config import make
 from fireseg.console import format_override
 from fireseg.data import WildfireDataModule
 from fireseg.data.reader import open_splits
-from fireseg.engine import Checkpoints, EarlyStopping, Engine, TrainingState
+from fireseg.engine import SINGLE_PROCESS, Checkpoints, EarlyStopping, Engine, Processes, TrainingState
 from fireseg.engine.loop import derive_seed
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import BEST_CHECKPOINT, load_tensors
@@ -31,6 +32,20 @@ from fireseg.tracker import Tracker
 log = logging.getLogger("fireseg")
 
 Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """The parts that train, which each process of a run has."""
+
+    settings: Settings
+    task: Task
+    engine: Engine
+    data: WildfireDataModule
+    state: TrainingState
+    loss: CombinedLoss
+    metrics: CombinedMetrics
+    stopping: EarlyStopping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +65,43 @@ class Training:
     tracker: Tracker
 
 
-def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) -> Training:
-    """Builds all parts of a run. The model comes first: if it fails, no time was spent on reading the data.
-
-    Missing patches are reported together with a model that cannot be built.
+def build_training(
+    settings: Settings, folder: RunFolder, point: ResumePoint, processes: Processes = SINGLE_PROCESS
+) -> Training:
+    """Builds all parts of a run, and prepares its folder.
 
     Args:
         settings: Checked settings.
         folder: Folder of the run.
         point: Checkpoint to resume from, if any.
+        processes: Processes that train together; the others call `build_learner`.
 
     Raises:
         FiresegError: If a part cannot be built.
+    """
+    learner = build_learner(settings, point, processes)
+    checkpoints = make(settings["checkpoint"], Checkpoints, folder=folder.checkpoints)
+    tracker = make(settings["tracker"], Tracker)
+    if point.checkpoint is None:
+        folder.cut_metrics(0)
+    else:
+        _restore_folder(folder, point, learner.stopping, learner.state.epoch)
+    _write_provenance(folder, learner, point)
+    return Training(folder=folder, checkpoints=checkpoints, tracker=tracker, **vars(learner))
+
+
+def build_learner(settings: Settings, point: ResumePoint, processes: Processes) -> Learner:
+    """Builds the parts that train. The model comes first: if it fails, no time was spent on reading the data.
+
+    Missing patches are reported together with a model that cannot be built.
+
+    Args:
+        settings: Checked settings.
+        point: Checkpoint to resume from, if any.
+        processes: Processes that train together.
+
+    Raises:
+        FiresegError: If a part cannot be built, or the processes have different patches.
     """
     saved = read_state(point)
     task = make(settings["task"], Task)
@@ -71,23 +111,24 @@ def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) ->
     except FiresegError as error:
         faults = [*error.faults, *_find_data_faults(settings, task)]
         raise (SettingError if isinstance(error, SettingError) else FiresegError)(*faults) from error
-    data = _make_data(settings, task, pin_memory=engine.device.type == "cuda")
+    processes.check_device(engine.device)
+    with processes.main_first():
+        data = _make_data(settings, task, engine, Sharding(engine.shards, processes.rank, processes.size))
+    roots = " and ".join(map(str, data.roots))
+    processes.check_same(
+        data.fingerprint,
+        FiresegError(f"data.root: {roots} holds other patches on one host than on another; copy them there"),
+    )
     if not model.is_normalised:
         model.set_normalisation(data.mean, data.std)
+    processes.share_weights(model)
     state = _make_state(settings, engine, model)
     stopping = make(settings["stopping"], EarlyStopping)
-    checkpoints = make(settings["checkpoint"], Checkpoints, folder=folder.checkpoints)
-    tracker = make(settings["tracker"], Tracker)
-    if saved is None:
-        folder.cut_metrics(0)
-    else:
+    if saved is not None:
         _check_same_data(data, saved, point)
         _restore_state(state, stopping, saved, point)
-        _restore_folder(folder, point, stopping, state.epoch)
-    _write_provenance(folder, model, data, point)
-    return Training(
+    return Learner(
         settings=settings,
-        folder=folder,
         task=task,
         engine=engine,
         data=data,
@@ -95,8 +136,6 @@ def build_training(settings: Settings, folder: RunFolder, point: ResumePoint) ->
         loss=_make_loss(settings, task, data).to(engine.device),
         metrics=CombinedMetrics(task.num_classes, class_names=task.class_names, ignore_index=task.ignore_index),
         stopping=stopping,
-        checkpoints=checkpoints,
-        tracker=tracker,
     )
 
 
@@ -136,8 +175,9 @@ def _find_data_faults(settings: Settings, task: Task) -> list[str]:
     return []
 
 
-def _make_data(settings: Settings, task: Task, *, pin_memory: bool) -> WildfireDataModule:
-    data = make(settings["data"], WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
+def _make_data(settings: Settings, task: Task, engine: Engine, sharding: Sharding) -> WildfireDataModule:
+    given = {"task": task, "seed": settings["seed"], "pin_memory": engine.device.type == "cuda"}
+    data = make(settings["data"], WildfireDataModule, **given, sharding=sharding)
     data.setup()
     for note in data.notes:
         log.warning(note)
@@ -212,9 +252,9 @@ def _has_best(path: Path, epoch: int | None) -> bool:
     return epoch is None or content.get("epoch") == epoch
 
 
-def _write_provenance(
-    folder: RunFolder, model: FireSegmentationModel, data: WildfireDataModule, point: ResumePoint
-) -> None:
+def _write_provenance(folder: RunFolder, learner: Learner, point: ResumePoint) -> None:
+    data, model = learner.data, learner.state.model
+    assert isinstance(model, FireSegmentationModel)
     roots = [str(root.resolve()) for root in data.roots]
     weights = {} if point.checkpoint else {"weights": model.provenance}
     folder.write_provenance(
@@ -232,6 +272,7 @@ def _write_provenance(
                 "pixel_m": data.summary.pixel_m,
                 "level": data.summary.level,
             },
+            "model": {"num_parameters": sum(parameter.numel() for parameter in model.parameters())},
             **weights,
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -36,21 +37,27 @@ def main() -> int:
 
     from fireseg.config import CONF_DIR, preflight
     from fireseg.config.overrides import expand_home
-    from fireseg.console import print_error
 
     # Errors of users are printed in one line each; a programming error should show its whole traceback.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    if is_launched():
+        _join_processes()
     try:
         words, request = _read_request(sys.argv[1:])
         sys.argv[1:] = expand_home(words)
         checked = preflight(sys.argv[1:])
+        if checked.is_multirun and is_launched():
+            raise SettingError(
+                "torchrun: several processes train a single run, but -m starts a sweep; leave out -m, or start the "
+                "sweep with python -m fireseg.train"
+            )
         if checked.is_multirun:
             return _run_sweep(checked, request)
         if request.given:
             raise SettingError(*(f"{name}: applies only to a sweep; add -m" for name in request.given))
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(run_single)()
     except FiresegError as error:
-        return print_error(error)
+        return _report(error)
     return 0
 
 
@@ -59,14 +66,13 @@ def run_single(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from fireseg import config
-    from fireseg.console import print_error
 
     hydra_config = HydraConfig.get()
     try:
         settings = config.finalize(cfg, hydra_config.overrides.task)
         train_in_folder(settings, run_folder=_get_run_folder(hydra_config))
     except FiresegError as error:
-        sys.exit(print_error(error))  # Hydra prints an extra line for an exception
+        sys.exit(_report(error))  # Hydra prints an extra line for an exception
 
 
 def train_in_folder(settings: dict[str, Any], *, run_folder: Path | None = None) -> None:
@@ -78,10 +84,20 @@ def train_in_folder(settings: dict[str, Any], *, run_folder: Path | None = None)
     """
     # Imported here: torch and mlflow take seconds.
     from fireseg.console import start_logging
-    from fireseg.engine import Interrupted, Interrupts
+    from fireseg.engine import Interrupted, Interrupts, Processes
     from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
-    from fireseg.train.run import train
+    from fireseg.train.run import train, train_along
 
+    processes = Processes.current()
+    processes.check_shards(settings["engine"].get("shards", 1))
+    if not processes.is_main:
+        logging.getLogger("fireseg").disabled = True  # the main process logs the same
+        try:
+            with Interrupts() as interrupts:
+                train_along(interrupts, processes)
+        except Interrupted as request:
+            sys.exit(request.exit_code)
+        return
     start_logging()
     point = find_resume_point(Path(settings["resume"])) if settings["resume"] else ResumePoint()
     if run_folder is not None:
@@ -93,7 +109,7 @@ def train_in_folder(settings: dict[str, Any], *, run_folder: Path | None = None)
     is_new = point.folder is None
     try:
         with Interrupts() as interrupts, folder.locked(), folder.logging_to_file():
-            train(settings, folder, point=point, interrupts=interrupts)
+            train(settings, folder, point=point, interrupts=interrupts, processes=processes)
     except Interrupted as request:
         sys.exit(request.exit_code)
     finally:
@@ -122,6 +138,32 @@ def _check_is_empty(folder: Path) -> None:
         )
     if any(folder.iterdir()):
         raise SettingError(f"hydra.run.dir: {folder} holds other files; choose a new or empty folder")
+
+
+def is_launched() -> bool:
+    """Returns True if torchrun, or a launcher with the same environment variables, started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def _join_processes() -> None:
+    import atexit
+
+    from fireseg.engine.distributed import connect, disconnect
+
+    connect()
+    atexit.register(disconnect)
+
+
+def _report(error: FiresegError) -> int:
+    """Prints an error, unless another process of the run was the first to do so, and returns the exit code."""
+    from fireseg.console import print_error
+
+    if is_launched():
+        from fireseg.engine.distributed import is_first_report
+
+        if not is_first_report(error):
+            return error.exit_code
+    return print_error(error)
 
 
 def _read_help() -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +16,16 @@ import torch
 
 from fireseg.batch import Batch
 from fireseg.console import format_command, format_epoch, progress_bar
-from fireseg.engine import Interrupted, Interrupts
+from fireseg.engine import SINGLE_PROCESS, Interrupted, Interrupts, LostProcessError, Processes
+from fireseg.errors import FiresegError
 from fireseg.files import BEST_CHECKPOINT, load_tensors
 from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs.folder import ResumePoint, RunFolder, link_latest, versions
 from fireseg.runs.load import FORMAT
-from fireseg.runs.sync import finish_tracking, list_files, note_run_ids, start_tracking
+from fireseg.runs.sync import finish_tracking, list_files, name_run, note_run_ids, start_tracking
 from fireseg.tracker import describe_charts
-from fireseg.train.build import Settings, Training, build_training
+from fireseg.train.build import Settings, Training, build_learner, build_training
 
 log = logging.getLogger("fireseg")
 
@@ -34,18 +38,22 @@ def train(
     *,
     point: ResumePoint,
     interrupts: Interrupts,
+    processes: Processes = SINGLE_PROCESS,
     run_name: str = "",
     sweep: str = "",
     should_prune: Callable[[int], bool] = lambda _: False,
 ) -> None:
     """Trains a model and writes all files of its run folder.
 
+    If several processes train together, this is the main one; the others call `train_along`.
+
     Args:
         settings: Checked settings.
         folder: Folder of the run.
         point: Checkpoint to resume from, if any.
         interrupts: Handler of Ctrl-C, SIGTERM and SIGHUP.
-        run_name: Name in the tracker; the name of the folder if empty.
+        processes: Processes that train together.
+        run_name: Settings by which the tracker names the run, as `seed=1`; the name of the folder if empty.
         sweep: Name of the sweep that the run is a job of; empty for a single run.
         should_prune: Called with each epoch when it is saved; True ends the training, as for a job that is behind.
 
@@ -53,14 +61,15 @@ def train(
         FiresegError: If something fails that the user can fix.
         Interrupted: If a signal was received.
     """
+    processes.broadcast((settings, point))
     if point.is_branch:  # first of all: a branch that is killed before its first last.pt starts from there again
         assert point.checkpoint is not None
         folder.write_provenance({"parent": str(point.checkpoint.absolute())})
     folder.write_config(settings)
     try:
-        run = build_training(settings, folder, point)
+        run = build_training(settings, folder, point, processes)
         tags = {"sweep": sweep} if sweep else {}
-        name = run_name or folder.path.name
+        name = name_run(run_name) or folder.path.name
         start_tracking(run.tracker, folder, name=name, tags=tags, num_epochs_done=run.state.epoch)
     except BaseException:
         if point.folder is None:  # a new folder without run.json: the command removes it
@@ -75,30 +84,68 @@ def train(
         if run.state.epoch == 0:
             _plot_first_batch(run)
         with interrupts.deferred():
-            run_epochs(run, interrupts, should_prune)
+            run_epochs(run, interrupts, processes, should_prune)
         _save_results(run)
         status = "FINISHED"
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt, LostProcessError):
         status = "KILLED"
         log.warning("stopped; continue with: %s", format_command("train", settings={"resume": folder.path}))
         raise
     finally:
-        finish_tracking(run.tracker, folder, status)
+        with suppress(FiresegError):  # a full disk: the error that ended the run is the one to report
+            _note_peak_memory(run)
+        with interrupts.deferred():  # torchrun sends SIGTERM as soon as another process has ended
+            finish_tracking(run.tracker, folder, status)
     if not sweep:
         _log_next_steps(run)
 
 
-def run_epochs(run: Training, interrupts: Interrupts, should_prune: Callable[[int], bool] = lambda _: False) -> None:
+def train_along(interrupts: Interrupts, processes: Processes) -> None:
+    """Trains together with the main process, which writes the run folder and decides when to stop.
+
+    Args:
+        interrupts: Handler of Ctrl-C, SIGTERM and SIGHUP.
+        processes: Processes that train together.
+
+    Raises:
+        FiresegError: If something fails that the user can fix.
+        Interrupted: If a process received a signal.
+    """
+    settings, point = processes.broadcast()
+    run = build_learner(settings, point, processes)
+    with interrupts.deferred():
+        if processes.broadcast():
+            return
+        for _ in run.engine.run(
+            run.state,
+            run.data,
+            loss=run.loss,
+            metrics=run.metrics,
+            seed=settings["seed"],
+            interrupts=interrupts,
+            processes=processes,
+        ):
+            if processes.broadcast():
+                return
+
+
+def run_epochs(
+    run: Training,
+    interrupts: Interrupts,
+    processes: Processes = SINGLE_PROCESS,
+    should_prune: Callable[[int], bool] = lambda _: False,
+) -> None:
     """Trains until the last epoch, early stopping or pruning, and records each epoch as it ends.
 
     `last.pt` is written after all other files of an epoch. If the process is killed before, the epoch
     is trained again when the run is resumed, and its files are overwritten with the same content.
     """
     first, total, start = run.state.epoch, run.engine.epochs, time.perf_counter()
-    if first >= total or run.stopping.should_stop:
+    is_pruned = should_prune(first)
+    if processes.broadcast(first >= total or run.stopping.should_stop or is_pruned):
+        if is_pruned:
+            return
         log.info("already finished after epoch %d; raise engine.epochs or stopping.patience to continue", first)
-        return
-    if should_prune(first):
         return
     for epoch in run.engine.run(
         run.state,
@@ -107,6 +154,7 @@ def run_epochs(run: Training, interrupts: Interrupts, should_prune: Callable[[in
         metrics=run.metrics,
         seed=run.settings["seed"],
         interrupts=interrupts,
+        processes=processes,
         progress_bar=progress_bar,
     ):
         fire_iou = epoch.val["fire_iou"]
@@ -120,10 +168,10 @@ def run_epochs(run: Training, interrupts: Interrupts, should_prune: Callable[[in
         if is_best:
             run.checkpoints.save_best(_model_checkpoint(run, epoch.number, fire_iou))
         run.checkpoints.save_state(epoch.number, _state_checkpoint(run))
-        if run.stopping.should_stop:
-            log.info("no better fire_iou for %d epochs: stopped early", run.stopping.waited)
-            break
-        if epoch.number < total and should_prune(epoch.number):
+        is_pruned = epoch.number < total and should_prune(epoch.number)
+        if processes.broadcast(run.stopping.should_stop or is_pruned):
+            if not is_pruned:
+                log.info("no better fire_iou for %d epochs: stopped early", run.stopping.waited)
             break
         if epoch.number < total:
             interrupts.check(is_epoch_end=True)
@@ -143,6 +191,21 @@ def _save_results(run: Training) -> None:
     _plot_results(run)
     for path, subfolder in list_files(run.folder):
         run.tracker.artifact(path, subfolder)
+
+
+def _note_peak_memory(run: Training) -> None:
+    """Writes the peak memory of this process, and on CUDA that of the tensors on the device, to `run.json`.
+
+    Processes that load patches are not counted. A resumed run keeps the higher value.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    if run.engine.device.type == "cuda":
+        peak["device_bytes"] = torch.cuda.max_memory_allocated(run.engine.device)
+    earlier = run.folder.read_provenance().get("peak_memory", {})
+    run.folder.write_provenance(
+        {"peak_memory": {**earlier, **{name: max(value, earlier.get(name, 0)) for name, value in peak.items()}}}
+    )
 
 
 def _log_next_steps(run: Training) -> None:

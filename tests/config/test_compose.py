@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fireseg.config import CONF_DIR, compose_settings, preflight, resolve
+from fireseg.config import CONF_DIR, compose_settings, preflight
+from fireseg.config.resolve import resolve
 from fireseg.errors import SettingError
 
 Faults = Callable[..., list[str]]
@@ -172,6 +173,12 @@ def test_showing_settings_imports_nothing_slow() -> None:
 @pytest.mark.parametrize(("choice", "engine"), [("slurm", "slurm"), ("submitit_slurm", "local"), ("joblib", "local")])
 def test_a_launcher_is_refused_with_the_engine_to_write(faults: Faults, choice: str, engine: str) -> None:
     assert_fault(faults("-m", f"hydra/launcher={choice}"), "hydra/launcher", f"write -m --engine {engine}")
+
+
+def test_a_launcher_that_a_file_chooses_is_refused(faults: Faults, tmp_path: Path) -> None:
+    write(tmp_path / "hydra/launcher/mine.yaml", "_target_: mine.Launcher\n")
+    write(tmp_path / "sweep/mine.yaml", "# @package _global_\ndefaults:\n  - override /hydra/launcher: mine\n")
+    assert_fault(faults("-cd", str(tmp_path), "-m", "sweep=mine"), "hydra/launcher", "leave it out")
 
 
 def test_invalid_settings_have_exit_code_two() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fireseg.batch import Sharding
 from fireseg.data import WildfirePatchDataset, get_strong_augmentation
 from fireseg.data.dataset import EpochBatchSampler, SampleIndex, compute_batch_sizes, sample_epoch, sample_rng
 from fireseg.errors import FiresegError
@@ -172,6 +174,25 @@ def test_validation_batches_keep_the_order_of_the_patches() -> None:
     assert [[sample.patch for sample in batch] for batch in sampler] == [[0, 1], [2, 3], [4]]
     assert list(sampler) == list(sampler)
     assert len(sampler) == 3
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 4])
+def test_the_shards_of_all_processes_are_the_training_batches(num_processes: int) -> None:
+    whole = EpochBatchSampler(21, 8, seed=3, is_train=True)
+    shards = [Sharding(4, rank, num_processes) for rank in range(num_processes)]
+    parts = [EpochBatchSampler(21, 8, seed=3, is_train=True, sharding=sharding) for sharding in shards]
+
+    assert {tuple(part.shard_sizes) for part in parts} == {((2, 2, 2, 2), (2, 2, 2, 2), (2, 3, 0, 0))}
+    steps = itertools.zip_longest(*parts, fillvalue=[])
+    assert [[sample for part in step for sample in part] for step in steps] == list(whole)
+
+
+def test_validation_batches_are_dealt_to_processes_in_turn() -> None:
+    first, second = (EpochBatchSampler(5, 2, sharding=Sharding(2, rank, 2)) for rank in (0, 1))
+
+    assert [[sample.patch for sample in batch] for batch in first] == [[0, 1], [4]]
+    assert [[sample.patch for sample in batch] for batch in second] == [[2, 3]]
+    assert len(first.shard_sizes) == len(second.shard_sizes) == 2
 
 
 def test_training_batches_follow_the_epoch_attribute() -> None:

@@ -117,3 +117,10 @@ def test_the_preview_has_every_nth_pixel():
 
     assert fire.preview_step == 3
     np.testing.assert_array_equal(fire.preview_image, image[:, ::3, ::3])
+
+
+def test_positions_far_apart_are_refused_before_memory_runs_out():
+    patches = [make_prediction([[0, 1]]), make_prediction([[0, 1]])]
+    fire = make_fire(2_000_000, 2_000_000, (0, 0), (1_999_999, 1_999_998))
+    with pytest.raises(FiresegError, match=r"^T: .* GB are free; correct row and col of its patches in metadata\.csv"):
+        list(assemble_mosaics(patches, [fire]))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fireseg.errors import FiresegError, SettingError
-from fireseg.evaluate.patches import find_patches_root, open_patches
+from fireseg.errors import SettingError
+from fireseg.evaluate.patches import open_patches
 from fireseg.prepare.cli import main as prepare
 from fireseg.task import DELINEATION_CLASSES, Task
 from tests.prepare.builders import write_set
@@ -57,17 +57,3 @@ def test_the_fold_of_the_run_is_evaluated_and_other_patches_need_none(
     assert len(open_patches(make_settings("", fold=1), plain, task=DEL, required="val").get("val")) == 4
     with pytest.raises(SettingError, match=r"has 4 folds, but the run was trained on patches without"):
         open_patches(make_settings(plain), tmp_path / "folds", task=DEL, required="test")
-
-
-def test_patches_are_found_by_option_provenance_or_settings(tmp_path: Path):
-    noted = {"data": {"root": str(tmp_path)}}
-    assert find_patches_root(make_settings("gone"), noted, None) == tmp_path
-    assert find_patches_root(make_settings(tmp_path), {"data": {"root": "/gone"}}, None) == tmp_path
-    assert find_patches_root(make_settings("gone"), {}, tmp_path) == tmp_path
-
-
-def test_moved_patches_are_named_with_the_option_to_give(tmp_path: Path):
-    with pytest.raises(FiresegError, match=r"data.root: /gone/patches: no such folder any more.*--data PATCHES"):
-        find_patches_root(make_settings("gone"), {"data": {"root": "/gone/patches"}}, None)
-    with pytest.raises(SettingError, match=r"--data .*nowhere: no such folder"):
-        find_patches_root(make_settings(tmp_path), {}, tmp_path / "nowhere")

@@ -217,7 +217,9 @@ def test_an_evaluation_on_other_patches_has_a_file_name_with_their_fingerprint(w
     assert (run / "evaluation_test.json").read_bytes() == own
     other = run / f"evaluation_test_{results['data']['fingerprint'][:8]}.json"
     assert read_json(other)["data"]["is_same"] is False
-    assert next(iter(list_metrics(results))).startswith(f"evaluation_test_{results['data']['fingerprint'][:8]}/")
+    assert next(iter(list_metrics(results))).startswith(
+        f"z_details/evaluation_test_{results['data']['fingerprint'][:8]}/"
+    )
 
 
 def test_a_threshold_chosen_on_other_patches_is_not_stored(workspace: Path, log_text: pytest.LogCaptureFixture):

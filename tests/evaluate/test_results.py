@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
-from fireseg.evaluate.results import describe_calibration, read_results, to_dict, write_results
+from fireseg.evaluate.results import describe_calibration, to_dict, write_results
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.metric import DetectionRule, Interval, count_log_odds
+from fireseg.runs.summary import read_evaluation
 from tests.evaluate.builders import make_mosaic, read_json
 
 
@@ -27,20 +30,48 @@ def test_named_tuples_become_dicts():
     }
 
 
+def make_results() -> dict[str, Any]:
+    """Makes the part of an evaluation that a comparison reads."""
+    return {
+        "format": 3,
+        "split": "test",
+        "run": {"name": "São Tomé", "sha256": "0" * 64, "task": "del", "class_names": ["background", "fire"]},
+        "data": {"fingerprint": "f" * 64},
+        "methods": [{"pixels": {"fire_iou": 0.5}, "unburned": {"num": 0, "predicted_ha": None}}],
+        "fires": [{"name": "a", "iou": None, "truth_sha256": "1" * 64}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fires", [{"name": "a", "iou": 1e300, "truth_sha256": "1"}]),
+        ("methods", []),
+        ("methods", [{"pixels": {}, "unburned": {}}]),
+        ("run", {"name": "a"}),
+        ("split", 3),
+    ],
+)
+def test_a_damaged_evaluation_is_not_read(tmp_path: Path, key: str, value: Any):
+    path = tmp_path / "evaluation_test.json"
+    path.write_text(json.dumps({**make_results(), key: value}))
+    assert read_evaluation(path) is None
+
+
 def test_written_results_are_read_back(tmp_path: Path):
-    results = {"format": 3, "name": "São Tomé", "iou": None}
+    results = make_results()
     write_results(results, tmp_path / "evaluation_test.json")
 
     assert read_json(tmp_path / "evaluation_test.json") == results
-    assert read_results(tmp_path / "evaluation_test.json") == results
+    assert read_evaluation(tmp_path / "evaluation_test.json") == results
 
 
 def test_other_files_and_formats_are_not_read(tmp_path: Path):
     path = tmp_path / "evaluation_test.json"
-    assert read_results(path) is None
+    assert read_evaluation(path) is None
     for text in ("{", "[]", '{"format": 99}'):
         path.write_text(text)
-        assert read_results(path) is None
+        assert read_evaluation(path) is None
 
 
 def test_calibration_is_described_before_and_after_the_temperature():

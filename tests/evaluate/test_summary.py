@@ -124,12 +124,12 @@ def test_metrics_start_with_the_fire_iou(results: dict[str, Any]):
 
     assert next(iter(metrics.items())) == ("test/fire_iou", 0.8)
     assert metrics["test/mean_fire_iou"] == 0.8
-    assert metrics["test/gain_over_index"] == 0.1
-    assert metrics["test/index_fire_iou"] == 0.7
-    assert metrics["test/detection_f1"] == 0.95
+    assert metrics["z_details/test/gain_over_index"] == 0.1
+    assert metrics["z_details/test/index_fire_iou"] == 0.7
+    assert metrics["z_details/test/detection_f1"] == 0.95
 
 
 def test_metrics_of_val_have_another_prefix_than_in_training(results: dict[str, Any]):
     of_val = {**copy.deepcopy(results), "split": "val"}
 
-    assert all(name.startswith("evaluation_val/") for name in list_metrics(of_val))
+    assert all(name.startswith("z_details/evaluation_val/") for name in list_metrics(of_val))

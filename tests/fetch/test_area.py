@@ -67,7 +67,7 @@ def test_other_formats_and_reference_systems_are_read(tmp_path: Path, suffix: st
         (outline((8.0, 44.0, 13.0, 44.1)), "at most 300 km .*divide it"),
         (outline((8.0, 41.0, 8.1, 44.0)), "at most 300 km .*divide it"),
         (outline((-179.9, 51.0, 179.9, 51.1)), "at most 300 km .*divide it"),
-        ({"type": "Topology"}, "not a readable vector file"),
+        ({"type": "Topology"}, "not a vector file .*export it as GeoJSON"),
     ],
     ids=["point", "empty", "metres", "wide", "high", "antimeridian", "topology"],
 )
@@ -80,3 +80,11 @@ def test_what_is_no_area_is_refused_with_the_file(tmp_path: Path, content: Any, 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FiresegError, match=r"fire.geojson: no such file; give a GeoJSON"):
         read_area(tmp_path / "fire.geojson")
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999"])
+def test_coordinates_that_are_not_finite_are_refused(tmp_path: Path, number: str) -> None:
+    path = write_json(tmp_path / "area.geojson", outline(BOUNDS))
+    path.write_text(path.read_text().replace("43.4", number, 1))
+    with pytest.raises(FiresegError, match=r"area\.geojson: .*draw the outline again"):
+        read_area(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from rasterio.warp import transform
 from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError, SettingError
 from fireseg.fetch.catalogue import CATALOGUES, Catalogue
+from fireseg.fetch.items import SceneItem
+from fireseg.fetch.mosaic import MosaicReader
 from fireseg.fetch.options import FetchOptions
 from fireseg.fetch.pipeline import fetch_scenes
 from fireseg.tiles import open_bands
@@ -331,9 +333,7 @@ def test_a_file_of_another_program_is_not_replaced(stac: StacServer, fetch: Fetc
     assert stac.requests == []
 
 
-@pytest.mark.parametrize(
-    ("values", "baseline", "what"), [(1100, "03.01", "left on"), (600, "05.11", "subtracted twice")]
-)
+@pytest.mark.parametrize(("values", "baseline", "what"), [(1100, "03.01", "left on"), (600, "05.11", "no measurement")])
 def test_values_that_contradict_the_catalogue_are_refused(
     stac: StacServer, fetch: Fetch, tmp_path: Path, values: int, baseline: str, what: str
 ) -> None:
@@ -389,5 +389,29 @@ def test_an_incomplete_item_does_not_hide_the_complete_ones(stac: StacServer, fe
 def test_a_day_with_an_unreadable_classification_is_passed_over(stac: StacServer, fetch: Fetch) -> None:
     stac.add_item("A", day="2025-08-24", values=BY_BAND)
     (stac.root / "A_SCL.tif").unlink()
+    stac.add_item("B", day="2025-08-26", values=BY_BAND)
+    assert json.loads((fetch() / "fire.json").read_text())["datetime"].startswith("2025-08-26")
+
+
+def test_a_scene_that_cannot_be_fetched_does_not_stop_the_other(stac: StacServer, fetch: Fetch, tmp_path: Path) -> None:
+    stac.add_item("A", day="2025-08-20", values=BY_BAND)
+    with pytest.raises(FiresegError, match="no item") as caught:
+        fetch(before=date(2025, 8, 23))
+    assert len(caught.value.faults) == 1
+    assert [path.name for path in tmp_path.rglob("fire*.json")] == ["fire_before.json"]
+
+
+def test_a_day_that_fails_unexpectedly_is_passed_over(
+    stac: StacServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = MosaicReader.measure_clear_share
+
+    def fail_at_first(self: MosaicReader, items: Sequence[SceneItem]) -> float:
+        if items[0].item.id == "A":
+            raise MemoryError
+        return measure(self, items)
+
+    monkeypatch.setattr(MosaicReader, "measure_clear_share", fail_at_first)
+    stac.add_item("A", day="2025-08-24", values=BY_BAND)
     stac.add_item("B", day="2025-08-26", values=BY_BAND)
     assert json.loads((fetch() / "fire.json").read_text())["datetime"].startswith("2025-08-26")

@@ -50,6 +50,19 @@ def test_north_follows_the_rotation_of_the_raster() -> None:
     assert spacing.north_deg == pytest.approx(-30, abs=0.05)
 
 
+@pytest.mark.parametrize("epsg", [3413, 3031])
+def test_a_raster_centred_on_a_pole_has_no_direction_of_north(epsg: int) -> None:
+    spacing = measure_spacing(Affine(10, 0, -400, 0, -10, 300), CRS.from_epsg(epsg))
+    assert spacing.north_deg is None
+    assert spacing.column_m == pytest.approx(spacing.row_m, rel=1e-6)
+    assert 9.5 < spacing.column_m < 10.5  # the scale of both projections at the pole is 0.97
+
+
+def test_a_raster_centred_beyond_the_pole_is_refused() -> None:
+    with pytest.raises(FiresegError, match="not on earth"):
+        measure_spacing(Affine(1e-4, 0, 8, 0, -1e-4, 90.0035), LONLAT)
+
+
 def geodesic_pixel_m2(epsg: int, transform: Affine, row: int, col: int) -> float:
     """Measures one pixel whose edges have 20 points each."""
     along = np.linspace(0, 1, 20, endpoint=False)

@@ -473,3 +473,17 @@ def test_missing_features_are_detected(tmp_path: Path, monkeypatch: pytest.Monke
 def test_missing_folder_is_an_error(tmp_path: Path):
     with pytest.raises(FiresegError, match=r"burned\.gpkg: cannot be written"):
         write_polygons(make_polygons(BOX), tmp_path / "nowhere" / "burned.gpkg", driver="GPKG")
+
+
+def test_areas_across_blocks_of_columns_are_those_of_the_whole_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    classes = draw_blobs(600, 700)
+    whole = draw_map(tmp_path / "whole", classes, min_area_ha=1.0)
+    for module in ("components", "polygons"):
+        monkeypatch.setattr(f"fireseg.geo.{module}.MAX_COLS", 256)
+    blocks = draw_map(tmp_path, classes, min_area_ha=1.0)
+    assert len(whole.geometries) == len(blocks.geometries) > 20
+    np.testing.assert_allclose(blocks.fields["area_ha"], whole.fields["area_ha"])
+    assert {outline.wkb for outline in blocks.geometries} == {outline.wkb for outline in whole.geometries}

@@ -188,14 +188,30 @@ def test_aborted_map_leaves_no_files(tmp_path: Path):
 def test_closing_an_incomplete_map_is_an_error(tmp_path: Path):
     with open_writer(tmp_path) as writer:
         writer.write(0, np.zeros((5, 10), np.uint8), np.zeros((5, 10)))
-        with pytest.raises(AssertionError, match="5 of 10 rows"):
+        with pytest.raises(AssertionError, match="50 of 100 pixels"):
             writer.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_out_of_order_are_an_error(tmp_path: Path):
-    with open_writer(tmp_path) as writer, pytest.raises(AssertionError, match="row 0 is next"):
-        writer.write(5, np.zeros((5, 10), np.uint8), np.zeros((5, 10)))
+def test_blocks_of_columns_give_the_map_of_whole_rows(tmp_path: Path):
+    classes, fire = draw(600, 700)
+    (tmp_path / "whole").mkdir()
+    whole = write_map(tmp_path / "whole", classes, fire)
+    names, colours = describe_classes(2)
+    grid = make_grid(UTM, NORTH_UP, 600, 700)
+    with MapWriter(tmp_path, grid, class_names=names, labels=names, colours=colours) as writer:
+        for left, right in ((0, 300), (300, 301), (301, 700)):
+            for top in (0, 256, 512):
+                part = slice(top, top + 256), slice(left, right)
+                writer.write(top, classes[part], fire[part], left=left)
+        blocks = writer.close()
+    for one, other in zip(whole, blocks, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_map_that_does_not_fit_on_the_disk_is_refused_before_it_is_made(tmp_path: Path):
+    with pytest.raises(FiresegError, match=r"40,000,000 MB are required; free some space"):
+        open_writer(tmp_path, 1_000_000_000_000).__enter__()
 
 
 def test_missing_folder_is_an_error(tmp_path: Path):

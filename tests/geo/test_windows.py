@@ -210,3 +210,30 @@ def test_finishing_an_incomplete_row_is_an_error():
     blend.add(0, 1, np.zeros((1, 32, 96), np.float32))
     with pytest.raises(AssertionError, match=r"missing the windows of columns \[0\]"):
         blend.finish_row(0)
+
+
+@given(height=small_lengths, width=small_lengths, size=small_sizes, max_px=st.integers(1, 400))
+def test_blocks_of_columns_blend_to_the_bits_of_the_whole_raster(
+    height: int, width: int, size: tuple[int, int], max_px: int
+):
+    windows = plan_sliding_windows(height, width, size=size[0], overlap=size[1])
+    shape = len(windows.rows), len(windows.cols), 1, windows.size_rows, windows.size_cols
+    values = np.random.default_rng(height * 1000 + width).random(shape, dtype=np.float32)
+    whole, _ = blend_all(windows, 1, lambda row, col: values[row, col])
+    joined, right = [], 0
+    for block in windows.split_columns(max_px):
+        assert block.left + block.final.start == right  # each column is final in one block
+        right = block.left + block.final.stop
+        first = windows.cols.index(block.left)
+        blended, _ = blend_all(block.windows, 1, lambda row, col: values[row, first + col])  # noqa: B023
+        joined.append(blended[:, :, block.final])
+    np.testing.assert_array_equal(np.concatenate(joined, axis=2), whole)
+
+
+def test_a_wide_raster_is_split_into_blocks_that_share_a_column_of_windows():
+    windows = plan_sliding_windows(1000, 100_000)
+    blocks = list(windows.split_columns(16_384))
+    assert max(block.windows.width for block in blocks) <= 16_384
+    assert [block.windows.cols[0] for block in blocks] == [0] * len(blocks)
+    assert sum(len(block.windows.cols) for block in blocks) == len(windows.cols) + len(blocks) - 1
+    assert len(list(windows.split_columns(100_000))) == 1

@@ -41,7 +41,8 @@ def test_an_unknown_attribute_raises_an_attribute_error() -> None:
 def test_a_run_is_described_in_two_lines_and_as_a_table(run: Run) -> None:
     first, second = repr(run).splitlines()
     assert first == (
-        "Run(task del (unburned, burned), architecture unet, encoder tu-test_efficientnet, bands B02 B03 B04 B08 B8A B11 B12,"
+        "Run(task del (unburned, burned), architecture unet, encoder tu-test_efficientnet,"
+        " bands B02 B03 B04 B08 B8A B11 B12,"
     )
     path = run.trained.folder and run.trained.folder.path
     assert second == f"    best val fire IoU -, threshold 0.5, path {path})"

@@ -198,6 +198,30 @@ def test_progress_counts_every_window(source: ArraySource) -> None:
     assert sum(counts) == plan_sliding_windows(source.height, source.width).num_windows
 
 
+class CountingNetwork(nn.Module):
+    """Counts the windows that it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.num_windows = DarkIsBurned(), 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.num_windows += len(image)
+        return self.network(image)
+
+
+def test_windows_without_a_known_pixel_are_not_predicted() -> None:
+    image = draw_image(300, 2000)
+    image[:, :, 700:] = np.nan
+    source, network = read_image(image, BAND_NAMES), CountingNetwork()
+    known = join(predict(source, network))[:, :, :700]
+    layout = plan_sliding_windows(300, 2000)
+    assert network.num_windows == sum(left < 700 for left in layout.cols) < layout.num_windows
+    everywhere = read_image(np.nan_to_num(image), BAND_NAMES)
+    everywhere.unknown[:] = False
+    np.testing.assert_array_equal(known, join(predict(everywhere, DarkIsBurned()))[:, :, :700])
+
+
 class ContextNetwork(nn.Module):
     """A fixed random network whose output depends on context and suffers from zero padding at window edges.
 
@@ -274,6 +298,21 @@ def test_steps_at_window_borders_are_not_larger_than_in_one_pass_over_the_whole(
     assert compare_border_steps(windowed, whole, layout) <= 1.2
     inside = slice(RIM, -RIM), slice(RIM, -RIM)
     assert np.abs(windowed - whole)[inside].mean() < 0.005
+
+
+def test_blocks_of_columns_give_the_bits_of_the_whole_raster(smooth_source: ArraySource) -> None:
+    wide = ArraySource(
+        np.tile(smooth_source.image, (1, 3, 1))[:600], np.tile(smooth_source.unknown, (1, 3))[:600], BAND_NAMES
+    )
+    joined, lefts = np.zeros((2, wide.height, wide.width), np.float32), set()
+    for rows in predict(wide, ContextNetwork(), max_cols=1500):
+        _, height, width = rows.probabilities.shape
+        window = slice(rows.top, rows.top + height), slice(rows.left, rows.left + width)
+        joined[:, *window] = rows.probabilities
+        np.testing.assert_array_equal(rows.image, wide.image[window])
+        lefts.add(rows.left)
+    assert len(lefts) > 2
+    np.testing.assert_array_equal(joined, join(predict(wide, ContextNetwork())))
 
 
 def test_without_overlap_seams_would_be_found(smooth_source: ArraySource, whole: np.ndarray) -> None:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from rasterio import Affine
 
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
+from fireseg.predict.api import Run
 from fireseg.predict.pipeline import SceneMap, format_summary
 from fireseg.synthetic.scene import make_scene
+from tests.conftest import CountingServer
 from tests.predict.builders import make_trained, predict, write_scene
 from tests.tiles.builders import PRODUCT, interpolate, utm_grid, write_raster, write_safe
 
@@ -397,3 +399,76 @@ def test_a_scene_whose_rows_go_north_finds_its_cloud_mask(tmp_path: Path, number
     classes, _ = read_map(predict(make_trained(), scene, tmp_path / "maps"))
     assert (classes[-100:] == 255).all()
     assert (classes[:-100] != 255).all()
+
+
+@pytest.mark.parametrize(("raw", "words"), [(900, "scaled to 0 or 1"), (17_000, "scaled to 0 or 1")])
+def test_a_scene_that_is_all_0_or_saturated_after_scaling_is_refused(tmp_path: Path, raw: int, words: str) -> None:
+    values = np.full((7, 80, 90), raw, np.uint16)
+    scene = write_scene(tmp_path / "scene.tif", values)
+    with pytest.raises(FiresegError, match=rf"scene\.tif: .*{words}.*--offset"):
+        predict(make_trained(), scene, tmp_path / "maps", offset=1000)
+    with pytest.raises(FiresegError, match=rf"image: .*{words}.*--offset"):
+        Run(make_trained()).predict(values, scale=1e-4, offset=1000)
+
+
+@pytest.mark.parametrize("number", ["nan", "-60000", "1e999"])
+def test_an_impossible_offset_in_the_tags_of_a_scene_is_refused(tmp_path: Path, number: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif", np.full((7, 80, 90), 3000, np.uint16))
+    with rasterio.open(scene, "r+") as raster:
+        raster.update_tags(BOA_ADD_OFFSET=number)
+    with pytest.raises(FiresegError, match=r"scene\.tif: tags: boaaddoffset .*correct it"):
+        predict(make_trained(), scene, tmp_path / "maps")
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 0.0, -1.0, 1e308, float("nan"), float("inf")])
+def test_a_temperature_that_no_calibration_has_is_refused(tmp_path: Path, temperature: float) -> None:
+    with pytest.raises(SettingError, match=r"--temperature: .* must be 0\.01 to 100"):
+        predict(make_trained(), tmp_path / "scene.tif", tmp_path / "maps", temperature=temperature)
+
+
+def write_vrt_of_server(path: Path, url: str) -> Path:
+    """Writes a virtual raster, under any suffix, whose bands are on a server."""
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{number}"><Description>{band}</Description><SimpleSource>'
+        f"<SourceFilename>/vsicurl/{url}/{band}.tif</SourceFilename></SimpleSource></VRTRasterBand>"
+        for number, band in enumerate(BAND_NAMES, 1)
+    )
+    path.write_text(
+        '<VRTDataset rasterXSize="90" rasterYSize="80"><SRS>EPSG:32631</SRS>'
+        f"<GeoTransform>300000, 10, 0, 4900020, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+    return path
+
+
+def test_a_scene_and_a_cloud_mask_that_name_a_server_do_not_reach_it(
+    tmp_path: Path, server: CountingServer, numbers: NDArray[np.uint16]
+) -> None:
+    scene = write_vrt_of_server(tmp_path / "scene.tif", server.url)
+    with pytest.raises(FiresegError, match=r"scene\.tif: source '/vsicurl/http.*gdal_translate scene\.tif copy\.tif"):
+        predict(make_trained(), scene, tmp_path / "maps")
+    scene, mask = write_scene(tmp_path / "a.tif", numbers), write_vrt_of_server(tmp_path / "a_CM.tif", server.url)
+    with pytest.raises(FiresegError, match=r"a_CM\.tif: source '/vsicurl/http"):
+        predict(make_trained(), scene, tmp_path / "maps", cloud_mask=mask)
+    assert server.paths == []
+
+
+def test_a_stack_of_gdalbuildvrt_gives_the_same_map(
+    tmp_path: Path, numbers: NDArray[np.uint16], expected: tuple[NDArray, NDArray]
+) -> None:
+    height, width = numbers.shape[1:]
+    bands = ""
+    for number, (band, plane) in enumerate(zip(BAND_NAMES, numbers, strict=True), 1):
+        write_raster(
+            tmp_path / "bands" / f"T31TCJ_20230828_{band}.tif", plane, crs="EPSG:32631", transform=utm_grid(10)
+        )
+        bands += (
+            f'<VRTRasterBand dataType="UInt16" band="{number}"><ComplexSource><SourceFilename relativeToVRT="1">'
+            f"bands/T31TCJ_20230828_{band}.tif</SourceFilename><SourceBand>1</SourceBand></ComplexSource></VRTRasterBand>"
+        )
+    stack = tmp_path / "stack.vrt"
+    stack.write_text(
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}"><SRS>EPSG:32631</SRS>'
+        f"<GeoTransform>300000, 10, 0, 4900020, 0, -10</GeoTransform>{bands}</VRTDataset>"
+    )
+    for found, wanted in zip(read_map(predict(make_trained(), stack, tmp_path / "maps")), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)

@@ -104,6 +104,31 @@ def test_the_summary_is_removed_first_and_written_last(tmp_path: Path, monkeypat
     assert files.summary.read_text() == "new"
 
 
+def test_a_link_among_the_outputs_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    files = MapFiles.of(tmp_path / "maps", "scene")
+    for path in (files.burned, files.summary):
+        path.symlink_to(tmp_path / "elsewhere" / path.name)
+    for text in ("first", "second"):  # the links dangle at first
+        with staged_outputs(files, "scene") as staged:
+            write_all(staged, text)
+        assert files.burned.is_symlink()
+        assert files.summary.is_symlink()
+        assert {path.read_text() for path in files} == {text}
+    assert list_files(tmp_path / "elsewhere") == ["scene.json", "scene_burned.gpkg"]
+
+
+def test_pipes_and_devices_among_the_outputs_are_refused_before_any_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scene_burned.gpkg")
+    (tmp_path / "scene.png").symlink_to("/dev/null")
+    with pytest.raises(FiresegError) as caught:
+        check_outputs([Path("scene.tif")], tmp_path, overwrite=True)
+    first, second = caught.value.faults
+    assert re.search(r"scene_burned\.gpkg: a pipe.*another folder with --out", first)
+    assert re.search(r"scene\.png: a device.*another folder with --out", second)
+
+
 def test_two_processes_cannot_write_the_same_map(tmp_path: Path) -> None:
     (tmp_path / ".scene.part").mkdir()
     with (

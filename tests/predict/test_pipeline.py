@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from fireseg.predict.api import Run
 from fireseg.predict.options import PredictOptions
 from fireseg.predict.pipeline import SceneMap, predict_scenes
 from fireseg.runs import Calibration
+from fireseg.tiles import BandReader
 from tests.predict.builders import UTM, DarkIsBurned, draw_image, make_trained, predict, write_run, write_scene
 
 NODATA = (slice(0, 7), slice(10, 30))
@@ -256,6 +258,54 @@ def test_a_bad_scene_does_not_stop_the_others(run: Path, tmp_path: Path, caplog:
     assert table[0].split()[2:] == columns
 
 
+@pytest.mark.parametrize("error", [MemoryError(), np.linalg.LinAlgError("Singular\nmatrix")])
+def test_a_scene_that_fails_unexpectedly_does_not_stop_the_others(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    for name in ("a", "b"):
+        write_scene(tmp_path / f"{name}.tif", draw_image(40, 50))
+
+    def fail_once(self: BandReader) -> tuple[str, ...]:
+        if self.name == "a":
+            raise error
+        return ()
+
+    monkeypatch.setattr(BandReader, "check_values", fail_once)
+    (fault,) = predict_scenes(make_options(run, tmp_path, "a", "b"))
+    assert fault.startswith(f"{tmp_path / 'a.tif'}: ")
+    if isinstance(error, MemoryError):
+        assert "memory ran out" in fault
+    else:
+        assert "LinAlgError: Singular matrix" in fault
+        assert "fail_once" in capsys.readouterr().err  # the traceback
+    assert [path.name for path in (tmp_path / "maps").glob("*.json")] == ["b.json"]
+
+
+def test_a_scene_on_the_pole_is_mapped_without_an_arrow_to_the_north(tmp_path: Path) -> None:
+    scene = tmp_path / "pole.tif"
+    write_scene(scene, draw_image(60, 80), crs="EPSG:3413", transform=Affine(10, 0, -400, 0, -10, 300))
+    files = predict(make_trained(), scene, tmp_path / "maps").files
+    assert imread(files.picture).shape[0] > 60
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a\n\x1b[31mb"])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
+def test_a_scene_whose_name_is_no_text_is_refused_and_the_others_mapped(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: bytes
+) -> None:
+    write_scene(tmp_path / "good.tif", draw_image(40, 50))
+    stem = os.fsdecode(name)
+    shutil.copy(tmp_path / "good.tif", tmp_path / f"{stem}.tif")
+    with caplog.at_level(logging.INFO, "fireseg"):
+        (fault,) = predict_scenes(make_options(run, tmp_path, stem, "good"))
+    assert "not UTF-8 or holds control characters; rename it" in fault
+    assert (tmp_path / "maps" / "good.json").exists()
+    escaped = {b"caf\xe9": r"caf\xe9.tif", b"a\n\x1b[31mb": r"a\n\x1b[31mb.tif"}[name]
+    lines = [record.message for record in caplog.records]
+    assert sum(escaped in line for line in lines) == 2  # progress and table
+    assert not any("\x1b" in line or "\n" in line or "\udce9" in line for line in lines)
+
+
 def test_a_missing_run_and_existing_maps_are_reported_together(run: Path, tmp_path: Path) -> None:
     write_scene(tmp_path / "a.tif", draw_image(40, 50))
     assert predict_scenes(make_options(run, tmp_path, "a")) == []
@@ -384,3 +434,23 @@ def test_four_times_the_height_takes_the_same_memory(tmp_path: Path) -> None:
     # The taller scene has 132 MB more as uint16 and 264 MB more as float32; two measurements of one scene differ by 50.
     assert tall <= low + 80
     assert tall < 2000
+
+
+def write_wide_scene(path: Path, width: int) -> Path:
+    """Writes a scene of which one block in a hundred holds values; the others take no space in the file."""
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 7, "height": 300, "width": width, "nodata": 0, **UTM}
+    stored = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "sparse_ok": True}
+    rng = np.random.default_rng(0)
+    with rasterio.open(path, "w", **profile, **stored) as raster:
+        for left in range(0, width, 100 * 512):
+            window = Window(left, 0, 512, 300)  # pyright: ignore[reportCallIssue]
+            raster.write(rng.integers(800, 4000, (7, 300, 512)).astype(np.uint16), window=window)
+        for channel, band in enumerate(BAND_NAMES, 1):
+            raster.set_band_description(channel, band)
+    return path
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_a_scene_of_a_hundred_thousand_columns_takes_the_memory_of_a_product(tmp_path: Path) -> None:
+    # Its windows alone would take 700 MB, and a row of its blocks 700 MB.
+    assert measure_peak_mb(write_wide_scene(tmp_path / "wide.tif", 100_000)) < 1500

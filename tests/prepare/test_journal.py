@@ -13,7 +13,9 @@ import pytest
 from fireseg.data.format import JOURNAL_NAME
 from fireseg.errors import FiresegError
 from fireseg.prepare.journal import Journal, SourceFile, TileRecord
+from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.output import StagingFolder
+from fireseg.prepare.pipeline import prepare
 from tests.prepare.builders import read_tree, write_set
 from tests.processes import start_command, start_program
 
@@ -89,6 +91,36 @@ def test_a_journal_of_another_format_raises(tmp_path: Path) -> None:
     path.write_text('{"format":0}\n')
     with pytest.raises(FiresegError, match=r"tiles\.jsonl.*delete the folder"):
         Journal(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"rows"', '"roWs"'),
+        ('"footprint":null', '"footprint":true'),
+        ('"sources":[{', '"sources":[[],{'),
+        ('"patch_id"', '"patch"'),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, old: str, new: str) -> None:
+    journal = Journal.create(tmp_path / "tiles.jsonl", {})
+    journal.append(make_tile("a"))
+    text = journal.path.read_text()
+    assert old in text
+    journal.path.write_text(text.replace(old, new, 1))
+    with pytest.raises(FiresegError, match=r"tiles\.jsonl: line 2 damaged.*delete the folder"):
+        Journal(journal.path)
+
+
+def test_a_finished_folder_whose_journal_lost_a_tile_is_refused(tmp_path: Path) -> None:
+    options = PrepareOptions(
+        tiles=write_set(tmp_path / "tiles", train=1), patches=tmp_path / "patches", tiling=TilingOptions(size=16)
+    )
+    prepare(options)
+    path = tmp_path / "patches/tiles.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(FiresegError, match=r"tiles\.jsonl: 2 of 3 tiles.*delete the folder"):
+        prepare(options)
 
 
 def run(tiles: Path, patches: Path, steps: int, layout: str = "packed") -> tuple[int, list[str], int]:

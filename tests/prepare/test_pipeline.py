@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fireseg.data.bands import CEMS_BANDS, to_reflectance
 from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
+from fireseg.tiles import Tile, TileFiles, read_tile
 from tests.prepare.builders import read_tree, write_set, write_tile
 
 
@@ -506,26 +507,6 @@ def test_the_metadata_table_adds_country_climate_and_date(tmp_path: Path) -> Non
     assert (unknown["country"], unknown["climate"], unknown["date"]) == ("", "", "2019-08-28T11:52:21Z")
 
 
-def test_a_full_disk_is_one_fault_and_finished_tiles_are_kept(tmp_path: Path) -> None:
-    tiles = write_set(tmp_path / "tiles")
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(small)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
-    try:
-        with pytest.raises(FiresegError, match=r"the disk is full; make room") as raised:
-            prepare(make_options(tiles, small / "patches"))
-        assert len(raised.value.faults) == 1
-        assert not (small / "patches/manifest.json").exists()
-        subprocess.run(["mount", "-o", "remount,size=10m", str(small)], check=True)
-        prepare(make_options(tiles, small / "patches"))
-        prepare(make_options(tiles, tmp_path / "whole"))
-        assert read_tree(small / "patches") == read_tree(tmp_path / "whole")
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
-
-
 def test_channels_that_are_no_band_are_named_once(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     for name in ("EMSR1_A", "EMSR1_B"):
         write_tile(tmp_path / "tiles", name, descriptions=("elevation", *CEMS_BANDS[1:]))
@@ -548,3 +529,34 @@ def test_the_report_is_written_once_and_again_if_it_is_missing(tmp_path: Path) -
     (tmp_path / "patches/report.html").unlink()
     prepare(make_options(tiles, tmp_path / "patches"), write_report=draw)
     assert drawn == [tmp_path / "patches"] * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", ["EMSR9\n9_AOI01_01", os.fsdecode(b"EMSR99\xe9_AOI01_01")])
+def test_a_tile_whose_name_is_no_text_is_a_fault_and_the_others_are_cut(
+    tmp_path: Path, workers: int, name: str
+) -> None:
+    tiles = write_set(tmp_path / "tiles")
+    folder = tiles / "train/EMSR100/EMSR100_AOI01_01"
+    for path in folder.iterdir():
+        path.rename(folder / path.name.replace("EMSR100_AOI01_01", name))
+    outcome = prepare(make_options(tiles, tmp_path / "patches", workers=workers))
+    assert [fault for fault in outcome.faults if "_S2L2A.tif: its name" in fault and "rename it" in fault]
+    assert all(read_manifest(tmp_path / "patches")["patches"][split] for split in ("train", "val", "test"))
+
+
+def test_a_tile_that_fails_unexpectedly_is_a_fault_and_the_others_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = write_set(tmp_path / "tiles")
+
+    def fail_at_first(tile: TileFiles, *options: Any) -> Tile:
+        if tile.name.startswith("EMSR100"):
+            raise MemoryError
+        return read_tile(tile, *options)
+
+    monkeypatch.setattr("fireseg.prepare.cut_job.read_tile", fail_at_first)
+    outcome = prepare(make_options(tiles, tmp_path / "patches"))
+    (fault,) = outcome.faults
+    assert fault.startswith("train/EMSR100/EMSR100_AOI01_01/EMSR100_AOI01_01_S2L2A.tif: memory ran out")
+    assert read_manifest(tmp_path / "patches")["patches"]["train"]

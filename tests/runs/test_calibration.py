@@ -38,6 +38,10 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     [
         ({"temperature": 0}, "temperature: "),
         ({"temperature": float("nan")}, "temperature: "),
+        ({"temperature": 1e308}, "temperature: "),
+        ({"temperature": 1e-300}, "temperature: "),
+        ({"rule_min_odds": -1e308}, "rule_min_odds: "),
+        ({"gain": float("nan")}, "gain: "),
         ({"threshold": 1}, "threshold: "),
         ({"threshold": "half"}, "threshold: "),
         ({"rule_min_pixels": 0}, "rule_min_pixels: "),

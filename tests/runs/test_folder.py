@@ -179,7 +179,9 @@ def test_nuls_in_place_of_the_last_row_are_ignored(tmp_path: Path) -> None:
     assert folder.read_metrics() == [{"epoch": 1}]
 
 
-@pytest.mark.parametrize("line", [b"{", b"[]", b'{"loss": 1}', b"\xff", b"\0\0"])
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b'{"loss": 1}', b"\xff", b"\0\0", b'{"epoch": -5}', b'{"epoch": 2, "lr": "x"}']
+)
 def test_a_damaged_row_is_named_with_its_line(tmp_path: Path, line: bytes) -> None:
     folder = RunFolder(tmp_path)
     folder.metrics.write_bytes(b'{"epoch": 1}\n' + line + b'\n{"epoch": 3}\n')
@@ -192,6 +194,25 @@ def test_a_damaged_run_json_is_named(tmp_path: Path, content: bytes) -> None:
     folder = RunFolder(tmp_path)
     folder.provenance.write_bytes(content)
     with pytest.raises(FiresegError, match=r"run\.json: damaged.*delete it"):
+        folder.read_provenance()
+
+
+@pytest.mark.parametrize(
+    ("content", "location"),
+    [
+        ({"tracked": {"name": [[1]]}}, "tracked.name"),
+        ({"tracked": {"first_epoch": -(10**9)}}, "tracked.first_epoch"),
+        ({"data": {"root": {}, "fingerprint": "f", "class_counts": []}}, "data.root"),
+        ({"data": {"root": "patches"}}, "data.fingerprint"),
+        ({"parent": 3.5}, "parent"),
+    ],
+)
+def test_values_of_another_kind_in_run_json_are_named(
+    tmp_path: Path, content: dict[str, object], location: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.provenance.write_text(json.dumps(content))
+    with pytest.raises(FiresegError, match=rf"run\.json: damaged, {location}.*restore it, or delete it"):
         folder.read_provenance()
 
 

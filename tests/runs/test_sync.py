@@ -17,9 +17,19 @@ from mlflow.exceptions import MlflowException
 from fireseg.errors import FiresegError
 from fireseg.runs.cli import main
 from fireseg.runs.folder import RunFolder
-from fireseg.runs.sync import finish_tracking, list_epochs, list_files, note_run_ids, start_tracking, sync_run
+from fireseg.runs.sync import (
+    describe_results,
+    finish_tracking,
+    list_epochs,
+    list_files,
+    name_run,
+    note_run_ids,
+    start_tracking,
+    sync_run,
+)
 from fireseg.tracker import Tracker, create_mlflow_tracker, create_no_tracker
 from fireseg.tracker.mlflow_store import open_store
+from tests.runs.builders import write_finished_run
 
 DATA = {"root": "/data/patches", "fingerprint": "f00d" * 16, "class_counts": [90, 10]}
 
@@ -178,6 +188,52 @@ def test_epochs_have_the_best_score_so_far(tmp_path: Path) -> None:
         (2, {"val/fire_iou": 0.5, "lr": 0.1, "val/best_fire_iou": 0.5}),
         (3, {"val/fire_iou": 0.4, "lr": 0.1, "val/best_fire_iou": 0.5}),
     ]
+
+
+def test_the_metrics_that_people_compare_are_first_and_the_rest_is_named_behind_them(tmp_path: Path) -> None:
+    folder = create_run(tmp_path / "run")
+    names = ("val/fire_iou", "val/iou_fire", "val/loss", "train/recall_fire", "train/loss", "lr", "seconds")
+    folder.append_metrics({"epoch": 1, **dict.fromkeys(names, 0.5), "best": True})
+    ((_, metrics),) = list_epochs(folder)
+    assert list(metrics) == [
+        *("val/fire_iou", "val/best_fire_iou", "val/loss", "train/loss", "lr"),
+        *("z_details/val/iou_fire", "z_details/train/recall_fire", "z_details/seconds"),
+    ]
+
+
+def test_the_description_has_the_best_score_the_interval_and_the_commands(store: str, tmp_path: Path) -> None:
+    fires = {"a": 0.5, "b": 0.6, "c": 0.7, "d": 0.8, "e": 0.9}
+    folder = write_finished_run(tmp_path / "run", ious=[0.4, 0.75, 0.7], fires={"test": fires})
+    tracker = create_mlflow_tracker(uri=store)
+    start_tracking(tracker, folder, name="a", tags={}, num_epochs_done=0)
+    finish_tracking(tracker, folder, "FINISHED")
+    note = get_run(store, folder).data.tags["mlflow.note.content"]
+    assert note == describe_results(folder)
+    # The interval of these five scores is worked out in test_leaderboard.py.
+    assert note.splitlines() == [
+        "Best: epoch 2, fire IoU on val 0.750",
+        "- IoU over fires of test: 0.700 [0.478, 0.856] (n = 5)",
+        "",
+        "```",
+        f"python -m fireseg.evaluate {folder.path}",
+        f"python -m fireseg.predict {folder.path} SCENE.tif",
+        "```",
+    ]
+
+
+def test_a_description_that_the_user_wrote_is_kept(store: str, tmp_path: Path) -> None:
+    folder = write_finished_run(tmp_path / "run")
+    tracker = create_mlflow_tracker(uri=store)
+    start_tracking(tracker, folder, name="a", tags={}, num_epochs_done=0)
+    MlflowClient(store).set_tag(tracker.run_ids["mlflow"], "mlflow.note.content", "the run of the paper")
+    finish_tracking(tracker, folder, "FINISHED")
+    assert get_run(store, folder).data.tags["mlflow.note.content"] == "the run of the paper"
+
+
+def test_jobs_of_a_sweep_are_named_in_words() -> None:
+    assert name_run("model.encoder=resnet18,data.bands=[B04,B12],seed=1") == "resnet18, bands [B04,B12], seed 1"
+    assert name_run("model/encoder=resnet34,loss=focal_dice") == "resnet34, loss focal_dice"
+    assert name_run("") == ""
 
 
 def test_a_server_that_is_still_down_is_an_error(down: str, tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_runs_and_their_files_are_served_on_a_free_port_until_sigterm(tmp_path: 
     address = f"http://127.0.0.1:{link[1]}"
     with urlopen(f"{address}/api/2.0/mlflow/experiments/get?experiment_id={link[2]}") as answer:
         assert json.load(answer)["experiment"]["name"] == "fireseg"
+    assert lines[1].strip().endswith("&viewStateShareKey=fireseg")
+    with urlopen(f"{address}/api/2.0/mlflow/experiments/get?experiment_id={link[2]}") as answer:
+        tags = {tag["key"]: tag["value"] for tag in json.load(answer)["experiment"]["tags"]}
+    view = json.loads(tags["mlflow.sharedViewState.fireseg"])
+    assert view["selectedColumns"][:2] == ["metrics.`val/fire_iou`", "metrics.`val/best_fire_iou`"]
+    assert view["compareRunCharts"][0]["metricKey"] == "val/fire_iou"
     with urlopen(f"{address}/get-artifact?path=config.json&run_uuid={tracker.run_ids['mlflow']}") as answer:
         assert json.load(answer) == {"seed": 1}
     ui.send_signal(signal.SIGTERM)

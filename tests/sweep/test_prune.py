@@ -12,6 +12,8 @@ from fireseg.sweep.plan import Plan
 from fireseg.sweep.prune import create_pruning, is_behind, list_rungs
 from fireseg.sweep.queue import read_status
 from fireseg.sweep.status import describe
+from scripts.kill_test import write_patches
+from tests.sweep.builders import list_jobs, start_sweep
 from tests.sweep.stand_ins import write_sweep
 
 
@@ -20,7 +22,7 @@ def write_metrics(plan: Plan, number: int, scores: list[float | None], fingerpri
     folder.path.mkdir(exist_ok=True)
     for epoch, score in enumerate(scores, start=1):
         folder.append_metrics({"epoch": epoch, "seconds": 1.0, "best": True, "val/fire_iou": score})
-    folder.write_provenance({"data": {"fingerprint": fingerprint}})
+    folder.write_provenance({"data": {"root": "patches", "fingerprint": fingerprint, "class_counts": [1, 1]}})
 
 
 @pytest.fixture
@@ -89,3 +91,18 @@ def test_jobs_that_have_not_reached_the_rung_do_not_count(plan: Plan):
 def test_an_undefined_score_is_not_behind(plan: Plan):
     write_metrics(plan, 0, [None, None])
     assert not create_pruning(plan, plan.jobs[0], "median")(2)
+
+
+def test_a_pruned_job_is_finished_with_its_best_model_and_is_named_in_the_results(tmp_path: Path):
+    patches = write_patches(tmp_path / "patches")
+    words = [f"data.root={patches}", "engine.epochs=3", "hydra.sweep.dir=fires", "--prune", "median"]
+    before = "import fireseg.sweep.prune as prune\nprune.is_behind = lambda *_: True"
+    process = start_sweep(words, tmp_path, before)
+    output, _ = process.communicate()
+
+    assert process.returncode == 0, output
+    (run,) = list_jobs(tmp_path / "fires")
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    assert (run / "checkpoints/best_model.pt").exists()
+    assert "pruned at epoch 1" in output[output.index("IoU") :]
+    assert json.loads((run / "run.json").read_text())["tracked"]["status"] == "FINISHED"

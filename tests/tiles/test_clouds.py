@@ -85,7 +85,7 @@ def test_a_classification_under_the_name_of_a_cloud_mask_is_an_error(tmp_path: P
 
 def test_a_file_that_is_no_raster_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a_CM.tif").write_text("cloud")
-    with pytest.raises(FiresegError, match=r"a_CM\.tif: cannot be read .*; use another cloud mask"):
+    with pytest.raises(FiresegError, match=r"a_CM\.tif: truncated or not a raster .*; download"):
         CloudMask(tmp_path / "a_CM.tif", GRID).__enter__()
 
 

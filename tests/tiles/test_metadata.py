@@ -13,6 +13,7 @@ from fireseg.tiles.metadata import (
     find_offset,
     flatten_metadata,
     read_metadata,
+    read_product_xml,
 )
 
 REQUEST: dict[str, Any] = {
@@ -94,3 +95,48 @@ def test_invalid_json_is_an_error_with_its_path(tmp_path: Path, content: bytes, 
     path.write_bytes(content)
     with pytest.raises(FiresegError, match=rf"a_S2L2A\.json: .*{what}"):
         read_metadata(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"BOA_ADD_OFFSET": NaN}', "boaaddoffset 'nan'"),
+        ('{"BOA_ADD_OFFSET": -Infinity}', "boaaddoffset '-inf'"),
+        ('{"BOA_ADD_OFFSET": 1e999}', "boaaddoffset 'inf'"),
+        ('{"BOA_ADD_OFFSET": "nan"}', "boaaddoffset 'nan'"),
+        (f'{{"BOA_ADD_OFFSET": {10**400}}}', "boaaddoffset '10000"),
+        ('{"BOA_ADD_OFFSET_VALUES_LIST": [-1000, -60000]}', "boaaddoffsetvalueslist -60000"),
+        ('{"properties": {"s2:processing_baseline": 1e400}}', "processingbaseline 'INF'"),
+        ('{"properties": {"s2:processing_baseline": -4}}', "processingbaseline '-4'"),
+        ('{"properties": {"s2:processing_baseline": "04.00e9"}}', "processingbaseline '04.00E9'"),
+        ('{"raster:bands": [{"raster:scale": 1e-4, "raster:offset": -6}]}', "offset -6.*-1 to 1"),
+        ('{"raster:bands": [{"raster:scale": 1e-4, "raster:offset": NaN}]}', "offset nan.*-1 to 1"),
+    ],
+)
+def test_impossible_numbers_are_faults_that_name_file_value_and_cure(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "a_S2L2A.json"
+    path.write_text(text)
+    with pytest.raises(FiresegError, match=rf"^\S*a_S2L2A\.json: {words}.*; correct it$"):
+        read_metadata(path)
+
+
+def test_numbers_without_a_meaning_for_the_values_may_be_anything(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"cloud_cover": NaN, "processing:baseline": null, "water:scale": 1e999}')
+    assert set(read_metadata(path)) == {"cloud_cover", "processing:baseline", "water:scale"}
+
+
+@pytest.mark.parametrize("number", ["nan", "-1e999", "-60000"])
+def test_impossible_offsets_of_product_metadata_are_faults(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "MTD_MSIL2A.xml"
+    path.write_text(f"<a><BOA_ADD_OFFSET>{number}</BOA_ADD_OFFSET></a>")
+    with pytest.raises(FiresegError, match=r"MTD_MSIL2A\.xml: boaaddoffset .*correct it"):
+        read_product_xml(path)
+
+
+@pytest.mark.parametrize("number", ["nan", "1e400", "none", "1"])
+def test_digital_numbers_of_another_quantity_are_a_fault_of_the_product(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "MTD_MSIL2A.xml"
+    path.write_text(f"<a><BOA_QUANTIFICATION_VALUE>{number}</BOA_QUANTIFICATION_VALUE></a>")
+    with pytest.raises(FiresegError, match=rf"MTD_MSIL2A\.xml: BOA_QUANTIFICATION_VALUE {number}, but 10000"):
+        read_product_xml(path)

@@ -87,7 +87,10 @@ def test_the_classification_of_a_product_is_its_cloud_mask(safe: Path) -> None:
         (lambda safe: shutil.rmtree(safe / "GRANULE"), r"no band in GRANULE.*; download"),
         (lambda safe: (safe / "MTD_MSIL2A.xml").unlink(), r"a folder without MTD_MSIL2A\.xml; give"),
         (lambda safe: (safe / "MTD_MSIL2A.xml").write_text("<a>"), r"MTD_MSIL2A\.xml: not valid XML .*; download"),
-        (lambda safe: next(safe.rglob("*B12*.jp2")).write_bytes(b"\0\0\0\0"), r"B12 at .* cannot be read .*; download"),
+        (
+            lambda safe: next(safe.rglob("*B12*.jp2")).write_bytes(b"\0\0\0\0"),
+            r"B12 at .*_B12_20m\.jp2: truncated or not .*; download",
+        ),
         (lambda safe: next(safe.rglob("*B12*.jp2")).unlink(), r"band B12 not found"),
     ],
 )
@@ -215,7 +218,11 @@ def test_an_address_without_an_item_is_an_error(server: str) -> None:
 
 @pytest.mark.parametrize(
     ("href", "words"),
-    [("/vsicurl/http://127.0.0.1:1/b.tif", "must not name"), ("ftp://127.0.0.1/b.tif", "download the file")],
+    [
+        ("/vsicurl/http://127.0.0.1:1/b.tif", "must not name"),
+        ("a\0.tif", "correct the item"),
+        ("ftp://127.0.0.1/b.tif", "download the file"),
+    ],
 )
 def test_an_asset_that_names_a_virtual_file_system_is_an_error(tmp_path: Path, href: str, words: str) -> None:
     path = write_item(tmp_path)
@@ -276,3 +283,36 @@ def test_spaces_in_the_address_of_an_asset_are_decoded(tmp_path: Path, expected:
 def test_a_product_in_the_current_folder_has_its_name(safe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(safe)
     assert open_bands(Path(), BAND_NAMES).name == PRODUCT
+
+
+def test_an_item_on_a_server_cannot_name_local_files(tmp_path: Path, server: str, expected: NDArray[np.uint16]) -> None:
+    path = write_item(tmp_path)
+    item = json.loads(path.read_text())
+    item["assets"]["red"]["href"] = f"file://{tmp_path}/B04.tif"
+    path.write_text(json.dumps(item))
+    np.testing.assert_array_equal(read(path), expected)
+    with pytest.raises(FiresegError, match=r"asset red: file://.*local files; download the item"):
+        open_bands(f"{server}/item.json", BAND_NAMES)
+
+
+def test_an_archive_with_files_that_lead_gdal_elsewhere_is_refused(safe: Path, tmp_path: Path) -> None:
+    next(safe.rglob("*B12*.jp2")).with_suffix(".jp2.ovr").write_text("<VRTDataset/>")
+    archive = shutil.make_archive(str(tmp_path / "a"), "zip", safe.parent, safe.name)
+    with pytest.raises(FiresegError, match=r"a\.zip: .*_B12_20m\.jp2\.ovr in it is no part of a product; unpack it"):
+        open_bands(Path(archive), BAND_NAMES)
+
+
+def test_a_band_whose_name_is_a_virtual_raster_is_refused(safe: Path) -> None:
+    path = next(safe.rglob("*B12*.jp2"))
+    path.rename(path.with_name("<VRTDataset>_B12_20m.jp2"))
+    with pytest.raises(FiresegError, match=r"B12 at .*< in its path has a meaning for GDAL; rename"):
+        open_bands(safe, BAND_NAMES)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [("1e999", "0"), ("NaN", "-0.1"), ("1e-4", "-60"), ("1e-4", '"nan"')])
+def test_impossible_scales_and_offsets_of_an_item_are_faults(tmp_path: Path, scale: str, shift: str) -> None:
+    path = write_item(tmp_path)
+    text = path.read_text().replace('{"scale": 0.0001, "offset": -0.1}', f'{{"scale": {scale}, "offset": {shift}}}', 1)
+    path.write_text(text)
+    with pytest.raises(FiresegError, match=r"item\.json: (asset blue: )?(scale|offset) .*correct it"):
+        open_bands(path, BAND_NAMES)

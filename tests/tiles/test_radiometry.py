@@ -213,3 +213,31 @@ def test_a_wrong_scale_is_a_fault() -> None:
 
 def test_sample_without_values_is_flagged() -> None:
     assert check(np.empty((5, 0), np.float32))[1] == ["no pixel has a value in every requested band"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"),
+    [(np.nan, 0.0), (np.inf, 0.0), (0.0, 0.0), (-1e-4, 0.0), (2.0, 0.0), (1e-4, np.nan), (1e-4, -6.0)],
+)
+def test_scale_and_offset_tags_that_are_no_conversion_to_reflectance_are_a_fault(scale: float, shift: float) -> None:
+    with pytest.raises(FiresegError, match=r"^scale and offset tags .*gdal_edit\.py"):
+        get_scaling(np.dtype("uint16"), scales=[1e-4, scale], shifts=[0.0, shift])
+    with pytest.raises(FiresegError, match="tags 1 and -60000"):
+        get_scaling(np.dtype("uint16"), scales=[1.0], shifts=[-60000.0])
+
+
+@pytest.mark.parametrize("number", [900, 17_000])
+def test_values_that_are_all_0_or_saturated_after_scaling_are_a_fault(number: int) -> None:
+    sample = np.full((5, 2000), number, np.uint16)
+    sample[:, :19] = 3000  # 0.95 % of the pixels are measurements
+    (fault,), _ = check(sample, offset=1000, offset_source="option")
+    assert fault.startswith("values from ")
+    assert "scaled to 0 or 1 in every band in 99.1% of the pixels, which is no measurement; correct" in fault
+    sample[:, :20] = 3000
+    assert check(sample, offset=1000, offset_source="option")[0] == []
+
+
+def test_a_tile_of_which_one_band_is_measured_is_no_fault() -> None:
+    water = np.full((5, 2000), 980, np.uint16)  # slightly negative in the infrared, as over deep water
+    water[0] = 1300
+    assert check(water, offset=1000, offset_source="option")[0] == []

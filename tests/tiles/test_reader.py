@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from fireseg.errors import FiresegError
 from fireseg.synthetic.scene import make_scene
 from fireseg.tiles import RasterOptions, Tile, TileFiles, find_tiles, open_bands, read_grid_and_date, read_tile
 from fireseg.tiles.options import LabelOptions
+from fireseg.tiles.reader import count_burned
+from tests.conftest import CountingServer
 from tests.tiles.builders import GRID, PIXEL, make_reflectance, write_raster, write_safe, write_tile
 
 
@@ -37,6 +40,31 @@ def tile_faults(root: Path, bands: tuple[str, ...] = BAND_NAMES) -> tuple[str, .
     with pytest.raises(FiresegError) as caught:
         read_tile(find_tile(root), bands)
     return caught.value.faults
+
+
+def write_huge_tile(root: Path, **stored: Any) -> None:
+    """Writes a tile of 200,000 x 200,000 pixels, none of which is stored."""
+    profile: dict[str, Any] = {"driver": "GTiff", "height": 200_000, "width": 200_000, "crs": "EPSG:4326"}
+    profile |= {"transform": Affine(1e-5, 0, 8, 0, -1e-5, 40), "sparse_ok": True, "compress": "deflate", **stored}
+    root.mkdir(exist_ok=True)
+    with rasterio.open(root / "a_S2L2A.tif", "w", count=12, dtype="uint16", bigtiff="yes", **profile):
+        pass
+    with rasterio.open(root / "a_DEL.tif", "w", count=1, dtype="uint8", bigtiff="yes", **profile):
+        pass
+
+
+def test_a_tile_that_does_not_fit_in_memory_is_refused_with_its_cure(tmp_path: Path) -> None:
+    write_huge_tile(tmp_path, tiled=True)
+    (fault,) = tile_faults(tmp_path)
+    assert re.search(r"a_S2L2A\.tif: 200,000 x 200,000 pixels.* GB are free; .*gdal_translate -srcwin", fault)
+    with pytest.raises(FiresegError, match="gdal_translate -srcwin"):
+        count_burned(find_tile(tmp_path))
+
+
+def test_a_raster_whose_blocks_do_not_fit_in_memory_is_refused_with_its_cure(tmp_path: Path) -> None:
+    write_huge_tile(tmp_path, blockysize=200_000, interleave="pixel")
+    with pytest.raises(FiresegError, match=r"stored in blocks of 200,000 x 200,000 .*-co TILED=YES"):
+        open_bands(tmp_path / "a_S2L2A.tif", BAND_NAMES)
 
 
 def test_requested_bands_are_read_in_order_as_reflectance(tmp_path: Path) -> None:
@@ -817,3 +845,33 @@ def test_masked_pixels_of_a_mask_are_unknown(tmp_path: Path) -> None:
     delineation = read_tile(files, BAND_NAMES).delineation
     assert (delineation[:, :20] == 255).all()
     assert (delineation[:, 20:] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [('{"BOA_ADD_OFFSET": NaN}', "json"), ('{"BOA_ADD_OFFSET": -60000}', "json"), ('{"BOA_ADD_OFFSET": -9000}', "tif")],
+)
+def test_a_tile_of_zeros_by_an_impossible_offset_is_a_fault(tmp_path: Path, text: str, file: str) -> None:
+    path = write_tile(tmp_path, image=np.full((12, 40, 50), 3000, np.uint16))
+    path.with_suffix(".json").write_text(text)
+    assert any(f"_S2L2A.{file}: " in fault for fault in tile_faults(tmp_path))
+
+
+def test_a_tile_and_masks_that_name_a_server_do_not_reach_it(tmp_path: Path, server: CountingServer) -> None:
+    write_tile(tmp_path / "a", "a")
+    content = (
+        '<VRTDataset rasterXSize="50" rasterYSize="40"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f"<SourceFilename>/vsicurl/{server.url}/a.tif</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    for kind in ("S2L2A", "GRA", "CM"):
+        (tmp_path / "a" / f"a_{kind}.tif").write_text(content)
+    (tmp_path / "a" / "a_DEL.tif").unlink()
+    link = {"type": "link", "properties": {"href": f"{server.url}/crs", "type": "proj4"}}
+    (tmp_path / "a" / "a_DEL.geojson").write_text(
+        json.dumps({"type": "FeatureCollection", "features": [], "crs": link})
+    )
+    tile_faults(tmp_path)
+    write_raster(tmp_path / "a" / "a_S2L2A.tif", make_reflectance())
+    faults = tile_faults(tmp_path)
+    assert [fault.split(": ")[0].rpartition("_")[2] for fault in faults] == ["DEL.geojson", "GRA.tif", "CM.tif"]
+    assert server.paths == []

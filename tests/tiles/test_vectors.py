@@ -221,3 +221,19 @@ def test_polygons_of_an_image_without_georeference_are_one_fault(tmp_path: Path)
     (tmp_path / f"{NAME}_DEL.geojson").write_text(json.dumps(shapely.geometry.mapping(BOX)))
     (fault,) = get_faults(tmp_path)
     assert fault.startswith(f"{path}: no georeference")
+
+
+def test_a_geojson_whose_features_are_none_is_not_a_tile_without_fire(tmp_path: Path) -> None:
+    path = write_tile(tmp_path, NAME, masks=("CM",)).with_name(f"{NAME}_DEL.geojson")
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [[[1]]]}))
+    assert "_DEL.geojson: its features are none that GeoJSON knows; export it again" in "".join(get_faults(tmp_path))
+
+
+def test_a_ring_with_a_coordinate_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    path = write_tile(tmp_path, NAME, masks=("CM",)).with_name(f"{NAME}_DEL.geojson")
+    ring = [[-15.0, 28.0], [-14.999, 28.0], [-14.999, 27.999], [-15.0, 28.0]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "properties": {}, "geometry": geometry}
+    text = json.dumps({"type": "FeatureCollection", "features": [feature]})
+    path.write_text("NaN".join(text.rsplit("28.0", 1)))
+    assert "_DEL.geojson: a geometry that is none" in "".join(get_faults(tmp_path))

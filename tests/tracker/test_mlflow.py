@@ -430,6 +430,19 @@ def test_metrics_and_files_are_added_and_status_and_end_time_stay(
     assert caplog.records == []
 
 
+def test_a_new_description_replaces_that_of_the_training_and_none_of_the_user(store: str) -> None:
+    run_ids = create_ended_run(store)
+
+    def describe(text: str) -> str:
+        log_to_existing_run(store, run_ids, metrics={}, step=3, description=text)
+        return open_store(store).get_run(run_ids["mlflow"]).data.tags["mlflow.note.content"]
+
+    assert describe("Best: epoch 3") == "Best: epoch 3"
+    assert describe("Best: epoch 3, evaluated") == "Best: epoch 3, evaluated"
+    open_store(store).set_tag(run_ids["mlflow"], "mlflow.note.content", "mine")
+    assert describe("Best: epoch 4") == "mine"
+
+
 def test_an_equal_evaluation_is_stored_once_and_another_is_added(store: str) -> None:
     run_ids = create_ended_run(store)
     for score in (0.8, 0.8, 0.7):

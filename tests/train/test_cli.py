@@ -14,8 +14,9 @@ import yaml
 
 from fireseg.console import format_command
 from fireseg.files import find_checkpoint
-from scripts.kill_test import SETTINGS, read_rows, write_patches
+from scripts.kill_test import SETTINGS, write_patches
 from tests.processes import ROOT
+from tests.sweep.builders import FORKED
 from tests.train.builders import finish, start
 
 QUICK = [*(setting for setting in SETTINGS if setting != "tracker=none"), "engine.epochs=1", "data.num_workers=0"]
@@ -28,6 +29,16 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read_settings(run: Path) -> dict[str, Any]:
     return json.loads((run / "config.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--jobs=2"])
+def test_options_of_sweeps_are_refused_for_a_single_run(option: str, tmp_path: Path):
+    process = start([option, "model.weights=none"], tmp_path)
+    output, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 2
+    assert output == f"fireseg: {option.partition('=')[0]}: applies only to a sweep; add -m\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_misspelt_setting_has_exit_code_two_and_one_line(tmp_path: Path):
@@ -154,28 +165,16 @@ def test_jobs_of_a_sweep_are_tracked_as_flat_runs_named_by_their_overrides(patch
     from mlflow import MlflowClient
 
     settings = [setting for setting in QUICK if "lr" not in setting]
-    finish(start(["-m", f"data.root={patches}", *settings, "optimizer.lr=0.001,0.002"], tmp_path))
+    finish(start(["-m", f"data.root={patches}", *settings, "optimizer.lr=0.001,0.002"], tmp_path, FORKED))
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    assert {run.info.run_name for run in runs} == {"optimizer.lr=0.001", "optimizer.lr=0.002"}
+    assert {run.info.run_name for run in runs} == {"lr 0.001", "lr 0.002"}
     (sweep,) = {run.data.tags["sweep"] for run in runs}
     assert all("mlflow.parentRunId" not in run.data.tags for run in runs)
     folders = sorted(path.name for path in (tmp_path / "multirun" / sweep).iterdir() if path.is_dir())
     assert folders == ["0_optimizer.lr-0.001", "1_optimizer.lr-0.002"]
     assert not list(tmp_path.rglob("latest"))
-
-
-def test_a_failed_job_does_not_stop_the_others_and_is_named_at_the_end(patches: Path, tmp_path: Path):
-    arguments = ["-m", f"data.root={tmp_path / 'nowhere'},{patches}", *QUICK, "tracker=none"]
-    process = start(arguments, tmp_path)
-    output, _ = process.communicate(timeout=300)
-
-    assert process.returncode == 1
-    assert f"fireseg: {tmp_path / 'nowhere'}: no such folder" in output
-    assert output.splitlines()[-1].startswith("fireseg: 1 of 2 jobs failed: data.root=")
-    (metrics,) = tmp_path.glob("multirun/*/1_*/metrics.jsonl")
-    assert len(read_rows(metrics.parent)) == 1
 
 
 def test_a_sweep_with_an_invalid_job_starts_none(patches: Path, tmp_path: Path):

@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scripts.kill_test import SETTINGS, differences, only_run, read_rows, write_patches
+from tests.conftest import SmallDisk
+from tests.processes import Terminal
 from tests.train.builders import finish, start
 
 KILL = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -123,15 +126,10 @@ def test_a_run_whose_terminal_is_closed_keeps_its_last_epoch_and_its_tracked_run
     from mlflow import MlflowClient
 
     settings = [setting for setting in SETTINGS if setting != "tracker=none"]
-    terminal, inner = os.openpty()
-    # The process makes the pseudo terminal its own: closing the other end hangs it up, as the end of ssh does.
-    own = "import fcntl, os, termios\n"
-    own += f"fd = os.open({os.ttyname(inner)!r}, os.O_RDWR); fcntl.ioctl(fd, termios.TIOCSCTTY, 0)\n"
-    own += "os.dup2(fd, 1); os.dup2(fd, 2)\n"
-    process = start([f"data.root={patches}", *settings, "data.num_workers=2"], tmp_path, own + SLOW)
+    terminal = Terminal()
+    process = start([f"data.root={patches}", *settings, "data.num_workers=2"], tmp_path, terminal.adopt + SLOW)
     run = wait_for_epoch(tmp_path / "outputs", 1)
-    os.close(inner)
-    os.close(terminal)
+    terminal.close()
 
     assert process.wait(timeout=60) == 129
     assert "stopped; continue with" in (run / "train.log").read_text()
@@ -187,3 +185,29 @@ def test_a_resumed_run_continues_its_mlflow_run(patches: Path, tmp_path: Path):
     assert [(metric.step, metric.value) for metric in history] == [
         (row["epoch"], row["val/fire_iou"]) for row in read_rows(run)
     ]
+
+
+def test_a_run_stopped_by_a_full_disk_keeps_its_epoch_and_continues_to_the_same_results(
+    patches: Path, reference: Path, tmp_path: Path, make_small_disk: Callable[..., SmallDisk]
+):
+    disk = make_small_disk("size=200m")
+    checkpoints = reference / "checkpoints"
+    one_epoch = sum((checkpoints / name).stat().st_size for name in ("last.pt", "best_model.pt"))
+    disk.fill(left=one_epoch + 1_000_000)
+    settings = [f"data.root={patches}", *SETTINGS, "data.num_workers=0", f"output_dir={disk.folder / 'outputs'}"]
+
+    process = start(settings, tmp_path)
+    output, _ = process.communicate()
+
+    run = only_run(disk.folder / "outputs")
+    assert process.returncode == 1
+    (line,) = [line for line in output.splitlines() if line.startswith("fireseg:")]
+    assert line.startswith(f"fireseg: {run}/checkpoints/")
+    assert "the disk is full; make room and start again" in line
+    assert "Traceback" not in output
+    assert list(run.rglob("*.part")) == []
+    assert (run / "checkpoints/last.pt").exists()
+
+    disk.make_room()
+    finish(start([f"resume={run}", "data.num_workers=0"], tmp_path))
+    assert differences(reference, run) == []

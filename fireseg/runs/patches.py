@@ -1,0 +1,110 @@
+"""Opens the patches that a run was trained on, or others, with the settings of the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fireseg.config import make
+from fireseg.data import WildfireDataModule
+from fireseg.data.format import read_manifest
+from fireseg.data.patches import ALL, SPLITS
+from fireseg.errors import FiresegError, SettingError
+from fireseg.task import Task
+
+log = logging.getLogger("fireseg")
+
+
+def open_data_module(
+    settings: Mapping[str, Any],
+    root: Path | list[Path],
+    *,
+    task: Task,
+    required: str,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    pin_memory: bool = False,
+) -> WildfireDataModule:
+    """Opens patches with the settings of a run, without augmentation, weighted sampling and sample generation.
+
+    Args:
+        settings: Settings of the run.
+        root: Folder of the splits, or several that are joined.
+        task: Classes of the masks.
+        required: Split that must be there; the others are opened if they are.
+        batch_size: Patches per batch; as in the run if None.
+        num_workers: Processes that read patches; as in the run if None.
+        pin_memory: True if batches go to a CUDA device.
+
+    Raises:
+        FiresegError: If patches are missing, or do not fit the run.
+        SettingError: If the required split is missing.
+    """
+    roots = root if isinstance(root, list) else [root]
+    for one in roots:
+        _check_split(one, required)
+    node_root = str(root) if isinstance(root, Path) else [str(one) for one in root]
+    changes: dict[str, Any] = {"root": node_root, "augment": None, "weighted_sampling": False, "maker": None}
+    changes |= {} if batch_size is None else {"batch_size": batch_size}
+    changes |= {} if num_workers is None else {"num_workers": num_workers}
+    node = {**settings["data"], **changes, "fold": _get_fold(settings, roots[0])}
+    module = make(node, WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
+    module.setup(required=(required,))
+    for note in module.notes:
+        log.warning(note)
+    return module
+
+
+def _check_split(root: Path, split: str) -> None:
+    if (root / ALL).is_dir():
+        return  # the fold of the run says which patches are in the split
+    available = [name for name in SPLITS if (root / name).is_dir()]
+    if split not in available:
+        cure = f"available: {' '.join(available)}; try --split {available[-1]}" if available else "give another --data"
+        raise SettingError(f"--split {split}: {root} has no {split} patches; {cure}")
+
+
+def _get_fold(settings: Mapping[str, Any], root: Path) -> int | None:
+    """Returns the fold that the run was trained on; None for patches without folds, as given by the user."""
+    manifest, fold = read_manifest(root), settings["data"].get("fold")
+    if manifest is None or not manifest.folds:
+        return None
+    if fold is None:
+        raise SettingError(
+            f"{root}: has {len(manifest.folds)} folds, but the run was trained on patches without; "
+            "give a folder with train, val and test with --data PATCHES"
+        )
+    return fold
+
+
+def find_patches_root(
+    settings: Mapping[str, Any], provenance: Mapping[str, Any], given: Path | None
+) -> Path | list[Path]:
+    """Finds the folder of the patches, or folders: the given one, or those that the run was trained on.
+
+    Args:
+        settings: Settings of the run.
+        provenance: Contents of run.json.
+        given: Folder given by the user, or None.
+
+    Raises:
+        FiresegError: If the folder does not exist.
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise SettingError(f"--data {given}: no such folder; give the folder that holds train, val and test")
+        return given
+    # data.root may be relative to the working directory of the training; run.json has the absolute path.
+    named = [provenance["data"]["root"]] if "data" in provenance else []
+    named.append(settings["data"]["root"])
+    choices = [[Path(one) for one in (root if isinstance(root, list) else [root])] for root in named]
+    for roots in choices:
+        if all(root.is_dir() for root in roots):
+            return roots if len(roots) > 1 else roots[0]
+    missing = " and ".join(str(root) for root in choices[0] if not root.is_dir())
+    raise FiresegError(
+        f"data.root: {missing}: no such folder any more, but the run was trained on the patches in it; "
+        "give their folder with --data PATCHES"
+    )
