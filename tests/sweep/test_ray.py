@@ -57,7 +57,8 @@ def test_jobs_run_in_processes_of_ray_and_one_whose_process_is_killed_goes_on(tm
     plan = write_sweep(tmp_path / "fires", [0.5, 0.6], failing=[1], epochs=6, seconds=0.5)
     environment = stand_in_environment(tmp_path / "stand_ins")
     environment.pop("RAY_ADDRESS", None)
-    environment["RAY_TMPDIR"] = str(ray_folder)
+    # Without the second one, Ray writes a token into the home folder.
+    environment |= {"RAY_TMPDIR": str(ray_folder), "RAY_AUTH_MODE": "disabled"}
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, plan.path],
         env=environment,
