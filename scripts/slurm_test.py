@@ -175,7 +175,7 @@ def main() -> None:
         print(f"time limit of a minute: {drain(array)} requeued")
         print(run(sys.executable, "-m", "fireseg.sweep", "status", "short"))
         undisturbed = sorted(cwd.glob("undisturbed/*/config.json"))
-        for path, other in (("fires/0_*", 0), ("fires/2_*", 1), ("short/0_*", 0)):
+        for path, other in (("fires/0_*", 0), ("fires/1_*", 1), ("short/0_*", 0)):
             (folder,) = cwd.glob(path)
             different = differences(folder, undisturbed[other].parent)
             print(f"{folder.relative_to(cwd)}: {different or 'equal to the undisturbed run'}")

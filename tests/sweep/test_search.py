@@ -69,7 +69,7 @@ def test_a_killed_search_goes_on_with_the_same_trials_and_none_stays_running(
     undisturbed, killed = sweeps
     overrides = [[job.overrides for job in read_plan(sweep).jobs] for sweep in sweeps]
     assert overrides[0] == overrides[1]
-    assert len({words for words in overrides[0]}) == 2
+    assert len(set(overrides[0])) == 2
     for run, other in zip(list_jobs(undisturbed), list_jobs(killed), strict=True):
         assert read_rows(run) == read_rows(other)
     scores = [read_rows(run)[0]["val/fire_iou"] for run in list_jobs(killed)]
