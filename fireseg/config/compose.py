@@ -113,7 +113,7 @@ def preflight(argv: Sequence[str]) -> Preflight:
     if not is_run(flags) and not flags.cfg:
         return Preflight()
     words, faults = parse_all(expand_home(flags.overrides))
-    with _initialize(flags, words) as composer:
+    with initialize_composer(flags, words) as composer:
         single = [word for word in words if not word.is_sweep_override()]
         cfg, wrong = composer.compose(single)
         if is_run(flags) and (flags.multirun or (cfg is not None and cfg.hydra.mode == RunMode.MULTIRUN)):
@@ -128,7 +128,7 @@ def preflight(argv: Sequence[str]) -> Preflight:
     return plan
 
 
-class _Composer:
+class Composer:
     """Composes settings override by override, collecting faults; reads the files of each set of choices once."""
 
     def __init__(self, config_name: str, search_path: list[str]) -> None:
@@ -164,7 +164,12 @@ class _Composer:
 
 
 @contextmanager
-def _initialize(flags: Namespace, words: Sequence[Override]) -> Iterator[_Composer]:
+def initialize_composer(flags: Namespace, words: Sequence[Override]) -> Iterator[Composer]:
+    """Yields a composer for the folders of settings that flags of Hydra and overrides name.
+
+    Raises:
+        SettingError: If there is no such folder.
+    """
     # Hydra resolves a relative --config-path from the folder of fireseg.train.cli.
     train = Path(__file__).resolve().parents[1] / "train"
     folder = CONF_DIR if flags.config_path is None else train / flags.config_path
@@ -179,7 +184,7 @@ def _initialize(flags: Namespace, words: Sequence[Override]) -> Iterator[_Compos
     quoted = ",".join("'{}'".format(path.replace("'", r"\'")) for path in paths)
     # On leaving the context, Hydra's global state is restored.
     with initialize_config_dir(str(folder), job_name="train", version_base="1.3"):
-        yield _Composer(flags.config_name or "train", [f"{_SEARCH_PATH}=[{quoted}]"] if paths else [])
+        yield Composer(flags.config_name or "train", [f"{_SEARCH_PATH}=[{quoted}]"] if paths else [])
 
 
 def _check_run(cfg: DictConfig, words: list[Override]) -> tuple[Preflight, list[str]]:
@@ -209,7 +214,7 @@ def _check_run_folder(cfg: DictConfig, given: set[str]) -> list[str]:
     return faults
 
 
-def _find_sweep_dir(cfg: DictConfig) -> tuple[Path | None, list[str]]:
+def find_sweep_dir(cfg: DictConfig) -> tuple[Path | None, list[str]]:
     """Returns the folder of a sweep if it was chosen, and the fault if it holds runs, which would be overwritten."""
     if _get_raw(cfg, "hydra.sweep.dir") == read_yaml(CONF_DIR / "train.yaml")["hydra"]["sweep"]["dir"]:
         return None, []
@@ -232,7 +237,7 @@ def _get_raw(cfg: DictConfig, key: str) -> Any:
     return node[name]
 
 
-def _check_sweep(words: list[Override], cfg: DictConfig | None, composer: _Composer) -> tuple[Preflight, list[str]]:
+def _check_sweep(words: list[Override], cfg: DictConfig | None, composer: Composer) -> tuple[Preflight, list[str]]:
     of_hydra = [word for word in words if word.is_hydra_override()]
     swept, faults = [word for word in words if not word.is_hydra_override()], []
     if cfg is not None:
@@ -244,8 +249,8 @@ def _check_sweep(words: list[Override], cfg: DictConfig | None, composer: _Compo
     keys = dict.fromkeys(word.key_or_group for word in swept if word.is_sweep_override())
     fixed = [word for word in of_hydra if not word.is_sweep_override()]
     is_named = _choose_names(jobs, keys, fixed)
-    checked = [_check_job(number, job, fixed, is_named, composer) for number, job in enumerate(jobs)]
-    sweep_dir, wrong = (None, []) if cfg is None else _find_sweep_dir(cfg)
+    checked = [check_job(number, job, fixed, is_named, composer) for number, job in enumerate(jobs)]
+    sweep_dir, wrong = (None, []) if cfg is None else find_sweep_dir(cfg)
     faults += wrong
     if any(word.key_or_group == "hydra.run.dir" for word in of_hydra):
         faults.append("hydra.run.dir: applies only to a single run; write hydra.sweep.dir for the folder of a sweep")
@@ -286,9 +291,21 @@ def _choose_names(jobs: list[list[str]], keys: dict[str, None], fixed: list[Over
     return lambda word: (is_single or word.key_or_group in keys) and word.key_or_group not in excluded
 
 
-def _check_job(
-    number: int, job: list[str], fixed: list[Override], is_named: Callable[[Override], bool], composer: _Composer
+def check_job(
+    number: int, job: list[str], fixed: list[Override], is_named: Callable[[Override], bool], composer: Composer
 ) -> tuple[SweepJob | None, list[str]]:
+    """Composes a job of a sweep.
+
+    Args:
+        number: Position in the sweep.
+        job: Overrides of the job.
+        fixed: Overrides of Hydra's own settings, which hold for the whole sweep.
+        is_named: True for an override that is part of the name of the job.
+        composer: The composer.
+
+    Returns:
+        The job, or None, and all faults.
+    """
     words = [parse(text) for text in job]
     cfg, faults = composer.compose([*fixed, *words])
     if cfg is None:

@@ -203,7 +203,10 @@ def _check_swept(word: Override, value: str, groups: Groups) -> str | None:
     if word.is_hydra_override():
         return f"{key}: '{value}' is several values, but Hydra's own settings hold for the whole sweep; choose one"
     if not word.is_discrete_sweep():
-        return f"{key}: {value} is a continuous range; list the values: {key}=1,2,3 or {key}=range(1,4)"
+        listed = f"list the values: {key}=1,2,3 or {key}=range(1,4)"
+        return (
+            f"{key}: {value} is a continuous range; {listed}, or type `python -m fireseg.sweep search` for `train -m`"
+        )
     if isinstance(word.value(), Glob) and key not in groups:
         group = key.replace(".", "/")
         cure = f"write {group}={value}" if group in groups else "list the values"

@@ -220,6 +220,11 @@ class _Tracked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Pruned:
+    epoch: PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Provenance:
     """The part of `run.json` that is read again; fields that are missing have no effect."""
 
@@ -230,6 +235,7 @@ class _Provenance:
     weights: dict[str, Any] = field(default_factory=dict)
     tracking: dict[str, Any] = field(default_factory=dict)
     tracked: _Tracked = field(default_factory=_Tracked)
+    pruned: _Pruned | None = None
 
 
 class _QuietFileHandler(logging.FileHandler):

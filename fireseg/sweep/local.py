@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from fireseg.console import format_count, leave_terminal
 from fireseg.files import convert_disk_errors, count_cores
+from fireseg.sweep.options import PruneRule
 from fireseg.sweep.plan import Job, Plan, name_job
 from fireseg.sweep.queue import BUSY, LOG, JobRecord, is_finished, read_record, read_state, record_loss
 
@@ -28,6 +29,10 @@ _SCAN_S = 1.0
 """Seconds between two looks at the jobs that other processes run, on a disk that many may share."""
 
 
+Extend = Callable[[], Plan | None]
+"""Adds a job to the plan of a search."""
+
+
 class JobProcess:
     """A running process of a job, whose output goes to `job.log` in its run folder.
 
@@ -36,9 +41,10 @@ class JobProcess:
         job: The job.
         call: Identity of this command.
         num_cores: Cores that the job may use.
+        prune: Rule by which a job that is behind others is stopped early.
     """
 
-    def __init__(self, plan: Plan, job: Job, *, call: str, num_cores: int) -> None:
+    def __init__(self, plan: Plan, job: Job, *, call: str, num_cores: int, prune: PruneRule | None) -> None:
         self.job = job
         self.folder = plan.get_folder(job)
         with convert_disk_errors(self.folder.path):
@@ -47,7 +53,7 @@ class JobProcess:
         self.before = read_record(self.folder)
         self._position = output.tell()
         command = [*("-m", "fireseg.train.job"), str(_locate(plan)), str(job.number)]
-        command += ["--call", call, "--cores", str(num_cores)]
+        command += ["--call", call, "--cores", str(num_cores), *(["--prune", prune] if prune else [])]
         with output:
             self._process = start_process(command, plan.cwd, output.fileno(), _limit_threads(num_cores))
 
@@ -111,12 +117,27 @@ class Drain:
         num_jobs: Jobs at the same time.
         retries: How often a job that was killed or ran out of memory is tried again.
         is_waiting: Also waits for jobs that other processes run, and takes over those whose process is lost.
+        num_cores: Cores for all jobs together; by default those of the machine.
+        prune: Rule by which a job that is behind others is stopped early.
+        extend: Called when there is room for another job; returns the plan with one more, or None if there is none.
     """
 
-    def __init__(self, plan: Plan, *, call: str, num_jobs: int, retries: int, is_waiting: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        call: str,
+        num_jobs: int,
+        retries: int,
+        is_waiting: bool,
+        num_cores: int | None = None,
+        prune: PruneRule | None = None,
+        extend: Extend | None = None,
+    ) -> None:
         self._plan, self._call, self._num_jobs, self._is_waiting = plan, call, num_jobs, is_waiting
-        self._max_tries = 1 + retries
-        self._num_cores = max(1, count_cores() // num_jobs)
+        self._max_tries, self._extend = 1 + retries, extend
+        self._prune: PruneRule | None = prune
+        self._num_cores = max(1, (num_cores or count_cores()) // num_jobs)
         self._tries: Counter[int] = Counter()
         self._running: dict[int, JobProcess] = {}
         self._signals: list[int] = []
@@ -133,7 +154,7 @@ class Drain:
             Number of the signal that stopped it; 0 if it ended by itself.
         """
         next_scan = 0.0
-        with self._receiving_signals():
+        with receiving_signals(self._signals):
             try:
                 while True:
                     has_ended = self._reap()
@@ -212,6 +233,10 @@ class Drain:
             elif len(self._running) < self._num_jobs and self._is_due(job, record):
                 self._tries[job.number] += 1
                 self._start(job)
+        while self._extend and len(self._running) < self._num_jobs and (plan := self._extend()):
+            self._plan = plan
+            self._tries[plan.jobs[-1].number] += 1
+            self._start(plan.jobs[-1])
         if self._is_waiting and not self._running and elsewhere and elsewhere != self._awaited:
             log.info("waiting for %s of other processes: %s", format_count(len(elsewhere), "job"), "; ".join(elsewhere))
         self._awaited = elsewhere
@@ -223,7 +248,7 @@ class Drain:
         return self._tries[job.number] < self._max_tries
 
     def _start(self, job: Job) -> None:
-        process = JobProcess(self._plan, job, call=self._call, num_cores=self._num_cores)
+        process = JobProcess(self._plan, job, call=self._call, num_cores=self._num_cores, prune=self._prune)
         self._running[job.number] = process
         log.info("%s: started, %s", name_job(job), process.folder.path)
 
@@ -236,22 +261,25 @@ class Drain:
                 process.send(signal.SIGTERM if number < 2 else signal.SIGKILL)
         self._num_passed_on = len(self._signals)
 
-    @contextmanager
-    def _receiving_signals(self) -> Iterator[None]:
-        def receive(signum: int, frame: FrameType | None) -> None:
-            if signum == signal.SIGHUP:
-                leave_terminal()
-            self._signals.append(signum)
 
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored under nohup
-            numbers.append(signal.SIGHUP)
-        handlers = {number: signal.signal(number, receive) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+@contextmanager
+def receiving_signals(received: list[int]) -> Iterator[None]:
+    """Appends the number of each SIGINT, SIGTERM and SIGHUP to a list, in place of the effect it would have."""
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            leave_terminal()
+        received.append(signum)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored under nohup
+        numbers.append(signal.SIGHUP)
+    handlers = {number: signal.signal(number, receive) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _locate(plan: Plan) -> Path:

@@ -12,7 +12,12 @@ import tyro
 
 from fireseg.errors import SettingError
 
-EngineName = Literal["local"]
+EngineName = Literal["local", "ray", "slurm"]
+
+PruneRule = Literal["median", "asha"]
+
+_ENGINE_OF = {"address": "ray", "gpus_per_job": "ray", "sbatch_options": "slurm"}
+"""Options that only one engine has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,24 +25,42 @@ class EngineOptions:
     """How the jobs of a sweep are run; also options of `python -m fireseg.train -m`.
 
     Attributes:
-        engine: What lends the processes: local runs them on this machine.
-        jobs: Jobs at the same time; each gets an equal share of the cores.
+        engine: What lends the processes: local runs them on this machine, ray in a Ray cluster, slurm in an array of
+            Slurm tasks, which the command submits without waiting for them.
+        jobs: Jobs at the same time (default: local 1; ray and slurm as many as they have room for).
         retries: How often a job is tried again, from its last epoch, if it was killed or ran out of memory.
+        prune: Stops a job early that is behind at least five others of the sweep: median, behind their median; asha,
+            not in their best third (asynchronous successive halving).
+        gpus_per_job: ray: GPUs of a job; 0.5 runs two on each (default: 1 if the cluster has any).
+        address: ray: address of a running cluster (default: RAY_ADDRESS; without it a Ray of its own, here).
+        sbatch_options: slurm: options of sbatch: --sbatch-options="--partition=gpu --gres=gpu:1 --time=8:00:00".
 
     Raises:
         SettingError: If values are out of range; with all faults.
     """
 
     engine: EngineName = "local"
-    jobs: int = 1
+    jobs: int | None = None
     retries: int = 2
+    prune: PruneRule | None = None
+    gpus_per_job: float | None = None
+    address: str | None = None
+    sbatch_options: str | None = None
 
     def __post_init__(self) -> None:
         faults = []
-        if self.jobs < 1:
+        if self.jobs is not None and self.jobs < 1:
             faults.append(f"--jobs: {self.jobs}, but it must be 1 or more")
         if self.retries < 0:
             faults.append(f"--retries: {self.retries}, but it must be 0 or more")
+        # Ray packs fractions on one device and gives several whole ones.
+        gpus = self.gpus_per_job
+        if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus == int(gpus))):
+            faults.append(f"--gpus-per-job: {gpus}, but it must be a share from 0 to 1, or a whole number")
+        for name, engine in _ENGINE_OF.items():
+            if getattr(self, name) is not None and self.engine != engine:
+                option = f"--{name.replace('_', '-')}"
+                faults.append(f"{option}: applies only to --engine {engine}; add it, or leave {option} out")
         if faults:
             raise SettingError(*faults)
 
@@ -54,6 +77,26 @@ class RunOptions(EngineOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchOptions(EngineOptions):
+    """Searches for the settings with the best val/fire_iou with Optuna, each trial a job of a sweep.
+
+    Attributes:
+        overrides: Settings as of `python -m fireseg.train`: sweep=search, or values and ranges such as
+            'optimizer.lr=tag(log,interval(1e-5,1e-2))' and loss=ce_dice,focal_dice; hydra.sweep.dir=DIR names the
+            folder, and goes on with the search that is in it.
+        trials: Number of jobs, with those of earlier commands on the same folder.
+    """
+
+    overrides: Annotated[tuple[str, ...], tyro.conf.Positional]
+    trials: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trials < 1:
+            raise SettingError(f"--trials: {self.trials}, but it must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkOptions:
     """Runs jobs of a sweep one after the other until none is left to begin: one process among several.
 
@@ -62,11 +105,15 @@ class WorkOptions:
         retries: How often a job is tried again, from its last epoch, if it was killed or ran out of memory.
         call: Identity of the command that started this and other processes; a job that failed in one of them is not
             tried again by another (default: a new one).
+        job: Number of the only job to run; waits for it if another process runs it (default: all that are left).
+        prune: Rule by which a job that is behind others is stopped early.
     """
 
     sweep: Annotated[Path, tyro.conf.Positional]
     retries: int = 2
     call: str = ""
+    job: int | None = None
+    prune: PruneRule | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

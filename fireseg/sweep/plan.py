@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,18 @@ def read_plan(path: Path) -> Plan:
         raise FiresegError(f"{file}: damaged ({type(error).__name__}: {error}); {cure}") from error
 
 
+def choose_job(plan: Plan, number: int) -> Plan:
+    """Returns a plan that has only one of the jobs.
+
+    Raises:
+        SettingError: If there is no such job.
+    """
+    jobs = tuple(job for job in plan.jobs if job.number == number)
+    if not jobs:
+        raise SettingError(f"--job: {number}, but {plan.path} has the jobs 0 to {len(plan.jobs) - 1}; choose one")
+    return replace(plan, jobs=jobs)
+
+
 def settle_plan(plan: Plan) -> bool:
     """Writes `plan.json`, or checks that the one in the folder is the same.
 
@@ -121,6 +133,17 @@ def settle_plan(plan: Plan) -> bool:
                 return True
             _write(plan)
     return False
+
+
+def append_job(plan: Plan, job: Job) -> Plan:
+    """Adds a job to `plan.json`; the caller holds the lock of the folder.
+
+    Raises:
+        FiresegError: If the file cannot be written.
+    """
+    plan = replace(plan, jobs=(*plan.jobs, job))
+    _write(plan)
+    return plan
 
 
 def _write(plan: Plan) -> None:

@@ -80,6 +80,7 @@ class JobStatus:
         seconds: Seconds of training so far.
         best_epoch: Epoch of the best model; 0 if there is none.
         best_iou: Its val/fire_iou; None if there is none.
+        pruned_epoch: Epoch after which the job was stopped because it was behind others; 0 if it was not.
     """
 
     job: Job
@@ -89,6 +90,7 @@ class JobStatus:
     seconds: float
     best_epoch: int
     best_iou: float | None
+    pruned_epoch: int
 
     @property
     def seconds_left(self) -> float:
@@ -130,6 +132,7 @@ def read_status(plan: Plan, job: Job) -> JobStatus:
         seconds=sum(row["seconds"] for row in rows),
         best_epoch=best["epoch"] if best else 0,
         best_iou=best["val/fire_iou"] if best else None,
+        pruned_epoch=folder.read_provenance().get("pruned", {}).get("epoch", 0),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,14 @@ from fireseg.errors import FiresegError
 from fireseg.files import SWEEP_PLAN
 from fireseg.runs.folder import host
 from fireseg.runs.leaderboard import format_leaderboard, read_leaderboard
-from fireseg.sweep.local import Drain
+from fireseg.sweep.local import Drain, Extend
 from fireseg.sweep.options import EngineOptions, WorkOptions
-from fireseg.sweep.plan import Plan, name_job
+from fireseg.sweep.plan import Plan, choose_job, name_job, read_plan
 from fireseg.sweep.queue import JobStatus, read_state
+from fireseg.sweep.ray import run_in_ray
+from fireseg.sweep.slurm import count_slurm_cores, requeue_at_time_limit, submit_sweep
 from fireseg.sweep.status import describe, format_counts, format_status, read_statuses
 from fireseg.tracker.mlflow_store import resolve_uri
-
-Engine = Callable[[Plan, EngineOptions, str], int]
-"""Runs what is missing from a sweep, under the identity of a command; returns the signal that stopped it, or 0."""
-
-
-def run_locally(plan: Plan, options: EngineOptions, call: str) -> int:
-    """Runs the jobs in processes of this machine."""
-    drain = Drain(plan, call=call, num_jobs=options.jobs, retries=options.retries, is_waiting=True)
-    return drain.run()
-
-
-ENGINES: dict[str, Engine] = {"local": run_locally}
-"""Engine by name. An engine only lends processes: it decides where `Drain` runs, or `python -m fireseg.sweep work`."""
 
 
 def run_sweep(plan: Plan, options: EngineOptions) -> int:
@@ -47,13 +36,47 @@ def run_sweep(plan: Plan, options: EngineOptions) -> int:
     Raises:
         FiresegError: If the sweep cannot be run here.
     """
+    call = secrets.token_hex(4)
+    if options.engine == "slurm":
+        start_logging()
+        _check_host(plan)
+        return submit_sweep(plan, options, call)
+    return run_jobs(plan, options, call, again=format_command("sweep", "run", plan.path))
+
+
+def run_jobs(plan: Plan, options: EngineOptions, call: str, *, again: str, extend: Extend | None = None) -> int:
+    """Runs jobs here or in a Ray cluster, waits for their end, and prints the results.
+
+    Args:
+        plan: The sweep.
+        options: Engine and its options.
+        call: Identity of the command.
+        again: Command that goes on with the sweep after a signal.
+        extend: Called when there is room for another job; returns the plan with one more, or None if there is none.
+
+    Returns:
+        The exit code, as of `run_sweep`.
+    """
     start_logging()
     _check_host(plan)
-    signum = ENGINES[options.engine](plan, options, secrets.token_hex(4))
+    if options.engine == "ray":
+        signum = run_in_ray(plan, options, call, extend)
+    else:
+        drain = Drain(
+            plan,
+            call=call,
+            num_jobs=options.jobs or 1,
+            retries=options.retries,
+            is_waiting=True,
+            prune=options.prune,
+            extend=extend,
+        )
+        signum = drain.run()
+    plan = read_plan(plan.path)
     statuses = read_statuses(plan)
     if signum:
         sys.stdout.write(f"stopped; {format_counts(statuses)}\n")
-        sys.stdout.write(f"continue with: {format_command('sweep', 'run', plan.path)}\n")
+        sys.stdout.write(f"continue with: {again}\n")
         return 128 + signum
     sys.stdout.write("\n".join(["", *format_results(plan, statuses), ""]))
     return int(any(status.record.state != "finished" for status in statuses))
@@ -62,13 +85,26 @@ def run_sweep(plan: Plan, options: EngineOptions) -> int:
 def work(options: WorkOptions, plan: Plan) -> int:
     """Runs jobs one after the other until none is left to begin; does not wait for those of other processes.
 
+    In a task of Slurm that stops because its time is over, the task is queued again.
+
     Returns:
         The exit code: 1 if a job that this process ran failed, 128 plus the number of a signal, or 0.
     """
     start_logging()
     _check_host(plan)
     call = options.call or secrets.token_hex(4)
-    signum = Drain(plan, call=call, num_jobs=1, retries=options.retries, is_waiting=False).run()
+    drain = Drain(
+        plan if options.job is None else choose_job(plan, options.job),
+        call=call,
+        num_jobs=1,
+        retries=options.retries,
+        is_waiting=options.job is not None,
+        num_cores=count_slurm_cores(),
+        prune=options.prune,
+    )
+    signum = drain.run()
+    if signum:
+        requeue_at_time_limit()
     statuses = read_statuses(plan)
     sys.stdout.write(f"{format_counts(statuses)}\n")
     has_failed = any(status.record.state == "failed" and status.record.call == call for status in statuses)
@@ -112,6 +148,8 @@ def _check_host(plan: Plan) -> None:
             f"{plan.path / SWEEP_PLAN}: the working folder of its jobs, {plan.cwd}, does not exist on this host; make "
             "it available under this path, as relative paths in the settings start there"
         )
+    if not plan.jobs:  # a search that begins
+        return
     tracker = plan.jobs[0].settings["tracker"]
     if "mlflow" not in tracker["_target_"] or not (uri := resolve_uri(tracker.get("uri"))).startswith("sqlite:"):
         return

@@ -61,6 +61,8 @@ def describe(status: JobStatus) -> str:
     elif record.state != "finished" and record.reason:
         reason = record.reason
         notes.append(reason if len(reason) <= _MAX_REASON else f"{reason[: _MAX_REASON - 1]}…")
+    if status.pruned_epoch:
+        notes.append(f"pruned at epoch {status.pruned_epoch}")
     if record.attempts > 1:
         notes.append(f"{record.attempts} attempts")
     if record.parts > 1:

@@ -12,7 +12,7 @@ import stat
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fireseg.console import print_error, start_logging
 from fireseg.errors import FiresegError
 from fireseg.runs.folder import RunBusyError, RunFolder, find_resume_point
 from fireseg.sweep.plan import Job, Plan, read_plan
+from fireseg.sweep.prune import create_pruning
 from fireseg.sweep.queue import (
     BUSY,
     LOCK_WAIT_S,
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("number", type=int, help="number of the job, from 0")
     parser.add_argument("--call", default="", help="identity of the command that starts the job")
     parser.add_argument("--cores", type=int, default=None, help="cores that the job may use; all by default")
+    parser.add_argument("--prune", choices=("median", "asha"), help="rule by which a job that is behind stops early")
     options = parser.parse_args(arguments)
     _stop_with_parent()
     for stream in (sys.stdout, sys.stderr):  # into a file, which others read meanwhile
@@ -60,14 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with folder.locked(wait_s=LOCK_WAIT_S):
             if is_finished(folder):
                 return 0
-            return _run_attempt(plan, job, folder, call=options.call, cores=options.cores)
+            should_prune = create_pruning(plan, job, options.prune)
+            return _run_attempt(plan, job, folder, call=options.call, cores=options.cores, should_prune=should_prune)
     except RunBusyError:
         return BUSY
     except FiresegError as error:
         return print_error(error)
 
 
-def _run_attempt(plan: Plan, job: Job, folder: RunFolder, *, call: str, cores: int | None) -> int:
+def _run_attempt(
+    plan: Plan, job: Job, folder: RunFolder, *, call: str, cores: int | None, should_prune: Callable[[int], bool]
+) -> int:
     """Trains the job; the caller holds the lock of its folder."""
     earlier = read_record(folder)
     parts = _split_further(job.settings, earlier)
@@ -81,7 +86,14 @@ def _run_attempt(plan: Plan, job: Job, folder: RunFolder, *, call: str, cores: i
             point = find_resume_point(folder.path)
             name = job.name or folder.path.name
             sweep = plan.path.resolve().name
-            train(settings, folder, point=point, interrupts=interrupts, run_name=name, sweep=sweep)
+            train(
+                *(settings, folder),
+                point=point,
+                interrupts=interrupts,
+                run_name=name,
+                sweep=sweep,
+                should_prune=should_prune,
+            )
     except Interrupted as request:
         end_attempt(folder, "stopped", exit_code=request.exit_code, reason="stopped by a signal")
         return request.exit_code

@@ -7,6 +7,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def train(
     processes: Processes = SINGLE_PROCESS,
     run_name: str = "",
     sweep: str = "",
+    should_prune: Callable[[int], bool] = lambda _: False,
 ) -> None:
     """Trains a model and writes all files of its run folder.
 
@@ -53,6 +55,7 @@ def train(
         processes: Processes that train together.
         run_name: Settings by which the tracker names the run, as `seed=1`; the name of the folder if empty.
         sweep: Name of the sweep that the run is a job of; empty for a single run.
+        should_prune: Called with each epoch when it is saved; True ends the training, as for a job that is behind.
 
     Raises:
         FiresegError: If something fails that the user can fix.
@@ -81,7 +84,7 @@ def train(
         if run.state.epoch == 0:
             _plot_first_batch(run)
         with interrupts.deferred():
-            run_epochs(run, interrupts, processes)
+            run_epochs(run, interrupts, processes, should_prune)
         _save_results(run)
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt, LostProcessError):
@@ -126,14 +129,22 @@ def train_along(interrupts: Interrupts, processes: Processes) -> None:
                 return
 
 
-def run_epochs(run: Training, interrupts: Interrupts, processes: Processes = SINGLE_PROCESS) -> None:
-    """Trains until the last epoch or early stopping, and records each epoch as it ends.
+def run_epochs(
+    run: Training,
+    interrupts: Interrupts,
+    processes: Processes = SINGLE_PROCESS,
+    should_prune: Callable[[int], bool] = lambda _: False,
+) -> None:
+    """Trains until the last epoch, early stopping or pruning, and records each epoch as it ends.
 
     `last.pt` is written after all other files of an epoch. If the process is killed before, the epoch
     is trained again when the run is resumed, and its files are overwritten with the same content.
     """
     first, total, start = run.state.epoch, run.engine.epochs, time.perf_counter()
-    if processes.broadcast(first >= total or run.stopping.should_stop):
+    is_pruned = should_prune(first)
+    if processes.broadcast(first >= total or run.stopping.should_stop or is_pruned):
+        if is_pruned:
+            return
         log.info("already finished after epoch %d; raise engine.epochs or stopping.patience to continue", first)
         return
     for epoch in run.engine.run(
@@ -157,8 +168,10 @@ def run_epochs(run: Training, interrupts: Interrupts, processes: Processes = SIN
         if is_best:
             run.checkpoints.save_best(_model_checkpoint(run, epoch.number, fire_iou))
         run.checkpoints.save_state(epoch.number, _state_checkpoint(run))
-        if processes.broadcast(run.stopping.should_stop):
-            log.info("no better fire_iou for %d epochs: stopped early", run.stopping.waited)
+        is_pruned = epoch.number < total and should_prune(epoch.number)
+        if processes.broadcast(run.stopping.should_stop or is_pruned):
+            if not is_pruned:
+                log.info("no better fire_iou for %d epochs: stopped early", run.stopping.waited)
             break
         if epoch.number < total:
             interrupts.check(is_epoch_end=True)
