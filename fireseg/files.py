@@ -160,6 +160,8 @@ def check_regular_file(path: Path, *, cure: str = "give the path of a regular fi
     """
     try:
         mode = _get_mode(path)
+    except PermissionError:
+        return  # reported by the one who opens it, for reading or for writing
     except OSError as error:
         raise read_error(path, error) from error
     if mode is not None and not stat.S_ISREG(mode):

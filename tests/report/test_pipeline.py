@@ -113,7 +113,10 @@ def test_the_best_models_predict_the_same_patches(tmp_path: Path, make_patches: 
         folder = write_run(tmp_path / "sweep" / encoder, content=content)
         torch.save(content, folder.checkpoints / "last.pt")
         folder.write_provenance(
-            {"data": {"root": str(root), "fingerprint": fingerprint}, "tracked": {"status": "FINISHED"}}
+            {
+                "data": {"root": str(root), "fingerprint": fingerprint, "class_counts": [90, 10]},
+                "tracked": {"status": "FINISHED"},
+            }
         )
         row = {"epoch": 1, "val/fire_iou": 0.5 - 0.1 * seed, "val/loss": 0.5, "seconds": 1.0, "best": True}
         folder.append_metrics(row)

@@ -114,13 +114,14 @@ def write_finished_run(
 
 def write_evaluation(folder: RunFolder, split: str, scores: Mapping[str, float | None], *, epoch: int) -> None:
     """Writes the part of an evaluation that comparisons of runs read."""
-    run = {"name": folder.path.name, "checkpoint": "best_model.pt", "epoch": epoch, "task": "del"}
+    run = {"name": folder.path.name, "sha256": "ab12", "checkpoint": "best_model.pt", "epoch": epoch, "task": "del"}
     fires = [{"name": name, "iou": iou, "truth_sha256": name} for name, iou in scores.items()]
     content = {
         "format": 3,
         "split": split,
         "run": {**run, "class_names": ["background", "fire"]},
         "data": {"fingerprint": FINGERPRINT},
+        "methods": [{"pixels": {"fire_iou": None}, "unburned": {}}],
         "fires": fires,
     }
     folder.evaluation(split, "json").write_text(json.dumps(content))

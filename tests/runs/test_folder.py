@@ -221,7 +221,7 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     folder.provenance.mkdir()
     folder.metrics.mkdir()
     for read in (folder.read_provenance, folder.read_metrics):
-        with pytest.raises(FiresegError, match="cannot be read"):
+        with pytest.raises(FiresegError, match="a folder, but a file is needed"):
             read()
 
 

@@ -111,7 +111,7 @@ TrainingState.apply_gradients = apply_gradients
     ids=["shards", "sweep", "data", "misspelt"],
 )
 def test_an_error_is_reported_by_one_process(size: int, arguments: list[str], message: str, tmp_path: Path):
-    started = start_processes(MAIN, size, [*SHARDED[:-2], *arguments], cwd=tmp_path)
+    started = start_processes(MAIN, size, [*arguments, *SHARDED[:-2]], cwd=tmp_path)
 
     outputs = "".join(process.communicate()[0] for process in started)
 
