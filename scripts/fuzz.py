@@ -242,7 +242,7 @@ def judge(mutant: Mutant, status: int | None, intact: tuple[Any, set[str]]) -> s
         return "NOISE"
     path = Path(mutant.target.path)
     # The folder of a file that is one of many, and the raster that a file of metadata or a mask describes, are names.
-    names = {path.name, path.parent.name, path.stem.partition("_SCL")[0]} - {""}
+    names = {path.name, path.parent.name, path.stem.partition("_SCL")[0], mutant.target.scene} - {""}
     is_named = any(name in line for name in names for line in lines)
     is_flagged = is_named or any(line.startswith(("warning: ", "flag: ")) for line in lines)
     if report["code"] != 0:

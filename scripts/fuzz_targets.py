@@ -57,6 +57,7 @@ class Target:
         needs: Files and folders that the command needs.
         has_checksum: True if the format has a checksum, so that every change must be noticed.
         weight: Share of the mutants: lower for commands that take seconds.
+        scene: Name of the scene that the file is a part of, which errors may give instead.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Target:
     needs: tuple[str, ...]
     has_checksum: bool = False
     weight: int = 3
+    scene: str = ""
 
 
 def import_libraries() -> None:
@@ -321,7 +323,9 @@ TARGETS = {
         path="numbers_SCL.tif", read=_predict("numbers.tif"), needs=("run", "numbers.tif", "numbers.json")
     ),
     "STAC item json": Target(path="item.json", read=_predict("item.json"), needs=("run", "bands")),
-    "STAC asset tif": Target(path="bands/B08.tif", read=_predict("item.json"), needs=("run", "bands", "item.json")),
+    "STAC asset tif": Target(
+        path="bands/B08.tif", read=_predict("item.json"), needs=("run", "bands", "item.json"), scene="item.json"
+    ),
     "SAFE xml": Target(
         path=f"{SAFE}.SAFE/MTD_MSIL2A.xml", read=_predict(f"{SAFE}.SAFE"), needs=("run", f"{SAFE}.SAFE")
     ),
