@@ -131,7 +131,8 @@ def stack_product(product: Product) -> list[rasterio.MemoryFile]:
         raise FiresegError(*faults)
     finest = min(infos.values(), key=lambda info: abs(info.transform.a))
     faults = [
-        f"{product.name}: {channel} covers {info.bounds} in {info.crs}, but {finest.bounds} in {finest.crs} is "
+        f"{product.name}: {channel} at {product.rasters[channel]} covers {info.bounds} in "
+        f"{info.crs or 'no reference system'}, but {finest.bounds} in {finest.crs or 'no reference system'} is "
         "expected; give a product whose bands cover the same area"
         for channel, info in infos.items()
         if info.crs != finest.crs or any(abs(a - b) > 1e-6 for a, b in zip(info.bounds, finest.bounds, strict=True))
