@@ -16,9 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
-from scripts.kill_test import read_rows, write_patches
+from scripts.kill_test import differences, write_patches
 
 EPOCHS = 2
 SETTINGS = (
@@ -64,15 +62,6 @@ def kill_a_job(sweep: Path, rng: random.Random) -> str:
     except ProcessLookupError:
         return "the job had just ended"
     return f"job {path.name}"
-
-
-def list_differences(run: Path, other: Path) -> list[str]:
-    """Compares two runs: weights to the bit, metrics without timings."""
-    lines = []
-    for name in ("last.pt", "best_model.pt", "final_model.pt"):
-        a, b = (torch.load(path / "checkpoints" / name, weights_only=True) for path in (run, other))
-        lines += [f"{name}: {key}" for key in a["model"] if not torch.equal(a["model"][key], b["model"][key])]
-    return lines + ["metrics.jsonl"] * (read_rows(run) != read_rows(other))
 
 
 def count_lines(run: Path, text: str) -> int:
@@ -123,9 +112,7 @@ def main() -> None:
     exit_code = process.wait()
 
     runs, others = list_jobs(killed / "sweep"), list_jobs(reference / "sweep")
-    changes = {
-        run.name: found for run, other in zip(runs, others, strict=True) if (found := list_differences(run, other))
-    }
+    changes = {run.name: found for run, other in zip(runs, others, strict=True) if (found := differences(run, other))}
     epochs = sum(count_lines(run, f"/{EPOCHS}  train loss") for run in runs)
     results = sum(count_lines(run, "best: epoch") for run in runs)
     attempts = sum(json.loads((run / "job.json").read_text())["attempts"] for run in runs)

@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.kill_test import differences, write_patches
-from scripts.slurm_test import SETTINGS
+from scripts.slurm_test import SETTINGS, wait_for
 
 HEAD, OTHER, PORT = "127.0.0.3", "127.0.0.2", 6413
 
@@ -61,15 +61,6 @@ def find_processes(*texts: str) -> list[int]:
     return pids
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 400) -> None:
-    """Waits until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s")
-        time.sleep(0.1)
-
-
 def main() -> None:
     """Kills the raylet of the second node when a job on it has trained its first epoch."""
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(prefix="ray_") as ray_name:
@@ -96,7 +87,7 @@ def main() -> None:
                     if job["state"] == "running"
                 )
 
-            wait_for(lambda: is_training_there() or process.poll() is not None)
+            wait_for(lambda: is_training_there() or process.poll() is not None, 400)
             print(f"raylet {raylet} of {OTHER} is killed after {time.perf_counter() - start:.0f} s")
             os.kill(raylet, signal.SIGKILL)
             code = process.wait()

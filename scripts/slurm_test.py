@@ -105,7 +105,7 @@ def start_slurm() -> Iterator[dict[str, str]]:
         ):
             subprocess.run(words, check=True, env=environment, capture_output=True)
             stack.callback(_stop_daemon, pid_file)
-        _wait(lambda: b"idle" in subprocess.run(["sinfo"], env=environment, capture_output=True, check=False).stdout)
+        wait_for(lambda: b"idle" in subprocess.run(["sinfo"], env=environment, capture_output=True, check=False).stdout)
         yield environment
 
 
@@ -125,7 +125,8 @@ def _stop_daemon(pid_file: Path) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Waits until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -166,7 +167,7 @@ def main() -> None:
         output = train("seed=0,1", "data.root=patches,nowhere", "hydra.sweep.dir=fires", "--engine", "slurm")
         print(output)
         array = output.partition(" as array ")[2].partition(";")[0]
-        _wait(lambda: any(cwd.glob("fires/0_*/checkpoints/last.pt")), 300)
+        wait_for(lambda: any(cwd.glob("fires/0_*/checkpoints/last.pt")), 300)
         print(run("scontrol", "requeue", f"{array}_0") or "job 0 was requeued after its first epoch")
         print(f"{drain(array)} requeued, {time.perf_counter() - start:.0f} s")
         print(run(sys.executable, "-m", "fireseg.sweep", "status", "fires"))

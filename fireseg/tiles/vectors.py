@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError, did_you_mean, join_names
-from fireseg.files import check_readable, check_regular_file
+from fireseg.files import check_readable
 from fireseg.geo.grid import Grid
 from fireseg.task import IGNORE_INDEX, TASKS
 from fireseg.tiles.masks import Mask, MaskKind
@@ -95,9 +95,6 @@ def _read_layer(path: Path, field: str | None) -> _Layer:
     from pyogrio import list_layers, raw, read_info
     from pyogrio.errors import DataLayerError, DataSourceError
 
-    check_regular_file(path)
-    if not path.is_file():
-        raise FiresegError(f"{path}: no such file; was it moved while fireseg was running?")
     check_readable(path)
     check_vector_file(path)
     try:

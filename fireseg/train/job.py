@@ -99,8 +99,8 @@ def _run_attempt(
         return request.exit_code
     except Exception as error:
         reason, exit_code = _describe(error), error.exit_code if isinstance(error, FiresegError) else 1
-        is_splittable = _is_out_of_memory(error) and job.settings["data"]["batch_size"] // parts > 1
-        state = "out of memory" if is_splittable else "failed"
+        is_splittable = _is_splittable(job.settings, parts=parts)
+        state = "out of memory" if is_splittable and _is_out_of_memory(error) else "failed"
         if isinstance(error, FiresegError):
             print_error(error)
         else:
@@ -110,6 +110,11 @@ def _run_attempt(
         return exit_code
     end_attempt(folder, "finished", exit_code=0)
     return 0
+
+
+def _is_splittable(settings: dict[str, Any], *, parts: int) -> bool:
+    """Returns True if smaller batches can be accumulated; shards have no accumulation."""
+    return settings["data"]["batch_size"] // parts > 1 and settings["engine"].get("shards", 1) == 1
 
 
 def _split_further(settings: dict[str, Any], earlier: JobRecord) -> int:

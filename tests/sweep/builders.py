@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-import torch
-
-from scripts.kill_test import read_rows
 from tests.processes import ForkedProcess, start_program
 
 SETTINGS = (
@@ -103,15 +100,6 @@ def continue_sweep(*arguments: str, cwd: Path, before: str = "") -> ForkedProces
     """Starts `python -m fireseg.sweep` with forked jobs, after the Python code in `before`."""
     program = f"{FORKED}{before}\nimport sys\nfrom fireseg.sweep.cli import main\nsys.exit(main())"
     return start_program(program, arguments, cwd=cwd)
-
-
-def list_differences(run: Path, other: Path) -> list[str]:
-    """Compares two runs: weights to the bit, and metrics without timings."""
-    lines = []
-    for name in ("last.pt", "best_model.pt", "final_model.pt"):
-        a, b = (torch.load(path / "checkpoints" / name, weights_only=True) for path in (run, other))
-        lines += [f"{name}: {key}" for key in a["model"] if not torch.equal(a["model"][key], b["model"][key])]
-    return lines + ["metrics.jsonl"] * (read_rows(run) != read_rows(other))
 
 
 def list_jobs(sweep: Path) -> list[Path]:

@@ -17,9 +17,9 @@ from fireseg.files import count_cores
 from fireseg.runs.folder import RunFolder
 from fireseg.sweep.plan import settle_plan
 from fireseg.sweep.queue import begin_attempt, is_finished
-from scripts.kill_test import read_rows, write_patches
+from scripts.kill_test import differences, read_rows, write_patches
 from tests.processes import ForkedProcess, start_program
-from tests.sweep.builders import continue_sweep, list_differences, list_jobs, start_sweep
+from tests.sweep.builders import continue_sweep, list_jobs, start_sweep
 from tests.sweep.test_plan import make_plan
 
 
@@ -84,7 +84,7 @@ def test_a_killed_job_and_a_killed_command_lose_nothing_and_nothing_is_done_twic
     assert read_job(first)["attempts"] == 2
     for run, other in zip(list_jobs(tmp_path / "fires"), list_jobs(undisturbed), strict=True):
         assert [row["epoch"] for row in read_rows(run)] == [1, 2]
-        assert list_differences(run, other) == []
+        assert differences(run, other) == []
 
 
 def test_a_second_command_on_the_same_folder_has_nothing_to_do(patches: Path, undisturbed: Path):
