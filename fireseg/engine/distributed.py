@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,6 +157,9 @@ SINGLE_PROCESS = Processes()
 
 _store: Any = None
 
+STORE_SECONDS = 10
+"""Time that the main process waits at its end for the others to read the store."""
+
 
 def connect() -> None:
     """Joins the processes that were started together; gloo transmits CPU tensors, nccl those of CUDA devices."""
@@ -169,9 +173,18 @@ def connect() -> None:
 
 
 def disconnect() -> None:
-    """Leaves the processes that `connect` joined, if any."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+    """Leaves the processes that `connect` joined, if any.
+
+    Without torchrun, the main process holds the store. If the run ends by an error, it keeps the store for some
+    seconds more, until the others have read there that the error is reported.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    is_holder, size = dist.get_rank() == 0 and not _is_store_of_torchrun(), dist.get_world_size()
+    dist.destroy_process_group()
+    deadline = time.monotonic() + STORE_SECONDS
+    while is_holder and 0 < _store.add(_name_reports(), 0) < size and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def is_first_report(error: FiresegError) -> bool:
@@ -180,12 +193,20 @@ def is_first_report(error: FiresegError) -> bool:
     Args:
         error: Error that ends this process.
     """
-    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        return _store is None or _store.add(f"fireseg/reports/{restarts}", 1) == 1
+        return _store is None or _store.add(_name_reports(), 1) == 1
     except RuntimeError:
-        # Without torchrun, the main process holds the store, and has ended: by the same error, or killed.
+        # Without torchrun, the main process holds the store, and was killed.
         return isinstance(error, LostProcessError)
+
+
+def _name_reports() -> str:
+    """Names the counter of the processes that ended by an error, since torchrun started them last."""
+    return f"fireseg/reports/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+
+def _is_store_of_torchrun() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def sum_tree(terms: Iterable[Tensor]) -> Tensor:

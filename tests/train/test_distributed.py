@@ -121,6 +121,25 @@ def test_an_error_is_reported_by_one_process(size: int, arguments: list[str], me
     assert not list(tmp_path.glob("outputs/*"))
 
 
+def test_an_error_of_the_main_process_is_reported_once_if_another_process_is_slow(tmp_path: Path):
+    before = """
+import os, time
+import fireseg.engine.distributed as distributed
+original = distributed.is_first_report
+def is_first_report(error):
+    time.sleep(2 * (os.environ["RANK"] == "1"))
+    return original(error)
+distributed.is_first_report = is_first_report
+"""
+    started = start_processes(before + MAIN, 2, [*SHARDED[:-2], "engine.shards=2", "data.root=nowhere"], cwd=tmp_path)
+
+    outputs = "".join(process.communicate()[0] for process in started)
+
+    assert all(process.returncode for process in started)
+    (line,) = re.findall(r"^fireseg: (.*)", outputs, re.MULTILINE)
+    assert "nowhere" in line
+
+
 def find_rank(rank: int, parent: int) -> int:
     """Returns the process that a torchrun started as this rank."""
     for folder in Path("/proc").glob("[0-9]*"):
