@@ -250,8 +250,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
     import torch  # takes seconds, and most users of this module only write
 
     try:
+        _check_crc(path)  # first, because torch warns about some damages before it refuses the file
         content = torch.load(path, map_location="cpu", weights_only=True)
-        _check_crc(path)
     except UnpicklingError as error:
         raise FiresegError(
             f"{path}: not a readable checkpoint: contains more than tensors and plain values, or is another kind of "

@@ -199,6 +199,17 @@ def test_flipped_bits_in_a_tensor_are_refused(tmp_path: Path):
         load_tensors(path)
 
 
+def test_a_damaged_header_is_refused_without_a_warning_of_torch(tmp_path: Path):
+    path = tmp_path / "best.pt"
+    torch.save({"epoch": 3}, path)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\x80\x02")  # of the pickle, with its protocol
+    content[start + 1] = 191
+    path.write_bytes(content)
+    with pytest.raises(FiresegError, match=r"best\.pt: not a readable checkpoint: damaged"):
+        load_tensors(path)  # a warning would be another exception
+
+
 @pytest.mark.parametrize(
     "content",
     [b"\xff{", b'{"settings": {}}', b'{"settings": {"seed": 0}, "files": 3.5}', b'{"settings": 1, "files": {}}'],

@@ -51,6 +51,11 @@ class SceneItem:
         """Time of acquisition."""
         return self.item.datetime
 
+    def get_href(self, band: str) -> str:
+        """Returns the address of the raster of a band, or of `SCL`."""
+        asset = self.item.assets[self.assets[band].key]
+        return asset.get_absolute_href() or asset.href
+
     def get_solar_day(self, longitude: float) -> date:
         """Returns the day of the acquisition in local solar time.
 
@@ -79,7 +84,16 @@ def parse_item(item: Any) -> SceneItem:
         raise FiresegError(f"{item.id}: no datetime; use another --catalog")
     assets = {band: _read_scaling(item, found[band]) for band in BAND_NAMES}
     assets[SCL] = BandAsset(key=found[SCL])
-    return SceneItem(item=item, assets=assets, baseline=_find_baseline(item), epsg=_find_epsg(item))
+    scene = SceneItem(item=item, assets=assets, baseline=_find_baseline(item), epsg=_find_epsg(item))
+    # GDAL reads local files and virtual file systems, too, which a catalogue has no business with.
+    if faults := [
+        f"{item.id}, asset {assets[band].key}: {scene.get_href(band)}, but only files of http, https and s3 addresses "
+        "are fetched; use another --catalog"
+        for band in wanted
+        if not scene.get_href(band).startswith(("http://", "https://", "s3://"))
+    ]:
+        raise FiresegError(*faults)
+    return scene
 
 
 def _read_scaling(item: Any, key: str) -> BandAsset:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
+from rasterio import Affine
+from rasterio.enums import Resampling
+from rasterio.features import geometry_mask
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform as transform_points
 
 from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError
@@ -21,6 +27,7 @@ from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.tiles.channels import SCL
 from fireseg.tiles.clouds import convert_scene_classification, is_cloudy
 from fireseg.tiles.metadata import BASELINE_OFFSET
+from fireseg.tiles.raster_file import open_dataset
 
 PIXEL_M = 10
 
@@ -76,33 +83,25 @@ class MosaicReader:
     """
 
     def __init__(self, client: CatalogueClient, area: Any, *, epsg: int) -> None:
-        import odc.stac
-        from odc.geo.geobox import GeoBox
-        from odc.geo.geom import Geometry
-        from odc.geo.xr import rasterize
-
-        gdal_options: dict[str, Any] = _HTTP_OPTIONS | _get_s3_options(client)
-        odc.stac.configure_rio(cloud_defaults=True, **gdal_options)
         self._client = client
-        self._area = Geometry(area, "EPSG:4326").to_crs(f"EPSG:{epsg}", resolution=0.01)
-        self._rasterize = rasterize
-        box = self._area.boundingbox
-        west, south = (COARSE_M * np.floor(value / COARSE_M) for value in (box.left, box.bottom))
-        east, north = (COARSE_M * np.ceil(value / COARSE_M) for value in (box.right, box.top))
-        self._geobox = GeoBox.from_bbox((west, south, east, north), f"EPSG:{epsg}", resolution=PIXEL_M, tight=True)
-        height, width = self._geobox.shape
-        transform: Any = tuple(self._geobox.affine)[:6]
-        self.grid = Grid(height=height, width=width, crs=f"EPSG:{epsg}", transform=transform)
+        self._gdal_options: dict[str, Any] = _HTTP_OPTIONS | _get_s3_options(client)
+        self._area = _project(area, epsg)
+        box = np.array(self._area.bounds)
+        west, south = COARSE_M * np.floor(box[:2] / COARSE_M)
+        east, north = COARSE_M * np.ceil(box[2:] / COARSE_M)
+        self.grid = Grid(
+            height=round((north - south) / PIXEL_M),
+            width=round((east - west) / PIXEL_M),
+            crs=f"EPSG:{epsg}",
+            transform=(PIXEL_M, 0.0, float(west), 0.0, -PIXEL_M, float(north)),
+        )
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        # rasterio suppresses this warning itself, but not reliably in several threads at once.
-        self._stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="Dataset has no geotransform")
-        # Their errors are raised as well, and their logs would show tokens in addresses.
-        for logger in (logging.getLogger("odc.loader"), logging.getLogger("rasterio")):
-            self._stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)
+        # Its errors are raised as well, and its log would show tokens in addresses.
+        logger = logging.getLogger("rasterio")
+        self._stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
         self._pool = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="read")
         self._stack.callback(self._pool.shutdown, cancel_futures=True)
         return self
@@ -112,11 +111,11 @@ class MosaicReader:
 
     def measure_clear_share(self, items: Sequence[SceneItem]) -> float:
         """Measures the share of the area that is measured and clear, 0 to 1, by the classification at 60 m."""
-        geobox = self._geobox.zoom_out(COARSE_M // PIXEL_M)
-        mosaic = np.zeros(geobox.shape, np.uint8)
-        for scl in self._pool.map(lambda item: self._read(item, SCL, geobox), items):
+        shrink = COARSE_M // PIXEL_M
+        mosaic = np.zeros((self.grid.height // shrink, self.grid.width // shrink), np.uint8)
+        for scl in self._pool.map(lambda item: self._read(item, SCL, self.grid, shrink), items):
             np.copyto(mosaic, scl, where=mosaic == 0)
-        return float(is_clear(mosaic)[self._find_area(geobox)].mean())
+        return float(is_clear(mosaic)[self._find_area(self.grid, shrink)].mean())
 
     def read_strips(self, items: Sequence[SceneItem]) -> Iterator[Strip]:
         """Mosaics the items from north to south; where they overlap, the first one that was measured is used.
@@ -130,18 +129,20 @@ class MosaicReader:
         Raises:
             FiresegError: If an asset cannot be read.
         """
-        height, width = self._geobox.shape
+        height, width = self.grid.height, self.grid.width
         rows = max(_STRIP_STEP, _MAX_STRIP_PX // width // _STRIP_STEP * _STRIP_STEP)
         for top in range(0, height, rows):
-            geobox = self._geobox[top : min(top + rows, height), :]
-            yield Strip(top, *self._mosaic(items, geobox), self._find_area(geobox))
+            a, b, c, d, e, f = self.grid.transform
+            grid = replace(self.grid, height=min(rows, height - top), transform=(a, b, c, d, e, f + e * top))
+            yield Strip(top, *self._mosaic(items, grid), self._find_area(grid))
 
-    def _mosaic(self, items: Sequence[SceneItem], geobox: Any) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-        bands = np.zeros((len(BAND_NAMES), *geobox.shape), np.uint16)
-        scl, is_missing = np.zeros(geobox.shape, np.uint8), np.ones(geobox.shape, np.bool_)
+    def _mosaic(self, items: Sequence[SceneItem], grid: Grid) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+        shape = (grid.height, grid.width)
+        bands = np.zeros((len(BAND_NAMES), *shape), np.uint16)
+        scl, is_missing = np.zeros(shape, np.uint8), np.ones(shape, np.bool_)
         for item in items:
             names = (*BAND_NAMES, SCL)
-            *values, classes = self._pool.map(self._read, [item] * len(names), names, [geobox] * len(names))
+            *values, classes = self._pool.map(self._read, [item] * len(names), names, [grid] * len(names))
             is_new = is_missing & np.logical_and.reduce([plane > 0 for plane in values])
             for channel, (plane, name) in enumerate(zip(values, BAND_NAMES, strict=True)):
                 asset = item.assets[name]
@@ -152,31 +153,44 @@ class MosaicReader:
                 break
         return bands, scl
 
-    def _find_area(self, geobox: Any) -> NDArray[np.bool_]:
+    def _find_area(self, grid: Grid, shrink: int = 1) -> NDArray[np.bool_]:
         """Finds the pixels that the area touches; a small area has one pixel at least."""
-        return self._rasterize(self._area, geobox, all_touched=True).values
+        shape, transform = (grid.height // shrink, grid.width // shrink), grid.affine @ Affine.scale(shrink)
+        return geometry_mask([self._area], shape, transform, all_touched=True, invert=True)
 
-    def _read(self, item: SceneItem, band: str, geobox: Any) -> NDArray[Any]:
-        """Reads one band of an item on a grid, 0 where it has none."""
-        import odc.stac
+    def _read(self, item: SceneItem, band: str, grid: Grid, shrink: int = 1) -> NDArray[Any]:
+        """Reads one band of an item on a grid, 0 where it has none.
 
-        key = item.assets[band].key
+        Args:
+            item: Item.
+            band: Band, or `SCL`.
+            grid: Grid.
+            shrink: Pixels of the grid, in each direction, of which one is returned. Overviews are used if there are.
+        """
+        key, is_scl = item.assets[band].key, band == SCL
+        resampling = Resampling.nearest if is_scl else Resampling.bilinear
 
         def read() -> NDArray[Any]:
-            loaded = odc.stac.load(
-                [item.item],
-                bands=[key],
-                geobox=geobox,
-                groupby="id",
-                dtype="uint8" if band == SCL else "uint16",
-                nodata=0,
-                resampling="nearest" if band == SCL else "bilinear",
-                patch_url=self._client.complete_href,
-            )
-            return loaded[key].values[0]
+            with (
+                rasterio.Env(**self._gdal_options),
+                open_dataset(self._client.complete_href(item.get_href(band))) as raster,
+                WarpedVRT(
+                    raster,
+                    crs=grid.crs,
+                    transform=grid.affine,
+                    height=grid.height,
+                    width=grid.width,
+                    resampling=resampling,
+                    src_nodata=0,
+                    nodata=0,
+                    dtype="uint8" if is_scl else "uint16",
+                    tolerance=0.001,  # pixels; the approximation depends on the strip
+                ) as warped,
+            ):
+                return warped.read(1, out_shape=(grid.height // shrink, grid.width // shrink), resampling=resampling)
 
         def describe(error: Exception) -> FiresegError:
-            href = item.item.assets[key].get_absolute_href() or item.item.assets[key].href
+            href = item.get_href(band)
             advice = self._client.catalogue.s3_advice if href.startswith("s3://") else ""
             reason = re.sub(r"\?\S*", "", str(error.__cause__ or error))  # without a token
             return FiresegError(
@@ -185,6 +199,16 @@ class MosaicReader:
             )
 
         return retry(read, GDAL_ERRORS, describe, is_final=_is_refusal)
+
+
+def _project(area: Any, epsg: int) -> Any:
+    """Projects a geometry from longitude and latitude; straight edges become curves of steps of 0.01 degrees."""
+    import shapely
+
+    def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack(transform_points("EPSG:4326", f"EPSG:{epsg}", points[:, 0], points[:, 1])[:2])
+
+    return shapely.transform(shapely.segmentize(area, 0.01), project)
 
 
 def is_clear(scl: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -129,7 +129,6 @@ def fetch_scenes(options: FetchOptions) -> None:
 
 def _check_extra() -> None:
     try:
-        import odc.stac  # noqa: F401
         import pystac_client  # noqa: F401
     except ImportError as error:
         raise FiresegError(

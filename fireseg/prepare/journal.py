@@ -118,9 +118,15 @@ class Journal:
             raise FiresegError(f"{path}: not written by this version of fireseg; delete the folder and prepare again")
         self.header: dict[str, Any] = lines[0]
         self.tiles: list[TileRecord] = []
+        columns: list[str] = []
         for number, line in enumerate(lines[1:], start=2):
             try:
-                self.tiles.append(TileRecord.from_json(line))
+                record = TileRecord.from_json(line)
+                for row in record.rows:
+                    columns = columns or list(row)
+                    if list(row) != columns:
+                        raise ValueError("columns of metadata.csv")
+                self.tiles.append(record)
             except (TypeError, ValueError, LookupError, AttributeError) as error:
                 raise FiresegError(
                     f"{path}: line {number} damaged, not the record of a tile; delete the folder and prepare again"

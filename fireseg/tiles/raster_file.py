@@ -44,7 +44,7 @@ takes for its own."""
 _XML_CHARACTERS = frozenset('<>"')
 """Characters with which the name of a source is taken for the content of a virtual raster."""
 
-_ADDRESS_DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG")
+_ADDRESS_DRIVERS = ["GTiff", "JP2OpenJPEG", "PNG"]
 
 _REFERENCES = {"OVERVIEWS": {"OVERVIEW_FILE"}, "GEOLOCATION": {"X_DATASET", "Y_DATASET"}}
 """Items of metadata, by domain, with the name of a raster that GDAL opens, with any of its drivers."""
@@ -128,18 +128,9 @@ def _open_address(address: str) -> DatasetReader:
     for option, value in _HTTP_OPTIONS.items():
         # GDAL looks here in every thread, but for options of rasterio.Env only in the one that sets them.
         os.environ.setdefault(option, value)
-    is_jpeg = address.lower().endswith((".jp2", ".j2k"))
-    drivers = sorted(_ADDRESS_DRIVERS, key=lambda driver: is_jpeg != (driver == "JP2OpenJPEG"))
-    errors = []
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        for driver in drivers:
-            try:
-                raster = rasterio.open(address, driver=driver)
-            except GDAL_ERRORS as error:
-                errors.append(error)
-            else:
-                return _check_tags(raster, address)
-    raise errors[0]
+        raster = DatasetReader(address, driver=_ADDRESS_DRIVERS)
+    return _check_tags(raster, address.partition("?")[0])  # without a token
 
 
 def _check_file(path: Path, drivers: Sequence[str] = (), nesting: int = 0) -> str:

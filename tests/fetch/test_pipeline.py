@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.warp import transform
 
@@ -282,6 +284,29 @@ def test_a_missing_file_is_not_asked_for_again(stac: StacServer, fetch: Fetch) -
     with pytest.raises(FiresegError, match=r"^A, asset swir22: .*A_B12.tif .*cannot be read"):
         fetch()
     assert len([path for _, path in stac.requests if path == "/files/A_B12.tif"]) <= 3
+
+
+@pytest.mark.parametrize("name", ["A_B12.vrt", "A_B12.tif"])
+def test_a_virtual_raster_of_a_catalogue_is_not_opened(stac: StacServer, fetch: Fetch, name: str) -> None:
+    stac.add_item("A", day="2025-08-24", values=BY_BAND)
+    other = stac.root / "other.tif"
+    (stac.root / "A_B12.tif").rename(other)
+    rasterio.shutil.copy(other, stac.root / "A_B12.vrt", driver="VRT")
+    content = (stac.root / "A_B12.vrt").read_text()
+    source = f"/vsicurl/{stac.url}/files/other.tif"
+    (stac.root / name).write_text(re.sub(r"(<SourceFilename).*(</SourceFilename)", rf"\1>{source}\2", content))
+    stac.items[0]["assets"]["swir22"]["href"] = f"{stac.url}/files/{name}"
+    with pytest.raises(FiresegError, match=rf"^A, asset swir22: .*/{name} cannot be read.*not recognized"):
+        fetch()
+    assert "/files/other.tif" not in [path for _, path in stac.requests]
+
+
+@pytest.mark.parametrize("href", ["/etc/hostname", "file:///etc/hostname", "/vsicurl/http://127.0.0.1:1/a.tif"])
+def test_an_address_of_another_kind_is_refused(stac: StacServer, fetch: Fetch, href: str) -> None:
+    stac.add_item("A", day="2025-08-24", values=BY_BAND)
+    stac.items[0]["assets"]["swir22"]["href"] = href
+    with pytest.raises(FiresegError, match=rf"^A, asset swir22: {href}, but only .* addresses are fetched; use "):
+        fetch()
 
 
 def test_the_same_command_again_asks_for_nothing(stac: StacServer, fetch: Fetch) -> None:

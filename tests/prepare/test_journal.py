@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,14 @@ def test_a_damaged_line_is_named(tmp_path: Path, old: str, new: str) -> None:
     assert old in text
     journal.path.write_text(text.replace(old, new, 1))
     with pytest.raises(FiresegError, match=r"tiles\.jsonl: line 2 damaged.*delete the folder"):
+        Journal(journal.path)
+
+
+def test_a_row_without_a_column_of_the_others_is_named(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "tiles.jsonl", {})
+    journal.append(replace(make_tile("a"), rows=[{"patch_id": "a_r0_c0", "row": 0}]))
+    journal.append(replace(make_tile("b"), rows=[{"patch_id": "b_r0_c0"}]))
+    with pytest.raises(FiresegError, match=r"tiles\.jsonl: line 3 damaged.*delete the folder"):
         Journal(journal.path)
 
 
