@@ -136,7 +136,7 @@ def _tabulate_runs(table: Table) -> list[list[Any]]:
             Cell(str(rank), rank),
             Cell(str(run.seed), run.seed),
             format_number(run.val_fire_iou),
-            Cell(f"{run.best_epoch} of {run.epochs}", run.best_epoch),
+            Cell(f"{run.best_epoch} of {run.epochs}{', pruned' if run.pruned_epoch else ''}", run.best_epoch),
             Cell(format_seconds(run.seconds), run.seconds),
         ]
         for rank, entry in enumerate(table.entries, start=1)

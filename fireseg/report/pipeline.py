@@ -95,6 +95,7 @@ def write_csv(leaderboard: Leaderboard, path: Path, *, split: str) -> None:
                         f"{split}_fires": len(known) or None,
                         "best_epoch": run.best_epoch,
                         "epochs": run.epochs,
+                        "pruned_epoch": run.pruned_epoch or None,
                         "parameters": run.num_parameters,
                         "seconds": round(run.seconds, 1),
                         "peak_memory_bytes": run.peak_memory_bytes,

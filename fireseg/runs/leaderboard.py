@@ -375,9 +375,11 @@ def _format_fires(entry: Entry, split: str) -> str:
 
 
 def format_epochs(entry: Entry) -> str:
-    """Formats the best epoch of an entry, or the range of its seeds."""
+    """Formats the best epoch of an entry, or the range of its seeds, and the fact that a run was pruned."""
     epochs = sorted({run.best_epoch for run in entry.runs})
-    return str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
+    text = str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}-{epochs[-1]}"
+    pruned = sorted({run.pruned_epoch for run in entry.runs if run.pruned_epoch})
+    return f"{text}, pruned at {', '.join(map(str, pruned))}" if pruned else text
 
 
 def format_parameters(number: int | None) -> str:

@@ -100,6 +100,11 @@ class RunSummary:
         return self.best.get("epoch", 0)
 
     @property
+    def pruned_epoch(self) -> int:
+        """Epoch after which the run was stopped because it was behind others of its sweep; 0 if it was not."""
+        return self.provenance.get("pruned", {}).get("epoch", 0)
+
+    @property
     def val_fire_iou(self) -> float:
         """Fire IoU of the best epoch over all pixels of val, 0 to 1; NaN if it is not defined."""
         value = self.best.get("val/fire_iou")

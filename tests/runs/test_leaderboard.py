@@ -11,7 +11,7 @@ import pytest
 
 from fireseg.errors import FiresegError
 from fireseg.runs import load_trained_model
-from fireseg.runs.leaderboard import Leaderboard, format_leaderboard, format_settings, read_leaderboard
+from fireseg.runs.leaderboard import Leaderboard, format_epochs, format_leaderboard, format_settings, read_leaderboard
 from tests.runs.builders import write_evaluation, write_finished_run
 
 EARLIER = Path(__file__).parent / "run_of_0_1_0"
@@ -52,6 +52,14 @@ def test_the_terminal_table_shows_what_was_swept_and_the_cost(tmp_path: Path) ->
         "2  0.01         0.500           2      14.3 M   60 s       1.0 GB",
         f"best run: {tmp_path / '1'}",
     ]
+
+
+def test_a_pruned_run_is_ranked_by_what_it_reached_and_says_so(tmp_path: Path) -> None:
+    write_finished_run(tmp_path / "0", settings={"optimizer.lr": 0.01}, ious=[0.5, 0.6, 0.7])
+    pruned = write_finished_run(tmp_path / "1", settings={"optimizer.lr": 0.1}, ious=[0.3, 0.2])
+    pruned.write_provenance({"pruned": {"epoch": 2}})
+    leaderboard = read_leaderboard([tmp_path])
+    assert [format_epochs(entry) for entry in leaderboard.tables[0].entries] == ["3", "1, pruned at 2"]
 
 
 def test_runs_on_other_patches_or_another_fold_have_tables_of_their_own(tmp_path: Path) -> None:
