@@ -64,6 +64,14 @@ class EngineOptions:
         if faults:
             raise SettingError(*faults)
 
+    def list_words(self) -> list[str]:
+        """Returns the options that differ from their defaults as words of a command line."""
+        words = []
+        for field in fields(EngineOptions):
+            if (value := getattr(self, field.name)) != field.default:
+                words.append(f"--{field.name.replace('_', '-')}={value}")
+        return words
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(EngineOptions):

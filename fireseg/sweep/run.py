@@ -41,7 +41,7 @@ def run_sweep(plan: Plan, options: EngineOptions) -> int:
         start_logging()
         _check_host(plan)
         return submit_sweep(plan, options, call)
-    return run_jobs(plan, options, call, again=format_command("sweep", "run", plan.path))
+    return run_jobs(plan, options, call, again=format_command("sweep", "run", plan.path, *options.list_words()))
 
 
 def run_jobs(plan: Plan, options: EngineOptions, call: str, *, again: str, extend: Extend | None = None) -> int:

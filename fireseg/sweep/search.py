@@ -165,9 +165,8 @@ def run_search(options: SearchOptions) -> int:
     (base,) = compose_trials(space, [(0, _get_first(space))])
     search = Search(path, space, num_trials=options.trials, seed=base.settings["seed"])
     words = [word for word in options.overrides if not word.startswith("hydra.sweep.dir=")]
-    again = format_command(
-        *("sweep", "search", *words, f"hydra.sweep.dir={path}", "--trials", str(options.trials)),
-    )
+    words += [f"hydra.sweep.dir={path}", f"--trials={options.trials}", *options.list_words()]
+    again = format_command("sweep", "search", *words)
     exit_code = run_jobs(read_plan(path), options, secrets.token_hex(4), again=again, extend=search.extend)
     search.close()
     if any(trial.value is not None for trial in search.study.get_trials(deepcopy=False)):

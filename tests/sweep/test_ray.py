@@ -15,7 +15,7 @@ import pytest
 
 from fireseg.errors import SettingError
 from fireseg.runs.folder import host
-from fireseg.sweep.options import RunOptions
+from fireseg.sweep.options import EngineOptions, RunOptions, parse_engine_options
 from fireseg.sweep.queue import read_state
 from fireseg.sweep.ray import run_in_ray
 from fireseg.sweep.store import check_shared_store
@@ -110,3 +110,9 @@ def test_jobs_of_several_hosts_may_share_a_server_or_leave_mlflow_out(tmp_path: 
 def test_an_option_of_another_engine_is_refused(options: dict[str, object], location: str, cure: str, tmp_path: Path):
     with pytest.raises(SettingError, match=f"^{location}: .*{cure}"):
         RunOptions(sweep=tmp_path, **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_options_are_repeated_in_the_command_that_goes_on() -> None:
+    words = ["--engine=ray", "--jobs=2", "--gpus-per-job=0.5"]
+    assert parse_engine_options(words).list_words() == words
+    assert EngineOptions().list_words() == []
