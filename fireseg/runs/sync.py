@@ -7,18 +7,28 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fireseg import __version__
 from fireseg.console import format_command, format_count, format_interval, format_score
 from fireseg.errors import FiresegError
-from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_FOLDER, FINAL_CHECKPOINT, LAST_CHECKPOINT, check_regular_file
+from fireseg.files import (
+    BEST_CHECKPOINT,
+    CHECKPOINT_FOLDER,
+    FINAL_CHECKPOINT,
+    LAST_CHECKPOINT,
+    check_regular_file,
+    hash_file,
+)
+from fireseg.runs.calibration import get_calibration
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.leaderboard import Entry, format_settings
 from fireseg.runs.summary import read_run
-from fireseg.tracker import EpochMetrics, Status, TrackedRun, Tracker
+from fireseg.tracker import EpochMetrics, Status, TrackedModel, TrackedRun, Tracker
 from fireseg.tracker.mlflow import MlflowTracker, create_mlflow_tracker
 from fireseg.tracker.mlflow_store import redact_uri, resolve_uri
 from fireseg.tracker.protocol import FRONT_METRICS, name_metric, now_ms
@@ -150,6 +160,46 @@ def describe_results(folder: RunFolder) -> str:
     return "\n".join([*lines, "", "```", *commands, "```"])
 
 
+def describe_checkpoint(checkpoint: Path) -> TrackedModel:
+    """Describes a checkpoint as a model, with the threshold and the temperature of its run.
+
+    Args:
+        checkpoint: Checkpoint file, in a run folder or alone.
+
+    Raises:
+        FiresegError: If it is not a checkpoint of fireseg, or `calibration.json` is damaged.
+    """
+    from fireseg.runs.load import read_checkpoint  # imports torch, which takes seconds
+
+    content = read_checkpoint(checkpoint)
+    sha256 = hash_file(checkpoint)
+    is_in_folder = checkpoint.parent.name == CHECKPOINT_FOLDER
+    folder = RunFolder(checkpoint.parent.parent)
+    calibration = get_calibration(folder, sha256) if is_in_folder else None
+    settings = content.config.get("model", {})
+    metadata = {
+        "task": content.config.get("task", {}).get("name"),
+        "arch": settings.get("arch"),
+        "encoder": settings.get("encoder"),
+        "fingerprint": content.fingerprint,
+        "val_fire_iou": content.val_fire_iou,
+        "pixel_m": content.pixel_m,
+        "level": content.level,
+        "fireseg": __version__,
+    }
+    return TrackedModel(
+        checkpoint=checkpoint.absolute(),
+        sha256=sha256,
+        epoch=content.epoch,
+        bands=content.bands,
+        class_names=content.class_names,
+        threshold=calibration.threshold if calibration else 0.5,
+        temperature=calibration.temperature if calibration else 1.0,
+        calibration=folder.calibration.absolute() if calibration else None,
+        metadata={name: value for name, value in metadata.items() if value is not None and value == value},
+    )
+
+
 def name_run(overrides: str) -> str:
     """Names a job of a sweep by the settings that differ, in words.
 
@@ -185,11 +235,21 @@ def list_epochs(folder: RunFolder, first_epoch: int = 1) -> list[EpochMetrics]:
     return [(epoch, metrics) for epoch, metrics in epochs if epoch >= first_epoch]
 
 
-def list_files(folder: RunFolder) -> list[tuple[Path, str]]:
-    """Lists the files that trackers store, each with its folder in the tracked run."""
-    files = (folder.config, folder.provenance, folder.metrics, folder.batch, folder.samples, folder.curves)
-    checkpoint = folder.checkpoints / BEST_CHECKPOINT
-    return [(path, "") for path in files if path.exists()] + [(checkpoint, CHECKPOINT_FOLDER)] * checkpoint.exists()
+def send_files(tracker: Tracker, folder: RunFolder) -> None:
+    """Passes the files of a run and its best checkpoint to a tracker.
+
+    Args:
+        tracker: A tracker that was started with the run.
+        folder: The run folder.
+
+    Raises:
+        FiresegError: If the tracker stores models, and the checkpoint is damaged.
+    """
+    for path in (folder.config, folder.provenance, folder.metrics, folder.batch, folder.samples, folder.curves):
+        if path.exists():
+            tracker.artifact(path)
+    if (checkpoint := folder.checkpoints / BEST_CHECKPOINT).exists():
+        tracker.model(checkpoint, partial(describe_checkpoint, checkpoint))
 
 
 def sync_run(path: Path) -> str:
@@ -221,15 +281,16 @@ def sync_run(path: Path) -> str:
         if tracked.get("sent_to") == address:
             return f"{path}: MLflow at {address} is up to date"
         folder.write_provenance({"tracked": {**_describe_end(folder), **tracked}})
-        tracker = create_mlflow_tracker(**{key: node[key] for key in ("uri", "experiment", "run_name") if key in node})
+        options = {key: node[key] for key in ("uri", "experiment", "run_name") if key in node}
+        # Runs of earlier versions, without the setting, stored the checkpoint as a file.
+        tracker = create_mlflow_tracker(**options, log_model=node.get("log_model", False))
         return f"{path}: {_send(tracker, folder, address)}"
 
 
 def _send(tracker: MlflowTracker, folder: RunFolder, address: str) -> str:
     provenance = folder.read_provenance()
     tracker.start(describe_run(folder), provenance.get("tracking", {}))
-    for file, subfolder in list_files(folder):
-        tracker.artifact(file, subfolder)
+    send_files(tracker, folder)
     tracker.finish(provenance["tracked"]["status"])
     num_epochs, num_files = tracker.num_sent
     sent = f"{format_count(num_epochs, 'epoch')} and {format_count(num_files, 'file')} sent to MLflow at {address}"
