@@ -119,6 +119,9 @@ def _find_origin(client: MlflowClient, uri: str) -> _Origin:
     if not (match := _VERSION.fullmatch(uri)):
         raise FiresegError(f"{uri}: not an address of MLflow; write it as {_FORMS}")
     version = find_version(client, match["name"], alias=match["alias"], number=match["version"])
+    stored = f"models:/{version.model_id}" if version.model_id else str(version.source)
+    if _LOGGED_MODEL.fullmatch(stored):
+        return _find_origin(client, f"{stored}{match['path']}")
     source = _join(client.get_model_version_download_uri(match["name"], str(version.version)), match["path"])
     if source.startswith(("runs:/", "models:/m-")):
         return _find_origin(client, source)

@@ -119,7 +119,7 @@ def log_model(client: MlflowClient, run_id: str, model: TrackedModel) -> tuple[s
         run.info.experiment_id,
         name=MODEL_NAME,
         source_run_id=run_id,
-        tags={**tags, **_as_texts(content)},
+        tags={**tags, **as_texts(content)},
         model_type="burned-area segmentation",
     )
     outputs = run.outputs.model_outputs if run.outputs else []
@@ -134,7 +134,8 @@ def log_model(client: MlflowClient, run_id: str, model: TrackedModel) -> tuple[s
     return stored.model_id, True
 
 
-def _as_texts(content: Mapping[str, Any]) -> dict[str, str]:
+def as_texts(content: Mapping[str, Any]) -> dict[str, str]:
+    """Converts plain values to tags; others than texts become JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in content.items()}
 
 
