@@ -200,6 +200,7 @@ def describe_checkpoint(checkpoint: Path) -> TrackedModel:
         threshold=calibration.threshold if calibration else 0.5,
         temperature=calibration.temperature if calibration else 1.0,
         calibration=folder.calibration.absolute() if calibration else None,
+        # An undefined score is NaN, which is not equal to itself.
         metadata={name: value for name, value in metadata.items() if value is not None and value == value},
     )
 

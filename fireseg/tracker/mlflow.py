@@ -355,10 +355,12 @@ class _MlflowRun:
 
         try:
             _, is_new = log_model(self._client, self.run_id, model)
-        except MlflowException as error:
-            if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
+        except MlflowException as error:  # such as that of a server older than MLflow 3
+            if not is_permanent(error):
                 raise
-            self.log_file(model.checkpoint, CHECKPOINT_FOLDER)  # a server older than MLflow 3
+            address, reason = redact_uri(self._uri), format_reason(error, self._uri)
+            log.warning("MLflow at %s: stores no model (%s); the checkpoint is a file of the run", address, reason)
+            self.log_file(model.checkpoint, CHECKPOINT_FOLDER)
         else:
             self.num_files += is_new
 

@@ -49,8 +49,8 @@ def check_names(name: str, alias: str | None) -> None:
         SettingError: If MLflow accepts one of them not; with all faults.
     """
     faults = []
-    if not name.strip() or re.search(r"[/:@]", name) or name.strip(".") == "":
-        faults.append(f"--name: '{name}', but a name without / : and @ is expected, such as burned-area")
+    if not name.strip() or re.search(r"[/:@'\"]", name) or name.strip(".") == "":
+        faults.append(f"--name: '{name}', but a name without / : @ and quotes is expected, such as burned-area")
     if alias is not None and (not re.fullmatch(r"[\w-]{1,255}", alias) or re.fullmatch(r"(?i)latest|v\d+", alias)):
         faults.append(
             f"--alias: '{alias}', but letters, digits, - and _ are expected, and neither latest nor v1, which stand "

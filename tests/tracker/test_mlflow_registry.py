@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 
 from fireseg.errors import FiresegError
 from fireseg.files import hash_file
@@ -48,6 +50,24 @@ def test_a_server_stores_registers_and_returns_a_model(
     assert MlflowClient(server.uri).get_model_version("by server", "1").tags["bands"] == '["B04"]'
     for address in ("models:/by server@champion", "models:/by server/1", f"runs:/{run_id}"):
         assert download_artifact(address, tracking_uri=server.uri).read_text() == "weights"
+
+
+def test_the_checkpoint_is_a_file_of_the_run_where_a_server_stores_no_models(
+    store: str, model: TrackedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("no such endpoint", error_code=ENDPOINT_NOT_FOUND)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(MlflowClient, "search_logged_models", refuse)
+    session = start(create_mlflow_tracker(uri=store))
+    session.tracker.model(model.checkpoint, lambda: model)
+    session.finish("FINISHED")
+    run_id = session.run_ids["mlflow"]
+    assert [file.path for file in MlflowClient(store).list_artifacts(run_id, "checkpoints")] == [
+        "checkpoints/best_model.pt"
+    ]
+    assert download_artifact(f"runs:/{run_id}", tracking_uri=store).read_text() == "weights"
 
 
 def test_a_server_that_is_down_is_an_error_of_one_line(model: TrackedModel) -> None:
