@@ -59,10 +59,11 @@ def test_the_checkpoint_is_a_file_of_the_run_where_a_server_stores_no_models(
         raise MlflowException("no such endpoint", error_code=ENDPOINT_NOT_FOUND)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(MlflowClient, "search_logged_models", refuse)
-    session = start(create_mlflow_tracker(uri=store))
-    session.tracker.model(model.checkpoint, lambda: model)
-    session.finish("FINISHED")
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_logged_models", refuse)
+        session = start(create_mlflow_tracker(uri=store))
+        session.tracker.model(model.checkpoint, lambda: model)
+        session.finish("FINISHED")
     run_id = session.run_ids["mlflow"]
     assert [file.path for file in MlflowClient(store).list_artifacts(run_id, "checkpoints")] == [
         "checkpoints/best_model.pt"
