@@ -56,6 +56,8 @@ _ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    # A lock file in the working folder is not that of a stored model.
+    "MLFLOW_UV_AUTO_DETECT": "false",
 }
 
 
