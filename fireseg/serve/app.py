@@ -145,7 +145,7 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
         await run_in_threadpool(supervisor.stop)
 
     app = FastAPI(
-        title="fireseg", version=__version__, docs_url=None, redoc_url=None, lifespan=run_supervisor, openapi_tags=[]
+        title="fireseg", version=__version__, docs_url=None, redoc_url=None, lifespan=run_supervisor
     )
     root = options.root.resolve() if options.root else None
     _add_pages(app)
@@ -177,11 +177,20 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
         request: Request,
         response: Response,
         name: Annotated[str | None, Query(description="File name of the upload, such as scene.tif.")] = None,
+        threshold: Annotated[float | None, Query(gt=0, lt=1, description="Lowest fire probability that counts.")] = None,
+        offset: Annotated[float | None, Query(allow_inf_nan=False, description="Offset of the values.")] = None,
+        scale: Annotated[float | None, Query(gt=0, le=1, description="Reflectance per unit of the values.")] = None,
+        nodata: Annotated[float | None, Query(allow_inf_nan=False, description="Value without a measurement.")] = None,
+        trust_values: Annotated[bool, Query(description="Accept values that do not look like reflectance.")] = False,
+        clouds: Annotated[Literal["ignore", "keep"], Query(description="Leave clouds unknown, or map them.")] = "ignore",
         idempotency_key: Annotated[
             str | None, Header(max_length=200, description="A second request with the same key adds nothing.")
         ] = None,
     ) -> SceneStatus:
         nonlocal num_receiving
+        settings = {"threshold": threshold, "offset": offset, "scale": scale, "nodata": nodata}
+        settings = {key: value for key, value in settings.items() if value is not None}
+        settings |= {"trust_values": trust_values, "clouds": clouds}
         if store.count_queued() + num_receiving >= options.max_queue:
             fault = f"{options.max_queue} scenes wait already; try again later"
             raise HTTPException(429, fault, headers={"Retry-After": "30"})
@@ -193,7 +202,9 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
                 else:
                     scene, is_upload = check_upload_name(name or ""), True
                     await _save_upload(request, folder / INPUT / scene, options)
-                job = await run_in_threadpool(store.add, folder, scene, is_upload=is_upload, key=idempotency_key)
+                job = await run_in_threadpool(
+                    store.add, folder, scene, is_upload=is_upload, settings=settings, key=idempotency_key
+                )
         finally:
             num_receiving -= 1
         response.headers["Location"] = f"/scenes/{job.id}"

@@ -13,7 +13,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -60,6 +60,7 @@ class Job:
         started: Start of the last attempt, ISO 8601 in UTC; empty before the first.
         ended: End of the last attempt; empty until then.
         faults: Why the scene could not be mapped.
+        settings: Options of the map that the client has given, by their names in `MapOptions`.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Job:
     started: str = ""
     ended: str = ""
     faults: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def created(self) -> str:
@@ -122,13 +124,16 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def add(self, folder: Path, name: str, *, is_upload: bool, key: str | None = None) -> Job:
+    def add(
+        self, folder: Path, name: str, *, is_upload: bool, settings: dict[str, Any] | None = None, key: str | None = None
+    ) -> Job:
         """Accepts a scene: it is on disk when this returns.
 
         Args:
             folder: Folder of `receive`, with the upload in its subfolder `input`.
             name: File name, or name below the folder of the scenes.
             is_upload: True if the scene was uploaded.
+            settings: Options of the map.
             key: Text that the client has chosen; a second request with the same one adds nothing.
 
         Returns:
@@ -137,11 +142,11 @@ class Store:
         Raises:
             FiresegError: If the key belongs to another scene, or the disk is full.
         """
-        job = Job(id=make_id(key), name=name, is_upload=is_upload, created_ns=time_ns())
+        job = Job(id=make_id(key), name=name, is_upload=is_upload, created_ns=time_ns(), settings=settings or {})
         with self._changed:
             if (known := self._jobs.get(job.id)) is not None:
-                if (known.name, known.is_upload) != (name, is_upload):
-                    raise FiresegError(f"Idempotency-Key: belongs to the scene {known.name}; use a new key for {name}")
+                if (known.name, known.is_upload, known.settings) != (name, is_upload, job.settings):
+                    raise FiresegError("Idempotency-Key: belongs to another scene, or the same with other options; use a new one")
                 return known
             with convert_disk_errors(folder):
                 _write_record(folder, job)

@@ -117,7 +117,7 @@ class Supervisor:
             if base is None:
                 faults = (f"{job.name}: the server has no folder of scenes any more; start it with --root",)
                 return True
-            worker.send({"scene": job.name, "base": str(base), "folder": str(folder)})
+            worker.send({"scene": job.name, "base": str(base), "folder": str(folder), "settings": job.settings})
             while not self._is_stopping.is_set():
                 message = worker.receive(_POLL_S)
                 if message is not None and "stage" in message:
@@ -163,7 +163,7 @@ class _Worker:
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
 
-    def send(self, request: dict[str, str]) -> None:
+    def send(self, request: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended, as the caller will see
             self._process.stdin.write(json.dumps(request) + "\n")

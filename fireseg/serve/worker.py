@@ -68,28 +68,30 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def map_scene(trained: TrainedModel, request: dict[str, str], *, max_pixels: int, messages: IO[str]) -> None:
+def map_scene(trained: TrainedModel, request: dict[str, Any], *, max_pixels: int, messages: IO[str]) -> None:
     """Maps a scene and prepares its map for display; a map that is complete is not made again.
 
     Args:
         trained: Model.
-        request: `scene`, relative to `base`, and `folder` of the scene in the store.
+        request: `scene`, relative to `base`; its `folder` in the store; and `settings`, options of the map.
         max_pixels: Largest number of pixels.
         messages: Receives the progress.
 
     Raises:
         FiresegError: If the scene is too large or cannot be mapped.
+        SettingError: If an option is out of range.
     """
     folder = Path(request["folder"])
     # Messages and summaries then hold the relative name, not where files lie on the server.
     os.chdir(request["base"])
     scene, out = Path(request["scene"]), folder / MAP
+    options = MapOptions(geojson=True, **request["settings"])
     # The worker of a killed server may not have ended yet.
     with FileLock(folder / ".lock", timeout=_LOCK_WAIT_S):
         if (folder / RESULT).exists():
             return
         files = MapFiles.of(out, get_scene_name(scene))
-        with open_bands(scene, trained.bands) as reader:
+        with open_bands(scene, trained.bands, options) as reader:
             if reader.height * reader.width > max_pixels:
                 raise FiresegError(
                     f"{scene}: {reader.height:,} x {reader.width:,} pixels, but this server maps at most "
@@ -97,7 +99,7 @@ def map_scene(trained: TrainedModel, request: dict[str, str], *, max_pixels: int
                 )
             if not files.summary.exists():
                 progress = _Progress(messages)
-                predict_scene(trained, scene, out, options=MapOptions(geojson=True), on_progress=progress.update)
+                predict_scene(trained, scene, out, options=options, on_progress=progress.update)
                 _append_line(folder / "log.txt", "mapped")
             _send(messages, {"stage": "drawing", "share": 1.0})
             _draw_scene(out / SCENE_PICTURE, reader)
