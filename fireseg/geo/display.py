@@ -39,7 +39,11 @@ def write_picture(
     a, b, c, d, e, f = grid.transform
     profile = {
         **{"driver": "GTiff", "dtype": "uint8", "count": 3, "height": height, "width": width, "nodata": _NODATA},
-        **{"crs": grid.rasterio_crs, "transform": Affine(a * step, b * step, c, d * step, e * step, f), "photometric": "RGB"},
+        **{
+            "crs": grid.rasterio_crs,
+            "transform": Affine(a * step, b * step, c, d * step, e * step, f),
+            "photometric": "RGB",
+        },
         **{"tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "DEFLATE", "predictor": 2},
         **{"interleave": "pixel", "bigtiff": "IF_SAFER"},
     }

@@ -126,7 +126,9 @@ def _is_foreign(headers: dict[str, str], host: str) -> bool:
 
 
 def _ascii(text: str) -> str:
-    return "".join(character for character in text[:100] if character.isalnum() and character.isascii() or character in ".:-")
+    return "".join(
+        character for character in text[:100] if (character.isalnum() and character.isascii()) or character in ".:-"
+    )
 
 
 async def _answer(

@@ -50,7 +50,7 @@ _MEDIA_TYPES = {
 _POST_BODY = {
     "requestBody": {
         "required": True,
-        "description": "The bytes of a raster, with its file name in `name`; or JSON with the name of a scene below --root.",
+        "description": "The bytes of a raster, with its file name in `name`; or JSON with a scene below --root.",
         "content": {
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             "application/json": {
@@ -144,9 +144,7 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
         yield
         await run_in_threadpool(supervisor.stop)
 
-    app = FastAPI(
-        title="fireseg", version=__version__, docs_url=None, redoc_url=None, lifespan=run_supervisor
-    )
+    app = FastAPI(title="fireseg", version=__version__, docs_url=None, redoc_url=None, lifespan=run_supervisor)
     root = options.root.resolve() if options.root else None
     _add_pages(app)
     _add_errors(app)
@@ -177,12 +175,16 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
         request: Request,
         response: Response,
         name: Annotated[str | None, Query(description="File name of the upload, such as scene.tif.")] = None,
-        threshold: Annotated[float | None, Query(gt=0, lt=1, description="Lowest fire probability that counts.")] = None,
+        threshold: Annotated[
+            float | None, Query(gt=0, lt=1, description="Lowest fire probability that counts.")
+        ] = None,
         offset: Annotated[float | None, Query(allow_inf_nan=False, description="Offset of the values.")] = None,
         scale: Annotated[float | None, Query(gt=0, le=1, description="Reflectance per unit of the values.")] = None,
         nodata: Annotated[float | None, Query(allow_inf_nan=False, description="Value without a measurement.")] = None,
         trust_values: Annotated[bool, Query(description="Accept values that do not look like reflectance.")] = False,
-        clouds: Annotated[Literal["ignore", "keep"], Query(description="Leave clouds unknown, or map them.")] = "ignore",
+        clouds: Annotated[
+            Literal["ignore", "keep"], Query(description="Leave clouds unknown, or map them.")
+        ] = "ignore",
         idempotency_key: Annotated[
             str | None, Header(max_length=200, description="A second request with the same key adds nothing.")
         ] = None,
@@ -245,7 +247,9 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
         name = result["files"][kind]
         return FileResponse(store.get_folder(job) / MAP / name, media_type=_MEDIA_TYPES[kind], filename=name)
 
-    @app.get("/scenes/{scene_id}/tiles/{z}/{x}/{y}.png", summary="A tile of the map or its scene", response_class=Response)
+    @app.get(
+        "/scenes/{scene_id}/tiles/{z}/{x}/{y}.png", summary="A tile of the map or its scene", response_class=Response
+    )
     def get_tile(
         scene_id: str,
         z: int,

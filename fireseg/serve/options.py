@@ -82,7 +82,9 @@ class ServeOptions:
             or any(part not in self.basemap for part in ("{z}", "{x}", "{y}"))
             or any(character in self.basemap for character in " ;,'\"")
         ):
-            faults.append(f"--basemap {self.basemap}: expected is an address such as https://host/{{z}}/{{x}}/{{y}}.png")
+            faults.append(
+                f"--basemap {self.basemap}: expected is an address such as https://host/{{z}}/{{x}}/{{y}}.png"
+            )
         if faults:
             raise SettingError(*faults)
 

@@ -125,7 +125,13 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def add(
-        self, folder: Path, name: str, *, is_upload: bool, settings: dict[str, Any] | None = None, key: str | None = None
+        self,
+        folder: Path,
+        name: str,
+        *,
+        is_upload: bool,
+        settings: dict[str, Any] | None = None,
+        key: str | None = None,
     ) -> Job:
         """Accepts a scene: it is on disk when this returns.
 
@@ -146,7 +152,9 @@ class Store:
         with self._changed:
             if (known := self._jobs.get(job.id)) is not None:
                 if (known.name, known.is_upload, known.settings) != (name, is_upload, job.settings):
-                    raise FiresegError("Idempotency-Key: belongs to another scene, or the same with other options; use a new one")
+                    raise FiresegError(
+                        "Idempotency-Key: belongs to another scene, or the same with other options; use a new one"
+                    )
                 return known
             with convert_disk_errors(folder):
                 _write_record(folder, job)

@@ -56,7 +56,7 @@ def test_other_machines_need_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FIRESEG_TOKEN", raising=False)
     with pytest.raises(SettingError, match=r"--host 0.0.0.0: .*--token"):
         ServeOptions(run="run", host="0.0.0.0")
-    with pytest.raises(SettingError, match="--token: .*at least 16"):
+    with pytest.raises(SettingError, match=r"--token: .*at least 16"):
         ServeOptions(run="run", host="0.0.0.0", token="short")
     monkeypatch.setenv("FIRESEG_TOKEN", TOKEN)
     assert ServeOptions(run="run", host="0.0.0.0").secret == TOKEN

@@ -93,14 +93,21 @@ def test_a_scene_behind_or_beside_a_symbolic_link_is_refused(tmp_path: Path, lin
 
 @pytest.mark.parametrize(
     "name",
-    ["", "..", ".tif", "../a.tif", "a/b.tif", "a\\b.tif", "a\0.tif", "a\n.tif", "a:b.tif", "x" * 200 + ".tif"]
-    + ["a.vrt", "a.json", "a.xml", "a", "a.tif.exe"],
+    ["", "..", ".tif", "../a.tif", "a/b.tif", "a\\b.tif", "a\0.tif", "a\n.tif", "a:b.tif", "x" * 200 + ".tif"],
 )
-def test_an_upload_needs_the_plain_name_of_a_raster(name: str) -> None:
-    with pytest.raises(FiresegError, match=r"^name: .*(rename|convert)"):
+def test_an_upload_needs_a_plain_name(name: str) -> None:
+    with pytest.raises(FiresegError, match=r"^name: .*rename"):
         check_upload_name(name)
 
 
-@pytest.mark.parametrize("name", ["scene.tif", "S2A_MSIL2A_20250824T112121_N0511.SAFE.zip", "Évora (2).TIFF", "a b.jp2"])
+@pytest.mark.parametrize("name", ["a.vrt", "a.json", "a.xml", "a", "a.tif.exe"])
+def test_an_upload_needs_the_name_of_a_raster(name: str) -> None:
+    with pytest.raises(FiresegError, match=r"^name: .*convert"):
+        check_upload_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["scene.tif", "S2A_MSIL2A_20250824T112121_N0511.SAFE.zip", "Évora (2).TIFF", "a b.jp2"]
+)
 def test_plain_names_of_rasters_are_accepted(name: str) -> None:
     assert check_upload_name(name) == name

@@ -116,7 +116,9 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, width: int) -> None:
     browser.evaluate("select(scenes.find((scene) => scene.name === 'scene.tif').id)")
     browser.wait_for(SHOWN)
     assert browser.evaluate("document.documentElement.scrollWidth") == width
-    sizes = browser.evaluate("[...document.querySelectorAll('main button')].map((b) => b.getBoundingClientRect().right)")
+    sizes = browser.evaluate(
+        "[...document.querySelectorAll('main button')].map((b) => b.getBoundingClientRect().right)"
+    )
     assert max(sizes) <= width
 
 

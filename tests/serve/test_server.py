@@ -58,10 +58,10 @@ def test_the_map_of_an_upload_is_that_of_predict(
     for kind in ("classes", "fire"):
         answer = get(server, scene["files"][kind])
         assert f'filename="scene_{kind}.tif"' in answer.headers["content-disposition"]
-        with MemoryFile(answer.content) as file, file.open() as served:
-            with rasterio.open(getattr(mapped.files, kind)) as expected:
-                np.testing.assert_array_equal(served.read(), expected.read())
-                assert served.transform == expected.transform
+        expected = rasterio.open(getattr(mapped.files, kind))
+        with MemoryFile(answer.content) as file, file.open() as served, expected:
+            np.testing.assert_array_equal(served.read(), expected.read())
+            assert served.transform == expected.transform
     for key in ("has_fire", "max_probability", "burned_fraction", "burned_ha"):
         assert scene[key] == mapped.summary[key]
     assert scene["classes"][1]["ha"] == mapped.summary["burned_ha"]

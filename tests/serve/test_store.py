@@ -86,7 +86,7 @@ def test_an_upload_that_was_cut_is_removed_at_the_next_start(tmp_path: Path) -> 
 
 
 def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:
-    with Store(tmp_path), pytest.raises(FiresegError, match="another server uses this folder.*--out"):
+    with Store(tmp_path), pytest.raises(FiresegError, match=r"another server uses this folder.*--out"):
         Store(tmp_path)
 
 
