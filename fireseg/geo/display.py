@@ -14,6 +14,7 @@ from rasterio.enums import Resampling
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import GDAL_ERRORS, M2_PER_HA, Grid, PixelAreas
 from fireseg.geo.raster import BLOCK_PX, CACHE_BYTES, FIRE_STEPS
+from fireseg.geo.windows import Window
 
 _ROWS = 256
 
@@ -51,7 +52,7 @@ def write_picture(
         with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), rasterio.open(path, "w", **profile) as raster:
             for top, tones, unknown in rows:
                 values = np.where(unknown[..., None], np.uint8(_NODATA), np.maximum(tones, 1))
-                window = rasterio.windows.Window(0, top, width, len(values))  # pyright: ignore[reportCallIssue]
+                window = Window(top, 0, len(values), width).to_rasterio()
                 raster.write(values.transpose(2, 0, 1), window=window)
             factors = [2**power for power in range(1, 12) if max(height, width) / 2**power >= BLOCK_PX / 2]
             if factors:
@@ -78,7 +79,7 @@ def sum_area_by_probability(fire: Path) -> list[float]:
             areas = PixelAreas(Grid.of_raster(raster))
             for top in range(0, raster.height, _ROWS):
                 num_rows = min(_ROWS, raster.height - top)
-                window = rasterio.windows.Window(0, top, raster.width, num_rows)  # pyright: ignore[reportCallIssue]
+                window = Window(top, 0, num_rows, raster.width).to_rasterio()
                 values = raster.read(1, window=window)
                 weights = np.broadcast_to(areas.of_rows(top, num_rows), values.shape)
                 area_m2 += np.bincount(values.ravel(), weights=weights.ravel(), minlength=256)

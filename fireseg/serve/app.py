@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from fireseg import __version__
 from fireseg.errors import FiresegError
@@ -291,8 +292,8 @@ def _add_errors(app: FastAPI) -> None:
     def answer_fault(_: Request, error: FiresegError) -> JSONResponse:
         return JSONResponse({"faults": error.faults}, 400)
 
-    @app.exception_handler(HTTPException)
-    def answer_http_error(_: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(AnyHTTPException)
+    def answer_http_error(_: Request, error: AnyHTTPException) -> JSONResponse:
         return JSONResponse({"faults": [error.detail]}, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -324,7 +325,7 @@ def _describe(job: Job, store: Store, supervisor: Supervisor) -> SceneStatus:
         started=job.started,
         ended=job.ended,
         position=store.get_position(job),
-        progress=progress and Progress(stage=progress["stage"], share=progress["share"]),
+        progress=None if progress is None else Progress(stage=progress["stage"], share=progress["share"]),
         faults=list(job.faults),
     )
     if (result := store.read_result(job)) is not None:

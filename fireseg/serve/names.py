@@ -63,7 +63,7 @@ def find_scene(root: Path, name: str) -> Path:
         raise error
     if not _is_scene_name(parts[-1]) or any(part.lower().endswith(_SAFE) for part in parts[:-1]):
         raise error
-    path = root
+    path, mode = root, 0
     try:
         for part in parts:
             path = path / part

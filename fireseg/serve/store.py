@@ -105,6 +105,7 @@ class Store:
             shutil.rmtree(self._incoming, ignore_errors=True)  # uploads that were cut, scenes that were being deleted
             self._incoming.mkdir()
         self._changed = threading.Condition()
+        self._results: dict[str, dict[str, Any]] = {}
         self._jobs = {job.id: job for path in sorted(self._scenes.iterdir()) if (job := self._recover(path))}
 
     def __enter__(self) -> Self:
@@ -183,10 +184,13 @@ class Store:
         """Reads what `result.json` says about a map; None if the scene has none."""
         if job.state != "done":
             return None
-        try:
-            return json.loads((self.get_folder(job) / RESULT).read_bytes())
-        except (OSError, ValueError):  # deleted at this moment
-            return None
+        if (result := self._results.get(job.id)) is None:
+            try:
+                result = json.loads((self.get_folder(job) / RESULT).read_bytes())
+            except (OSError, ValueError):  # deleted at this moment
+                return None
+            self._results[job.id] = result  # it never changes, and the page asks every second
+        return result
 
     def count_queued(self) -> int:
         """Returns the number of scenes that wait."""
@@ -232,6 +236,7 @@ class Store:
             with convert_disk_errors(trash):
                 self.get_folder(job).rename(trash)
             del self._jobs[job.id]
+            self._results.pop(job.id, None)
         shutil.rmtree(trash, ignore_errors=True)
         return True
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, convert_unexpected_errors
 from fireseg.serve.options import ServeOptions
 from fireseg.serve.store import INPUT, Job, Store
 
@@ -65,6 +65,14 @@ class Supervisor:
         return self._progress.get(job.id)
 
     def _run(self) -> None:
+        try:
+            with convert_unexpected_errors("serve"):
+                self._map_scenes()
+        except FiresegError as error:  # the disk is full, or a bug: no scene would be mapped any more
+            self.error = error.faults, error.exit_code
+            self._on_failure()
+
+    def _map_scenes(self) -> None:
         worker = None
         try:
             while not self._is_stopping.is_set():
@@ -79,9 +87,6 @@ class Supervisor:
                     continue
                 worker.kill()
                 worker = None
-        except FiresegError as error:  # the disk is full
-            self.error = error.faults, error.exit_code
-            self._on_failure()
         finally:
             if worker is not None:
                 worker.kill()

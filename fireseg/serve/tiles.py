@@ -75,12 +75,13 @@ def _read(
     zoom, col, row = position
     # With another nodata value than that of the file, unknown pixels count as inside, as unburned ones do.
     options: dict[str, Any] = {} if is_masked else {"nodata": 254}
-    with Reader(str(path)) as reader:
+    with Reader(str(path)) as reader:  # pyright: ignore[reportCallIssue] - its attrs are not understood
         try:
             image = reader.tile(col, row, zoom, tilesize=SIZE, resampling_method="nearest", **options)
         except TileOutsideBounds:
-            return np.zeros((reader.dataset.count, SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE), bool)
-    return image.array.data.astype(np.uint8), ~np.ma.getmaskarray(image.array).any(axis=0)
+            return np.zeros((3, SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE), bool)
+    masked = np.ma.getmaskarray(image.array)
+    return image.array.data.astype(np.uint8), ~np.asarray(masked.any(axis=0))
 
 
 def _paint(classes: NDArray[np.uint8], colours: Sequence[str], *, inside: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pyogrio
 import pytest
 
@@ -24,7 +25,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     write_run(folder / "run")
     write_scene(folder / "scenes" / "small.tif", draw_image(96, 96, seed=1))
-    # Pixels of 30 m are flagged where the model knows its own, values near an offset in any case.
     write_scene(folder / "scene.tif", draw_image(200, 260))
     (folder / "broken.tif").write_bytes(b"II*\0" + b"x" * 100)
     return folder
@@ -78,7 +78,7 @@ def test_a_dropped_scene_is_mapped_shown_redrawn_and_downloaded(browser: Browser
         assert time.monotonic() < deadline
         browser.evaluate("1")
         time.sleep(0.1)
-    assert len(pyogrio.read_dataframe(path)) == details["summary"]["polygons"]["count"]
+    assert pyogrio.read_info(path, layer="burned")["features"] == details["summary"]["polygons"]["count"]
 
 
 def test_a_failed_scene_shows_its_cause_and_the_list_is_sorted(browser: Browser, folder: Path) -> None:
@@ -98,14 +98,14 @@ def test_a_failed_scene_shows_its_cause_and_the_list_is_sorted(browser: Browser,
     assert names == sorted(areas, key=lambda name: -1 if areas[name] is None else areas[name], reverse=True)
 
 
-def test_flags_are_shown_above_the_map_and_in_the_list(browser: Browser) -> None:
-    browser.evaluate("select(scenes.find((scene) => scene.name === 'scene.tif').id)")
-    browser.wait_for(SHOWN)
-    browser.evaluate(
-        "shown.flags = ['scene.tif: <b>odd</b> values']; drawResult(shown);"
-        "scenes.find((scene) => scene.name === 'scene.tif').flags = shown.flags; drawScenes()"
-    )
-    assert read_text(browser, "flags") == "Caution: scene.tif: <b>odd</b> values"
+def test_flags_are_shown_above_the_map_and_in_the_list(browser: Browser, server: Server, folder: Path) -> None:
+    path = write_scene(folder / "odd.tif", draw_image(200, 200) + np.float32(0.1))
+    scene = server.wait(server.upload(path, name="odd.tif", trust_values=True).json()["id"])
+    (flag,) = scene["flags"]
+    browser.wait_for("scenes.some((scene) => scene.name === 'odd.tif')")
+    browser.evaluate("select(scenes.find((scene) => scene.name === 'odd.tif').id)")
+    browser.wait_for("shown && shown.name === 'odd.tif' && !find('result').hidden")
+    assert read_text(browser, "flags") == f"Caution: {flag}"
     assert browser.evaluate("find('flags').offsetTop < find('map').offsetTop")
     assert "caution: 1 flag" in read_text(browser, "scenes")
 
@@ -115,7 +115,7 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, width: int) -> None:
     browser.resize(width, 844)
     browser.evaluate("select(scenes.find((scene) => scene.name === 'scene.tif').id)")
     browser.wait_for(SHOWN)
-    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
     sizes = browser.evaluate(
         "[...document.querySelectorAll('main button')].map((b) => b.getBoundingClientRect().right)"
     )

@@ -163,6 +163,18 @@ def test_options_of_a_map_are_used_and_checked(server: Server, folder: Path) -> 
     assert scene["faults"] == ["--offset: -5, but it must be in digital numbers, 0 to 9999, such as 1000"]
 
 
+def test_a_map_of_odd_values_is_refused_or_has_its_flags_everywhere(server: Server, tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "odd.tif", draw_image(100, 100) + np.float32(0.1))
+    refused = server.wait(server.upload(path).json()["id"])
+    assert refused["state"] == "failed"
+    assert "--offset" in refused["faults"][0]
+    scene = server.wait(server.upload(path, trust_values=True).json()["id"])
+    assert "odd.tif" in scene["flags"][0]
+    assert scene["flags"] == scene["summary"]["flags"]
+    listed = {one["id"]: one for one in get(server, "/scenes").json()}
+    assert listed[scene["id"]]["flags"] == scene["flags"]
+
+
 def test_a_repeated_request_with_its_key_adds_nothing(server: Server, folder: Path) -> None:
     headers = {"Idempotency-Key": "one"}
     first, second = (server.upload(folder / "scenes" / "scene.tif", headers=headers).json() for _ in range(2))
@@ -186,6 +198,7 @@ def test_the_interface_is_described(server: Server) -> None:
     paths = get(server, "/openapi.json").json()["paths"]
     assert {"/scenes", "/scenes/{scene_id}", "/scenes/{scene_id}/tiles/{z}/{x}/{y}.png", "/health"} <= set(paths)
     assert get(server, "/health").json()["status"] == "ready"
+    assert "faults" in get(server, "/missing").json()
 
 
 def test_a_scene_and_its_map_are_deleted(server: Server, folder: Path) -> None:
