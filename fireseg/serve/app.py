@@ -201,12 +201,12 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
         try:
             with store.receive() as folder:
                 if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
-                    scene, is_upload = _read_path(await _read_json(request), root), False
+                    scene, base = _read_path(await _read_json(request), root), str(root)
                 else:
-                    scene, is_upload = check_upload_name(name or ""), True
+                    scene, base = check_upload_name(name or ""), ""
                     await _save_upload(request, folder / INPUT / scene, options)
                 job = await run_in_threadpool(
-                    store.add, folder, scene, is_upload=is_upload, settings=settings, key=idempotency_key
+                    store.add, folder, scene, root=base, settings=settings, key=idempotency_key
                 )
         finally:
             num_receiving -= 1

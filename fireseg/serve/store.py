@@ -53,7 +53,7 @@ class Job:
     Attributes:
         id: 16 hexadecimal digits.
         name: File name of the upload, or name below the folder of the scenes.
-        is_upload: True if the scene was uploaded, False if it lies below the folder of the scenes.
+        root: Folder of the scenes that it lies below; empty if it was uploaded.
         created_ns: Time of its arrival, by which the queue is ordered, in ns since 1970.
         state: State.
         attempts: Number of times that mapping was begun.
@@ -65,7 +65,7 @@ class Job:
 
     id: str
     name: str
-    is_upload: bool
+    root: str
     created_ns: int
     state: State = "queued"
     attempts: int = 0
@@ -130,7 +130,7 @@ class Store:
         folder: Path,
         name: str,
         *,
-        is_upload: bool,
+        root: str = "",
         settings: dict[str, Any] | None = None,
         key: str | None = None,
     ) -> Job:
@@ -139,7 +139,7 @@ class Store:
         Args:
             folder: Folder of `receive`, with the upload in its subfolder `input`.
             name: File name, or name below the folder of the scenes.
-            is_upload: True if the scene was uploaded.
+            root: Folder of the scenes that it lies below; empty if it was uploaded.
             settings: Options of the map.
             key: Text that the client has chosen; a second request with the same one adds nothing.
 
@@ -149,10 +149,10 @@ class Store:
         Raises:
             FiresegError: If the key belongs to another scene, or the disk is full.
         """
-        job = Job(id=make_id(key), name=name, is_upload=is_upload, created_ns=time_ns(), settings=settings or {})
+        job = Job(id=make_id(key), name=name, root=root, created_ns=time_ns(), settings=settings or {})
         with self._changed:
             if (known := self._jobs.get(job.id)) is not None:
-                if (known.name, known.is_upload, known.settings) != (name, is_upload, job.settings):
+                if (known.name, known.root, known.settings) != (name, root, job.settings):
                     raise FiresegError(
                         "Idempotency-Key: belongs to another scene, or the same with other options; use a new one"
                     )

@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from fireseg.errors import FiresegError, convert_unexpected_errors
+from fireseg.serve.names import find_scene
 from fireseg.serve.options import ServeOptions
 from fireseg.serve.store import INPUT, Job, Store
 
@@ -109,6 +111,15 @@ class Supervisor:
         worker.kill()
         return False
 
+    def _find_base(self, job: Job) -> Path:
+        """Returns the folder that the name of a scene belongs to, after another look at what lies there now."""
+        if not job.root:
+            return self._store.get_folder(job) / INPUT
+        if self._root is None or str(self._root) != job.root:
+            raise FiresegError(f"{job.name}: lies below another --root than that of this server; pick it again")
+        find_scene(self._root, job.name)
+        return self._root
+
     def _map(self, worker: _Worker, job: Job) -> bool:
         """Maps a scene; returns True if the worker can map the next one."""
         limit_min = self._options.time_limit_min
@@ -118,9 +129,10 @@ class Supervisor:
         self._progress[job.id] = {"stage": "reading", "share": 0.0}
         faults: tuple[str, ...] | None = None
         try:
-            base = folder / INPUT if job.is_upload else self._root
-            if base is None:
-                faults = (f"{job.name}: the server has no folder of scenes any more; start it with --root",)
+            try:
+                base = self._find_base(job)
+            except FiresegError as error:
+                faults = error.faults
                 return True
             worker.send({"scene": job.name, "base": str(base), "folder": str(folder), "settings": job.settings})
             while not self._is_stopping.is_set():

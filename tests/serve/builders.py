@@ -17,6 +17,9 @@ import httpx
 
 from tests.predict.builders import draw_image, write_run, write_scene
 
+CLIENT = httpx.Client(verify=False, timeout=30)
+"""One client for all requests: each call of `httpx.get` reads the certificates of the system."""
+
 
 class Server:
     """A process of `python -m fireseg.serve`.
@@ -50,7 +53,7 @@ class Server:
         """Waits until a scene is done or has failed, and returns it."""
         deadline = time.monotonic() + timeout_s
         while True:
-            scene = httpx.get(f"{self.url}/scenes/{scene_id}").json()
+            scene = CLIENT.get(f"{self.url}/scenes/{scene_id}").json()
             if scene["state"] in ("done", "failed"):
                 return scene
             assert time.monotonic() < deadline, (scene, self._log.read_text())
@@ -61,13 +64,13 @@ class Server:
         """Uploads a file."""
         headers = {"Content-Type": "application/octet-stream", **options.pop("headers", {})}
         parameters = {"name": name or path.name, **options}
-        return httpx.post(
+        return CLIENT.post(
             f"{self.url}/scenes", params=parameters, content=path.read_bytes(), headers=headers, timeout=30
         )
 
     def pick(self, path: str, **options: Any) -> httpx.Response:
         """Asks for the map of a scene below --root."""
-        return httpx.post(f"{self.url}/scenes", json={"path": path}, timeout=30, **options)
+        return CLIENT.post(f"{self.url}/scenes", json={"path": path}, timeout=30, **options)
 
     def kill(self) -> None:
         """Kills the server, and waits until it has gone."""

@@ -18,7 +18,7 @@ from rasterio.io import MemoryFile
 
 from fireseg.predict.api import load
 from tests.predict.builders import draw_image, write_run, write_scene
-from tests.serve.builders import Server, serve, write_scenes
+from tests.serve.builders import CLIENT, Server, serve, write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def scene(server: Server, folder: Path) -> dict[str, Any]:
 
 
 def get(server: Server, path: str, **options: Any) -> httpx.Response:
-    return httpx.get(f"{server.url}{path}", timeout=30, **options)
+    return CLIENT.get(f"{server.url}{path}", **options)
 
 
 def test_the_map_of_an_upload_is_that_of_predict(
@@ -107,8 +107,7 @@ def test_nothing_outside_the_root_is_read(server: Server, path: str, folder: Pat
 def test_addresses_are_never_paths(server: Server, scene: dict[str, Any], path: str) -> None:
     request = httpx.Request("GET", server.url)
     request.url = httpx.URL(server.url).copy_with(raw_path=path.format(id=scene["id"]).encode())
-    with httpx.Client() as client:
-        assert client.send(request).status_code in (404, 405, 422)
+    assert CLIENT.send(request).status_code in (404, 405, 422)
 
 
 @pytest.mark.parametrize("name", ["../a.tif", "/etc/a.tif", "a.vrt", "item.json", "..", "/vsimem/a.tif"])
@@ -206,6 +205,16 @@ def test_a_scene_and_its_map_are_deleted(server: Server, folder: Path) -> None:
     assert httpx.delete(f"{server.url}/scenes/{scene['id']}").status_code == 204
     assert get(server, f"/scenes/{scene['id']}").status_code == 404
     assert not (folder / "served" / "scenes" / scene["id"]).exists()
+
+
+def test_a_scene_that_became_a_link_while_it_waited_is_not_read(server: Server, folder: Path, tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "first.tif", (draw_image(700, 700) * 100).astype(np.uint8), compress="deflate")
+    server.upload(path, scale=0.01)  # keeps the server busy
+    (folder / "scenes" / "later.tif").write_bytes((folder / "secret.tif").read_bytes())
+    waiting = server.pick("later.tif").json()["id"]
+    (folder / "scenes" / "later.tif").unlink()
+    (folder / "scenes" / "later.tif").symlink_to(folder / "secret.tif")
+    assert server.wait(waiting)["faults"][0].startswith("path: no scene of that name")
 
 
 def test_a_crash_of_the_process_that_maps_costs_one_scene(server: Server, folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fireseg.serve.store import INPUT, RESULT, Job, Store
 def add(store: Store, name: str, key: str | None = None) -> Job:
     with store.receive() as folder:
         (folder / INPUT / name).write_bytes(b"x")
-        return store.add(folder, name, is_upload=True, key=key)
+        return store.add(folder, name, key=key)
 
 
 def test_scenes_are_taken_in_the_order_of_their_arrival(tmp_path: Path) -> None:
