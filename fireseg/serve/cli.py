@@ -79,6 +79,7 @@ def _listen(options: ServeOptions) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(2048)  # before the address is printed, so that requests wait instead of being refused
     except OSError as error:
         raise FiresegError(
             f"{options.host}:{options.port}: cannot listen there ({error.strerror}); choose another --port or --host"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 
 from tests.predict.builders import draw_image, write_run, write_scene
 
@@ -90,6 +91,11 @@ def serve(folder: Path, *options: str, run: Path | None = None, port: int = 0) -
     finally:
         server.process.terminate()
         server.process.wait(timeout=30)
+
+
+def write_odd_scene(path: Path) -> Path:
+    """Writes a scene whose darkest pixels are near 0.1 in every band, as if the offset had been left on."""
+    return write_scene(path, np.random.default_rng(0).uniform(0.1, 0.4, (7, 100, 120)).astype(np.float32))
 
 
 def write_scenes(folder: Path) -> Path:

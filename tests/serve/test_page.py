@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
 import pyogrio
 import pytest
 
 from tests.predict.builders import draw_image, write_run, write_scene
 from tests.serve.browser import CHROMIUM, Browser
-from tests.serve.builders import Server, serve
+from tests.serve.builders import Server, serve, write_odd_scene
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
@@ -99,7 +98,7 @@ def test_a_failed_scene_shows_its_cause_and_the_list_is_sorted(browser: Browser,
 
 
 def test_flags_are_shown_above_the_map_and_in_the_list(browser: Browser, server: Server, folder: Path) -> None:
-    path = write_scene(folder / "odd.tif", draw_image(200, 200) + np.float32(0.1))
+    path = write_odd_scene(folder / "odd.tif")
     scene = server.wait(server.upload(path, name="odd.tif", trust_values=True).json()["id"])
     (flag,) = scene["flags"]
     browser.wait_for("scenes.some((scene) => scene.name === 'odd.tif')")

@@ -18,7 +18,7 @@ from rasterio.io import MemoryFile
 
 from fireseg.predict.api import load
 from tests.predict.builders import draw_image, write_run, write_scene
-from tests.serve.builders import CLIENT, Server, serve, write_scenes
+from tests.serve.builders import CLIENT, Server, serve, write_odd_scene, write_scenes
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_options_of_a_map_are_used_and_checked(server: Server, folder: Path) -> 
 
 
 def test_a_map_of_odd_values_is_refused_or_has_its_flags_everywhere(server: Server, tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "odd.tif", draw_image(100, 100) + np.float32(0.1))
+    path = write_odd_scene(tmp_path / "odd.tif")
     refused = server.wait(server.upload(path).json()["id"])
     assert refused["state"] == "failed"
     assert "--offset" in refused["faults"][0]
