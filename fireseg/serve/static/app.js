@@ -204,7 +204,7 @@ function drawMap(details) {
   const [west, south, east, north] = details.bounds;
   const bounds = L.latLngBounds([south, west], [north, east]);
   if (!map) {
-    map = L.map("map", { maxZoom: 19, zoomSnap: 0.25, attributionControl: Boolean(basemap) });
+    map = L.map("map", { maxZoom: 19, attributionControl: Boolean(basemap) });
     if (map.attributionControl) map.attributionControl.setPrefix(false);
     L.control.scale({ imperial: false }).addTo(map);
     if (basemap) L.tileLayer(basemap, { maxZoom: 19, attribution: new URL(basemap.replace("{s}.", "")).host }).addTo(map);
