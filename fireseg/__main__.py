@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "score a trained run on a split, fire by fire",
     "report": "compare the runs of a sweep, or any runs, side by side",
     "predict": "map burned areas in whole scenes",
+    "serve": "serve a web page and a JSON interface that map scenes",
     "fetch": "fetch Sentinel-2 scenes of an area from a public catalogue",
     "sweep": "run, continue and watch the jobs of a sweep",
     "register": "register the best model of a run in MLflow, with an alias",

@@ -136,7 +136,14 @@ def _load_model(options: PredictOptions, scenes: Sequence[Scene]) -> TrainedMode
     return trained
 
 
-def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: MapOptions) -> SceneMap:
+def predict_scene(
+    trained: TrainedModel,
+    scene: Scene,
+    out: Path,
+    *,
+    options: MapOptions,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SceneMap:
     """Maps one scene: classes, fire probability, polygons, summary and quicklook.
 
     Reading, inference and writing overlap, and memory does not grow with the scene, but with the number of its burned
@@ -147,6 +154,7 @@ def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: Ma
         scene: Raster with the bands of the model, of any size, CRS and data type, a SAFE product, or a STAC item.
         out: Output folder; created if missing.
         options: Options of the map.
+        on_progress: Receives the numbers of windows done and of all windows, after each batch.
 
     Raises:
         FiresegError: If the scene cannot be read, maps exist already, or the folder is not writable.
@@ -177,6 +185,7 @@ def predict_scene(trained: TrainedModel, scene: Scene, out: Path, *, options: Ma
                 options=options,
                 statistics=statistics,
                 thumbnail=thumbnail,
+                on_progress=on_progress,
             )
         # Polygons are mostly GDAL's work and the quicklook is Python's: together they take as long as one of them.
         polygons = background.submit(_write_polygons, staged, trained, reader, flags, options)
@@ -283,6 +292,7 @@ def _write_rasters(
     options: MapOptions,
     statistics: MapStatistics,
     thumbnail: Thumbnail,
+    on_progress: Callable[[int, int], None] | None,
 ) -> None:
     """Predicts, classifies and writes all rows, and collects their statistics and thumbnail."""
     areas, task = PixelAreas(reader.grid), trained.task
@@ -309,7 +319,7 @@ def _write_rasters(
                 statistics.add(pixels, areas.of_rows(top + first, len(pixels.classes), left=left, width=width))
                 thumbnail.add_classes(top + first, pixels.classes, left=left)
 
-        _predict_and_write(trained, reader, options, thumbnail, write)
+        _predict_and_write(trained, reader, options, thumbnail, write, on_progress)
         paths = writer.close()
     for path, staged_path in zip(paths, (staged.classes, staged.fire, staged.names), strict=True):
         path.replace(staged_path)
@@ -317,7 +327,12 @@ def _write_rasters(
 
 
 def _predict_and_write(
-    trained: TrainedModel, reader: BandReader, options: MapOptions, thumbnail: Thumbnail, write: Callable[..., None]
+    trained: TrainedModel,
+    reader: BandReader,
+    options: MapOptions,
+    thumbnail: Thumbnail,
+    write: Callable[..., None],
+    on_progress: Callable[[int, int], None] | None,
 ) -> None:
     """Passes all rows to `write`, one after the other, in a separate thread while the model predicts the next ones."""
     layout = plan_sliding_windows(reader.height, reader.width)
@@ -331,6 +346,15 @@ def _predict_and_write(
     bar = tqdm(
         total=num_windows, desc=format_name(reader.name), unit="window", leave=False, disable=not sys.stderr.isatty()
     )
+    num_done = 0
+
+    def count_windows(number: int) -> None:
+        nonlocal num_done
+        num_done += number
+        bar.update(number)
+        if on_progress is not None:
+            on_progress(num_done, num_windows)
+
     rows = predict_rows(
         trained,
         reader,
@@ -338,7 +362,7 @@ def _predict_and_write(
         batch_size=options.batch_size,
         readers=options.readers,
         tta=options.tta,
-        on_progress=bar.update,
+        on_progress=count_windows,
         wait_for_consumer=wait_for_writer,
     )
     with bar, ThreadPoolExecutor(1, thread_name_prefix="writer") as pool, closing(rows):
