@@ -16,6 +16,7 @@ COMMANDS = {
     "fetch": "fetch Sentinel-2 scenes of an area from a public catalogue",
     "export": "export a trained model to ONNX, OpenVINO or torch.export",
     "sweep": "run, continue and watch the jobs of a sweep",
+    "register": "register the best model of a run in MLflow, with an alias",
     "runs": "send runs to MLflow after its server was down",
 }
 

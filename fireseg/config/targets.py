@@ -18,6 +18,12 @@ CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.paren
 FORMER_TARGETS = {"fireseg.data.sample.make_sample": "fireseg.synthetic.make_sample"}
 """`_target_` addresses in settings of earlier versions, with their present addresses."""
 
+TARGETS_WITHOUT_CONF = {
+    "task": {"fireseg.task.Task": False},
+    "model": {"fireseg.model.create_segmentation_model": False},
+}
+"""Addresses of what a checkpoint needs, for a copy of the code without conf/, as stored models have it."""
+
 RECIPES = ("experiment", "sweep")
 """Groups whose files set keys of the root (`# @package _global_`) instead of keys under their own name."""
 
@@ -47,6 +53,8 @@ def get_targets() -> dict[str, dict[str, bool]]:
         For each key of the root, the addresses used below it, each with True if the callable is bound
         to its arguments and called later (`_partial_`).
     """
+    if not CONF_DIR.is_dir():
+        return TARGETS_WITHOUT_CONF
     targets: dict[str, dict[str, bool]] = {}
     for path in sorted(CONF_DIR.rglob("*.yaml")):
         folder = path.relative_to(CONF_DIR).parts[0]

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fireseg import __version__
 from fireseg.console import format_command, format_count, format_interval, format_score
-from fireseg.errors import FiresegError
-from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_FOLDER, FINAL_CHECKPOINT, LAST_CHECKPOINT, check_regular_file
+from fireseg.errors import FiresegError, did_you_mean
+from fireseg.files import (
+    BEST_CHECKPOINT,
+    CHECKPOINT_FOLDER,
+    FINAL_CHECKPOINT,
+    LAST_CHECKPOINT,
+    check_regular_file,
+    hash_file,
+)
+from fireseg.runs.calibration import get_calibration
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.leaderboard import Entry, format_settings
 from fireseg.runs.summary import read_run
-from fireseg.tracker import EpochMetrics, Status, TrackedRun, Tracker
-from fireseg.tracker.mlflow import MlflowTracker, create_mlflow_tracker
-from fireseg.tracker.mlflow_store import redact_uri, resolve_uri
+from fireseg.tracker import EpochMetrics, Status, TrackedModel, TrackedRun, Tracker
+from fireseg.tracker.mlflow import create_mlflow_tracker
+from fireseg.tracker.mlflow_store import get_database, redact_uri, resolve_uri
 from fireseg.tracker.protocol import FRONT_METRICS, name_metric, now_ms
+
+log = logging.getLogger("fireseg")
 
 _BEST = "val/best_fire_iou"
 
@@ -150,6 +164,46 @@ def describe_results(folder: RunFolder) -> str:
     return "\n".join([*lines, "", "```", *commands, "```"])
 
 
+def describe_checkpoint(checkpoint: Path) -> TrackedModel:
+    """Describes a checkpoint as a model, with the threshold and the temperature of its run.
+
+    Args:
+        checkpoint: Checkpoint file, in a run folder or alone.
+
+    Raises:
+        FiresegError: If it is not a checkpoint of fireseg, or `calibration.json` is damaged.
+    """
+    from fireseg.runs.load import read_checkpoint  # imports torch, which takes seconds
+
+    content = read_checkpoint(checkpoint)
+    sha256 = hash_file(checkpoint)
+    is_in_folder = checkpoint.parent.name == CHECKPOINT_FOLDER
+    folder = RunFolder(checkpoint.parent.parent)
+    calibration = get_calibration(folder, sha256) if is_in_folder else None
+    settings = content.config.get("model", {})
+    metadata = {
+        "task": content.config.get("task", {}).get("name"),
+        "arch": settings.get("arch"),
+        "encoder": settings.get("encoder"),
+        "fingerprint": content.fingerprint,
+        "val_fire_iou": content.val_fire_iou,
+        "pixel_m": content.pixel_m,
+        "level": content.level,
+        "fireseg": __version__,
+    }
+    return TrackedModel(
+        checkpoint=checkpoint.absolute(),
+        sha256=sha256,
+        epoch=content.epoch,
+        bands=content.bands,
+        class_names=content.class_names,
+        threshold=calibration.threshold if calibration else 0.5,
+        temperature=calibration.temperature if calibration else 1.0,
+        calibration=folder.calibration.absolute() if calibration else None,
+        metadata={name: value for name, value in metadata.items() if value is not None and value == value},
+    )
+
+
 def name_run(overrides: str) -> str:
     """Names a job of a sweep by the settings that differ, in words.
 
@@ -185,11 +239,21 @@ def list_epochs(folder: RunFolder, first_epoch: int = 1) -> list[EpochMetrics]:
     return [(epoch, metrics) for epoch, metrics in epochs if epoch >= first_epoch]
 
 
-def list_files(folder: RunFolder) -> list[tuple[Path, str]]:
-    """Lists the files that trackers store, each with its folder in the tracked run."""
-    files = (folder.config, folder.provenance, folder.metrics, folder.batch, folder.samples, folder.curves)
-    checkpoint = folder.checkpoints / BEST_CHECKPOINT
-    return [(path, "") for path in files if path.exists()] + [(checkpoint, CHECKPOINT_FOLDER)] * checkpoint.exists()
+def send_files(tracker: Tracker, folder: RunFolder) -> None:
+    """Passes the files of a run and its best checkpoint to a tracker.
+
+    Args:
+        tracker: A tracker that was started with the run.
+        folder: The run folder.
+
+    Raises:
+        FiresegError: If the tracker stores models, and the checkpoint is damaged.
+    """
+    for path in (folder.config, folder.provenance, folder.metrics, folder.batch, folder.samples, folder.curves):
+        if path.exists():
+            tracker.artifact(path)
+    if (checkpoint := folder.checkpoints / BEST_CHECKPOINT).exists():
+        tracker.model(checkpoint, partial(describe_checkpoint, checkpoint))
 
 
 def sync_run(path: Path) -> str:
@@ -205,10 +269,7 @@ def sync_run(path: Path) -> str:
         FiresegError: If the folder holds no run or a running one, or MLflow did not receive everything.
         SettingError: If the tracking URI is invalid.
     """
-    folder = RunFolder(path)
-    if not folder.config.is_file():
-        raise FiresegError(f"{path}: no run folder: config.json not found; outputs/ and multirun/ contain the runs")
-    node = _read_settings(folder)["tracker"]
+    folder, node = _open_run(path)
     if "mlflow" not in node["_target_"]:
         cure = "; `wandb sync` sends the folders in wandb/" if "wandb" in node["_target_"] else ""
         return f"{path}: not tracked by MLflow, nothing sent{cure}"
@@ -217,19 +278,64 @@ def sync_run(path: Path) -> str:
         provenance = folder.read_provenance()
         if "data" not in provenance:
             return f"{path}: stopped before its training began, nothing to send"
-        tracked = provenance.get("tracked", {})
-        if tracked.get("sent_to") == address:
+        if provenance.get("tracked", {}).get("sent_to") == address:
             return f"{path}: MLflow at {address} is up to date"
-        folder.write_provenance({"tracked": {**_describe_end(folder), **tracked}})
-        tracker = create_mlflow_tracker(**{key: node[key] for key in ("uri", "experiment", "run_name") if key in node})
-        return f"{path}: {_send(tracker, folder, address)}"
+        # Runs of earlier versions, without the setting, stored the checkpoint as a file.
+        return f"{path}: {_send(folder, node, log_model=node.get('log_model', False))}"
 
 
-def _send(tracker: MlflowTracker, folder: RunFolder, address: str) -> str:
-    provenance = folder.read_provenance()
+def log_run(path: Path) -> tuple[str, str]:
+    """Sends a run to MLflow if that has not received it, whatever tracker it was trained with.
+
+    Args:
+        path: A run folder.
+
+    Returns:
+        The URI of the store, with its password if it has one, and the id of the run.
+
+    Raises:
+        FiresegError: If the folder holds no run or a running one, or MLflow did not receive everything.
+        SettingError: If the tracking URI is invalid.
+    """
+    folder, node = _open_run(path)
+    uri = resolve_uri(node.get("uri"))
+    with folder.locked():
+        provenance = folder.read_provenance()
+        if "data" not in provenance:
+            raise FiresegError(f"{path}: stopped before its training began; name a run with a checkpoint")
+        sent_to, database = provenance.get("tracked", {}).get("sent_to"), get_database(uri)
+        if sent_to and sent_to != redact_uri(uri) and database and not database.exists():
+            raise FiresegError(
+                f"{path}: tracked in {sent_to}, but MLflow would be {uri}, which does not exist; "
+                f"set MLFLOW_TRACKING_URI={sent_to}"
+            )
+        if sent_to != redact_uri(uri):
+            log.info("%s: %s", path, _send(folder, node, log_model=True))
+        return uri, folder.read_provenance()["tracking"]["mlflow"]
+
+
+def _open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
+    """Returns a run folder, and the settings of its tracker."""
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = "" if path.exists() else did_you_mean(path.name, siblings)
+        raise FiresegError(
+            f"{path}: no run folder: config.json not found{hint}; outputs/ and multirun/ contain the runs"
+        )
+    return folder, _read_settings(folder)["tracker"]
+
+
+def _send(folder: RunFolder, node: Mapping[str, Any], *, log_model: bool) -> str:
+    """Sends a run to MLflow, and says what was sent."""
+    tracked = folder.read_provenance().get("tracked", {})
+    folder.write_provenance({"tracked": {**_describe_end(folder), **tracked}})
+    provenance, address = folder.read_provenance(), _get_address(node)
+    options = {key: node[key] for key in ("uri", "experiment", "run_name") if key in node}
+    options.setdefault("experiment", os.environ.get("MLFLOW_EXPERIMENT_NAME", "fireseg"))
+    tracker = create_mlflow_tracker(**options, log_model=log_model)
     tracker.start(describe_run(folder), provenance.get("tracking", {}))
-    for file, subfolder in list_files(folder):
-        tracker.artifact(file, subfolder)
+    send_files(tracker, folder)
     tracker.finish(provenance["tracked"]["status"])
     num_epochs, num_files = tracker.num_sent
     sent = f"{format_count(num_epochs, 'epoch')} and {format_count(num_files, 'file')} sent to MLflow at {address}"

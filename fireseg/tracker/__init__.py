@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +11,13 @@ from pydantic import AfterValidator, Field
 from fireseg.tracker.artifacts import download_artifact
 from fireseg.tracker.mlflow import create_mlflow_tracker, log_to_existing_run
 from fireseg.tracker.mlflow_store import check_no_password, describe_charts
-from fireseg.tracker.protocol import EpochMetrics, Status, TrackedRun, Tracker
+from fireseg.tracker.protocol import EpochMetrics, Status, TrackedModel, TrackedRun, Tracker
 from fireseg.tracker.wandb import WandbMode, create_wandb_tracker
 
 __all__ = [
     "EpochMetrics",
     "Status",
+    "TrackedModel",
     "TrackedRun",
     "Tracker",
     "create_mlflow_tracker",
@@ -42,6 +43,7 @@ def create_mlflow_wandb_tracker(
     entity: str | None = None,
     mode: WandbMode | None = None,
     run_name: str | None = None,
+    log_model: bool = True,
 ) -> Tracker:
     """Creates a tracker that reports to MLflow and to W&B.
 
@@ -52,6 +54,7 @@ def create_mlflow_wandb_tracker(
         entity: The user or team in W&B; None for the default one of the account.
         mode: `online`, `offline` (W&B keeps everything in `wandb/`) or `disabled`; None for WANDB_MODE.
         run_name: Display name of the run, in place of the default one.
+        log_model: Store the best checkpoint in MLflow as a model, see `create_mlflow_tracker`.
 
     Returns:
         A tracker for one run.
@@ -61,7 +64,7 @@ def create_mlflow_wandb_tracker(
     """
     return MultiTracker(
         [
-            create_mlflow_tracker(uri=uri, experiment=experiment, run_name=run_name),
+            create_mlflow_tracker(uri=uri, experiment=experiment, run_name=run_name, log_model=log_model),
             create_wandb_tracker(project=project, entity=entity, mode=mode, run_name=run_name),
         ]
     )
@@ -101,6 +104,11 @@ class MultiTracker:
         """Sends a file to every service."""
         for tracker in self._trackers:
             tracker.artifact(path, folder)
+
+    def model(self, checkpoint: Path, describe: Callable[[], TrackedModel]) -> None:
+        """Sends the best checkpoint to every service."""
+        for tracker in self._trackers:
+            tracker.model(checkpoint, describe)
 
     def finish(self, status: Status) -> None:
         """Ends the run in every service."""

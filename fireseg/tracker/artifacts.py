@@ -8,10 +8,11 @@ import posixpath
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from fireseg.errors import FiresegError
-from fireseg.files import CHECKPOINT_FOLDER, CHECKPOINT_NAMES, disk_error
+from fireseg.errors import FiresegError, did_you_mean
+from fireseg.files import BEST_CHECKPOINT, CHECKPOINT_FOLDER, CHECKPOINT_NAMES, disk_error
+from fireseg.tracker.mlflow_model import MODEL_NAME
 from fireseg.tracker.mlflow_store import (
     format_reason,
     get_store_errors,
@@ -23,6 +24,8 @@ from fireseg.tracker.mlflow_store import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
 
 
 CALIBRATION_NAME = "calibration.json"
@@ -33,6 +36,8 @@ _RUN = re.compile(r"runs:/+(?P<run>[^/]+)(?P<path>.*)")
 _VERSION = re.compile(r"models:/+(?P<name>[^/@]+)(?:@(?P<alias>[^/]+)|/(?P<version>\d+|latest))(?P<path>.*)")
 
 _LOGGED_MODEL = re.compile(r"models:/+(?P<model>m-[^/@]+)(?P<path>.*)")
+
+_MAX_NAMES = 1000
 
 _FORMS = (
     "runs:/ID, runs:/ID/checkpoints/best_model.pt, models:/NAME/VERSION, models:/NAME@ALIAS or mlflow-artifacts:/PATH"
@@ -65,16 +70,17 @@ def download_artifact(uri: str, *, tracking_uri: str | None = None) -> Path:
     store = resolve_uri(tracking_uri)
     try:
         client = open_store(store, create=False)
-        source, run_id = _resolve_source(client, uri)
+        origin = _find_origin(client, uri)
+        source = origin.address
         if not source.endswith(".pt"):
             source = _choose_checkpoint(source, store, uri)
-        version = _get_run_version(client, run_id) if run_id else ""
-        folder = _create_cache_folder(store, source, version)
+        folder = _create_cache_folder(store, source, origin.version)
         checkpoint = folder / CHECKPOINT_FOLDER / posixpath.basename(source)
-        if not (version and checkpoint.exists()):
+        if not (origin.version and checkpoint.exists()):
             _download(source, store, checkpoint)
         parent = posixpath.dirname(source)
-        run_folder = posixpath.dirname(parent) if posixpath.basename(parent) == CHECKPOINT_FOLDER else parent
+        is_in_run = posixpath.basename(parent) == CHECKPOINT_FOLDER
+        run_folder = origin.run_folder or (posixpath.dirname(parent) if is_in_run else parent)
         calibration = folder / CALIBRATION_NAME
         if CALIBRATION_NAME in _list_names(run_folder, store):
             _download(posixpath.join(run_folder, CALIBRATION_NAME), store, calibration)
@@ -88,42 +94,112 @@ def download_artifact(uri: str, *, tracking_uri: str | None = None) -> Path:
     return checkpoint
 
 
-def _resolve_source(client: MlflowClient, uri: str) -> tuple[str, str | None]:
-    """Returns the URI of the files in their storage, and the id of their run if that is known."""
+class _Origin(NamedTuple):
+    """The place of a checkpoint in the storage.
+
+    Attributes:
+        address: URI of the checkpoint, or of a folder with it.
+        version: Text that changes with the content; empty if that may change at any time.
+        run_folder: URI of the folder with the calibration, if it is not the one of the checkpoint.
+    """
+
+    address: str
+    version: str
+    run_folder: str = ""
+
+
+def _find_origin(client: MlflowClient, uri: str) -> _Origin:
     if match := _RUN.fullmatch(uri):
-        return _join(client.get_run(match["run"]).info.artifact_uri, match["path"]), match["run"]
+        return _find_in_run(client, client.get_run(match["run"]), match["path"].strip("/"))
     if uri.startswith("mlflow-artifacts:/"):
-        return _join(uri), None
+        return _Origin(_join(uri), "")
     if match := _LOGGED_MODEL.fullmatch(uri):
-        location = client.get_logged_model(match["model"]).artifact_location
-        return _join(location, match["path"]), None
+        model = client.get_logged_model(match["model"])
+        return _Origin(_join(model.artifact_location, match["path"]), model.model_id if _is_ready(model) else "")
     if not (match := _VERSION.fullmatch(uri)):
         raise FiresegError(f"{uri}: not an address of MLflow; write it as {_FORMS}")
-    name, number = match["name"], match["version"]
-    if match["alias"]:
-        number = client.get_model_version_by_alias(name, match["alias"]).version
-    elif number == "latest":
-        versions = client.search_model_versions(f"name = '{name}'")
-        number = max((version.version for version in versions), key=int, default="1")
-    source = _join(client.get_model_version_download_uri(name, str(number)), match["path"])
+    version = find_version(client, match["name"], alias=match["alias"], number=match["version"])
+    stored = f"models:/{version.model_id}" if version.model_id else str(version.source)
+    if _LOGGED_MODEL.fullmatch(stored):
+        return _find_origin(client, f"{stored}{match['path']}")
+    source = _join(client.get_model_version_download_uri(match["name"], str(version.version)), match["path"])
     if source.startswith(("runs:/", "models:/m-")):
-        return _resolve_source(client, source)
-    return source, client.get_model_version(name, str(number)).run_id
+        return _find_origin(client, source)
+    return _Origin(source, _get_run_version(client.get_run(version.run_id)) if version.run_id else "")
+
+
+def _find_in_run(client: MlflowClient, run: Run, path: str) -> _Origin:
+    """Finds the best checkpoint in the newest model of a run, or else, and any other file, among the files of the run.
+
+    The calibration is that of the run in either case: an evaluation made after the training is in the run only.
+    """
+    root, version = _join(run.info.artifact_uri), _get_run_version(run)
+    if path in ("", CHECKPOINT_FOLDER, f"{CHECKPOINT_FOLDER}/{BEST_CHECKPOINT}"):
+        outputs = run.outputs.model_outputs if run.outputs else []
+        for output in sorted(outputs, key=lambda output: output.step, reverse=True):
+            model = client.get_logged_model(output.model_id)
+            if model.name == MODEL_NAME and _is_ready(model):
+                return _Origin(_join(model.artifact_location, f"artifacts/{BEST_CHECKPOINT}"), version, root)
+    return _Origin(_join(root, path), version)
+
+
+def _is_ready(model: LoggedModel) -> bool:
+    return str(model.status) == "READY"
+
+
+def find_version(client: MlflowClient, name: str, *, alias: str | None, number: str | None) -> ModelVersion:
+    """Finds a version of a registered model.
+
+    Args:
+        client: Client of the store.
+        name: Name of the registered model.
+        alias: Alias of the version; None if its number is given.
+        number: Number of the version, or `latest`.
+
+    Raises:
+        FiresegError: If there is no such model, alias or version; with the nearest one.
+    """
+    from mlflow.exceptions import MlflowException
+
+    shown = f"models:/{name}@{alias}" if alias else f"models:/{name}/{number}"
+    store = redact_uri(client.tracking_uri)
+    cure = "`fireseg register RUN` registers a model; check MLFLOW_TRACKING_URI"
+    try:
+        registered = client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        names = [model.name for model in client.search_registered_models(max_results=_MAX_NAMES)]
+        raise FiresegError(
+            f"{shown}: no model {name} is registered in MLflow at {store}{did_you_mean(name, names)}; {cure}"
+        ) from error
+    if alias:
+        if (version := registered.aliases.get(alias)) is None:
+            known = f"its aliases: {', '.join(sorted(registered.aliases)) or 'none'}"
+            hint = did_you_mean(alias, registered.aliases)
+            raise FiresegError(f"{shown}: {name} has no alias {alias} in MLflow at {store}{hint}; {known}; {cure}")
+        return client.get_model_version(name, str(version))
+    versions = {str(version.version): version for version in client.search_model_versions(f"name = '{name}'")}
+    newest = max(versions, key=int, default="none")
+    wanted = newest if number == "latest" else str(number)
+    if wanted not in versions:
+        raise FiresegError(f"{shown}: no such version in MLflow at {store}; the newest is {newest}; {cure}")
+    return versions[wanted]
 
 
 def _join(root: str | None, path: str = "") -> str:
     return posixpath.join(root or "", path.strip("/")).rstrip("/")
 
 
-def _get_run_version(client: MlflowClient, run_id: str) -> str:
+def _get_run_version(run: Run) -> str:
     """Returns the end time of a run, which changes when it is resumed; empty while it is running."""
-    info = client.get_run(run_id).info
+    info = run.info
     return str(info.end_time or "") if info.status != "RUNNING" else ""
 
 
 def _choose_checkpoint(source: str, store: str, uri: str) -> str:
     available: list[str] = []
-    for folder in ("", CHECKPOINT_FOLDER):
+    for folder in ("", CHECKPOINT_FOLDER, "artifacts"):
         names = _list_names(posixpath.join(source, folder), store)
         available += [posixpath.join(folder, name) for name in names]
         for name in CHECKPOINT_NAMES:

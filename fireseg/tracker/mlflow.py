@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 
 from fireseg.console import format_command
 from fireseg.errors import FiresegError
+from fireseg.files import CHECKPOINT_FOLDER
 from fireseg.tracker.mlflow_store import (
     check_no_password,
     format_reason,
@@ -31,6 +32,7 @@ from fireseg.tracker.mlflow_store import (
 from fireseg.tracker.protocol import (
     EpochMetrics,
     Status,
+    TrackedModel,
     TrackedRun,
     as_key,
     finite,
@@ -63,6 +65,7 @@ def create_mlflow_tracker(
     uri: Annotated[str | None, AfterValidator(check_no_password)] = None,
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = "fireseg",
     run_name: str | None = None,
+    log_model: bool = True,
 ) -> MlflowTracker:
     """Creates a tracker that reports to MLflow.
 
@@ -73,6 +76,8 @@ def create_mlflow_tracker(
         uri: The tracking URI; None for MLFLOW_TRACKING_URI, or an SQLite file `mlflow.db` in the working folder.
         experiment: The experiment of the run.
         run_name: Display name of the run, in place of the default one.
+        log_model: Store the best checkpoint as a model that `mlflow.pyfunc.load_model` and `mlflow models serve` load,
+            instead of as a file of the run.
 
     Returns:
         A tracker for one run.
@@ -83,7 +88,7 @@ def create_mlflow_tracker(
     Example:
         >>> tracker = create_mlflow_tracker(uri="http://127.0.0.1:5000", experiment="encoders")
     """
-    return MlflowTracker(resolve_uri(uri), experiment, run_name)
+    return MlflowTracker(resolve_uri(uri), experiment, run_name, log_model=log_model)
 
 
 class MlflowTracker:
@@ -94,14 +99,15 @@ class MlflowTracker:
     is not recorded twice.
     """
 
-    def __init__(self, uri: str, experiment: str, run_name: str | None) -> None:
-        self._uri, self._experiment, self._run_name = uri, experiment, run_name
+    def __init__(self, uri: str, experiment: str, run_name: str | None, *, log_model: bool) -> None:
+        self._uri, self._experiment, self._run_name, self._log_model = uri, experiment, run_name, log_model
         self._service = f"MLflow at {redact_uri(uri)}"
         self._run: _MlflowRun | None = None
         self._first_steps: list[Callable[[], None]] = []
         self._last_epoch = 0
         self._times_ms: dict[int, int] = {}
         self._files: dict[tuple[str, str], Path] = {}
+        self._model: TrackedModel | None = None
         self._status: Status | None = None
         self._retry_at = 0.0
         self._warned: set[str] = set()
@@ -152,6 +158,14 @@ class MlflowTracker:
         self._files[folder, path.name] = path.absolute()
         self.sync()
 
+    def model(self, checkpoint: Path, describe: Callable[[], TrackedModel]) -> None:
+        """Sends the best checkpoint, as a model or as a file; a model that is stored already is not sent again."""
+        if self._log_model:
+            self._model = describe()
+            self.sync()
+        else:
+            self.artifact(checkpoint, CHECKPOINT_FOLDER)
+
     def finish(self, status: Status) -> None:
         """Ends the run, after a last attempt to send what is missing."""
         self._status, self._retry_at = status, 0.0
@@ -181,7 +195,7 @@ class MlflowTracker:
                 return False
             self._last_epoch = epoch
         # A file storage that is down delays neither epochs nor the end.
-        are_files_sent = self._send_files(run)
+        are_files_sent = self._send_files(run) and self._send_model(run)
         is_ended = self._status is None or self._try(partial(run.end, self._status))
         return are_files_sent and is_ended
 
@@ -190,6 +204,13 @@ class MlflowTracker:
             if not self._try(partial(run.log_file, path, folder)):
                 return False
             del self._files[folder, name]
+        return True
+
+    def _send_model(self, run: _MlflowRun) -> bool:
+        if self._model is not None:
+            if not self._try(partial(run.log_model, self._model)):
+                return False
+            self._model = None
         return True
 
     def _list_unsent(self, record: TrackedRun) -> list[EpochMetrics]:
@@ -326,6 +347,20 @@ class _MlflowRun:
         if path.exists():  # a checkpoint may have been deleted in the meantime to limit their number
             self._client.log_artifact(self.run_id, str(path), folder or None)
             self.num_files += 1
+
+    def log_model(self, model: TrackedModel) -> None:
+        from mlflow.exceptions import MlflowException
+
+        from fireseg.tracker.mlflow_model import log_model
+
+        try:
+            _, is_new = log_model(self._client, self.run_id, model)
+        except MlflowException as error:
+            if error.error_code not in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
+                raise
+            self.log_file(model.checkpoint, CHECKPOINT_FOLDER)  # a server older than MLflow 3
+        else:
+            self.num_files += is_new
 
     def end(self, status: Status) -> None:
         _set_note(self._client, self.run_id, self.record.read_description())

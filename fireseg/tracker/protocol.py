@@ -49,6 +49,45 @@ class TrackedRun:
     read_description: Callable[[], str] = str
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrackedModel:
+    """Description of a checkpoint as a model that others load.
+
+    Attributes:
+        checkpoint: Checkpoint file.
+        sha256: SHA-256 of that file, 64 hexadecimal digits.
+        epoch: Epoch after which the checkpoint was saved.
+        bands: Sentinel-2 bands of the channels, in order.
+        class_names: One name per class.
+        threshold: Lowest calibrated fire probability that counts as burned, above 0 and below 1.
+        temperature: Divisor of the log-odds of fire, above 0.
+        calibration: File that the two were read from; None for the default values.
+        metadata: Further plain values: architecture, scores, patches.
+    """
+
+    checkpoint: Path
+    sha256: str
+    epoch: int
+    bands: tuple[str, ...]
+    class_names: tuple[str, ...]
+    threshold: float = 0.5
+    temperature: float = 1.0
+    calibration: Path | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what a user of the model has to know, as plain values."""
+        return {
+            **self.metadata,
+            "bands": list(self.bands),
+            "class_names": list(self.class_names),
+            "threshold": self.threshold,
+            "temperature": self.temperature,
+            "checkpoint_sha256": self.sha256,
+            "epoch": self.epoch,
+        }
+
+
 class Tracker(Protocol):
     """Reports one run to a tracking service, from `start` to `finish`.
 
@@ -84,6 +123,15 @@ class Tracker(Protocol):
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Sends a file into a folder of the run; a newer file of the same name replaces it."""
+        ...
+
+    def model(self, checkpoint: Path, describe: Callable[[], TrackedModel]) -> None:
+        """Sends the best checkpoint of the run, as a model if the service has such.
+
+        Args:
+            checkpoint: Checkpoint file.
+            describe: Returns its description; called only if a model is stored, because it reads the file.
+        """
         ...
 
     def finish(self, status: Status) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 from pydantic import Field
 
 from fireseg.errors import FiresegError, SettingError, did_you_mean
-from fireseg.tracker.protocol import Status, TrackedRun, finite, shorten, strip
+from fireseg.files import CHECKPOINT_FOLDER
+from fireseg.tracker.protocol import Status, TrackedModel, TrackedRun, finite, shorten, strip
 
 if TYPE_CHECKING:
     from wandb import Run, Settings
@@ -131,6 +132,10 @@ class WandbTracker:
         """Sends a file: linked into W&B's folder, uploaded from there."""
         if path.exists():
             self._call(lambda run: _link(run, path.absolute(), folder))
+
+    def model(self, checkpoint: Path, describe: Callable[[], TrackedModel]) -> None:
+        """Sends the best checkpoint as a file."""
+        self.artifact(checkpoint, CHECKPOINT_FOLDER)
 
     def finish(self, status: Status) -> None:
         """Ends the run; W&B sends for up to two minutes, and `wandb sync` sends the rest later."""

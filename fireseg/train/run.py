@@ -23,7 +23,7 @@ from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs.folder import ResumePoint, RunFolder, link_latest, versions
 from fireseg.runs.load import FORMAT
-from fireseg.runs.sync import finish_tracking, list_files, name_run, note_run_ids, start_tracking
+from fireseg.runs.sync import finish_tracking, name_run, note_run_ids, send_files, start_tracking
 from fireseg.tracker import describe_charts
 from fireseg.train.build import Settings, Training, build_learner, build_training
 
@@ -189,8 +189,7 @@ def _save_results(run: Training) -> None:
     else:
         log.info("best: epoch %d, val/fire_iou %.4f", run.stopping.best_epoch, run.stopping.best_score)
     _plot_results(run)
-    for path, subfolder in list_files(run.folder):
-        run.tracker.artifact(path, subfolder)
+    send_files(run.tracker, run.folder)
 
 
 def _note_peak_memory(run: Training) -> None:

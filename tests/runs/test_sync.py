@@ -21,9 +21,9 @@ from fireseg.runs.sync import (
     describe_results,
     finish_tracking,
     list_epochs,
-    list_files,
     name_run,
     note_run_ids,
+    send_files,
     start_tracking,
     sync_run,
 )
@@ -76,8 +76,7 @@ def train(folder: RunFolder, tracker: Tracker, scores: tuple[float, ...], *, num
 
 
 def finish(folder: RunFolder, tracker: Tracker) -> None:
-    for path, subfolder in list_files(folder):
-        tracker.artifact(path, subfolder)
+    send_files(tracker, folder)
     finish_tracking(tracker, folder, "FINISHED")
 
 
@@ -99,7 +98,7 @@ def list_artifacts(store: str, folder: RunFolder) -> set[str]:
 def test_a_run_that_finished_while_the_server_was_down_is_sent_completely(
     store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker()
+    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker(log_model=False)
     train(folder, tracker, (0.1, 0.3))
     finish(folder, tracker)
     note = folder.read_provenance()["tracked"]
@@ -120,7 +119,7 @@ def test_a_run_that_finished_while_the_server_was_down_is_sent_completely(
 
 def test_a_run_that_was_sent_is_not_sent_again(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker()
+    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker(log_model=False)
     train(folder, tracker, (0.1,))
     finish(folder, tracker)
     assert "up to date" in sync_run(folder.path)
@@ -130,7 +129,7 @@ def test_a_run_whose_process_was_killed_is_sent_as_killed(
     store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = create_run(tmp_path / "run")
-    train(folder, create_mlflow_tracker(), (0.1, 0.3))
+    train(folder, create_mlflow_tracker(log_model=False), (0.1, 0.3))
     (folder.checkpoints / "final_model.pt").unlink()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     sync_run(folder.path)
@@ -143,7 +142,7 @@ def test_only_missing_epochs_are_sent_and_a_run_of_an_earlier_version_keeps_its_
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker()
+    folder, tracker = create_run(tmp_path / "run"), create_mlflow_tracker(log_model=False)
     train(folder, tracker, (0.1, 0.2))
     folder.append_metrics({"epoch": 3, "val/fire_iou": 0.3, "seconds": 60.0, "best": True})
     (folder.checkpoints / "final_model.pt").write_text("weights")
@@ -159,7 +158,7 @@ def test_a_run_is_copied_to_another_store(
 ) -> None:
     folder = create_run(tmp_path / "run")
     folder.write_provenance({"tracking": {"mlflow": "0" * 32, "wandb": "ab12"}})
-    train(folder, create_mlflow_tracker(), (0.1,))
+    train(folder, create_mlflow_tracker(log_model=False), (0.1,))
     folder.write_provenance({"tracking": {"mlflow": "0" * 32, "wandb": "ab12"}})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     sync_run(folder.path)
@@ -172,8 +171,8 @@ def test_epochs_inherited_from_a_parent_run_are_not_sent(
 ) -> None:
     folder = create_run(tmp_path / "run")
     folder.append_metrics({"epoch": 1, "val/fire_iou": 0.5, "seconds": 60.0, "best": True})
-    train(folder, create_mlflow_tracker(), (0.6,), num_epochs_done=1)
-    train(folder, create_mlflow_tracker(), (0.7,), num_epochs_done=2)  # resumed
+    train(folder, create_mlflow_tracker(log_model=False), (0.6,), num_epochs_done=1)
+    train(folder, create_mlflow_tracker(log_model=False), (0.7,), num_epochs_done=2)  # resumed
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     sync_run(folder.path)
     assert get_history(store, folder) == [(2, 0.6), (3, 0.7)]
@@ -238,7 +237,7 @@ def test_jobs_of_a_sweep_are_named_in_words() -> None:
 
 def test_a_server_that_is_still_down_is_an_error(down: str, tmp_path: Path) -> None:
     folder = create_run(tmp_path / "run")
-    train(folder, create_mlflow_tracker(), (0.1,))
+    train(folder, create_mlflow_tracker(log_model=False), (0.1,))
     with pytest.raises(FiresegError, match=r"run: 0 epochs and 0 files sent.*try again"):
         sync_run(folder.path)
 
@@ -261,7 +260,7 @@ def test_a_refused_entry_is_reported_and_no_reason_to_try_again(
     store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = create_run(tmp_path / "run")
-    train(folder, create_mlflow_tracker(), (0.1,))
+    train(folder, create_mlflow_tracker(log_model=False), (0.1,))
 
     def refuse(*_: object, **__: object) -> None:
         raise MlflowException.invalid_parameter_value("too large")
@@ -297,7 +296,7 @@ def test_the_command_sends_every_run_and_reports_those_that_fail(
     store: str, down: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = create_run(tmp_path / "run")
-    train(folder, create_mlflow_tracker(), (0.1,))
+    train(folder, create_mlflow_tracker(log_model=False), (0.1,))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     capsys.readouterr()  # the warning that the server is down, if another test has started the log
     assert main(["sync", str(tmp_path / "missing"), str(folder.path)]) == 1

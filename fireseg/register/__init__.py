@@ -1,0 +1,1 @@
+"""Registers the best model of a run in MLflow's model registry."""
