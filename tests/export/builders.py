@@ -21,9 +21,14 @@ def write_run(path: Path, *overrides: str, patches: Path | None = None) -> RunFo
     """Writes a run with a random model of the smallest encoder, a calibration, and patches for the comparison."""
     root = [] if patches is None else [f"data.root={patches}"]
     folder = builders.write_run(path, *overrides, *root)
-    threshold, temperature = OPERATING_POINT
+    set_threshold(folder, OPERATING_POINT[0])
+    return folder
+
+
+def set_threshold(folder: RunFolder, threshold: float) -> None:
+    """Writes the calibration of the best checkpoint."""
     calibration = Calibration(
-        temperature=temperature,
+        temperature=OPERATING_POINT[1],
         threshold=threshold,
         rule_min_pixels=1,
         rule_min_odds=0.0,
@@ -31,7 +36,6 @@ def write_run(path: Path, *overrides: str, patches: Path | None = None) -> RunFo
         fingerprint=builders.FINGERPRINT,
     )
     write_calibration(folder, calibration)
-    return folder
 
 
 def load(folder: RunFolder) -> TrainedModel:

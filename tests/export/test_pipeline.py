@@ -19,20 +19,18 @@ from fireseg.export import pipeline
 from fireseg.export.cli import main
 from fireseg.export.formats import Predict
 from fireseg.model import FireSegmentationModel
+from fireseg.runs.folder import RunFolder
 from fireseg.runtime.onnx import DeployedModel
 from tests.conftest import MakePatches
 from tests.export.builders import export, load, write_run
 
 
 def test_an_onnx_export_is_one_file_with_its_metadata_a_report_a_card_and_an_item(
-    tmp_path: Path, make_patches: MakePatches
+    run: RunFolder, onnx_export: Path
 ) -> None:
-    folder = write_run(tmp_path / "run", patches=make_patches())
-    out = export(folder, to="onnx")
-    assert out == folder.path / "export_onnx"
-    assert sorted(path.name for path in out.iterdir()) == [
-        *("MODEL_CARD.md", "model.onnx", "model.stac.json", "parity.json")
-    ]
+    names = ["MODEL_CARD.md", "model.onnx", "model.stac.json", "parity.json"]
+    assert sorted(path.name for path in onnx_export.iterdir()) == names
+    out = onnx_export
     report = json.loads((out / "parity.json").read_text())
     assert report["parity"]["source"] == "val patches"
     assert report["parity"]["images"] == 4
@@ -44,21 +42,20 @@ def test_an_onnx_export_is_one_file_with_its_metadata_a_report_a_card_and_an_ite
     assert stored == report["model"]
     assert stored["bands"] == ["B02", "B03", "B04", "B08", "B8A", "B11", "B12"]
     assert stored["colours"] == ["#d9d9d9", "#c1272d"]
-    assert (stored["threshold"], stored["temperature"]) == (0.6, 2.0)
-    assert stored["checkpoint_sha256"] == load(folder).sha256
+    trained = load(run)
+    assert trained.calibration is not None
+    assert (stored["threshold"], stored["temperature"]) == (trained.calibration.threshold, 2.0)
+    assert stored["checkpoint_sha256"] == trained.sha256
 
     image = np.random.default_rng(0).uniform(0, 0.4, (1, 7, 64, 96)).astype(np.float32)
     (fire,) = 1 - session.run(None, {"image": image})[0][:, 0]
     with torch.inference_mode():
-        unburned, burned = load(folder).model(torch.from_numpy(image))[0]
+        unburned, burned = trained.model(torch.from_numpy(image))[0]
     np.testing.assert_allclose(fire, torch.sigmoid((burned - unburned) / 2.0), atol=1e-5)
 
 
-def test_an_openvino_export_holds_weights_of_32_bits_and_its_metadata(
-    tmp_path: Path, make_patches: MakePatches
-) -> None:
-    folder = write_run(tmp_path / "run", patches=make_patches())
-    out = export(folder, to="openvino", out=tmp_path / "out")
+def test_an_openvino_export_holds_weights_of_32_bits_and_its_metadata(openvino_export: Path) -> None:
+    out = openvino_export
     assert {path.name for path in out.iterdir()} >= {"model.xml", "model.bin"}
     assert not list(out.glob("*.onnx"))
     model = openvino.Core().read_model(out / "model.xml")
