@@ -11,10 +11,11 @@ from fireseg.export.options import ExportOptions
 def export(options: ExportOptions) -> int:
     """Exports a trained model to a file that runs without fireseg.
 
-    The folder holds the model (model.onnx, model.xml with model.bin, or model.pt2), a comparison of its probabilities
-    with those of the run (parity.json), MODEL_CARD.md and model.stac.json. The input is surface reflectance of the
-    bands in the metadata, (batch, bands, height, width) float32; the normalisation is inside the model. An export whose
-    probabilities differ from those of the run by more than 0.0001 is refused, and nothing is written.
+    The folder holds the model (model.onnx, model.xml with model.bin, model.pt2, or the folder model/ of MLflow), a
+    comparison of its probabilities with those of the run (parity.json), MODEL_CARD.md and model.stac.json. The input is
+    surface reflectance of the bands in the metadata, (batch, bands, height, width) float32; the normalisation is inside
+    the model. An export whose probabilities differ from those of the run by more than 0.0001 (0.02 for MLflow, which
+    may compute in half precision) is refused, and nothing is written.
     Exit codes: 0 success, 1 error, 2 invalid argument.
     """
     # Imported here because torch takes seconds that --help need not wait for.

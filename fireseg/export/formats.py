@@ -19,16 +19,18 @@ from fireseg.export.metadata import encode
 from fireseg.export.options import Format
 from fireseg.model import FireSegmentationModel
 from fireseg.runtime.onnx import INPUT_NAME, DeployedModel, convert_to_onnx, make_dynamic_shapes, make_example
+from fireseg.tracker.mlflow_model import open_mlflow_model
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Runs an exported model on images `(B, C, H, W)`."""
+"""Runs an exported model on images `(B, C, H, W)`: classes along axis 1, or only unburned and burned."""
 
-MODEL_FILES: dict[Format, tuple[str, ...]] = {
-    "onnx": ("model.onnx",),
-    "openvino": ("model.xml", "model.bin"),
-    "torch": ("model.pt2",),
+MODEL_FILES: dict[Format, str] = {
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "torch": "model.pt2",
+    "mlflow": "model/MLmodel",
 }
-"""Files of a model by format; the one to open first."""
+"""File of a model to open, by format."""
 
 METADATA = "metadata.json"
 """Name of the metadata inside of a .pt2 file."""
@@ -65,8 +67,8 @@ def write_model(
 
     Args:
         model: Model in eval mode.
-        folder: Folder of the files in `MODEL_FILES`.
-        to: Format.
+        folder: Folder of the model.
+        to: Format; that of MLflow is written by `tracker.mlflow_model`.
         temperature: Divisor of the log-odds of fire; None for logits instead of probabilities.
         size: Fixed height and width of single images in pixels; None for any.
         metadata: Plain values to store.
@@ -74,7 +76,7 @@ def write_model(
     Raises:
         FiresegError: If the packages that convert are not installed, or the disk is full.
     """
-    path = folder / MODEL_FILES[to][0]
+    path = folder / MODEL_FILES[to]
     with _quiet_libraries():
         if to == "torch":
             content = json.dumps(metadata, ensure_ascii=False, indent=1)
@@ -129,14 +131,15 @@ def _write_openvino(
 
 
 def open_model(folder: Path, to: Format) -> Predict:
-    """Opens an exported model with the library of its format, in float32 on the CPU.
+    """Opens an exported model with the library of its format: in float32 on the CPU, but for MLflow.
 
     Args:
-        folder: Folder of the files in `MODEL_FILES`.
+        folder: Folder of the model.
         to: Format.
     """
-    path = folder / MODEL_FILES[to][0]
-    return {"onnx": _open_onnx, "openvino": _open_openvino, "torch": _open_torch}[to](path)
+    path = folder / MODEL_FILES[to]
+    openers = {"onnx": _open_onnx, "openvino": _open_openvino, "torch": _open_torch, "mlflow": _open_mlflow}
+    return openers[to](path)
 
 
 def _open_onnx(path: Path) -> Predict:
@@ -161,6 +164,16 @@ def _open_torch(path: Path) -> Predict:
     with _quiet_libraries():
         module = torch.export.load(path).module()
     return lambda image: module(torch.from_numpy(image)).detach().numpy()
+
+
+def _open_mlflow(path: Path) -> Predict:
+    model = open_mlflow_model(path.parent)
+
+    def predict(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        fire = model(image)["fire"]
+        return np.stack([1 - fire, fire], axis=1)
+
+    return predict
 
 
 @contextmanager

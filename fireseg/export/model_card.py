@@ -46,6 +46,7 @@ def write_model_card(
     provenance = trained.folder.read_provenance() if trained.folder else {}
     evaluations = _read_evaluations(trained)
     text = environment.get_template(_TEMPLATE).render(
+        format=report["format"],
         model=report["model"],
         files=report["files"],
         parity=report["parity"],

@@ -20,10 +20,12 @@ from fireseg.export.formats import MODEL_FILES, open_model, write_model
 from fireseg.export.metadata import describe_for_deepness, describe_model
 from fireseg.export.model_card import write_model_card
 from fireseg.export.options import ExportOptions, Format
-from fireseg.export.parity import collect_images, compare_outputs
+from fireseg.export.parity import MAX_DIFFERENCE, MAX_DIFFERENCE_MLFLOW, collect_images, compare_outputs
 from fireseg.export.stac import write_stac_item
 from fireseg.files import convert_disk_errors, hash_file
 from fireseg.runs import TrainedModel, load_trained_model
+from fireseg.runs.sync import describe_checkpoint
+from fireseg.tracker.mlflow_model import write_mlflow_model
 
 log = logging.getLogger("fireseg")
 
@@ -33,6 +35,7 @@ _PACKAGES: dict[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
     "torch": (),
+    "mlflow": ("mlflow",),
 }
 """Packages that write and check a format, besides `stac_model`."""
 
@@ -53,11 +56,18 @@ def export_model(options: ExportOptions) -> Path:
     out = options.out or _get_default_folder(trained, options.to)
     _check_folder(out, overwrite=options.overwrite)
     metadata = describe_model(trained, output=options.probabilities, size=options.static)
+    if options.to == "mlflow":
+        metadata |= {"input": "surface reflectance, 0 to 1, (batch, bands, height, width) float32 of any size"}
+        metadata |= {"output": "classes and calibrated fire probabilities, (batch, height, width)"}
     temperature = {"calibrated": metadata["temperature"], "raw": 1.0, "none": None}[options.probabilities]
     images = collect_images(trained, options.data, size=options.static)
     stored = {**metadata, **_describe_for_deepness(metadata, options)}
     with _staged_folder(out) as folder:
-        write_model(trained.model, folder, to=options.to, temperature=temperature, size=options.static, metadata=stored)
+        if options.to == "mlflow":
+            write_mlflow_model(folder / "model", describe_checkpoint(trained.checkpoint))
+        else:
+            size = options.static
+            write_model(trained.model, folder, to=options.to, temperature=temperature, size=size, metadata=stored)
         parity = compare_outputs(
             trained,
             open_model(folder, options.to),
@@ -65,11 +75,9 @@ def export_model(options: ExportOptions) -> Path:
             temperature=temperature,
             threshold=metadata["threshold"],
             is_static=options.static is not None,
+            limit=MAX_DIFFERENCE_MLFLOW if options.to == "mlflow" else MAX_DIFFERENCE,
         )
-        files = [
-            {"name": name, "bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
-            for name in MODEL_FILES[options.to]
-        ]
+        files = _list_files(folder, MODEL_FILES[options.to])
         report = {
             "format": options.to,
             "files": files,
@@ -83,6 +91,14 @@ def export_model(options: ExportOptions) -> Path:
     for line in _describe_export(out, report):
         log.info("%s", line)
     return out
+
+
+def _list_files(folder: Path, first: str) -> list[dict[str, Any]]:
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {first}
+    return [
+        {"name": name, "bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
+        for name in (first, *sorted(names))
+    ]
 
 
 def _check_extra(to: Format) -> None:

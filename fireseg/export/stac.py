@@ -16,14 +16,18 @@ from fireseg.runtime.onnx import INPUT_NAME
 _RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
 _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
-_FRAMEWORKS: dict[Format, str] = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "PyTorch"}
+_FRAMEWORKS: dict[Format, str] = {"onnx": "ONNX", "openvino": "OpenVINO", "torch": "PyTorch", "mlflow": "MLflow"}
 
 _ARTIFACTS: dict[Format, tuple[str, str]] = {
     "onnx": ("onnx", "application/octet-stream; application=onnx"),
     "openvino": ("openvino.save_model", "application/xml"),
     "torch": ("torch.export.save", "application/octet-stream; application=pytorch"),
+    "mlflow": ("mlflow.pyfunc.save_model", "application/yaml"),
 }
 """Artifact type and media type of the file to open."""
+
+_WEIGHTS = (".bin", ".pt")
+"""Suffixes of files of weights beside the file to open."""
 
 _FREE = -1
 """Size of a dimension that is not fixed."""
@@ -73,7 +77,7 @@ def build_stac_item(trained: TrainedModel, report: Mapping[str, Any], *, licence
     # Null means from scratch; stac_model leaves it out.
     item.properties.setdefault("mlm:pretrained_source", _get_initial_weights(trained))
     for number, file in enumerate(report["files"]):
-        item.add_asset(("model", "weights")[number], _build_asset(file, report, is_first=number == 0))
+        item.add_asset("model" if number == 0 else file["name"], _build_asset(file, report, is_first=number == 0))
     for name, file, title, media_type in (
         ("card", "MODEL_CARD.md", "Model card", "text/markdown"),
         ("parity", "parity.json", "Comparison with the run", "application/json"),
@@ -91,6 +95,7 @@ def _build_properties(trained: TrainedModel, report: Mapping[str, Any]) -> Any:
     model, to = report["model"], report["format"]
     size = model["static_px"] or _FREE
     batch, num_bands, num_classes = 1 if model["static_px"] else _FREE, len(model["bands"]), len(model["classes"])
+    is_map = to == "mlflow"
     classes = [
         MLMClassification(value=value, name=name, description=label, color_hint=colour.removeprefix("#").upper())
         for value, (name, label, colour) in enumerate(
@@ -120,16 +125,16 @@ def _build_properties(trained: TrainedModel, report: Mapping[str, Any]) -> Any:
         ],
         "output": [
             ModelOutput(
-                name="logits" if model["output"] == "logits" else "probabilities",
+                name="fire" if is_map else "logits" if model["output"] == "logits" else "probabilities",
                 tasks={"semantic-segmentation"},
                 bands=[],
                 result=ModelResult(
-                    shape=[batch, num_classes, size, size],
-                    dim_order=["batch", "class", "height", "width"],
+                    shape=[batch, size, size] if is_map else [batch, num_classes, size, size],
+                    dim_order=["batch", *([] if is_map else ["class"]), "height", "width"],
                     data_type="float32",
                 ),
                 classes=classes,
-                description=f"{model['output']}; burned where 1 minus the probability of class 0 is at least "
+                description=f"{model['output']}; burned where that of fire, 1 minus that of class 0, is at least "
                 f"{model['threshold']:.6g}",
             )
         ],
@@ -146,9 +151,8 @@ def _build_asset(file: Mapping[str, Any], report: Mapping[str, Any], *, is_first
     # Multihash of SHA-256: its code and its length in bytes before the digest.
     extra: dict[str, Any] = {"file:size": file["bytes"], "file:checksum": f"1220{file['sha256']}"}
     if not is_first:
-        return pystac.Asset(
-            file["name"], media_type="application/octet-stream", roles=["mlm:weights", "data"], extra_fields=extra
-        )
+        roles = ["mlm:weights", "data"] if file["name"].endswith(_WEIGHTS) else ["data"]
+        return pystac.Asset(file["name"], roles=roles, extra_fields=extra)
     artifact, media_type = _ARTIFACTS[report["format"]]
     extra |= {
         "mlm:artifact_type": artifact,

@@ -16,6 +16,7 @@ def read_card(folder: RunFolder, **options: Any) -> str:
     trained = load(folder)
     parity = {"max_difference": 3e-7, "mean_difference": 1e-8, "changed_share": 0.0, "images": 4}
     report = {
+        "format": "onnx",
         "files": [{"name": "model.onnx", "bytes": 5_400_000, "sha256": "ab" * 32}],
         "parity": {**parity, "source": "val patches", "note": ""},
         "model": describe_model(trained, output="calibrated", size=None),

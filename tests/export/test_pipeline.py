@@ -64,6 +64,15 @@ def test_an_openvino_export_holds_weights_of_32_bits_and_its_metadata(openvino_e
     assert not any("f16" in name for name in constants)
 
 
+def test_an_mlflow_export_is_a_model_folder_with_the_checkpoint_of_the_run(run: RunFolder, tmp_path: Path) -> None:
+    out = export(run, to="mlflow", out=tmp_path / "out")
+    report = json.loads((out / "parity.json").read_text())
+    assert report["parity"]["max_difference"] < 1e-4
+    files = {file["name"]: file["sha256"] for file in report["files"]}
+    assert files["model/artifacts/best_model.pt"] == load(run).sha256
+    assert "(batch, height, width), one channel" not in (out / "MODEL_CARD.md").read_text()
+
+
 @pytest.fixture
 def quick_format(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Replaces the conversion, which takes seconds, by a file without content; returns a setter of its error."""
