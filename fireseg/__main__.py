@@ -14,7 +14,7 @@ COMMANDS = {
     "report": "compare the runs of a sweep, or any runs, side by side",
     "predict": "map burned areas in whole scenes",
     "fetch": "fetch Sentinel-2 scenes of an area from a public catalogue",
-    "export": "export a trained model to ONNX, OpenVINO or torch.export",
+    "export": "export a trained model to ONNX, OpenVINO, torch.export or MLflow",
     "sweep": "run, continue and watch the jobs of a sweep",
     "register": "register the best model of a run in MLflow, with an alias",
     "runs": "send runs to MLflow after its server was down",

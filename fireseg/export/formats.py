@@ -1,4 +1,4 @@
-"""Converts a model to ONNX, to the intermediate representation of OpenVINO, and to a program of `torch.export`."""
+"""Converts a model to ONNX, OpenVINO and `torch.export`, and opens exported models."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import tyro
 from fireseg.console import metavar
 from fireseg.errors import SettingError
 
-Format = Literal["onnx", "openvino", "torch"]
-"""File formats: ONNX, the intermediate representation of OpenVINO, and a program of `torch.export`."""
+Format = Literal["onnx", "openvino", "torch", "mlflow"]
+"""Formats: ONNX, the intermediate representation of OpenVINO, a program of `torch.export`, and a model of MLflow."""
 
 Output = Literal["calibrated", "raw", "none"]
 """Class probabilities with the temperature of the run or without it; none gives logits."""
@@ -27,7 +27,7 @@ class ExportOptions:
 
     Attributes:
         run: Run folder, checkpoint file, or MLflow URI.
-        to: File format.
+        to: Format.
         out: Output folder (default: export_<format> in the run folder).
         probabilities: Output of the model: class probabilities, calibrated with the temperature of the run or raw, or
             none for logits.
@@ -57,6 +57,14 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         faults = []
+        if self.to == "mlflow":
+            given = {"--probabilities": self.probabilities != "calibrated", "--static": self.static is not None}
+            faults += [
+                f"{name}: has no effect on --to mlflow, whose models take images of any size and give classes and "
+                "calibrated fire probabilities; omit it"
+                for name, is_given in given.items()
+                if is_given
+            ]
         if self.static is not None and not (self.static % _STEP_PX == 0 and 2 * _STEP_PX <= self.static <= _MAX_PX):
             faults.append(
                 f"--static: {self.static}, but it must be a multiple of {_STEP_PX} from {2 * _STEP_PX} to {_MAX_PX}, "
