@@ -1,5 +1,8 @@
 """Describes an exported model as a STAC item with the machine-learning-model extension (MLM)."""
 
+# The classes of stac_model take fields that their annotations do not name.
+# pyright: reportCallIssue=false
+
 from __future__ import annotations
 
 import json

@@ -48,7 +48,7 @@ def test_an_onnx_export_is_one_file_with_its_metadata_a_report_a_card_and_an_ite
     assert stored["checkpoint_sha256"] == trained.sha256
 
     image = np.random.default_rng(0).uniform(0, 0.4, (1, 7, 64, 96)).astype(np.float32)
-    (fire,) = 1 - session.run(None, {"image": image})[0][:, 0]
+    (fire,) = 1 - np.asarray(session.run(None, {"image": image})[0])[:, 0]
     with torch.inference_mode():
         unburned, burned = trained.model(torch.from_numpy(image))[0]
     np.testing.assert_allclose(fire, torch.sigmoid((burned - unburned) / 2.0), atol=1e-5)
