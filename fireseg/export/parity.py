@@ -130,7 +130,7 @@ def compare_outputs(
     reference = DeployedModel(trained.model, temperature=temperature)
     batches = [image[None] for image in images.images]
     if not is_static:
-        batches.append(np.stack([image[:, :64, :64] for image in (images.images * 2)[:2]]))
+        batches.append(np.stack([image[:, :64, :64] for image in ([*images.images, *images.images])[:2]]))
     largest, total, num_values, num_changed, num_pixels = 0.0, 0.0, 0, 0, 0
     for batch in batches:
         with torch.inference_mode():
