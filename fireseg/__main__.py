@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "map burned areas in whole scenes",
     "serve": "serve a web page and a JSON interface that map scenes",
     "fetch": "fetch Sentinel-2 scenes of an area from a public catalogue",
+    "export": "export a trained model to ONNX, OpenVINO, torch.export or MLflow",
     "sweep": "run, continue and watch the jobs of a sweep",
     "register": "register the best model of a run in MLflow, with an alias",
     "runs": "send runs to MLflow after its server was down",

@@ -7,7 +7,7 @@ import json
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,18 @@ def write_mlflow_model(folder: Path, model: TrackedModel, *, entry: Model | None
             metadata=model.describe(),
             mlflow_model=entry,
         )
+
+
+def open_mlflow_model(folder: Path) -> Callable[[NDArray[np.float32]], Mapping[str, NDArray[Any]]]:
+    """Opens a written model, and returns its function of reflectance `(B, C, H, W)`: `classes` and `fire`.
+
+    Args:
+        folder: Folder that `write_mlflow_model` has written.
+    """
+    prepare_environment()
+    import mlflow.pyfunc
+
+    return mlflow.pyfunc.load_model(str(folder)).predict
 
 
 def log_model(client: MlflowClient, run_id: str, model: TrackedModel) -> tuple[str, bool]:

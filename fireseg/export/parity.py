@@ -1,0 +1,169 @@
+"""Compares the probabilities of an exported model with those of the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fireseg.data.bands import CEMS_BANDS, SCALE
+from fireseg.errors import FiresegError
+from fireseg.export.formats import Predict
+from fireseg.runs import TrainedModel
+from fireseg.runs.patches import find_patches_root, open_data_module
+from fireseg.runtime.onnx import DeployedModel
+from fireseg.synthetic.scene import make_scene
+
+log = logging.getLogger("fireseg")
+
+MAX_DIFFERENCE = 1e-4
+"""Largest accepted difference of a probability."""
+
+MAX_DIFFERENCE_MLFLOW = 0.02
+"""The same for models of MLflow, which hold the checkpoint itself, and may compute in half precision as maps do."""
+
+MAX_PATCHES = 32
+
+_SYNTHETIC_PATCHES, _SYNTHETIC_PX = 8, 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityImages:
+    """Images that the models are compared on.
+
+    Attributes:
+        images: Reflectance, `(C, H, W)` float32 each, H and W multiples of 32.
+        source: `val patches` or `synthetic scenes`.
+        note: Folder of the patches, or the reason why they are not used.
+    """
+
+    images: Sequence[NDArray[np.float32]]
+    source: str
+    note: str
+
+
+def collect_images(trained: TrainedModel, data: Any = None, *, size: int | None = None) -> ParityImages:
+    """Reads evenly spaced val patches of the run, or makes synthetic scenes if its patches are not available.
+
+    Args:
+        trained: Model with the folder of its run.
+        data: Folder of the patches given by the user, or None.
+        size: Height and width in pixels that patches are repeated or cropped to; None for multiples of 32.
+
+    Raises:
+        FiresegError: If the folder given by the user does not exist, or does not hold such patches.
+    """
+    try:
+        provenance = trained.folder.read_provenance() if trained.folder else {}
+        root = find_patches_root(trained.settings, provenance, data)
+        module = open_data_module(trained.settings, root, task=trained.task, required="val", num_workers=0)
+        numbers = np.unique(np.linspace(0, len(module.val) - 1, MAX_PATCHES).round().astype(int))
+        images = [module.val[int(number)].image for number in numbers]
+        found = ParityImages(images=[], source="val patches", note=str(root))
+    except (FiresegError, KeyError) as error:
+        if data is not None:
+            raise
+        reason = error.faults[0] if isinstance(error, FiresegError) else f"{error} is missing from the settings"
+        log.warning("the export is compared on synthetic scenes, because the val patches are not available: %s", reason)
+        images = [_make_image(trained.bands, number) for number in range(_SYNTHETIC_PATCHES)]
+        found = ParityImages(images=[], source="synthetic scenes", note=reason)
+    fitted = [_fit(_round(np.asarray(image, np.float32)), size) for image in images]
+    return ParityImages(images=fitted, source=found.source, note=found.note)
+
+
+def _make_image(bands: Sequence[str], number: int) -> NDArray[np.float32]:
+    reflectance = make_scene(0, number, height=_SYNTHETIC_PX, width=_SYNTHETIC_PX).reflectance
+    # B10 measures no ground; any values do for a comparison.
+    channels = [CEMS_BANDS.index(band) if band in CEMS_BANDS else 0 for band in bands]
+    return np.ascontiguousarray(reflectance[..., channels].transpose(2, 0, 1))
+
+
+def _round(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rounds reflectance to the steps of maps, without the 0 of pixels that were not measured."""
+    return (np.rint(np.clip(image, 1 / SCALE, 1.0) * SCALE) / SCALE).astype(np.float32)
+
+
+def _fit(image: NDArray[np.float32], size: int | None) -> NDArray[np.float32]:
+    """Mirrors an image to the next multiple of 32 from 64 on, or to the fixed size."""
+    height, width = image.shape[1:]
+    rows, cols = (size, size) if size else (max(64, -(-side // 32) * 32) for side in (height, width))
+    image = image[:, :rows, :cols]
+    padding = ((0, 0), (0, rows - image.shape[1]), (0, cols - image.shape[2]))
+    return np.ascontiguousarray(np.pad(image, padding, mode="symmetric"))
+
+
+def compare_outputs(
+    trained: TrainedModel,
+    predict: Predict,
+    images: ParityImages,
+    *,
+    temperature: float | None,
+    threshold: float,
+    is_static: bool,
+    limit: float = MAX_DIFFERENCE,
+) -> dict[str, Any]:
+    """Compares the outputs of an exported model with those of the run, as probabilities.
+
+    Args:
+        trained: Model of the run.
+        predict: The exported model.
+        images: Images to compare on.
+        temperature: Temperature inside of the exported model; None if it gives logits.
+        threshold: Lowest fire probability that counts as burned.
+        is_static: True if the exported model takes single images of one size only; else a batch of two smaller
+            images is compared as well.
+        limit: Largest accepted difference.
+
+    Returns:
+        `max_difference` and `mean_difference` of probabilities, `changed_share` of pixels whose decision differs,
+        `limit`, `images`, `source`, `note`, `shapes`.
+
+    Raises:
+        FiresegError: If a probability differs by more than the limit, or is not finite.
+    """
+    # In float32 without mixed precision: the file has the weights of the checkpoint.
+    reference = DeployedModel(trained.model, temperature=temperature)
+    batches = [image[None] for image in images.images]
+    if not is_static:
+        batches.append(np.stack([image[:, :64, :64] for image in ([*images.images, *images.images])[:2]]))
+    largest, total, num_values, num_changed, num_pixels = 0.0, 0.0, 0, 0, 0
+    for batch in batches:
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(batch)).numpy()
+        result = predict(batch)
+        if temperature is None:
+            expected, result = _softmax(expected), _softmax(result)
+        if result.shape[1] < expected.shape[1]:
+            expected = np.stack([expected[:, 0], 1 - expected[:, 0]], axis=1)
+        difference = np.abs(result.astype(np.float64) - expected)
+        # NaN is not larger than the limit.
+        largest = max(largest, float(difference.max())) if np.isfinite(difference).all() else np.inf
+        total, num_values = total + float(difference.sum()), num_values + difference.size
+        num_changed += int(((1 - result[:, 0] >= threshold) != (1 - expected[:, 0] >= threshold)).sum())
+        num_pixels += expected[:, 0].size
+    if not largest <= limit:
+        text = f"differ by {largest:.2g} from those of the run" if np.isfinite(largest) else "are not finite"
+        raise FiresegError(
+            f"{trained.checkpoint}: the probabilities of the exported model {text}, but at most {limit:g} is "
+            "accepted, so nothing was written; use another format with --to, or another version of its library"
+        )
+    return {
+        "max_difference": largest,
+        "mean_difference": total / num_values,
+        "changed_share": num_changed / num_pixels,
+        "limit": limit,
+        "images": len(images.images),
+        "source": images.source,
+        "note": images.note,
+        "shapes": sorted({batch.shape for batch in batches}),
+    }
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
