@@ -90,6 +90,8 @@ class PredictOptions(MapOptions):
         scenes: Rasters, SAFE products, or STAC items to map; addresses such as https://… are passed to GDAL.
         out: Output folder.
         device: Device for inference.
+        runtime: Engine that computes the model: auto (the fastest that is installed), torch, openvino or onnx.
+        precision: Precision of the engine: auto (the fastest that keeps the map), fp32, bf16 or int8.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -98,3 +100,5 @@ class PredictOptions(MapOptions):
     ]
     out: Path = Path("maps")
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    runtime: Literal["auto", "torch", "openvino", "onnx"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
