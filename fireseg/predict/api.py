@@ -222,7 +222,7 @@ def load(
         path: Run folder, checkpoint file, or MLflow URI.
         device: `auto`, `cuda`, `mps` or `cpu`.
         runtime: Engine that computes the model: `auto` (the fastest that is installed), `torch`, `openvino` or `onnx`.
-        precision: `auto` (the fastest that keeps the map), `fp32`, `bf16` or `int8`.
+        precision: `auto` (the fastest that keeps the map), `fp32` or `bf16`.
 
     Raises:
         FiresegError: If the path does not exist, or is not a checkpoint of fireseg, or the engine is not installed.

@@ -91,7 +91,7 @@ class PredictOptions(MapOptions):
         out: Output folder.
         device: Device for inference.
         runtime: Engine that computes the model: auto (the fastest that is installed), torch, openvino or onnx.
-        precision: Precision of the engine: auto (the fastest that keeps the map), fp32, bf16 or int8.
+        precision: Precision of the engine: auto (the fastest that keeps the map), fp32 or bf16.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -101,4 +101,4 @@ class PredictOptions(MapOptions):
     out: Path = Path("maps")
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     runtime: Literal["auto", "torch", "openvino", "onnx"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"

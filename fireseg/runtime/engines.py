@@ -21,9 +21,9 @@ log = logging.getLogger("fireseg")
 
 RuntimeName = Literal["auto", "torch", "openvino", "onnx"]
 
-RuntimePrecision = Literal["auto", "fp32", "bf16", "int8"]
+RuntimePrecision = Literal["auto", "fp32", "bf16"]
 
-_PRECISIONS = {"torch": ("fp32", "bf16"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32",)}
+_PRECISIONS = {"torch": ("fp32", "bf16"), "openvino": ("fp32", "bf16"), "onnx": ("fp32",)}
 """Precisions of each engine on a CPU."""
 
 
@@ -32,7 +32,7 @@ class InferenceEngine(Protocol):
 
     Attributes:
         name: `torch`, `openvino` or `onnx`.
-        precision: `fp32`, `bf16`, `fp16` or `int8`.
+        precision: `fp32`, `bf16` or `fp16`.
         version: Version of the package.
         device: Device on which images are fastest prepared.
     """
@@ -71,7 +71,7 @@ def create_engine(
     Args:
         trained: Model.
         runtime: `auto`, `torch`, `openvino` or `onnx`.
-        precision: `auto`, `fp32`, `bf16` or `int8`.
+        precision: `auto`, `fp32` or `bf16`.
 
     Raises:
         SettingError: If the engine, or its precision, is not available on the device of the model.
@@ -83,16 +83,13 @@ def create_engine(
         raise SettingError(
             f"--runtime: {runtime} computes on the CPU, but the device is {trained.device.type}; add --device cpu"
         )
-    name = runtime if runtime != "auto" else _choose_runtime(is_cpu=is_cpu, precision=precision)
-    if name == "torch" and not is_cpu and precision != "int8":
+    name = runtime if runtime != "auto" else _choose_runtime(is_cpu=is_cpu)
+    if name == "torch" and not is_cpu:
         return TorchEngine(trained, precision)
     if precision == "auto":
         precision = "bf16" if has_amx() and "bf16" in _PRECISIONS[name] else "fp32"
     elif precision not in _PRECISIONS[name]:
-        raise SettingError(
-            f"--precision: {precision} is not available with {name} on {trained.device.type}; "
-            + ("use --runtime openvino --device cpu" if precision == "int8" else "use auto")
-        )
+        raise SettingError(f"--precision: {precision} is not available with {name} on {trained.device.type}; use auto")
     elif precision == "bf16" and not has_amx():
         raise SettingError("--precision: bf16 is slower than fp32 on a CPU without AMX; use auto")
     if name == "torch":
@@ -100,11 +97,6 @@ def create_engine(
     if not _is_installed(name):
         extra = "onnx" if name == "onnx" else "fast"
         raise FiresegError(f"--runtime: {name} is not installed; install it with pip install 'fireseg[{extra}]'")
-    if precision == "int8":
-        from fireseg.runtime.quantize import open_int8
-
-        with open_int8(trained) as path:
-            return OpenVinoEngine(path, precision)
     try:
         with open_onnx(trained) as path:
             return OnnxEngine(path) if name == "onnx" else OpenVinoEngine(path, precision)
@@ -123,10 +115,10 @@ def _check_names(runtime: str, precision: str) -> None:
         raise SettingError(*faults)
 
 
-def _choose_runtime(*, is_cpu: bool, precision: str) -> Literal["torch", "openvino"]:
+def _choose_runtime(*, is_cpu: bool) -> Literal["torch", "openvino"]:
     if not is_cpu:
         return "torch"
-    if precision == "int8" or _is_installed("openvino"):
+    if _is_installed("openvino"):
         return "openvino"
     log.info("OpenVINO is not installed, so torch computes the map, more slowly; pip install 'fireseg[fast]'")
     return "torch"
@@ -152,7 +144,8 @@ class TorchEngine:
         self.precision = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
         self.version = torch.__version__
         self.device = trained.device
-        self._trained, self._precision = trained, precision
+        self._trained = trained
+        self._precision: Literal["auto", "fp32", "bf16"] = precision
         if trained.device.type == "cpu":  # a third faster for small encoders
             trained.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in the stubs
 
@@ -165,13 +158,13 @@ class OpenVinoEngine:
     """Computes the logits by OpenVINO, on the CPU.
 
     Args:
-        path: ONNX file, or IR of OpenVINO.
-        precision: `fp32`, `bf16` or `int8`.
+        path: ONNX file.
+        precision: `fp32` or `bf16`.
     """
 
     name, device = "openvino", torch.device("cpu")
 
-    def __init__(self, path: Path, precision: Literal["fp32", "bf16", "int8"]) -> None:
+    def __init__(self, path: Path, precision: Literal["fp32", "bf16"]) -> None:
         openvino = import_openvino()
         self.precision = precision
         self.version = openvino.__version__.split("-")[0]

@@ -235,7 +235,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_options(run: Path | str, folder: Path, *names: str, **options: Any) -> PredictOptions:
     scenes = tuple(str(folder / f"{name}.tif") for name in names)
-    return PredictOptions(run=str(run), scenes=scenes, out=folder / "maps", device="cpu", **options)
+    return PredictOptions(run=str(run), scenes=scenes, out=folder / "maps", device="cpu", runtime="torch", **options)
 
 
 def test_a_bad_scene_does_not_stop_the_others(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
