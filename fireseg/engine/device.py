@@ -48,17 +48,13 @@ def get_device(name: str = "auto", setting: str = "engine.device") -> torch.devi
     return torch.device(name)
 
 
-def autocast(device: torch.device, precision: PrecisionName = "auto") -> torch.autocast:
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """Returns the mixed-precision context for forward passes; it does nothing for plain float32.
 
     Args:
         device: Device of the model.
-        precision: As in `get_autocast_dtype`.
-
-    Raises:
-        SettingError: If bfloat16 is requested on hardware that is slower with it.
+        dtype: Returned by `get_autocast_dtype`.
     """
-    dtype = get_autocast_dtype(device, precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
@@ -93,6 +89,9 @@ def get_memory_format(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
+PRECISION_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def get_autocast_dtype(device: torch.device, precision: PrecisionName) -> torch.dtype | None:
     """Returns the dtype of forward passes, or None for plain float32.
 
@@ -118,7 +117,7 @@ def get_autocast_dtype(device: torch.device, precision: PrecisionName) -> torch.
             f"engine.precision: bf16 is slower than fp32 on this {device.type}, which has no fast instructions for it; "
             "use auto"
         )
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return PRECISION_DTYPES[precision]
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -21,6 +21,7 @@ from fireseg.engine.device import (
     DeviceName,
     PrecisionName,
     autocast,
+    get_autocast_dtype,
     get_device,
     get_memory_format,
     out_of_memory_as,
@@ -139,7 +140,7 @@ class TrainedModel:
         )
         if precision is None:
             precision = "fp32" if self.device.type == "cpu" else "auto"
-        with out_of_memory_as(error), autocast(self.device, precision):
+        with out_of_memory_as(error), autocast(self.device, get_autocast_dtype(self.device, precision)):
             return self.model(image.to(self.device).contiguous(memory_format=get_memory_format(self.device)))
 
 

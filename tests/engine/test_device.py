@@ -91,5 +91,5 @@ def test_autocast_changes_the_dtype_of_convolutions_only_if_requested():
     layer, image = nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)
     dtypes: dict[PrecisionName, torch.dtype] = {"auto": torch.float32, "fp32": torch.float32, "fp16": torch.float16}
     for precision, dtype in dtypes.items():
-        with autocast(torch.device("cpu"), precision):
+        with autocast(torch.device("cpu"), get_autocast_dtype(torch.device("cpu"), precision)):
             assert layer(image).dtype == dtype
