@@ -53,7 +53,8 @@ def test_a_run_and_a_scene_are_enough(
     )
     output = capsys.readouterr().out.splitlines()
     assert output[0].startswith("a_run: threshold 0.5")
-    assert output[-1].endswith("maps/scene_classes.tif")
+    assert output[-2].endswith("maps/scene_classes.tif")
+    assert output[-1].startswith("computed by: torch fp32 ")
 
 
 def test_options_reach_the_map(run_predict: RunCommand, run: Path, tmp_path: Path) -> None:
