@@ -32,7 +32,10 @@ def run_predict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run
     """Runs `python -m fireseg.predict` with the given arguments, in this process."""
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
-    yield lambda *arguments: main([*(str(argument) for argument in arguments), "--runtime", "torch"])
+    # The engine that is always there; the help is not to be mixed with options.
+    yield lambda *arguments: main(
+        [str(argument) for argument in arguments] + ([] if "--help" in arguments else ["--runtime", "torch"])
+    )
     signal.signal(signal.SIGTERM, before)
     logger = logging.getLogger("fireseg")
     logger.handlers.clear()
