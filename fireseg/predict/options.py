@@ -32,7 +32,7 @@ class MapOptions(RasterOptions):
         temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
         tta: Average over the 8 flips and 90° rotations: slightly better, eight times slower.
         batch_size: Windows per batch (default: 1 on a CPU, else 8); affects only speed and memory.
-        readers: Threads that read the scene; affects only speed.
+        readers: Threads that read; affects only speed.
 
     Raises:
         SettingError: If values are out of range; with all faults.
