@@ -1,13 +1,14 @@
-"""Times the map of a large scene and the bare model on the same windows.
+"""Times the map of a large scene with each engine, and the bare engine on the same windows.
 
-    python scripts/bench_predict.py --size 2048
+    python scripts/bench_predict.py --size 2048 --engines torch:fp32 openvino:fp32 onnx:fp32
     python scripts/bench_predict.py --size 10980 --rounds 1
 
-The scene is a mosaic of synthetic landscapes, written to disk as a tiled GeoTIFF. Both are timed alternately in one
-process: a whole map (read, model, blend, write, polygons, quicklook) and only the forward pass of the model on the same
-number of windows. Medians are printed. Memory is the peak of the process before the bare model is run. Without --run
-the model is untrained: its threshold is set so that a tenth of the pixels burned, in more and smaller areas than any
-real fire has.
+The scene is a mosaic of synthetic landscapes, written to disk as a tiled GeoTIFF. All engines are timed alternately in
+one process: a whole map with its stages, and the engine alone on the same number of windows. Medians are printed, and
+their ratios to the first engine; seconds of the CPU are comparable on a busy machine, too. The stage `rasters` is
+reading, model, blending and writing, which overlap; `polygons` and `quicklook` follow at the same time. Memory is the
+peak of the process after the first map, before others are made. Without --run the model is untrained: its threshold is
+set so that a tenth of the pixels burned, in more and smaller areas than any real fire has.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -38,12 +40,15 @@ import json, resource, sys, time
 from pathlib import Path
 import numpy as np
 import torch
+import fireseg.predict.pipeline as pipeline
 from fireseg.data.bands import BAND_NAMES
 from fireseg.geo import plan_sliding_windows
 from fireseg.model import create_segmentation_model
 from fireseg.predict.api import Run
 from fireseg.predict.inference import get_batch_size, predict_windows
 from fireseg.runs import TrainedModel, load_trained_model
+from fireseg.runs.folder import RunFolder
+from fireseg.runtime.engines import create_engine
 from fireseg.task import Task, get_class_names
 from fireseg.tiles import open_bands
 
@@ -59,40 +64,65 @@ def make_untrained():
     task = Task(name="bench", num_classes=num_classes, class_names=get_class_names(num_classes))
     return TrainedModel(
         model=model, task=task, bands=BAND_NAMES, settings={}, device=device, checkpoint=Path("bench.pt"),
-        sha256="0" * 64, epoch=1, fingerprint="", folder=None, calibration=None,
+        sha256="0" * 64, epoch=1, fingerprint="", folder=RunFolder(Path(sys.argv[2]).parent), calibration=None,
     )
 
 
 trained = load_trained_model(options["run"], device="cpu") if options["run"] else make_untrained()
-model = trained.model.eval().to(memory_format=torch.channels_last)
+trained.model.eval()
+engines = {}
+for name in options["engines"]:
+    runtime, precision = name.split(":")
+    engines[name] = create_engine(trained, runtime=runtime, precision=precision)
 if not options["run"]:
     with open_bands(scene, BAND_NAMES) as reader:
         window, _ = reader.read(0, 0, min(512, reader.height), min(512, reader.width))
-    threshold = float(np.quantile(1 - predict_windows(trained, window[None])[0, 0], 0.9))
+    threshold = float(np.quantile(1 - predict_windows(next(iter(engines.values())), window[None])[0, 0], 0.9))
 layout = plan_sliding_windows(options["rows"], options["size"])
 batch_size = options["batch_size"] or get_batch_size(device)
 chosen = {"batch_size": options["batch_size"], "readers": options["readers"], "threshold": threshold}
 
 
-def run_bare(num_windows):
+def run_bare(engine, num_windows):
     image = torch.rand(batch_size, 7, layout.size_rows, layout.size_cols).to(memory_format=torch.channels_last)
     begin = time.perf_counter()
     with torch.inference_mode():
         for _ in range(0, num_windows, batch_size):
-            model(image)
+            engine.predict_logits(image)
     return (time.perf_counter() - begin) * layout.num_windows / (-(-num_windows // batch_size) * batch_size)
 
 
-whole, bare, peak = [], [], 0.0
+seconds = {}
+
+
+def time_stage(stage, function):
+    def timed(*arguments, **named):
+        begin = time.perf_counter()
+        try:
+            return function(*arguments, **named)
+        finally:
+            seconds[stage] = time.perf_counter() - begin
+    return timed
+
+
+stages = {"rasters": "_write_rasters", "polygons": "_write_polygons", "quicklook": "draw_quicklook"}
+for stage, function in stages.items():
+    setattr(pipeline, function, time_stage(stage, getattr(pipeline, function)))
+rounds, peak = {name: [] for name in engines}, 0.0
 for _ in range(options["rounds"]):
-    begin = time.perf_counter()
-    Run(trained).predict_scene(scene, out, overwrite=True, **chosen)
-    whole.append(time.perf_counter() - begin)
-    peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    bare.append(run_bare(min(layout.num_windows, options["bare_windows"])))
-    print(f"map {whole[-1]:.1f} s, bare model {bare[-1]:.1f} s", file=sys.stderr, flush=True)
+    for name, engine in engines.items():
+        begin, cpu = time.perf_counter(), time.process_time()
+        Run(trained, engine).predict_scene(scene, out, overwrite=True, **chosen)
+        seconds["whole"] = time.perf_counter() - begin
+        peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+        seconds["whole CPU"], cpu = time.process_time() - cpu, time.process_time()
+        seconds["bare"] = run_bare(engine, min(layout.num_windows, options["bare_windows"]))
+        num_bare = min(layout.num_windows, options["bare_windows"])
+        seconds["bare CPU"] = (time.process_time() - cpu) * layout.num_windows / num_bare
+        rounds[name].append(dict(seconds))
+        print(f"{name}: map {seconds['whole']:.1f} s, engine {seconds['bare']:.1f} s", file=sys.stderr, flush=True)
 print(json.dumps({
-    "whole": whole, "bare": bare, "peak_mb": peak, "windows": layout.num_windows, "pixels": layout.num_pixels,
+    "rounds": rounds, "peak_mb": peak, "windows": layout.num_windows, "pixels": layout.num_pixels,
     "window": [layout.size_rows, layout.size_cols], "threads": torch.get_num_threads(), "batch_size": batch_size,
 }))
 """
@@ -104,6 +134,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2048, help="side of the scene in pixels, up to 10980 and beyond")
     parser.add_argument("--rows", type=int, help="rows of the scene (default: --size)")
     parser.add_argument("--dtype", default="uint16", choices=["uint16", "float32"])
+    parser.add_argument("--engines", nargs="+", default=["torch:fp32"], help="engine:precision, as torch:fp32")
     parser.add_argument("--run", help="trained run with the seven bands (default: an untrained model)")
     parser.add_argument("--arch", default="unet")
     parser.add_argument("--encoder", default="mobilenet_v2")
@@ -146,6 +177,14 @@ def write_scene(path: Path, options: argparse.Namespace) -> Path:
     return path
 
 
+def get_cpu_name() -> str:
+    """Returns the name of the CPU that Linux gives, or of the platform."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
 def run(scene: Path, out: Path, options: argparse.Namespace) -> dict[str, float]:
     """Runs the program and returns the measurements that it prints last."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -157,22 +196,31 @@ def run(scene: Path, out: Path, options: argparse.Namespace) -> dict[str, float]
 
 def report(measured: dict, scene: Path, options: argparse.Namespace) -> None:
     """Prints the measurements beside their limits."""
-    whole, bare = statistics.median(measured["whole"]), statistics.median(measured["bare"])
     scene_px = options.rows * options.size
     size = f"{options.rows} x {options.size} x {len(BAND_NAMES)} {options.dtype}, {scene.stat().st_size / 1e6:.0f} MB"
     what = options.run or f"{options.arch} {options.encoder}, {options.classes} classes, untrained"
     print(f"\n{size}; {what}")
     print(
-        f"{os.cpu_count()} cores, {measured['threads']} threads of torch, {options.readers} readers, "
+        f"{get_cpu_name()}, {os.cpu_count()} cores, {measured['threads']} threads of torch, {options.readers} readers, "
         f"batches of {measured['batch_size']}; python {sys.version.split()[0]}, rasterio {rasterio.__version__}"
     )
+    print(f"{measured['windows']} windows of {' x '.join(map(str, measured['window']))}; seconds:\n")
+    stages = ("bare", "rasters", "polygons", "quicklook", "whole", "bare CPU", "whole CPU")
     print(
-        f"bare model     {bare:8.1f} s on {measured['windows']} windows of {' x '.join(map(str, measured['window']))}"
+        f"{'engine':16}"
+        + "".join(f"{stage:>11}" for stage in stages)
+        + "  whole / bare   CPU of bare and whole against the first"
     )
-    print(f"whole map      {whole:8.1f} s, {whole / bare:.2f} x the bare model (at most 1.2)")
-    print(f"windows        {measured['pixels'] / scene_px:8.2f} x the scene's pixels (at most 1.35)")
+    first = {}
+    for name, rounds in measured["rounds"].items():
+        medians = {stage: statistics.median(one[stage] for one in rounds) for stage in stages}
+        first = first or medians
+        gains = [first[stage] / medians[stage] for stage in ("bare CPU", "whole CPU")]
+        ratios = f"{gains[0]:.2f}, {gains[1]:.2f} times as fast"
+        numbers = "".join(f"{medians[stage]:11.2f}" for stage in stages)
+        print(f"{name:16}{numbers}{medians['whole'] / medians['bare']:14.2f}   {ratios}")
+    print(f"\nwindows        {measured['pixels'] / scene_px:8.2f} x the scene's pixels (at most 1.35)")
     print(f"memory         {measured['peak_mb']:8.0f} MB at most (at most 2000)")
-    print(f"pace           {scene_px / whole / 1e6:8.2f} million pixels a second")
 
 
 if __name__ == "__main__":

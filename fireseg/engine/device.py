@@ -48,17 +48,13 @@ def get_device(name: str = "auto", setting: str = "engine.device") -> torch.devi
     return torch.device(name)
 
 
-def autocast(device: torch.device, precision: PrecisionName = "auto") -> torch.autocast:
+def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     """Returns the mixed-precision context for forward passes; it does nothing for plain float32.
 
     Args:
         device: Device of the model.
-        precision: As in `get_autocast_dtype`.
-
-    Raises:
-        SettingError: If bfloat16 is requested on hardware that would emulate it.
+        dtype: Returned by `get_autocast_dtype`.
     """
-    dtype = get_autocast_dtype(device, precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
@@ -93,28 +89,35 @@ def get_memory_format(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
+PRECISION_DTYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def get_autocast_dtype(device: torch.device, precision: PrecisionName) -> torch.dtype | None:
     """Returns the dtype of forward passes, or None for plain float32.
 
-    `auto` is bfloat16 on CUDA devices that support it, float16 on those that do not, and float32
-    elsewhere: a CPU without bfloat16 instructions emulates them a hundred times slower.
+    `auto` is bfloat16 on CUDA devices that support it, float16 on those that do not, bfloat16 on a CPU with AMX, and
+    float32 elsewhere. Other CPUs are slower in bfloat16 than in float32, also those with AVX-512 BF16, and those
+    without any such instruction a hundred times.
 
     Args:
         device: Device of the model.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
 
     Raises:
-        SettingError: If bfloat16 is requested on hardware that would emulate it.
+        SettingError: If bfloat16 is requested on hardware that is slower with it.
     """
     if precision == "auto":
+        if device.type == "cpu":
+            return torch.bfloat16 if has_amx() else None
         if device.type != "cuda":
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if precision == "bf16" and not _has_bf16(device):
         raise SettingError(
-            f"engine.precision: bf16 would be emulated on this {device.type}, far slower than fp32; use auto"
+            f"engine.precision: bf16 is slower than fp32 on this {device.type}, which has no fast instructions for it; "
+            "use auto"
         )
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return PRECISION_DTYPES[precision]
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -122,7 +125,12 @@ def _has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "mps":
         return torch.backends.mps.is_macos_or_newer(14, 0)
-    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+    return has_amx() or "bf16" in _cpu_flags()  # the latter on ARM
+
+
+def has_amx() -> bool:
+    """Returns True if the CPU has matrix instructions for bfloat16 (AMX), several times as fast as float32."""
+    return "amx_bf16" in _cpu_flags()
 
 
 @cache

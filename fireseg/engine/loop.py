@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -16,6 +17,7 @@ from fireseg.batch import EMPTY_BATCH, Batch, Sharding
 from fireseg.engine import scheduler
 from fireseg.engine.accumulate import forward_in_parts, group_batches
 from fireseg.engine.device import (
+    PRECISION_DTYPES,
     DeviceName,
     PrecisionName,
     autocast,
@@ -31,6 +33,8 @@ from fireseg.engine.shards import Loss, ShardedStep, StepResult
 from fireseg.engine.signals import Interrupts
 from fireseg.engine.state import TrainingState
 from fireseg.errors import FiresegError, SettingError
+
+log = logging.getLogger("fireseg")
 
 CHECK_EVERY = 50
 """Number of steps between two checks of the loss: reading a value makes the host wait for the device."""
@@ -173,8 +177,30 @@ class Engine:
         set_threads(threads)
         self._is_exact = reduce == "exact"
         self._ema_decay = ema_decay
-        self._precision: PrecisionName = precision
-        self._is_scaled = get_autocast_dtype(self.device, precision) is torch.float16
+        self._is_automatic = precision == "auto"
+        self._dtype = get_autocast_dtype(self.device, precision)
+
+    @property
+    def precision(self) -> str:
+        """Precision of forward passes, `fp32`, `bf16` or `fp16`."""
+        return next(name for name, dtype in PRECISION_DTYPES.items() if dtype is self._dtype)
+
+    def keep_precision(self, precision: str | None) -> None:
+        """Continues with the precision with which a run was begun, unless the settings name one.
+
+        A run that was begun with float16, or on another kind of device, is continued with the precision of the device.
+
+        Args:
+            precision: Precision that the checkpoint of the run names; None for a checkpoint of earlier versions, which
+                used float32 on every CPU.
+        """
+        is_cpu = self.device.type == "cpu"
+        kept = precision or ("fp32" if is_cpu else None)
+        if not self._is_automatic or kept not in ("fp32", "bf16") or (kept == "fp32" and not is_cpu):
+            return
+        if kept == "bf16" and is_cpu:
+            log.warning("the run was begun in bf16, which is slow on this CPU; engine.precision=fp32 is not")
+        self._dtype = PRECISION_DTYPES[kept]
 
     def to_device(self, model: nn.Module) -> nn.Module:
         """Moves a model to the device, in the memory layout in which convolutions run fastest."""
@@ -183,7 +209,7 @@ class Engine:
     def create_state(self, model: nn.Module, optimizer: Any, scheduler: Any = None) -> TrainingState:
         """Returns the state before the first epoch."""
         return TrainingState(
-            model, optimizer, scheduler=scheduler, is_scaled=self._is_scaled, ema_decay=self._ema_decay
+            model, optimizer, scheduler=scheduler, is_scaled=self._dtype is torch.float16, ema_decay=self._ema_decay
         )
 
     def run(
@@ -325,7 +351,7 @@ class Engine:
         return self._compute_logits(model, batch.image), batch.mask
 
     def _compute_logits(self, model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        with autocast(self.device, self._precision):
+        with autocast(self.device, self._dtype):
             return model(image.contiguous(memory_format=get_memory_format(self.device)))
 
     def _limited(self, batches: SizedIterable, processes: Processes = SINGLE_PROCESS) -> SizedIterable:

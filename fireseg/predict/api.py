@@ -25,6 +25,7 @@ from fireseg.predict.outputs import get_decision_threshold
 from fireseg.predict.pipeline import SceneMap, predict_scene
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
+from fireseg.runtime.engines import InferenceEngine, RuntimeName, RuntimePrecision, create_engine
 from fireseg.task import Task
 from fireseg.tiles.blocks import PixelSample
 from fireseg.tiles.channels import apply_channels, find_channels
@@ -87,9 +88,11 @@ class Run:
 
     Attributes:
         trained: Model with its task, bands and settings.
+        engine: Engine that computes the model; torch if None.
     """
 
     trained: TrainedModel
+    engine: InferenceEngine | None = None
 
     def __repr__(self) -> str:
         """Describes the run in two lines."""
@@ -168,7 +171,7 @@ class Run:
         statistics = MapStatistics(trained.task.num_classes)
         layout = plan_sliding_windows(source.height, source.width)
         for top, left, probabilities, gaps, _ in predict_rows(
-            trained, source, layout, batch_size=options.batch_size, tta=options.tta
+            trained, source, layout, engine=self.engine, batch_size=options.batch_size, tta=options.tta
         ):
             window = slice(top, top + gaps.shape[0]), slice(left, left + gaps.shape[1])
             unknown = gaps if source.cloudy is None else gaps | source.cloudy[window]
@@ -201,25 +204,36 @@ class Run:
             SettingError: If an option is out of range.
             TypeError: If there is no such option.
         """
-        return predict_scene(self.trained, parse_scene(path), Path(out), options=MapOptions(**options))
+        return predict_scene(
+            self.trained, parse_scene(path), Path(out), options=MapOptions(**options), engine=self.engine
+        )
 
 
-def load(path: Path | str, *, device: DeviceName = "auto") -> Run:
+def load(
+    path: Path | str,
+    *,
+    device: DeviceName = "auto",
+    runtime: RuntimeName = "auto",
+    precision: RuntimePrecision = "auto",
+) -> Run:
     """Loads a trained run for prediction.
 
     Args:
         path: Run folder, checkpoint file, or MLflow URI.
         device: `auto`, `cuda`, `mps` or `cpu`.
+        runtime: Engine that computes the model: `auto` (the fastest that is installed), `torch`, `openvino` or `onnx`.
+        precision: `auto` (the fastest that keeps the map), `fp32` or `bf16`.
 
     Raises:
-        FiresegError: If the path does not exist, or is not a checkpoint of fireseg.
-        SettingError: If the device is not available.
+        FiresegError: If the path does not exist, or is not a checkpoint of fireseg, or the engine is not installed.
+        SettingError: If the device is not available, or the engine not on it.
 
     Example:
         >>> run = load("outputs/del_unet_resnet34")  # doctest: +SKIP
         >>> run.predict_scene("scene.tif", out="maps/").summary["burned_ha"]  # doctest: +SKIP
     """
-    return Run(load_trained_model(path, device=device))
+    trained = load_trained_model(path, device=device)
+    return Run(trained, create_engine(trained, runtime=runtime, precision=precision))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class MapOptions(RasterOptions):
         temperature: Divisor of the log-odds of fire (default: fitted on val, else 1).
         tta: Average over the 8 flips and 90° rotations: slightly better, eight times slower.
         batch_size: Windows per batch (default: 1 on a CPU, else 8); affects only speed and memory.
-        readers: Threads that read the scene; affects only speed.
+        readers: Threads that read; affects only speed.
 
     Raises:
         SettingError: If values are out of range; with all faults.
@@ -90,6 +90,8 @@ class PredictOptions(MapOptions):
         scenes: Rasters, SAFE products, or STAC items to map; addresses such as https://… are passed to GDAL.
         out: Output folder.
         device: Device for inference.
+        runtime: Engine that computes the model: auto (the fastest that is installed), torch, openvino or onnx.
+        precision: Precision of the engine: auto (the fastest that keeps the map), fp32 or bf16.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -98,3 +100,5 @@ class PredictOptions(MapOptions):
     ]
     out: Path = Path("maps")
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    runtime: Literal["auto", "torch", "openvino", "onnx"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"

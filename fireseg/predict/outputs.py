@@ -25,6 +25,7 @@ from fireseg.geo import GDAL_VERSION, Polygons
 from fireseg.predict.options import MapOptions
 from fireseg.predict.statistics import MapStatistics
 from fireseg.runs import TrainedModel
+from fireseg.runtime.engines import InferenceEngine, describe_engine
 from fireseg.tiles import BandReader
 from fireseg.tiles.metadata import SOFTWARE_TAG
 from fireseg.tiles.products import Scene, get_scene_name
@@ -268,6 +269,7 @@ def describe_map(
     polygons: Polygons,
     flags: Sequence[str],
     options: MapOptions,
+    engine: InferenceEngine,
 ) -> dict[str, Any]:
     """Returns the JSON summary of a map.
 
@@ -275,7 +277,7 @@ def describe_map(
         `has_fire`, `max_probability` (largest fire probability), `burned_fraction` (burned share of the known pixels),
         `burned_ha`, `hectares` by class, `unknown` (unknown share of all pixels), `pixels` by class, `threshold`,
         `temperature`, `polygons`, `cloud` (name of the cloud mask and share of all pixels under cloud or shadow),
-        `flags`, then scene, grid, model, options and versions.
+        `flags`, then scene, grid, model, runtime (the engine that computed it), options and versions.
     """
     grid = reader.grid
     return {
@@ -301,6 +303,7 @@ def describe_map(
             "bounds_lonlat": list(grid.bounds_lonlat),
         },
         "model": {"run": trained.name, **trained.describe()},
+        "runtime": describe_engine(engine),
         "options": options.as_dict(),
         "versions": _list_versions(),
     }

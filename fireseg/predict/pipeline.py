@@ -37,6 +37,7 @@ from fireseg.predict.outputs import (
 from fireseg.predict.quicklook import Thumbnail, draw_quicklook
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
+from fireseg.runtime.engines import InferenceEngine, TorchEngine, create_engine, describe_engine
 from fireseg.tiles import BandReader, open_bands
 from fireseg.tiles.clouds import CloudMask, is_cloudy
 from fireseg.tiles.products import Scene, get_scene_name, parse_scene
@@ -94,27 +95,29 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     if len(scenes) > 1 and options.cloud_mask is not None:
         raise SettingError(f"--cloud-mask {options.cloud_mask}: belongs to one scene; map the scenes one by one")
     trained = _load_model(options, scenes)
+    engine = create_engine(trained, runtime=options.runtime, precision=options.precision)
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
     log.info(
-        "%s: threshold %.3g (%s), temperature %.3g, device %s",
+        "%s: threshold %.3g (%s), temperature %.3g, device %s, %s",
         trained.name,
         decision.threshold,
         {"user": "given", "calibration": "of the calibration of the run", "default": "default"}[decision.chosen_by],
         decision.temperature,
         trained.device,
+        " ".join(describe_engine(engine).values()),
     )
     results: dict[Scene, SceneMap | FiresegError] = {}
     for number, scene in enumerate(scenes, 1):
         try:
             with convert_unexpected_errors(scene):
-                result = results[scene] = predict_scene(trained, scene, options.out, options=options)
+                result = results[scene] = predict_scene(trained, scene, options.out, options=options, engine=engine)
         except FiresegError as error:
             results[scene] = error
             outcome = "failed"
         else:
             outcome = f"{format_hectares(result.summary['burned_ha'])} burned, {format_seconds(result.seconds)}"
         log.info("%d of %d  %s: %s", number, len(scenes), _get_file_name(scene), outcome)
-    for line in ["", *format_summary(results)]:
+    for line in ["", *format_summary(results), f"computed by: {' '.join(describe_engine(engine).values())}"]:
         log.info("%s", line)
     return [fault for result in results.values() if isinstance(result, FiresegError) for fault in result.faults]
 
@@ -142,6 +145,7 @@ def predict_scene(
     out: Path,
     *,
     options: MapOptions,
+    engine: InferenceEngine | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SceneMap:
     """Maps one scene: classes, fire probability, polygons, summary and quicklook.
@@ -154,6 +158,7 @@ def predict_scene(
         scene: Raster with the bands of the model, of any size, CRS and data type, a SAFE product, or a STAC item.
         out: Output folder; created if missing.
         options: Options of the map.
+        engine: Engine that computes the model; torch if None.
         on_progress: Receives the numbers of windows done and of all windows, after each batch.
 
     Raises:
@@ -164,6 +169,7 @@ def predict_scene(
     name = get_scene_name(scene)
     files = MapFiles.of(out, name)
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
+    engine = engine or TorchEngine(trained)
     with (
         open_bands(scene, trained.bands, options) as reader,
         staged_outputs(files, name) as staged,
@@ -178,6 +184,7 @@ def predict_scene(
                 )
             _write_rasters(
                 trained,
+                engine,
                 reader,
                 clouds,
                 decision=decision,
@@ -207,6 +214,7 @@ def predict_scene(
             polygons=polygons.result(),
             flags=flags,
             options=options,
+            engine=engine,
         )
         text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
         # The name of a run that is not UTF-8 becomes an escape of JSON.
@@ -284,6 +292,7 @@ def _find_cloud_mask(reader: BandReader, options: MapOptions) -> CloudMask | Non
 
 def _write_rasters(
     trained: TrainedModel,
+    engine: InferenceEngine,
     reader: BandReader,
     clouds: CloudMask | None,
     *,
@@ -319,7 +328,7 @@ def _write_rasters(
                 statistics.add(pixels, areas.of_rows(top + first, len(pixels.classes), left=left, width=width))
                 thumbnail.add_classes(top + first, pixels.classes, left=left)
 
-        _predict_and_write(trained, reader, options, thumbnail, write, on_progress)
+        _predict_and_write(trained, engine, reader, options, thumbnail, write, on_progress)
         paths = writer.close()
     for path, staged_path in zip(paths, (staged.classes, staged.fire, staged.names), strict=True):
         path.replace(staged_path)
@@ -328,6 +337,7 @@ def _write_rasters(
 
 def _predict_and_write(
     trained: TrainedModel,
+    engine: InferenceEngine,
     reader: BandReader,
     options: MapOptions,
     thumbnail: Thumbnail,
@@ -359,6 +369,7 @@ def _predict_and_write(
         trained,
         reader,
         layout,
+        engine=engine,
         batch_size=options.batch_size,
         readers=options.readers,
         tta=options.tta,

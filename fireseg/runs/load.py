@@ -19,7 +19,9 @@ from fireseg.config.schema import find_target_fault
 from fireseg.console import format_command, format_count
 from fireseg.engine.device import (
     DeviceName,
+    PrecisionName,
     autocast,
+    get_autocast_dtype,
     get_device,
     get_memory_format,
     out_of_memory_as,
@@ -117,11 +119,13 @@ class TrainedModel:
         }
 
     @torch.inference_mode()
-    def predict_logits(self, image: Tensor) -> Tensor:
-        """Runs the model over a batch, in mixed precision where the device supports it.
+    def predict_logits(self, image: Tensor, *, precision: PrecisionName | None = None) -> Tensor:
+        """Runs the model over a batch.
 
         Args:
             image: Reflectance, `(B, C, H, W)` float32, on any device.
+            precision: As in `engine.device.get_autocast_dtype`; None for float32 on a CPU, whatever it supports, and
+                the fastest elsewhere.
 
         Returns:
             Logits, `(B, K, H, W)`, on the device of the model.
@@ -134,7 +138,9 @@ class TrainedModel:
             f"--batch-size: {size} images of {height} x {width} pixels do not fit in the memory of {self.device}; "
             "use half as many, or --device cpu"
         )
-        with out_of_memory_as(error), autocast(self.device):
+        if precision is None:
+            precision = "fp32" if self.device.type == "cpu" else "auto"
+        with out_of_memory_as(error), autocast(self.device, get_autocast_dtype(self.device, precision)):
             return self.model(image.to(self.device).contiguous(memory_format=get_memory_format(self.device)))
 
 

@@ -106,6 +106,8 @@ def build_learner(settings: Settings, point: ResumePoint, processes: Processes) 
     saved = read_state(point)
     task = make(settings["task"], Task)
     engine = make(settings["engine"], Engine)
+    if saved is not None:
+        engine.keep_precision(saved.get("precision"))
     try:
         model = _make_model(settings, is_resumed=saved is not None)
     except FiresegError as error:
@@ -262,6 +264,7 @@ def _write_provenance(folder: RunFolder, learner: Learner, point: ResumePoint) -
             "versions": versions(),
             "git_commit": git_commit(),
             "host": host(),
+            "precision": learner.engine.precision,
             "data": {
                 "root": roots if len(roots) > 1 else roots[0],
                 "fingerprint": data.fingerprint,

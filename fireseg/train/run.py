@@ -273,5 +273,6 @@ def _describe_run(run: Training) -> dict[str, Any]:
         "fingerprint": run.data.fingerprint,
         "pixel_m": run.data.summary.pixel_m,
         "level": run.data.summary.level,
+        "precision": run.engine.precision,
         "versions": versions(),
     }

@@ -41,7 +41,7 @@ class Inputs:
         words: Mapping[str, Sequence[object]] = {
             "prepare": (self.tiles, out, "--size", 16),
             "evaluate": (out, "--workers", 0, "--no-track"),
-            "predict": (self.run, *self.scenes, "--out", out, "--geojson"),
+            "predict": (self.run, *self.scenes, "--out", out, "--geojson", "--runtime", "torch"),
             "fetch": ("--aoi", self.area, "--date", "2025-08-24", "--catalog", self.catalogue, out),
         }
         return [str(word) for word in words[command]]

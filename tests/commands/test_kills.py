@@ -66,7 +66,9 @@ def test_files_beside_a_map_that_a_killed_process_did_not_finish_are_kept(inputs
     scene = write_scene(tmp_path / "a.tif", draw_image(40, 50))
     (out / ".a.part").mkdir()  # of a process that was killed before it moved files
 
-    code, output = run("predict", [str(inputs.run), str(scene), "--out", str(out)], tmp_path / "log")
+    code, output = run(
+        "predict", [str(inputs.run), str(scene), "--out", str(out), "--runtime", "torch"], tmp_path / "log"
+    )
 
     assert code == 1
     assert "a.png: exists already" in output
@@ -108,7 +110,7 @@ def test_a_scene_killed_at_some_step_is_fetched_again_by_the_same_command(inputs
 
 
 def test_a_map_stopped_while_its_files_are_moved_leaves_none(inputs: Inputs, tmp_path: Path):
-    out, arguments = tmp_path / "out", [str(inputs.run), str(inputs.scenes[0])]
+    out, arguments = tmp_path / "out", [str(inputs.run), str(inputs.scenes[0]), "--runtime", "torch"]
     counted, log = tmp_path / "counted", tmp_path / "log"
     assert run("predict", [*arguments, "--out", str(counted)], log)[0] == 0
 

@@ -32,6 +32,7 @@ def test_the_error_for_an_unavailable_device_lists_the_available_ones(monkeypatc
 
 def test_automatic_precision_depends_on_the_hardware(monkeypatch: pytest.MonkeyPatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx2"}))
     assert get_autocast_dtype(cpu, "auto") is None
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     assert get_autocast_dtype(cuda, "auto") is torch.float16
@@ -44,8 +45,13 @@ def test_bf16_on_a_cpu_needs_bf16_instructions(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx2"}))
     with pytest.raises(SettingError, match=r"engine\.precision: bf16"):
         get_autocast_dtype(torch.device("cpu"), "bf16")
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx512_bf16"}))  # slower than float32 as well
+    with pytest.raises(SettingError, match=r"engine\.precision: bf16"):
+        get_autocast_dtype(torch.device("cpu"), "bf16")
+    assert get_autocast_dtype(torch.device("cpu"), "auto") is None
+    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx512_bf16", "amx_bf16"}))
     assert get_autocast_dtype(torch.device("cpu"), "bf16") is torch.bfloat16
+    assert get_autocast_dtype(torch.device("cpu"), "auto") is torch.bfloat16
 
 
 def test_the_number_of_threads_is_the_argument_or_that_of_the_environment(monkeypatch: pytest.MonkeyPatch):
@@ -85,5 +91,5 @@ def test_autocast_changes_the_dtype_of_convolutions_only_if_requested():
     layer, image = nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 2, 2)
     dtypes: dict[PrecisionName, torch.dtype] = {"auto": torch.float32, "fp32": torch.float32, "fp16": torch.float16}
     for precision, dtype in dtypes.items():
-        with autocast(torch.device("cpu"), precision):
+        with autocast(torch.device("cpu"), get_autocast_dtype(torch.device("cpu"), precision)):
             assert layer(image).dtype == dtype

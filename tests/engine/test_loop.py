@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fireseg.batch import Batch
 from fireseg.engine import Engine, Interrupted, Interrupts, TrainingState
+from fireseg.engine import device as device_module
 from fireseg.engine.loop import CHECK_EVERY, FiniteLossCheck, derive_seed
 from fireseg.engine.optimizer import adamw
 from fireseg.engine.scheduler import cosine
@@ -108,6 +109,45 @@ def test_resuming_is_bit_equal_to_an_uninterrupted_run(ema_decay: float | None):
     clock = {"seconds", "images_per_second"}
     for one, other in zip(rows[2:], rest, strict=True):
         assert {k: v for k, v in one.items() if k not in clock} == {k: v for k, v in other.items() if k not in clock}
+
+
+def test_a_run_in_bf16_is_resumed_in_bf16_bit_by_bit_on_a_cpu_that_would_choose_fp32(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"amx_bf16"}))
+    engine = Engine(epochs=2, device="cpu")
+    assert engine.precision == "bf16"
+    whole = create_state(engine)
+    rows = [epoch.row() for epoch in run(engine, whole)]
+    first = create_state(engine)
+    next(run(engine, first))
+    saved = dict(first.state_dict())
+
+    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx2"}))
+    resumed = Engine(epochs=2, device="cpu")
+    assert resumed.precision == "fp32"
+    resumed.keep_precision("bf16")
+    assert resumed.precision == "bf16"
+    second = create_state(resumed)
+    second.load_state_dict(saved)
+    (row,) = [epoch.row() for epoch in run(resumed, second)]
+    assert equal(weights(whole), weights(second))
+    assert row["val/loss"] == rows[1]["val/loss"]
+
+    in_fp32 = create_state(Engine(epochs=2, device="cpu"))
+    in_fp32.load_state_dict(saved)
+    list(run(Engine(epochs=2, device="cpu"), in_fp32))
+    assert not equal(weights(whole), weights(in_fp32))
+
+
+def test_a_run_of_an_earlier_version_goes_on_in_fp32_and_a_precision_of_the_settings_wins(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"amx_bf16"}))
+    engine = Engine(device="cpu")
+    engine.keep_precision(None)
+    assert engine.precision == "fp32"
+    engine = Engine(device="cpu", precision="fp32")
+    engine.keep_precision("bf16")
+    assert engine.precision == "fp32"
 
 
 def test_training_learns_and_reports_losses_and_metrics():

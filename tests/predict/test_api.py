@@ -23,7 +23,7 @@ from tests.predict.builders import draw_image, make_trained, write_run, write_sc
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return fireseg.load(write_run(tmp_path_factory.mktemp("runs") / "a_run"), device="cpu")
+    return fireseg.load(write_run(tmp_path_factory.mktemp("runs") / "a_run"), device="cpu", runtime="torch")
 
 
 def test_importing_fireseg_stays_light() -> None:

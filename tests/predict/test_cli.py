@@ -32,7 +32,10 @@ def run_predict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run
     """Runs `python -m fireseg.predict` with the given arguments, in this process."""
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
-    yield lambda *arguments: main([str(argument) for argument in arguments])
+    # The engine that is always there; the help is not to be mixed with options.
+    yield lambda *arguments: main(
+        [str(argument) for argument in arguments] + ([] if "--help" in arguments else ["--runtime", "torch"])
+    )
     signal.signal(signal.SIGTERM, before)
     logger = logging.getLogger("fireseg")
     logger.handlers.clear()
@@ -53,7 +56,8 @@ def test_a_run_and_a_scene_are_enough(
     )
     output = capsys.readouterr().out.splitlines()
     assert output[0].startswith("a_run: threshold 0.5")
-    assert output[-1].endswith("maps/scene_classes.tif")
+    assert output[-2].endswith("maps/scene_classes.tif")
+    assert output[-1].startswith("computed by: torch fp32 ")
 
 
 def test_options_reach_the_map(run_predict: RunCommand, run: Path, tmp_path: Path) -> None:

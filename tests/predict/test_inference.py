@@ -18,6 +18,7 @@ from fireseg.geo.windows import SlidingWindows
 from fireseg.predict.api import ArraySource, read_image
 from fireseg.predict.inference import PredictedRows, get_batch_size, predict_rows, predict_windows, read_window_rows
 from fireseg.runs import TrainedModel
+from fireseg.runtime.engines import TorchEngine
 from tests.predict.builders import DarkIsBurned, draw_image, make_trained
 
 
@@ -122,7 +123,7 @@ def windows() -> np.ndarray:
 
 def test_windows_get_the_probabilities_of_the_model(trained: TrainedModel, windows: np.ndarray) -> None:
     image = torch.from_numpy(windows.astype(np.float32) / 10_000).permute(0, 3, 1, 2)
-    probabilities = predict_windows(trained, windows)
+    probabilities = predict_windows(TorchEngine(trained), windows)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, trained.model.predict_probabilities(image).numpy(), atol=1e-6)
 
@@ -131,7 +132,7 @@ def test_rotated_and_flipped_windows_get_the_same_map_with_tta_only(trained: Tra
     rotated = np.ascontiguousarray(np.rot90(windows[:, :, ::-1], axes=(1, 2)))
 
     def max_difference(*, tta: bool) -> float:
-        upright, other = (predict_windows(trained, each, tta=tta) for each in (windows, rotated))
+        upright, other = (predict_windows(TorchEngine(trained), each, tta=tta) for each in (windows, rotated))
         return float(np.abs(np.rot90(upright[..., ::-1], axes=(2, 3)) - other).max())
 
     assert max_difference(tta=True) < 1e-5
@@ -139,7 +140,7 @@ def test_rotated_and_flipped_windows_get_the_same_map_with_tta_only(trained: Tra
 
 
 def test_averaged_probabilities_sum_to_one(trained: TrainedModel, windows: np.ndarray) -> None:
-    np.testing.assert_allclose(predict_windows(trained, windows, tta=True).sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(predict_windows(TorchEngine(trained), windows, tta=True).sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_cpu_takes_one_window_per_batch() -> None:
@@ -150,7 +151,7 @@ def test_a_cpu_takes_one_window_per_batch() -> None:
 def test_probabilities_that_are_not_finite_are_rejected(trained: TrainedModel, windows: np.ndarray) -> None:
     trained.model.std.fill_(float("nan"))
     with pytest.raises(FiresegError, match=r"not finite.*another checkpoint"):
-        predict_windows(trained, windows)
+        predict_windows(TorchEngine(trained), windows)
 
 
 @pytest.fixture(scope="module")

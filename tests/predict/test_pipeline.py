@@ -235,7 +235,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_options(run: Path | str, folder: Path, *names: str, **options: Any) -> PredictOptions:
     scenes = tuple(str(folder / f"{name}.tif") for name in names)
-    return PredictOptions(run=str(run), scenes=scenes, out=folder / "maps", device="cpu", **options)
+    return PredictOptions(run=str(run), scenes=scenes, out=folder / "maps", device="cpu", runtime="torch", **options)
 
 
 def test_a_bad_scene_does_not_stop_the_others(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -247,7 +247,9 @@ def test_a_bad_scene_does_not_stop_the_others(run: Path, tmp_path: Path, caplog:
     assert len(faults) == 1
     assert "b.tif" in faults[0]
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.json")) == ["a.json", "c.json"]
-    table = [record.message for record in caplog.records][-4:]
+    *_, engine = table = [record.message for record in caplog.records][-5:]
+    assert engine.startswith("computed by: torch fp32 ")
+    table.pop()
     assert [line.split()[:2] for line in table] == [
         ["scene", "burned_ha"],
         ["a.tif", table[1].split()[1]],

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_earlier_run_is_loaded(tmp_path: Path) -> None:
     shutil.copytree(EARLIER, tmp_path / "run")
-    prediction = fireseg.load(tmp_path / "run").predict(np.full((64, 64, 7), 0.2, np.float32))
+    prediction = fireseg.load(tmp_path / "run", runtime="torch").predict(np.full((64, 64, 7), 0.2, np.float32))
     assert prediction.classes.shape == (64, 64)
 
 
@@ -65,6 +65,6 @@ def test_an_earlier_run_maps_a_scene(tmp_path: Path) -> None:
     ) as file:
         file.write(bands)
         file.descriptions = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
-    run_command("predict", "run", "scene.tif", folder=tmp_path)
+    run_command("predict", "run", "scene.tif", "--runtime", "torch", folder=tmp_path)
     with rasterio.open(tmp_path / "maps/scene_classes.tif") as file:
         assert file.shape == (64, 96)

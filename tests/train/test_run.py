@@ -159,6 +159,8 @@ def test_a_run_records_its_provenance(run: Run):
     provenance = folder.read_provenance()
 
     assert {"versions", "git_commit", "host", "data", "weights"} <= set(provenance)
+    assert provenance["precision"] == torch.load(folder.checkpoints / "best_model.pt")["precision"]
+    assert provenance["precision"] in ("fp32", "bf16")
     assert len(provenance["data"]["mean"]) == 7
     assert provenance["weights"]["source"].startswith("none")
     weights = torch.load(folder.checkpoints / "best_model.pt", weights_only=True)["model"]
