@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +28,8 @@ def merge_polygons(paths: Iterable[Path], merged: Path) -> int:
     """Writes the polygons of several maps to one GeoPackage in longitude and latitude, atomically.
 
     Maps of several UTM zones have no common grid. The fields are those of the maps, areas included. Memory does not
-    grow with the number of maps. Outlines that cross the antimeridian go on beyond 180 degrees.
+    grow with the number of maps. Outlines that cross the antimeridian go on beyond 180 degrees. No other process may
+    write the same file at that time.
 
     Args:
         paths: GeoPackages that `write_polygons` wrote, all with the same fields; at least one.
@@ -44,7 +46,9 @@ def merge_polygons(paths: Iterable[Path], merged: Path) -> int:
 
     number = 0
     try:
-        with TemporaryDirectory(prefix=".vectors-", dir=merged.parent) as work:
+        for leftover in merged.parent.glob(f".{merged.name}.*.work"):  # of killed processes: the caller has a lock
+            shutil.rmtree(leftover, ignore_errors=True)
+        with TemporaryDirectory(prefix=f".{merged.name}.", suffix=".work", dir=merged.parent) as work:
             part = Path(work) / "merged.gpkg"
             for batch in _batch(map(_read, paths)):
                 _append(batch, part)

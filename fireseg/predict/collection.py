@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write
+from fireseg.files import atomic_write, list_leftovers
 from fireseg.geo.merge import merge_polygons
 from fireseg.predict.outputs import format_date
 from fireseg.tiles.products import Scene
@@ -29,6 +29,8 @@ def write_collection(results: Mapping[Scene, SceneMap | FiresegError], out: Path
     Raises:
         FiresegError: If the files cannot be written, or a map has vanished.
     """
+    for path in (*list_leftovers(out / ALL_ROWS), *list_leftovers(out / ALL_POLYGONS)):
+        path.unlink(missing_ok=True)
     rows = [_make_row(scene, result) for scene, result in results.items()]
     columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
     # Names of files that are no UTF-8 become escapes, as in the summaries.

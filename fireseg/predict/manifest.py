@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fireseg import __version__
 from fireseg.errors import FiresegError
-from fireseg.files import atomic_write, check_regular_file, disk_error, read_error
+from fireseg.files import atomic_write, check_regular_file, disk_error, list_leftovers, read_error
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import DecisionThreshold, MapFiles
 from fireseg.tiles.metadata import SOFTWARE_TAG
@@ -178,6 +178,8 @@ class Manifest:
         except OSError as error:
             raise disk_error(self._folder, error) from error
         try:
+            for path in list_leftovers(self.path):
+                path.unlink(missing_ok=True)
             for scene, identity in self._identities.items():
                 name = get_scene_name(scene)
                 files = MapFiles.of(self._folder, name)

@@ -155,26 +155,27 @@ def staged_outputs(files: MapFiles, stem: str) -> Iterator[MapFiles]:
     """
     folder = files.summary.parent
     staging = _get_staging_folder(folder, stem)
+    lock = FileLock(staging / ".lock")
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(staging / ".lock")
         lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FiresegError(f"{staging}: another process is writing this map; wait for it or stop it") from error
-    except OSError as error:
-        raise disk_error(folder, error) from error
-    try:
         _remove_incomplete(files, staging)
         _clear(staging)
         staged = MapFiles(*(staging / path.name for path in files))
         yield staged
         _publish(staged, files)
+    except Timeout as error:
+        raise FiresegError(f"{staging}: another process is writing this map; wait for it or stop it") from error
     except OSError as error:
         raise disk_error(folder, error) from error
     finally:
-        _remove_incomplete(files, staging)
-        shutil.rmtree(staging, ignore_errors=True)
-        lock.release()
+        if lock.is_locked:
+            _remove_incomplete(files, staging)
+            shutil.rmtree(staging, ignore_errors=True)
+            lock.release()
+        else:  # interrupted before, or another process has the lock, and the folder is not empty
+            with suppress(OSError):
+                staging.rmdir()
 
 
 def remove_unfinished(folder: Path, stem: str, *, wait_s: float = 0.0) -> None:

@@ -65,7 +65,14 @@ def test_maps_with_other_fields_are_refused_and_the_file_stays(tmp_path: Path):
     with pytest.raises(FiresegError, match=r"with the fields .*--overwrite"):
         merge_polygons([one, other], tmp_path / "all.gpkg")
     assert (tmp_path / "all.gpkg").read_text() == "before"
-    assert not list(tmp_path.glob(".vectors-*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_process_has_left_is_removed(tmp_path: Path):
+    path = write_map(tmp_path / "a.gpkg", [(0, 0, 1, 1)], crs="EPSG:4326")
+    (tmp_path / ".all.gpkg.abc.work").mkdir()
+    merge_polygons([path], tmp_path / "all.gpkg")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.gpkg", "all.gpkg"]
 
 
 def test_a_map_that_has_vanished_is_named(tmp_path: Path):
