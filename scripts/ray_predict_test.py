@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.kill_test import list_litter, read_digests
-from scripts.ray_test import HEAD, OTHER, find_processes, start_ray
+from scripts.ray_test import HEAD, OTHER, find_processes, get_parent, start_ray
 from scripts.slurm_test import wait_for
 from tests.predict.builders import draw_image, write_run, write_scene
 
@@ -56,14 +56,6 @@ def main() -> None:
         litter = list_litter(cwd / "maps")
         print(f"different from the maps of one process: {different or 'none'}; left behind: {litter or 'nothing'}")
         sys.exit(1 if different or litter or code else 0)
-
-
-def get_parent(pid: int) -> int:
-    """Returns the parent of a process, 0 if it has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 if __name__ == "__main__":

@@ -131,14 +131,20 @@ def predict_scenes(options: PredictOptions) -> list[str]:
                 progress.advance(scene, result)
         if signals:
             signal.raise_signal(signals[0])  # has its usual effect now that all is recorded
-        results = {scene: results[scene] for scene in scenes}
-        if manifest:
-            write_collection(results, options.out)
+        # Missing only where the signal has no other effect, as in the background of a shell.
+        stopped = FiresegError("not mapped, because the command was stopped; the same command goes on")
+        results = {scene: results.get(scene, stopped) for scene in scenes}
+        faults = [fault for one in results.values() if isinstance(one, FiresegError) for fault in one.faults]
+        try:
+            if manifest:
+                write_collection(results, options.out)
+        except FiresegError as error:  # the maps are there
+            faults += error.faults
     for line in ["", *format_summary(results)]:
         log.info("%s", line)
     if manifest:
         log.info("all scenes: %s, %s", options.out / ALL_ROWS, options.out / ALL_POLYGONS)
-    return [fault for result in results.values() if isinstance(result, FiresegError) for fault in result.faults]
+    return faults
 
 
 @dataclass(frozen=True, kw_only=True)
