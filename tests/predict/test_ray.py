@@ -17,7 +17,7 @@ from fireseg.errors import SettingError
 from fireseg.predict.options import PredictOptions
 from fireseg.predict.pipeline import predict_scenes
 from scripts.kill_test import list_litter
-from scripts.ray_test import find_processes
+from scripts.ray_test import find_processes, get_parent
 from tests.predict.builders import draw_image, write_run, write_scene
 
 
@@ -45,14 +45,16 @@ def test_a_scene_whose_actor_is_killed_is_mapped_by_another(tmp_path: Path, ray_
         text=True,
     )
     out = tmp_path / "maps"
-    deadline = time.monotonic() + 300
-    # Ray names a process after what it does, and its folder is in the environment of the process.
-    while not (mapping := find_actors(ray_folder)) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    for pid in mapping:
-        os.kill(pid, signal.SIGKILL)
-    output, _ = process.communicate(timeout=300)
+    try:
+        deadline = time.monotonic() + 500
+        while not (mapping := find_actors(process.pid)) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for pid in mapping:
+            os.kill(pid, signal.SIGKILL)
+        output, _ = process.communicate(timeout=500)
+    finally:
+        process.kill()
     assert process.returncode == 0, output
     assert "it is tried once more" in output
     assert sorted(path.name for path in out.glob("?.json")) == ["a.json", "b.json"]
@@ -60,16 +62,10 @@ def test_a_scene_whose_actor_is_killed_is_mapped_by_another(tmp_path: Path, ray_
     assert list_litter(out) == []
 
 
-def find_actors(ray_folder: Path) -> list[int]:
-    """Finds the actors that map a scene in the Ray whose files are in a folder."""
-    found = []
-    for pid in find_processes("ray::", "map_scene"):
-        try:
-            if str(ray_folder).encode() in (Path(f"/proc/{pid}/environ")).read_bytes():
-                found.append(pid)
-        except OSError:
-            pass
-    return found
+def find_actors(pid: int) -> list[int]:
+    """Finds the actors that map a scene for a command, whose child is the daemon of Ray, whose children they are."""
+    # Ray names a process after what it does.
+    return [one for one in find_processes("ray::", "map_scene") if get_parent(get_parent(one)) == pid]
 
 
 def test_without_the_package_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
