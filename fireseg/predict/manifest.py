@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -210,7 +210,8 @@ class Manifest:
         former = self._content.scenes[identity]
         self._content.scenes[identity] = replace(former, state=state, faults=tuple(faults or ()))
         if time.monotonic() - self._written >= _WRITE_S:
-            self._write()
+            with suppress(FiresegError):  # a full disk fails one scene, and may have room for the next
+                self._write()
 
     def _write(self) -> None:
         used = {record.settings for record in self._content.scenes.values()}
