@@ -1,8 +1,7 @@
 """Kills a command at random times, repeats it, and compares the results with those of an uninterrupted run.
 
 The whole process group is killed (SIGKILL). The command is repeated as its user is told: `train` with resume=, the
-others as before, `predict` with --overwrite if it finds whole maps. Results must be equal to the bit, and no unfinished
-file may be left.
+others as before. Results must be equal to the bit, and no unfinished file may be left.
 
 python scripts/kill_test.py predict --kills 20 --seed 0
 """
@@ -180,9 +179,8 @@ def repeat(command: str, arguments: list[object], cwd: Path, workers: int) -> st
             finish(start("train", [f"resume={run}", f"data.num_workers={workers}"], cwd))
             return "resume"
         shutil.rmtree(cwd / "outputs", ignore_errors=True)  # there is nothing to resume in the folder of the run
-    is_refused = command == "predict" and any((cwd / "maps").glob("*.json"))
-    finish(start(command, [*arguments, *(["--overwrite"] if is_refused else [])], cwd))
-    return "with --overwrite" if is_refused else "as before"
+    finish(start(command, arguments, cwd))
+    return "as before"
 
 
 def compare(command: str, reference: Path, cwd: Path) -> list[str]:

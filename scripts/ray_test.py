@@ -79,10 +79,10 @@ def main() -> None:
             (raylet,) = sockets[OTHER]
 
             def is_training_there() -> bool:
-                workers = {pid for pid in find_processes("ray::_run_job") if _get_parent(pid) == raylet}
+                workers = {pid for pid in find_processes("ray::_run_job") if get_parent(pid) == raylet}
                 jobs = {path.parent: json.loads(path.read_text()) for path in cwd.glob("fires/*/job.json")}
                 return any(
-                    (run / "checkpoints/last.pt").exists() and _get_parent(job["pid"]) in workers
+                    (run / "checkpoints/last.pt").exists() and get_parent(job["pid"]) in workers
                     for run, job in jobs.items()
                     if job["state"] == "running"
                 )
@@ -103,7 +103,8 @@ def main() -> None:
         sys.exit(1 if faults or code else 0)
 
 
-def _get_parent(pid: int) -> int:
+def get_parent(pid: int) -> int:
+    """Returns the parent of a process, 0 if it has ended."""
     with suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0

@@ -77,7 +77,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingServer]:
 # Files of tests that take a minute or more: begun first, they do not leave one of two processes idle at the end.
 SLOW_FILES = (
     *("test_real_fires.py", "test_distributed.py", "test_search.py", "test_ray.py", "test_slurm.py", "test_kills.py"),
-    *("test_page.py", "test_server.py", "test_limits.py"),
+    *("test_workers.py", "test_page.py", "test_server.py", "test_limits.py"),
     *("test_resume.py", "test_journal.py", "test_mlflow.py", "test_pipeline.py", "test_run.py"),
     *("test_weights.py", "test_mlflow_store.py", "test_artifacts.py", "test_earlier_run.py", "test_report.py"),
     "test_cli.py",

@@ -29,7 +29,7 @@ LAYER = "burned"
 _POLYGON_BYTES = 4000
 """Memory of a small polygon while it is outlined and written."""
 
-_STYLES = "layer_styles"
+STYLES = "layer_styles"
 """Table in which QGIS looks for the styles of layers."""
 
 
@@ -305,8 +305,8 @@ def _write(polygons: Polygons, path: Path, driver: str, origin: Mapping[str, str
     )
     expected = {LAYER: num_polygons}
     if is_geopackage:
-        _write_style(path)
-        expected[_STYLES] = 1
+        write_style(path)
+        expected[STYLES] = 1
     counts = {layer: read_info(path, layer=layer, force_feature_count=True)["features"] for layer in expected}
     return counts == expected
 
@@ -315,7 +315,7 @@ def _round_areas(name: str, values: NDArray) -> NDArray:
     return values.round(2) if name == "area_ha" or name.startswith("ha_") else values
 
 
-def _write_style(path: Path) -> None:
+def write_style(path: Path) -> None:
     """Adds the default style of the layer to a GeoPackage, in the table that QGIS itself creates for styles."""
     from pyogrio import raw
 
@@ -340,7 +340,7 @@ def _write_style(path: Path) -> None:
         list(fields.values()),
         list(fields),
         driver="GPKG",
-        layer=_STYLES,
+        layer=STYLES,
         append=True,
         layer_options={"FID": "id"},
     )

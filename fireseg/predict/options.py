@@ -81,6 +81,9 @@ class MapOptions(RasterOptions):
         return {**values, "cloud_mask": self.cloud_mask and str(self.cloud_mask)}
 
 
+_MAX_WORKERS = 1000
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions(MapOptions):
     """Run, scenes and options of a prediction.
@@ -92,6 +95,14 @@ class PredictOptions(MapOptions):
         device: Device for inference.
         runtime: Engine that computes the model: auto (the fastest that is installed), torch, openvino or onnx.
         precision: Precision of the engine: auto (the fastest that keeps the map), fp32 or bf16.
+        workers: Processes that map scenes at the same time, each with a model of its own; ray: tasks of a Ray cluster,
+            as many as it has room for.
+        cores_per_worker: CPU threads of a worker (default: those of this machine shared out; with ray 1).
+        gpus_per_worker: ray: GPUs of a worker; 0.5 runs two on each (default: 1 if the cluster has any).
+        address: ray: address of a running cluster (default: RAY_ADDRESS; without it a Ray of its own, here).
+
+    Raises:
+        SettingError: If values are out of range; with all faults.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -102,3 +113,27 @@ class PredictOptions(MapOptions):
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     runtime: Literal["auto", "torch", "openvino", "onnx"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    workers: Annotated[str, tyro.conf.arg(metavar="N|ray")] = "1"
+    cores_per_worker: Annotated[int | None, metavar("INT")] = None
+    gpus_per_worker: Annotated[float | None, metavar("NUMBER")] = None
+    address: Annotated[str | None, metavar("ADDRESS")] = None
+
+    def __post_init__(self) -> None:
+        faults = []
+        try:
+            super().__post_init__()
+        except SettingError as error:
+            faults += error.faults
+        if self.workers != "ray" and not (self.workers.isdecimal() and 1 <= int(self.workers) <= _MAX_WORKERS):
+            faults.append(f"--workers: {self.workers}, but it must be 1 to {_MAX_WORKERS}, or ray")
+        if self.cores_per_worker is not None and self.cores_per_worker < 1:
+            faults.append(f"--cores-per-worker: {self.cores_per_worker}, but it must be 1 or more")
+        # Ray packs fractions on one device and gives several whole ones, of which a model uses one.
+        if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 1:
+            faults.append(f"--gpus-per-worker: {self.gpus_per_worker:g}, but it must be a share of one GPU, 0 to 1")
+        for name in ("gpus_per_worker", "address"):
+            if getattr(self, name) is not None and self.workers != "ray":
+                option = f"--{name.replace('_', '-')}"
+                faults.append(f"{option}: applies only to --workers ray; add it, or leave {option} out")
+        if faults:
+            raise SettingError(*faults)

@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -67,13 +67,17 @@ class MapFiles(NamedTuple):
         return cls(*(folder / f"{stem}{suffix}" for suffix in suffixes))
 
 
-def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> None:
+def check_outputs(
+    scenes: Sequence[Scene], out: Path, *, overwrite: bool, done: Collection[Scene] = (), others: Sequence[Path] = ()
+) -> None:
     """Checks that the maps overwrite neither each other nor existing files.
 
     Args:
         scenes: Rasters to map.
         out: Output folder.
         overwrite: Allow existing maps to be replaced.
+        done: Those of the scenes that are mapped already, and stay.
+        others: Files that are written besides the maps, which no map may have.
 
     Raises:
         SettingError: If two scenes have the same name, or a map would overwrite a scene.
@@ -92,6 +96,12 @@ def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> Non
         for scene in scenes
         if isinstance(scene, Path) and scene.absolute() in outputs
     ]
+    faults += [
+        f"{outputs[path.absolute()]}: would be a file of a map and {path.name} of all scenes together; map this scene "
+        "alone, or rename it"
+        for path in others
+        if path.absolute() in outputs
+    ]
     if not is_plain_name(out):
         faults.append(f"--out {out}: its name is not UTF-8 or holds control characters; choose another folder")
     if faults:
@@ -106,14 +116,26 @@ def check_outputs(scenes: Sequence[Scene], out: Path, *, overwrite: bool) -> Non
         raise FiresegError(*errors)
     for stem in counts:
         _check_summary(MapFiles.of(out, stem).summary)
+    kept = set(map(get_scene_name, done))
     existing = [
         path
         for stem in counts
+        if stem not in kept
         if not _is_incomplete(files := MapFiles.of(out, stem), _get_staging_folder(out, stem))
         for path in files
         if path.exists()
     ]
-    if existing and not overwrite:
+    if not overwrite:
+        check_new(existing)
+
+
+def check_new(paths: Sequence[Path]) -> None:
+    """Checks that outputs do not exist.
+
+    Raises:
+        FiresegError: If any exists; with the first one.
+    """
+    if existing := [path for path in paths if path.exists()]:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise FiresegError(f"{existing[0]}{more}: exists already; add --overwrite, or choose another folder with --out")
 
@@ -134,26 +156,43 @@ def staged_outputs(files: MapFiles, stem: str) -> Iterator[MapFiles]:
     """
     folder = files.summary.parent
     staging = _get_staging_folder(folder, stem)
+    lock = FileLock(staging / ".lock")
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(staging / ".lock")
         lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FiresegError(f"{staging}: another process is writing this map; wait for it or stop it") from error
-    except OSError as error:
-        raise disk_error(folder, error) from error
-    try:
         _remove_incomplete(files, staging)
         _clear(staging)
         staged = MapFiles(*(staging / path.name for path in files))
         yield staged
         _publish(staged, files)
+    except Timeout as error:
+        raise FiresegError(f"{staging}: another process is writing this map; wait for it or stop it") from error
     except OSError as error:
         raise disk_error(folder, error) from error
     finally:
-        _remove_incomplete(files, staging)
+        if lock.is_locked:
+            _remove_incomplete(files, staging)
+            shutil.rmtree(staging, ignore_errors=True)
+            lock.release()
+        else:  # interrupted before, or another process has the lock, and the folder is not empty
+            with suppress(OSError):
+                staging.rmdir()
+
+
+def remove_unfinished(folder: Path, stem: str, *, wait_s: float = 0.0) -> None:
+    """Removes what a lost process has left of a map; nothing if another one still writes it.
+
+    Args:
+        folder: Output folder.
+        stem: Name of the scene.
+        wait_s: Longest time in seconds to wait for a process that may be about to end, as on a node that is lost.
+    """
+    staging = _get_staging_folder(folder, stem)
+    if not staging.is_dir():
+        return
+    with suppress(Timeout, OSError), FileLock(staging / ".lock", timeout=wait_s):
+        _remove_incomplete(MapFiles.of(folder, stem), staging)
         shutil.rmtree(staging, ignore_errors=True)
-        lock.release()
 
 
 def _check_summary(path: Path) -> None:
@@ -164,7 +203,9 @@ def _check_summary(path: Path) -> None:
         content = json.loads(path.read_bytes())
     except ValueError:
         content = None
-    if not isinstance(content, dict) or content.get(SOFTWARE_TAG[0]) != SOFTWARE_TAG[1]:
+    # The manifest of a folder of maps lists scenes.
+    is_ours = isinstance(content, dict) and content.get(SOFTWARE_TAG[0]) == SOFTWARE_TAG[1] and "scenes" not in content
+    if not is_ours:
         raise FiresegError(
             f"{path}: not the summary of a map, but a summary would overwrite it; choose another folder with --out"
         )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +25,14 @@ from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, p
 from fireseg.geo.qgis import make_raster_style
 from fireseg.geo.windows import MAX_COLS
 from fireseg.plots.maps import plot_picture
+from fireseg.predict.collection import ALL_POLYGONS, ALL_ROWS, write_collection
 from fireseg.predict.inference import predict_rows
+from fireseg.predict.manifest import MANIFEST, Manifest, Settings, get_settings
 from fireseg.predict.options import MapOptions, PredictOptions
 from fireseg.predict.outputs import (
     DecisionThreshold,
     MapFiles,
+    check_new,
     check_outputs,
     describe_map,
     format_date,
@@ -36,11 +41,13 @@ from fireseg.predict.outputs import (
 )
 from fireseg.predict.quicklook import Thumbnail, draw_quicklook
 from fireseg.predict.statistics import MapStatistics, classify
+from fireseg.predict.workers import map_scenes, open_pool
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runtime.engines import InferenceEngine, TorchEngine, create_engine, describe_engine
 from fireseg.tiles import BandReader, open_bands
 from fireseg.tiles.clouds import CloudMask, is_cloudy
 from fireseg.tiles.products import Scene, get_scene_name, parse_scene
+from fireseg.workers import receiving_signals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,6 +86,9 @@ class SceneMap:
 def predict_scenes(options: PredictOptions) -> list[str]:
     """Maps all scenes of the options; a scene that cannot be mapped, for any reason, does not stop the others.
 
+    Several scenes have a manifest, with which the same command goes on after it was stopped, a table and their polygons
+    in one file.
+
     Args:
         options: Run, scenes and options.
 
@@ -94,49 +104,176 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     scenes = [parse_scene(text) for text in options.scenes]
     if len(scenes) > 1 and options.cloud_mask is not None:
         raise SettingError(f"--cloud-mask {options.cloud_mask}: belongs to one scene; map the scenes one by one")
-    trained = _load_model(options, scenes)
-    engine = create_engine(trained, runtime=options.runtime, precision=options.precision)
-    decision = get_decision_threshold(trained, options.threshold, options.temperature)
+    prepared = _prepare(options, scenes)
+    trained, decision, done = prepared.trained, prepared.decision, prepared.done
+    missing = [scene for scene in scenes if scene not in done]
+    engine, computed_by = None, f"workers {options.workers}"
+    if options.workers == "1":
+        computed_by = f"device {trained.device}"
+        if missing:
+            engine = create_engine(trained, runtime=options.runtime, precision=options.precision)
+            computed_by += f", {_format_engine(describe_engine(engine))}"
     log.info(
-        "%s: threshold %.3g (%s), temperature %.3g, device %s, %s",
+        "%s: threshold %.3g (%s), temperature %.3g, %s",
         trained.name,
         decision.threshold,
         {"user": "given", "calibration": "of the calibration of the run", "default": "default"}[decision.chosen_by],
         decision.temperature,
-        trained.device,
-        " ".join(describe_engine(engine).values()),
+        computed_by,
     )
+    manifest = prepared.manifest
     results: dict[Scene, SceneMap | FiresegError] = {}
-    for number, scene in enumerate(scenes, 1):
+    for scene, summary in done.items():
+        results[scene] = SceneMap(files=_get_files(options.out, scene), summary=_shorten(summary), seconds=0.0)
+    if done:
+        log.info("%d of %d scenes are mapped already, see %s", len(done), len(scenes), options.out / MANIFEST)
+    signals: list[int] = []
+    with manifest.started(done) if manifest else nullcontext():
+        outcomes = _map_scenes(trained, engine, missing, options, prepared.settings, signals)
+        with closing(outcomes), _ScenesProgress(len(scenes), len(done), is_shown=options.workers != "1") as progress:
+            for scene, result in outcomes:
+                results[scene] = result
+                if manifest:
+                    manifest.record(scene, result.faults if isinstance(result, FiresegError) else None)
+                progress.advance(scene, result)
+        if signals:
+            signal.raise_signal(signals[0])  # has its usual effect now that all is recorded
+        # Missing only where the signal has no other effect, as in the background of a shell.
+        stopped = FiresegError("not mapped, because the command was stopped; the same command goes on")
+        results = {scene: results.get(scene, stopped) for scene in scenes}
+        faults = [fault for one in results.values() if isinstance(one, FiresegError) for fault in one.faults]
         try:
-            with convert_unexpected_errors(scene):
-                result = results[scene] = predict_scene(trained, scene, options.out, options=options, engine=engine)
-        except FiresegError as error:
-            results[scene] = error
+            if manifest:
+                write_collection(results, options.out)
+        except FiresegError as error:  # the maps are there
+            faults += error.faults
+    for line in ["", *format_summary(results)]:
+        log.info("%s", line)
+    maps = [one for one in results.values() if isinstance(one, SceneMap)]
+    if engines := sorted({_format_engine(one.summary["runtime"]) for one in maps}):
+        log.info("computed by: %s", ", ".join(engines))
+    if manifest:
+        log.info("all scenes: %s, %s", options.out / ALL_ROWS, options.out / ALL_POLYGONS)
+    return faults
+
+
+def _format_engine(description: Mapping[str, str]) -> str:
+    return " ".join(description[name] for name in ("name", "precision", "version"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What is checked before the first scene is mapped."""
+
+    trained: TrainedModel
+    decision: DecisionThreshold
+    settings: Settings
+    manifest: Manifest | None
+    done: Mapping[Scene, dict[str, Any]]
+
+
+def _prepare(options: PredictOptions, scenes: Sequence[Scene]) -> _Prepared:
+    """Loads the model, finds the maps that are done, and checks the outputs, to report the faults of all together."""
+    prepared, done, errors = None, {}, []
+    try:
+        # The command only describes the model if others map with it, perhaps on nodes with other devices.
+        trained = load_trained_model(options.run, device=options.device if options.workers == "1" else "cpu")
+        decision = get_decision_threshold(trained, options.threshold, options.temperature)
+        settings = get_settings(trained.sha256, decision, options)
+        manifest = Manifest(options.out, scenes, settings) if len(scenes) > 1 else None
+        done = manifest.find_done(overwrite=options.overwrite) if manifest else {}
+        prepared = _Prepared(trained=trained, decision=decision, settings=settings, manifest=manifest, done=done)
+    except FiresegError as error:
+        errors.append(error)
+    try:
+        names = (MANIFEST, ALL_ROWS, ALL_POLYGONS) if len(scenes) > 1 else ()
+        others = [options.out / name for name in names]
+        check_outputs(scenes, options.out, overwrite=options.overwrite, done=done, others=others)
+        if others and not others[0].exists() and not options.overwrite:
+            check_new(others[1:])
+    except FiresegError as error:
+        errors.append(error)
+    if prepared is None or errors:
+        kind = SettingError if any(isinstance(error, SettingError) for error in errors) else FiresegError
+        raise kind(*(fault for error in errors for fault in error.faults))
+    return prepared
+
+
+def _map_scenes(
+    trained: TrainedModel,
+    engine: InferenceEngine | None,
+    scenes: Sequence[Scene],
+    options: PredictOptions,
+    settings: Settings,
+    signals: list[int],
+) -> Generator[tuple[Scene, SceneMap | FiresegError]]:
+    """Maps scenes and yields their maps or errors as they end, here or in workers."""
+    if options.workers == "1" or not scenes:
+        for scene in scenes:
+            try:
+                with convert_unexpected_errors(scene):
+                    result = predict_scene(trained, scene, options.out, options=options, engine=engine)
+            except FiresegError as error:
+                yield scene, error
+            else:
+                yield scene, replace(result, summary=_shorten(result.summary))
+        return
+    with open_pool(options, settings, len(scenes)) as pool, receiving_signals(signals):
+        for scene, result in map_scenes(pool, scenes, options.out, signals):
+            if isinstance(result, FiresegError):
+                yield scene, result
+            else:
+                summary, seconds = result
+                yield scene, SceneMap(files=_get_files(options.out, scene), summary=_shorten(summary), seconds=seconds)
+
+
+def _get_files(out: Path, scene: Scene) -> MapFiles:
+    return MapFiles.of(out, get_scene_name(scene))
+
+
+def _shorten(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a summary that the tables show, which is a third: there may be thousands of scenes."""
+    return {name: value for name, value in summary.items() if name not in ("grid", "model", "options", "versions")}
+
+
+class _ScenesProgress:
+    """Logs the outcome of each scene with the time left, and shows a bar on a terminal.
+
+    Args:
+        total: Number of scenes.
+        num_before: Those that are mapped already.
+        is_shown: False if there is no bar, because each scene has one.
+    """
+
+    def __init__(self, total: int, num_before: int, *, is_shown: bool) -> None:
+        self._total, self._before, self._done, self._start = total, num_before, num_before, time.monotonic()
+        is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total,
+            initial=num_before,
+            desc="scenes",
+            unit="scene",
+            leave=False,
+            disable=not (is_terminal and is_shown),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._bar.close()
+
+    def advance(self, scene: Scene, result: SceneMap | FiresegError) -> None:
+        self._done += 1
+        self._bar.update()
+        if isinstance(result, FiresegError):
             outcome = "failed"
         else:
             outcome = f"{format_hectares(result.summary['burned_ha'])} burned, {format_seconds(result.seconds)}"
-        log.info("%d of %d  %s: %s", number, len(scenes), _get_file_name(scene), outcome)
-    for line in ["", *format_summary(results), f"computed by: {' '.join(describe_engine(engine).values())}"]:
-        log.info("%s", line)
-    return [fault for result in results.values() if isinstance(result, FiresegError) for fault in result.faults]
-
-
-def _load_model(options: PredictOptions, scenes: Sequence[Scene]) -> TrainedModel:
-    """Loads the model and checks the outputs, so that the faults of both are reported together."""
-    trained, errors = None, []
-    try:
-        trained = load_trained_model(options.run, device=options.device)
-    except FiresegError as error:
-        errors.append(error)
-    try:
-        check_outputs(scenes, options.out, overwrite=options.overwrite)
-    except FiresegError as error:
-        errors.append(error)
-    if trained is None or errors:
-        kind = SettingError if any(isinstance(error, SettingError) for error in errors) else FiresegError
-        raise kind(*(fault for error in errors for fault in error.faults))
-    return trained
+        if num_left := self._total - self._done:
+            seconds = (time.monotonic() - self._start) / (self._done - self._before) * num_left
+            outcome += f"; {format_seconds(seconds)} left"
+        log.info("%d of %d  %s: %s", self._done, self._total, _get_file_name(scene), outcome)
 
 
 def predict_scene(
@@ -232,7 +369,8 @@ def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str
         ["scene", "burned_ha", "burned_fraction", "max_probability", "polygons", "unknown", "cloud", "flags", "map"]
     ]
     flags = []
-    for scene, result in results.items():
+    shown = _select_shown(results)
+    for scene, result in shown.items():
         if isinstance(result, FiresegError):
             rows.append([_get_file_name(scene), "failed", *[""] * 7])
             continue
@@ -251,7 +389,23 @@ def format_summary(results: Mapping[Scene, SceneMap | FiresegError]) -> list[str
             ]
         )
         flags += summary["flags"]
-    return [*format_table(rows, align="<>>>>>>><"), *(f"flag: {flag}" for flag in flags)]
+    lines = format_table(rows, align="<>>>>>>><")
+    if num_hidden := len(results) - len(shown):
+        lines.append(f"and {num_hidden:,} more scenes with less burned area; {ALL_ROWS} lists all, with their flags")
+    return [*lines, *(f"flag: {flag}" for flag in flags)]
+
+
+_MAX_ROWS = 100
+"""Scenes of the table."""
+
+
+def _select_shown(results: Mapping[Scene, SceneMap | FiresegError]) -> Mapping[Scene, SceneMap | FiresegError]:
+    """Returns the scenes of which most burned, if there are too many for a table; faults are printed anyway."""
+    if len(results) <= _MAX_ROWS:
+        return results
+    maps = [scene for scene, result in results.items() if not isinstance(result, FiresegError)]
+    maps.sort(key=lambda scene: -results[scene].summary["burned_ha"])  # pyright: ignore[reportAttributeAccessIssue]
+    return {scene: results[scene] for scene in maps[:_MAX_ROWS]}
 
 
 def _get_file_name(scene: Scene) -> str:
@@ -353,9 +507,8 @@ def _predict_and_write(
             pending.pop().result()
 
     num_windows = sum(block.windows.num_windows for block in layout.split_columns(MAX_COLS))
-    bar = tqdm(
-        total=num_windows, desc=format_name(reader.name), unit="window", leave=False, disable=not sys.stderr.isatty()
-    )
+    is_alone = sys.stderr.isatty() and multiprocessing.parent_process() is None  # workers have one bar together
+    bar = tqdm(total=num_windows, desc=format_name(reader.name), unit="window", leave=False, disable=not is_alone)
     num_done = 0
 
     def count_windows(number: int) -> None:

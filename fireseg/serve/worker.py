@@ -30,6 +30,7 @@ from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import MapFiles
 from fireseg.predict.pipeline import predict_scene
 from fireseg.runs import TrainedModel, load_trained_model
+from fireseg.runtime.engines import InferenceEngine, create_engine
 from fireseg.serve.store import MAP, POLYGONS, RESULT, SCENE_PICTURE
 from fireseg.tiles import BandReader, open_bands
 from fireseg.tiles.products import get_scene_name
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with convert_unexpected_errors(run):
             trained = load_trained_model(run, device=device)  # pyright: ignore[reportArgumentType]
+            engine = create_engine(trained)
             _limit_memory(float(memory_gb), trained)
     except FiresegError as error:
         _send(messages, {"faults": error.faults, "exit_code": error.exit_code})
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     for request in iter(requests.get, None):
         try:
             with convert_unexpected_errors(request["scene"]):
-                map_scene(trained, request, max_pixels=int(1e6 * float(max_megapixels)), messages=messages)
+                map_scene(trained, engine, request, max_pixels=int(1e6 * float(max_megapixels)), messages=messages)
         except FiresegError as error:
             _send(messages, {"faults": error.faults})
         else:
@@ -68,11 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def map_scene(trained: TrainedModel, request: dict[str, Any], *, max_pixels: int, messages: IO[str]) -> None:
+def map_scene(
+    trained: TrainedModel, engine: InferenceEngine, request: dict[str, Any], *, max_pixels: int, messages: IO[str]
+) -> None:
     """Maps a scene and prepares its map for display; a map that is complete is not made again.
 
     Args:
         trained: Model.
+        engine: Engine that computes it.
         request: `scene`, relative to `base`; its `folder` in the store; and `settings`, options of the map.
         max_pixels: Largest number of pixels.
         messages: Receives the progress.
@@ -99,7 +104,7 @@ def map_scene(trained: TrainedModel, request: dict[str, Any], *, max_pixels: int
                 )
             if not files.summary.exists():
                 progress = _Progress(messages)
-                predict_scene(trained, scene, out, options=options, on_progress=progress.update)
+                predict_scene(trained, scene, out, options=options, engine=engine, on_progress=progress.update)
                 _append_line(folder / "log.txt", "mapped")
             _send(messages, {"stage": "drawing", "share": 1.0})
             _draw_scene(out / SCENE_PICTURE, reader)

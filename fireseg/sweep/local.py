@@ -9,16 +9,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
-from fireseg.console import format_count, leave_terminal
+from fireseg.console import format_count
 from fireseg.files import convert_disk_errors, count_cores
 from fireseg.sweep.options import PruneRule
 from fireseg.sweep.plan import Job, Plan, name_job
 from fireseg.sweep.queue import BUSY, LOG, JobRecord, is_finished, read_record, read_state, record_loss
+from fireseg.workers import limit_threads, receiving_signals
 
 log = logging.getLogger("fireseg")
 
@@ -54,8 +54,9 @@ class JobProcess:
         self._position = output.tell()
         command = [*("-m", "fireseg.train.job"), str(_locate(plan)), str(job.number)]
         command += ["--call", call, "--cores", str(num_cores), *(["--prune", prune] if prune else [])]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(limit_threads(num_cores))}
         with output:
-            self._process = start_process(command, plan.cwd, output.fileno(), _limit_threads(num_cores))
+            self._process = start_process(command, plan.cwd, output.fileno(), environment)
 
     @property
     def pid(self) -> int:
@@ -262,36 +263,10 @@ class Drain:
         self._num_passed_on = len(self._signals)
 
 
-@contextmanager
-def receiving_signals(received: list[int]) -> Iterator[None]:
-    """Appends the number of each SIGINT, SIGTERM and SIGHUP to a list, in place of the effect it would have."""
-
-    def receive(signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGHUP:
-            leave_terminal()
-        received.append(signum)
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored under nohup
-        numbers.append(signal.SIGHUP)
-    handlers = {number: signal.signal(number, receive) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
 def _locate(plan: Plan) -> Path:
     """Returns the path of the sweep as seen from the working folder of its jobs, relative if it is inside."""
     path = plan.path.resolve()
     return path.relative_to(plan.cwd) if path.is_relative_to(plan.cwd) else path
-
-
-def _limit_threads(num_cores: int) -> dict[str, str]:
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    threads = min(int(given), num_cores) if given.isdigit() and int(given) > 0 else num_cores
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
 def _explain(record: JobRecord) -> str:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from fireseg.errors import FiresegError, SettingError
+from fireseg.errors import FiresegError
 from fireseg.runs.folder import host
-from fireseg.sweep.local import Drain, Extend, receiving_signals
+from fireseg.sweep.local import Drain, Extend
 from fireseg.sweep.options import EngineOptions, PruneRule
 from fireseg.sweep.plan import Job, Plan, choose_job, read_plan
 from fireseg.sweep.queue import read_state
 from fireseg.sweep.store import check_shared_store
+from fireseg.workers import choose_gpus, connected_to_ray, receiving_signals
 
 log = logging.getLogger("fireseg")
 
 _POLL_S = 0.5
-
-_PASSED_ON = ("MLFLOW_", "WANDB_", "HF_", "FIRESEG_", "PYTHONPATH")
-"""Beginnings of the environment variables of the command that the jobs get; the others are those of their node."""
-
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no report to the makers of Ray
-    "RAY_DEDUP_LOGS": "0",  # epochs of different jobs look alike
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a job with no GPU sees none; without a word, Ray warns of a change
-}
 
 
 def run_in_ray(plan: Plan, options: EngineOptions, call: str, extend: Extend | None = None) -> int:
@@ -49,22 +40,15 @@ def run_in_ray(plan: Plan, options: EngineOptions, call: str, extend: Extend | N
         SettingError: If Ray is not installed or has no room for a job, or the store is an SQLite file.
         FiresegError: If the cluster cannot be reached.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise SettingError("--engine: ray, but the package ray is not installed; pip install 'fireseg[ray]'")
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import ray
+    with connected_to_ray(options.address, "--engine"):
+        import ray
 
-    _connect(options.address or os.environ.get("RAY_ADDRESS"))
-    try:
         nodes = [node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]]
         if len(nodes) > 1 or nodes != [host()]:
             check_shared_store(plan)
         task = ray.remote(max_calls=1, max_retries=options.retries)(_run_job)
-        task = task.options(num_cpus=1, num_gpus=_choose_gpus(options))
+        task = task.options(num_cpus=1, num_gpus=choose_gpus(options.gpus_per_job, "--gpus-per-job"))
         return _Driver(plan, options, call, task, extend).run()
-    finally:
-        ray.shutdown()
 
 
 class _Driver:
@@ -153,41 +137,3 @@ def _run_job(path: str, cwd: str, number: int, call: str, retries: int, prune: P
     except FiresegError as error:
         return error.faults
     return ()
-
-
-def _connect(address: str | None) -> None:
-    import ray
-
-    names = [name for name in os.environ if name.startswith(_PASSED_ON)]
-    try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            logging_level=logging.WARNING,
-            runtime_env={"env_vars": {name: os.environ[name] for name in names}},
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise FiresegError(
-            f"--address: no Ray cluster at {address} ({reason}); start one with `ray start --head`, or leave out "
-            "--address and RAY_ADDRESS"
-        ) from error
-
-
-def _choose_gpus(options: EngineOptions) -> float:
-    """Returns the GPUs of a job.
-
-    Raises:
-        SettingError: If the cluster has too few for even one job, which would wait for ever.
-    """
-    import ray
-
-    available = ray.cluster_resources().get("GPU", 0.0)
-    if options.gpus_per_job is None:
-        return min(1.0, available)
-    if options.gpus_per_job > available:
-        raise SettingError(
-            f"--gpus-per-job: {options.gpus_per_job:g}, but the Ray cluster has {available:g} GPUs; choose fewer, or "
-            "start its nodes with --num-gpus=N"
-        )
-    return options.gpus_per_job

@@ -33,9 +33,8 @@ def test_a_second_hangup_does_not_interrupt_the_removal_of_unfinished_files(inpu
     twice = "[os.kill(os.getpid(), signal.SIGHUP) for _ in range(2)]"
     remove = "import shutil, os, signal\noriginal = shutil.rmtree\n"
     remove += "def rmtree(*a, **k): os.kill(os.getpid(), signal.SIGHUP); original(*a, **k)\nshutil.rmtree = rmtree\n"
-    process = start_with_steps(
-        *("predict", inputs.arguments("predict", out), log), moment=0, action=twice, before=remove
-    )
+    arguments = [str(inputs.run), str(inputs.scenes[0]), "--out", str(out)]
+    process = start_with_steps("predict", arguments, log, moment=0, action=twice, before=remove)
 
     output, _ = process.communicate(timeout=30)
 
