@@ -40,7 +40,7 @@ import json, resource, sys, time
 from pathlib import Path
 import numpy as np
 import torch
-import fireseg.predict.pipeline as pipeline
+import fireseg.predict.scene as scene_maps
 from fireseg.data.bands import BAND_NAMES
 from fireseg.geo import plan_sliding_windows
 from fireseg.model import create_segmentation_model
@@ -107,7 +107,7 @@ def time_stage(stage, function):
 
 stages = {"rasters": "_write_rasters", "polygons": "_write_polygons", "quicklook": "draw_quicklook"}
 for stage, function in stages.items():
-    setattr(pipeline, function, time_stage(stage, getattr(pipeline, function)))
+    setattr(scene_maps, function, time_stage(stage, getattr(scene_maps, function)))
 rounds, peak = {name: [] for name in engines}, 0.0
 for _ in range(options["rounds"]):
     for name, engine in engines.items():

@@ -22,7 +22,7 @@ from fireseg.plots.maps import plot_classes
 from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import get_decision_threshold
-from fireseg.predict.pipeline import SceneMap, predict_scene
+from fireseg.predict.scene import SceneMap, predict_scene
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runtime.engines import InferenceEngine, RuntimeName, RuntimePrecision, create_engine

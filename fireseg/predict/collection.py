@@ -14,7 +14,7 @@ from fireseg.predict.outputs import format_date
 from fireseg.tiles.products import Scene
 
 if TYPE_CHECKING:
-    from fireseg.predict.pipeline import SceneMap
+    from fireseg.predict.scene import SceneMap
 
 ALL_POLYGONS, ALL_ROWS = "all_burned.gpkg", "all_burned.csv"
 

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from fireseg import __version__
-from fireseg.console import is_plain_name
+from fireseg.console import format_name, is_plain_name
 from fireseg.decision import find_threshold, min_log_odds
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import atomic_write, check_regular_file, disk_error
@@ -348,6 +348,11 @@ def describe_map(
         "options": options.as_dict(),
         "versions": _list_versions(),
     }
+
+
+def get_file_name(scene: Scene) -> str:
+    """Returns the name of a scene for tables and polygons, without its folder."""
+    return format_name(scene.name if isinstance(scene, Path) else get_scene_name(scene))
 
 
 def format_date(date: str | None) -> str | None:

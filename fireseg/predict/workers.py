@@ -104,7 +104,7 @@ class SceneWorker:
 
     def map_scene(self, scene: Scene) -> tuple[Literal["done", "failed", "memory"], Any]:
         """Maps a scene, unless another process has finished its map in the meantime."""
-        from fireseg.predict.pipeline import predict_scene
+        from fireseg.predict.scene import predict_scene
 
         assert self._trained is not None
         options, name = self._options, get_scene_name(scene)

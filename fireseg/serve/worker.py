@@ -28,7 +28,7 @@ from fireseg.geo.display import sum_area_by_probability, write_picture
 from fireseg.plots.style import render_composite
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import MapFiles
-from fireseg.predict.pipeline import predict_scene
+from fireseg.predict.scene import predict_scene
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runtime.engines import InferenceEngine, create_engine
 from fireseg.serve.store import MAP, POLYGONS, RESULT, SCENE_PICTURE

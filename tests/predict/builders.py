@@ -16,7 +16,7 @@ from fireseg.data.bands import BAND_NAMES
 from fireseg.files import BEST_CHECKPOINT
 from fireseg.model import FireSegmentationModel, create_segmentation_model
 from fireseg.predict.api import Run
-from fireseg.predict.pipeline import SceneMap
+from fireseg.predict.scene import SceneMap
 from fireseg.runs import Calibration, TrainedModel
 from fireseg.task import Task, get_class_names
 

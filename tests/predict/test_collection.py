@@ -14,7 +14,8 @@ from rasterio import Affine
 
 from fireseg.errors import FiresegError
 from fireseg.predict.collection import write_collection
-from fireseg.predict.pipeline import SceneMap, format_summary
+from fireseg.predict.pipeline import format_summary
+from fireseg.predict.scene import SceneMap
 from fireseg.tiles.products import Scene
 from tests.predict.builders import make_trained, predict, write_scene
 
@@ -83,9 +84,8 @@ def test_without_a_map_the_polygons_of_an_earlier_command_go(results: Any, tmp_p
 
 def test_of_many_scenes_the_table_shows_those_of_which_most_burned(results: Any):
     *_, west, east = (one for one in results.values())
-    many: dict[Scene, SceneMap | FiresegError] = {Path(f"{number}.tif"): west for number in range(150)} | {
-        Path("east.tif"): east
-    }
+    many: dict[Scene, SceneMap | FiresegError] = {Path(f"{number}.tif"): west for number in range(150)}
+    many[Path("east.tif")] = east
     lines = format_summary(many)
     assert lines[1].startswith("east.tif")
     assert len(lines) == 1 + 100 + 1

@@ -18,7 +18,8 @@ from rasterio import Affine
 from fireseg.data.bands import BAND_NAMES, CEMS_BANDS
 from fireseg.errors import FiresegError, SettingError
 from fireseg.predict.api import Run
-from fireseg.predict.pipeline import SceneMap, format_summary
+from fireseg.predict.pipeline import format_summary
+from fireseg.predict.scene import SceneMap
 from fireseg.synthetic.scene import make_scene
 from tests.conftest import CountingServer
 from tests.predict.builders import make_trained, predict, write_scene

@@ -29,7 +29,8 @@ from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError, SettingError
 from fireseg.predict.api import Run
 from fireseg.predict.options import PredictOptions
-from fireseg.predict.pipeline import SceneMap, predict_scenes
+from fireseg.predict.pipeline import predict_scenes
+from fireseg.predict.scene import SceneMap
 from fireseg.runs import Calibration
 from fireseg.tiles import BandReader
 from tests.predict.builders import UTM, DarkIsBurned, draw_image, make_trained, predict, write_run, write_scene
