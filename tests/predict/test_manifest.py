@@ -31,7 +31,7 @@ def scenes(tmp_path: Path) -> tuple[Path, ...]:
 
 def map_all(run: Path, scenes: tuple[Path, ...], out: Path, **options: Any) -> list[str]:
     words = tuple(map(str, scenes))
-    return predict_scenes(PredictOptions(run=str(run), scenes=words, out=out, device="cpu", **options))
+    return predict_scenes(PredictOptions(run=str(run), scenes=words, out=out, device="cpu", runtime="torch", **options))
 
 
 def read_times(out: Path) -> dict[str, int]:
@@ -96,11 +96,11 @@ def test_overwrite_goes_on_with_a_command_that_was_stopped_and_else_begins_anew(
     first = read_times(out)
     real, called = pipeline.predict_scene, []
 
-    def stop_at_third(trained: Any, scene: Any, out: Path, *, options: Any) -> Any:
+    def stop_at_third(trained: Any, scene: Any, out: Path, **named: Any) -> Any:
         called.append(scene)
         if len(called) == 3:
             raise KeyboardInterrupt
-        return real(trained, scene, out, options=options)
+        return real(trained, scene, out, **named)
 
     monkeypatch.setattr(pipeline, "predict_scene", stop_at_third)
     with pytest.raises(KeyboardInterrupt):

@@ -35,7 +35,7 @@ def test_a_scene_whose_actor_is_killed_is_mapped_by_another(tmp_path: Path, ray_
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     # Without the second one, Ray writes a token into the home folder.
     environment |= {"RAY_TMPDIR": str(ray_folder), "RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "300"}
-    words = [run, *scenes, "--workers", "ray", "--out", "maps", "--device", "cpu"]
+    words = [run, *scenes, "--workers", "ray", "--out", "maps", "--device", "cpu", "--runtime", "torch"]
     process = subprocess.Popen(
         [sys.executable, "-m", "fireseg.predict", *map(str, words)],
         env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},

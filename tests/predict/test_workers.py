@@ -145,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(folder / "run")
     for name in "abcd":
         write_scene(folder / f"{name}.tif", draw_image(300, 260))
-    options = PredictOptions(run=str(folder / "run"), scenes=list_scenes(folder), out=folder / "whole")
+    options = PredictOptions(run=str(folder / "run"), scenes=list_scenes(folder), out=folder / "whole", runtime="torch")
     assert predict_scenes(options) == []
     return folder
 
@@ -155,7 +155,7 @@ def list_scenes(folder: Path) -> tuple[str, ...]:
 
 
 def start_workers(folder: Path, out: Path) -> ForkedProcess:
-    words = (folder / "run", *list_scenes(folder), "--out", out, "--workers", 2)
+    words = (folder / "run", *list_scenes(folder), "--out", out, "--workers", 2, "--runtime", "torch")
     return start_command("predict", *words)
 
 
@@ -214,7 +214,7 @@ def test_a_command_that_is_killed_maps_what_is_missing_when_it_is_repeated(folde
         time.sleep(0.05)
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("?.json")}
     assert 1 <= len(before) < 4
-    again = start_command("predict", folder / "run", *list_scenes(folder), "--out", out)
+    again = start_command("predict", folder / "run", *list_scenes(folder), "--out", out, "--runtime", "torch")
     output, _ = again.communicate()
     assert again.returncode == 0, output
     assert f"{len(before)} of 4 scenes are mapped already" in output
