@@ -54,14 +54,21 @@ def convert_unexpected_errors(location: object) -> Iterator[None]:
         yield
     except (FiresegError, BrokenPipeError):
         raise
-    except MemoryError as error:
-        raise FiresegError(f"{location}: memory ran out; close other programs, or use a machine with more") from error
     except Exception as error:
+        if _is_out_of_memory(error):
+            raise FiresegError(
+                f"{location}: memory ran out; close other programs, or use a machine with more"
+            ) from error
         traceback.print_exc()
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise FiresegError(
             f"{location}: unexpected error ({text}), which is a bug of fireseg; report it with the traceback above"
         ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Returns True also for a library that the loader of the system has no memory to map."""
+    return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
