@@ -74,6 +74,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingServer]:
         started.shutdown()
 
 
+@pytest.fixture(scope="session")
+def created_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store created by `open_store`, which takes seconds, in a folder with a difficult name."""
+    from fireseg.tracker.mlflow_store import open_store
+
+    folder = tmp_path_factory.mktemp("store") / "fires of 50% in März"
+    folder.mkdir()
+    (folder / "mlflow.db").touch()
+    (folder / "mlflow.db.part").write_bytes(b"half a store, of a process that was killed")
+    open_store(f"sqlite:///{folder / 'mlflow.db'}")
+    return folder / "mlflow.db"
+
+
 # Files of tests that take a minute or more: begun first, they do not leave one of two processes idle at the end.
 SLOW_FILES = (
     *("test_real_fires.py", "test_distributed.py", "test_search.py", "test_ray.py", "test_slurm.py", "test_kills.py"),

@@ -157,7 +157,7 @@ SINGLE_PROCESS = Processes()
 
 _store: Any = None
 
-STORE_SECONDS = 10
+_STORE_SECONDS = 10
 """Time that the main process waits at its end for the others to read the store."""
 
 
@@ -182,7 +182,7 @@ def disconnect() -> None:
         return
     is_holder, size = dist.get_rank() == 0 and not _is_store_of_torchrun(), dist.get_world_size()
     dist.destroy_process_group()
-    deadline = time.monotonic() + STORE_SECONDS
+    deadline = time.monotonic() + _STORE_SECONDS
     while is_holder and 0 < _store.add(_name_reports(), 0) < size and time.monotonic() < deadline:
         time.sleep(0.05)
 

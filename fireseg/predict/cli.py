@@ -11,11 +11,11 @@ from fireseg.predict.options import PredictOptions
 def predict(options: PredictOptions) -> int:
     """Maps burned areas in whole Sentinel-2 scenes.
 
-    RUN is a run folder, a checkpoint file, or an MLflow URI (runs:/ID). Each SCENE is a raster with the bands of the
-    run, of any size, CRS and data type, a SAFE product, or a STAC item. For scene.tif it writes scene_classes.tif (with
-    labels and a style for QGIS beside it), scene_fire.tif (fire probability), scene_burned.gpkg (polygons of burned
-    areas in hectares), scene.json (summary) and scene.png (quicklook): all of them or none. Memory does not grow with
-    the size of a scene.
+    RUN is a run folder, a checkpoint file, or an MLflow URI (runs:/ID, models:/NAME@ALIAS). Each SCENE is a raster
+    with the bands of the run, of any size, CRS and data type, a SAFE product, or a STAC item. For scene.tif it
+    writes scene_classes.tif (with labels and a style for QGIS beside it), scene_fire.tif (fire probability),
+    scene_burned.gpkg (polygons of burned areas in hectares), scene.json (summary) and scene.png (quicklook): all of
+    them or none. Memory does not grow with the size of a scene.
     Several scenes also get all_burned.csv (a row each: hectares, flags, faults), all_burned.gpkg (all polygons
     together), and maps.json, with which the same command maps only what is missing after it was stopped or killed.
     The exit code is 0 on success, 1 if a scene could not be mapped (the others are) or a map of another model, scene

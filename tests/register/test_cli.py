@@ -15,17 +15,9 @@ from fireseg.files import hash_file
 from fireseg.register.cli import main
 from fireseg.runs.calibration import Calibration, write_calibration
 from fireseg.runs.folder import RunFolder
-from fireseg.tracker.mlflow_store import open_store
 from tests.runs.builders import FINGERPRINT, write_run
 
 DATA = {"root": "/data/patches", "fingerprint": FINGERPRINT, "class_counts": [90, 10]}
-
-
-@pytest.fixture(scope="module")
-def created_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

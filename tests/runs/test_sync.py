@@ -28,17 +28,9 @@ from fireseg.runs.sync import (
     sync_run,
 )
 from fireseg.tracker import Tracker, create_mlflow_tracker, create_no_tracker
-from fireseg.tracker.mlflow_store import open_store
 from tests.runs.builders import write_finished_run
 
 DATA = {"root": "/data/patches", "fingerprint": "f00d" * 16, "class_counts": [90, 10]}
-
-
-@pytest.fixture(scope="module")
-def created_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

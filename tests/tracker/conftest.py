@@ -8,19 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fireseg.tracker.mlflow_store import open_store
 from tests.tracker.builders import Server, find_free_port
-
-
-@pytest.fixture(scope="session")
-def created_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store created by `open_store`, which takes seconds, in a folder with a difficult name."""
-    folder = tmp_path_factory.mktemp("store") / "fires of 50% in März"
-    folder.mkdir()
-    (folder / "mlflow.db").touch()
-    (folder / "mlflow.db.part").write_bytes(b"half a store, of a process that was killed")
-    open_store(f"sqlite:///{folder / 'mlflow.db'}")
-    return folder / "mlflow.db"
 
 
 @pytest.fixture

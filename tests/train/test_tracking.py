@@ -18,18 +18,10 @@ from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
 from fireseg.runs.load import load_trained_model
 from fireseg.runs.sync import sync_run
 from fireseg.tracker import mlflow_model
-from fireseg.tracker.mlflow_store import open_store
 from fireseg.train.run import train
 from tests.train.test_run import QUICK
 
 Train = Callable[..., RunFolder]
-
-
-@pytest.fixture(scope="module")
-def created_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_store(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture
