@@ -38,6 +38,10 @@ class SettingError(FiresegError):
     exit_code = 2
 
 
+class OutOfMemoryError(FiresegError):
+    """Memory ran out for one scene, tile or product."""
+
+
 @contextmanager
 def convert_unexpected_errors(location: object) -> Iterator[None]:
     """Converts exceptions that nothing foresaw to a fault of one scene, tile or product, so that the others go on.
@@ -56,7 +60,7 @@ def convert_unexpected_errors(location: object) -> Iterator[None]:
         raise
     except Exception as error:
         if _is_out_of_memory(error):
-            raise FiresegError(
+            raise OutOfMemoryError(
                 f"{location}: memory ran out; close other programs, or use a machine with more"
             ) from error
         traceback.print_exc()

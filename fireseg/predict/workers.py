@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from fireseg.errors import FiresegError, convert_unexpected_errors
+from fireseg.errors import FiresegError, OutOfMemoryError, convert_unexpected_errors
 from fireseg.files import count_cores, end_with_parent
 from fireseg.predict.manifest import Settings, get_settings, read_map
 from fireseg.predict.options import PredictOptions
@@ -117,7 +117,7 @@ class SceneWorker:
                     return "done", (summary, 0.0)
                 result = predict_scene(self._trained, scene, options.out, options=options, engine=self._engine)
         except FiresegError as error:
-            return "memory" if isinstance(error.__cause__, MemoryError) else "failed", error.faults
+            return "memory" if isinstance(error, OutOfMemoryError) else "failed", error.faults
         return "done", (result.summary, result.seconds)
 
 
