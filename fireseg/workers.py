@@ -68,6 +68,8 @@ def connected_to_ray(address: str | None, option: str) -> Iterator[None]:
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default, of which it warns
     names = [name for name in os.environ if name.startswith(_PASSED_ON)]
     try:
         ray.init(

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from fireseg.export.metadata import encode
 from fireseg.export.options import Format
 from fireseg.model import FireSegmentationModel
-from fireseg.runtime.engines import import_openvino
+from fireseg.runtime.engines import get_openvino_core, import_openvino
 from fireseg.runtime.onnx import INPUT_NAME, DeployedModel, convert_to_onnx, make_dynamic_shapes, make_example
 from fireseg.tracker.mlflow_model import open_mlflow_model
 
@@ -123,7 +123,7 @@ def _write_openvino(
     openvino = import_openvino()
     onnx_path = path.with_suffix(".onnx")
     _write_onnx(model, onnx_path, temperature=temperature, size=size, metadata={})
-    graph = openvino.Core().read_model(onnx_path)
+    graph = get_openvino_core().read_model(onnx_path)
     for name, text in encode(metadata).items():
         graph.set_rt_info(text, ["fireseg", name])
     openvino.save_model(graph, path, compress_to_fp16=False)
@@ -152,10 +152,9 @@ def _open_onnx(path: Path) -> Predict:
 
 
 def _open_openvino(path: Path) -> Predict:
-    openvino = import_openvino()
     # Without this hint, CPUs with AMX compute in bfloat16.
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
-    compiled = openvino.Core().compile_model(path, "CPU", config)
+    compiled = get_openvino_core().compile_model(path, "CPU", config)
     return lambda image: np.array(compiled(image)[0])
 
 

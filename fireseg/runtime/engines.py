@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from importlib.util import find_spec
@@ -165,9 +166,8 @@ class OpenVinoEngine:
     name, device = "openvino", torch.device("cpu")
 
     def __init__(self, path: Path, precision: Literal["fp32", "bf16"]) -> None:
-        openvino = import_openvino()
         self.precision = precision
-        self.version = openvino.__version__.split("-")[0]
+        self.version = import_openvino().__version__.split("-")[0]
         properties = {
             # Set in any case: without it OpenVINO chooses bfloat16 where the CPU has instructions for it.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -175,9 +175,7 @@ class OpenVinoEngine:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
         }
-        core = openvino.Core()
-        # Read into memory: the file may be temporary, or be replaced.
-        core.set_property({"ENABLE_MMAP": False})
+        core = get_openvino_core()
         self._compiled = core.compile_model(core.read_model(path), "CPU", properties)
 
     def predict_logits(self, image: Tensor) -> Tensor:
@@ -212,6 +210,20 @@ class OnnxEngine:
 
 def _as_contiguous(image: Tensor) -> Any:
     return image.contiguous().numpy()
+
+
+@functools.cache
+def get_openvino_core() -> Any:
+    """Returns the OpenVINO runtime of this process, which is never unloaded.
+
+    Its CPU plugin installs a stack for signals in the thread that loads it and frees the memory when it is unloaded in
+    any thread. From another one the first thread keeps the freed stack, and its next signal (SIGCHLD, Ctrl-C) ends the
+    process with a segmentation fault.
+    """
+    core = import_openvino().Core()
+    # Models are read into memory: their file may be temporary, or be replaced.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
 
 
 def import_openvino() -> Any:

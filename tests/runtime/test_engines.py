@@ -64,6 +64,20 @@ def test_an_engine_decides_as_torch_on_all_but_a_two_thousandth_of_the_pixels(
         assert abs(int(burned.sum()) - int(expected.sum())) <= 0.001 * expected.sum()
 
 
+def test_a_process_survives_a_signal_after_another_thread_has_freed_an_engine(run: Path) -> None:
+    program = (
+        "import os, signal, sys, threading\n"
+        "from fireseg.runs import load_trained_model\n"
+        "from fireseg.runtime.engines import create_engine\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled', flush=True))\n"
+        "engines = [create_engine(load_trained_model(sys.argv[1], device='cpu'), runtime='openvino')]\n"
+        "thread = threading.Thread(target=engines.clear); thread.start(); thread.join()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(run)], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
+
+
 def test_the_model_is_converted_once_for_each_checkpoint_and_again_if_the_file_is_damaged(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
