@@ -63,9 +63,10 @@ class Interrupts:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGHUP:
             leave_terminal()
-        if not self._is_deferred or self._pending is not None:
+        is_first = self._pending is None
+        self._pending = signum  # for the next check, too: Python drops an exception that is raised in a weakref callback
+        if not (self._is_deferred and is_first):
             raise Interrupted(signum)
-        self._pending = signum
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

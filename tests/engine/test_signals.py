@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import weakref
 
 import pytest
 
@@ -41,3 +42,17 @@ def test_previous_handlers_are_restored():
     with Interrupts():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_in_a_weakref_callback_raises_at_the_next_check():
+    class Target:
+        pass
+
+    with Interrupts() as interrupts:
+        target = Target()
+        reference = weakref.ref(target, lambda _: signal.raise_signal(signal.SIGTERM))
+        del target
+        assert reference() is None
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            interrupts.check()
