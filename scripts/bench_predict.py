@@ -63,7 +63,7 @@ def make_untrained():
     model.set_normalisation([0.1] * 7, [0.1] * 7)
     task = Task(name="bench", num_classes=num_classes, class_names=get_class_names(num_classes))
     return TrainedModel(
-        model=model, task=task, bands=BAND_NAMES, settings={}, device=device, checkpoint=Path("bench.pt"),
+        build_model=lambda: model, task=task, bands=BAND_NAMES, settings={}, device=device, checkpoint=Path("bench.pt"),
         sha256="0" * 64, epoch=1, fingerprint="", folder=RunFolder(Path(sys.argv[2]).parent), calibration=None,
     )
 

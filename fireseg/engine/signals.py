@@ -64,7 +64,9 @@ class Interrupts:
         if signum == signal.SIGHUP:
             leave_terminal()
         is_first = self._pending is None
-        self._pending = signum  # for the next check, too: Python drops an exception that is raised in a weakref callback
+        self._pending = (
+            signum  # for the next check, too: Python drops an exception that is raised in a weakref callback
+        )
         if not (self._is_deferred and is_first):
             raise Interrupted(signum)
 

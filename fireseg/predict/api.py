@@ -232,7 +232,7 @@ def load(
         >>> run = load("outputs/del_unet_resnet34")  # doctest: +SKIP
         >>> run.predict_scene("scene.tif", out="maps/").summary["burned_ha"]  # doctest: +SKIP
     """
-    trained = load_trained_model(path, device=device)
+    trained = load_trained_model(path, device=device, build=False)
     return Run(trained, create_engine(trained, runtime=runtime, precision=precision))
 
 

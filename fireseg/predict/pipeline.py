@@ -134,7 +134,8 @@ def _prepare(options: PredictOptions, scenes: Sequence[Scene]) -> _Prepared:
     prepared, done, errors = None, {}, []
     try:
         # The command only describes the model if others map with it, perhaps on nodes with other devices.
-        trained = load_trained_model(options.run, device=options.device if options.workers == "1" else "cpu")
+        device = options.device if options.workers == "1" else "cpu"
+        trained = load_trained_model(options.run, device=device, build=False)
         decision = get_decision_threshold(trained, options.threshold, options.temperature)
         settings = get_settings(trained.sha256, decision, options)
         manifest = Manifest(options.out, scenes, settings) if len(scenes) > 1 else None

@@ -90,7 +90,7 @@ class SceneWorker:
             from fireseg.runtime.engines import create_engine
 
             options = self._options
-            trained = load_trained_model(options.run, device=options.device, threads=self.num_threads)
+            trained = load_trained_model(options.run, device=options.device, threads=self.num_threads, build=False)
             decision = get_decision_threshold(trained, options.threshold, options.temperature)
             if get_settings(trained.sha256, decision, options) != self._settings:
                 raise FiresegError(

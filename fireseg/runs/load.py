@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,7 +68,7 @@ class TrainedModel:
     """A trained model with its task, bands, settings and calibration.
 
     Attributes:
-        model: Network in eval mode, without gradients, on `device`.
+        build_model: Builds the network in eval mode, without gradients, on `device`.
         task: Classes of the model.
         bands: Sentinel-2 bands of the channels, in order.
         settings: Settings of the run, as in config.json.
@@ -82,7 +84,7 @@ class TrainedModel:
         level: Their processing level, `1C` or `2A`; None if unknown.
     """
 
-    model: FireSegmentationModel
+    build_model: Callable[[], FireSegmentationModel]
     task: Task
     bands: tuple[str, ...]
     settings: dict[str, Any]
@@ -96,6 +98,11 @@ class TrainedModel:
     val_fire_iou: float | None = None
     pixel_m: float | None = None
     level: str | None = None
+
+    @cached_property
+    def model(self) -> FireSegmentationModel:
+        """The network, which is built when it is first used."""
+        return self.build_model()
 
     @property
     def name(self) -> str:
@@ -144,7 +151,9 @@ class TrainedModel:
             return self.model(image.to(self.device).contiguous(memory_format=get_memory_format(self.device)))
 
 
-def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads: int | None = None) -> TrainedModel:
+def load_trained_model(
+    path: Path | str, *, device: DeviceName = "auto", threads: int | None = None, build: bool = True
+) -> TrainedModel:
     """Loads the model of a run, a checkpoint file or MLflow.
 
     Everything is read from the checkpoint, so the run may have been moved and the paths in its settings need not
@@ -156,6 +165,9 @@ def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads
             `mlflow-artifacts:/…`.
         device: `auto`, `cuda`, `mps` or `cpu`.
         threads: CPU threads of torch, for the whole process; None changes nothing.
+        build: Build the network at once. Otherwise it is built, and its weights are checked, when it is first used:
+            never if the model was converted for another engine before. That saves the import of the libraries of
+            architectures, more than half of the start of a command.
 
     Raises:
         FiresegError: If the path does not exist, or is not a checkpoint of fireseg.
@@ -181,12 +193,12 @@ def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads
             raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
         folder = calibrated = RunFolder(run) if run else None
     checkpoint = read_checkpoint(file)
-    task, model = build_model(checkpoint, file)
+    task = _make_task(checkpoint, file)
     sha256 = hash_file(file)
-    return TrainedModel(
-        model=model.requires_grad_(False).eval().to(torch_device),
+    trained = TrainedModel(
+        build_model=lambda: _build_model(checkpoint, file).requires_grad_(False).eval().to(torch_device),
         task=task,
-        bands=model.bands,
+        bands=checkpoint.bands,
         settings=checkpoint.config,
         device=torch_device,
         checkpoint=file,
@@ -199,6 +211,9 @@ def load_trained_model(path: Path | str, *, device: DeviceName = "auto", threads
         pixel_m=checkpoint.pixel_m,
         level=checkpoint.level,
     )
+    if build:
+        _ = trained.model
+    return trained
 
 
 def _find_checkpoint(path: Path) -> Path:
@@ -298,32 +313,44 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise FiresegError(*faults) from error
 
 
-def build_model(checkpoint: Checkpoint, path: Path) -> tuple[Task, FireSegmentationModel]:
-    """Builds the model of a checkpoint with its weights, and its task.
-
-    Args:
-        checkpoint: Content of the checkpoint.
-        path: File that it was read from, for messages.
-
-    Raises:
-        FiresegError: If the settings of task or model are not valid, or the weights do not match them.
-    """
-    try:
+def _make_task(checkpoint: Checkpoint, path: Path) -> Task:
+    with _faults_of(path):
         if faults := list(islice(_check_settings(checkpoint.config), _MAX_FAULTS)):
             raise FiresegError(*faults)
         task = make(checkpoint.config["task"], Task)
+        if faults := list(_compare("class_names", checkpoint.class_names, task.class_names)):
+            raise FiresegError(*faults)
+        return task
+
+
+def _build_model(checkpoint: Checkpoint, path: Path) -> FireSegmentationModel:
+    with _faults_of(path):
         # The initial weights of the run are replaced below and need not exist any more.
         model = make({**checkpoint.config["model"], "weights": "none"}, FireSegmentationModel)
-        if faults := list(_check_consistency(checkpoint, task, model)):
+        faults = list(_compare("bands", checkpoint.bands, model.bands))
+        if names := [key for key, value in checkpoint.state.items() if not isinstance(value, Tensor)]:
+            faults.append(f"model.{names[0]}: not a tensor")
+        if faults:
             raise FiresegError(*faults)
-    except FiresegError as error:
-        raise FiresegError(*(f"{path}: {fault}; {_CURE}" for fault in error.faults)) from error
     try:
         model.load_state_dict(checkpoint.state)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise FiresegError(f"{path}: weights that do not match its settings ({reason}); {_CURE}") from error
-    return task, model
+    return model
+
+
+@contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FiresegError as error:
+        raise FiresegError(*(f"{path}: {fault}; {_CURE}" for fault in error.faults)) from error
+
+
+def _compare(name: str, saved: Sequence[str], built: Sequence[str]) -> Iterator[str]:
+    if tuple(saved) != tuple(built):
+        yield f"{name}: {' '.join(saved)}, but {' '.join(built)} in its settings"
 
 
 def _check_settings(settings: dict[str, Any]) -> Iterator[str]:
@@ -352,12 +379,3 @@ def _check_settings(settings: dict[str, Any]) -> Iterator[str]:
         elif not isinstance(value, str | int | float | None) or (isinstance(value, int) and value.bit_length() > 64):
             yield f"{name}: a {type(value).__name__}, but settings are plain values"
     yield f"settings: more than {_MAX_VALUES} values"
-
-
-def _check_consistency(checkpoint: Checkpoint, task: Task, model: FireSegmentationModel) -> Iterator[str]:
-    pairs = [("class_names", checkpoint.class_names, task.class_names), ("bands", checkpoint.bands, model.bands)]
-    for name, saved, built in pairs:
-        if saved != built:
-            yield f"{name}: {' '.join(saved)}, but {' '.join(built)} in its settings"
-    if names := [key for key, value in checkpoint.state.items() if not isinstance(value, Tensor)]:
-        yield f"model.{names[0]}: not a tensor"

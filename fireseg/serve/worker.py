@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     requests = _read_requests(sys.stdin)
     try:
         with convert_unexpected_errors(run):
-            trained = load_trained_model(run, device=device)  # pyright: ignore[reportArgumentType]
+            trained = load_trained_model(run, device=device, build=False)  # pyright: ignore[reportArgumentType]
             engine = create_engine(trained)
             _limit_memory(float(memory_gb), trained)
     except FiresegError as error:

@@ -100,7 +100,7 @@ def make_trained(num_classes: int = 2, ignore_index: int = 255) -> TrainedModel:
     """Makes a model of the bands B03, B08, B12, whose logits are the bands."""
     names, bands = tuple(f"class{number}" for number in range(num_classes)), ("B03", "B08", "B12")
     return TrainedModel(
-        model=FireSegmentationModel(BandsAsLogits(num_classes), bands=bands).eval(),
+        build_model=lambda: FireSegmentationModel(BandsAsLogits(num_classes), bands=bands).eval(),
         task=Task(name="own", num_classes=num_classes, class_names=names, ignore_index=ignore_index),
         bands=bands,
         settings={},

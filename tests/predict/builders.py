@@ -42,7 +42,7 @@ def make_trained(
 ) -> TrainedModel:
     """Wraps a network as the model of a run with the default seven bands."""
     return TrainedModel(
-        model=FireSegmentationModel(network or DarkIsBurned(num_classes), bands=BAND_NAMES).eval(),
+        build_model=lambda: FireSegmentationModel(network or DarkIsBurned(num_classes), bands=BAND_NAMES).eval(),
         task=make_task(num_classes),
         bands=BAND_NAMES,
         settings={"model": {"arch": "unet", "encoder": "none"}},
