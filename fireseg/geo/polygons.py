@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -29,6 +30,12 @@ LAYER = "burned"
 _POLYGON_BYTES = 4000
 """Memory of a small polygon while it is outlined and written."""
 
+MAX_POLYGONS = 100_000
+"""Most polygons of a map; noise has a million in a scene of 10980 x 10980 pixels, fires have some thousands."""
+
+_BUILT_TOGETHER = 1000
+"""Polygons built by one call of shapely, which costs far more time than the polygon itself."""
+
 STYLES = "layer_styles"
 """Table in which QGIS looks for the styles of layers."""
 
@@ -43,8 +50,9 @@ class Polygons:
             more than two classes that of most of the area), and with more than two classes `ha_<class>` for each
             burned class. Areas are those of the pixels, before any simplification.
         crs: CRS of the raster.
-        num_dropped: Number of areas below the minimum area.
+        num_dropped: Number of areas without a polygon: below the minimum area, or the smallest of too many.
         dropped_ha: Their total area in hectares.
+        num_omitted: Number of those that are left out only because there are more than `MAX_POLYGONS`.
     """
 
     geometries: NDArray[np.object_]
@@ -52,6 +60,7 @@ class Polygons:
     crs: CRS
     num_dropped: int
     dropped_ha: float
+    num_omitted: int = 0
 
 
 def polygonize(
@@ -87,7 +96,8 @@ def polygonize(
             areas = PixelAreas(Grid.of_raster(classes))
             components = find_components(classes, fire, areas, num_classes=len(class_names))
             order = np.argsort(-components.areas_m2, kind="stable")
-            selected = order[components.areas_m2[order] >= min_area_ha * M2_PER_HA]
+            large_enough = order[components.areas_m2[order] >= min_area_ha * M2_PER_HA]
+            selected = large_enough[:MAX_POLYGONS]
             check_memory(
                 len(selected) * _POLYGON_BYTES,
                 f"{classes_path.name}: {len(selected):,} burned areas",
@@ -104,6 +114,7 @@ def polygonize(
         crs=crs,
         num_dropped=len(order) - len(selected),
         dropped_ha=float(max(0.0, dropped_ha)),
+        num_omitted=len(large_enough) - len(selected),
     )
 
 
@@ -181,8 +192,10 @@ def _outline_components(
             ids_path, mask_path = Path(work) / "ids.tif", Path(work) / "mask.tif"
             _write_ids(classes, components, selected, ids_path, mask_path)
             with rasterio.open(ids_path, driver="GTiff") as ids, rasterio.open(mask_path, driver="GTiff") as mask:
-                for outline, number in shapes(rasterio.band(ids, 1), mask=rasterio.band(mask, 1), connectivity=4):
-                    outlines[int(number) - 1] = shapely.geometry.shape(outline)
+                found = shapes(rasterio.band(ids, 1), mask=rasterio.band(mask, 1), connectivity=4)
+                while batch := list(islice(found, _BUILT_TOGETHER)):
+                    numbers = np.array([number for _, number in batch], np.intp)
+                    outlines[numbers - 1] = _build_polygons([outline["coordinates"] for outline, _ in batch])
     except GDAL_ERRORS as error:
         raise FiresegError(
             f"{folder}: temporary files of the outlines cannot be written ({error}); if the disk is full, free some "
@@ -198,6 +211,18 @@ def _outline_components(
     for number in np.flatnonzero(~shapely.is_valid(outlines)):
         outlines[number] = shapely.make_valid(outlines[number], method="structure")
     return outlines
+
+
+def _build_polygons(outlines: Sequence[Sequence[Sequence[tuple[float, float]]]]) -> NDArray[np.object_]:
+    """Builds shapely polygons from their rings."""
+    import shapely
+
+    rings = [ring for outline in outlines for ring in outline]
+    starts_of_rings = np.cumsum([0, *map(len, rings)])
+    points = np.fromiter(chain.from_iterable(chain.from_iterable(rings)), np.float64, 2 * int(starts_of_rings[-1]))
+    starts_of_outlines = np.cumsum([0, *map(len, outlines)])
+    offsets = starts_of_rings, starts_of_outlines
+    return shapely.from_ragged_array(shapely.GeometryType.POLYGON, points.reshape(-1, 2), offsets)
 
 
 def _write_ids(

@@ -133,6 +133,7 @@ def predict_scene(
                 on_progress=on_progress,
             )
         # Polygons are mostly GDAL's work and the quicklook is Python's: together they take as long as one of them.
+        flags_of_picture = tuple(flags)
         polygons = background.submit(_write_polygons, staged, trained, reader, flags, options)
         draw_quicklook(
             staged.picture,
@@ -141,7 +142,7 @@ def predict_scene(
             thumbnail=thumbnail,
             statistics=statistics,
             decision=decision,
-            flags=flags,
+            flags=flags_of_picture,
         )
         summary = describe_map(
             trained,
@@ -286,8 +287,9 @@ def _predict_and_write(
 
 
 def _write_polygons(
-    staged: MapFiles, trained: TrainedModel, reader: BandReader, flags: Sequence[str], options: MapOptions
+    staged: MapFiles, trained: TrainedModel, reader: BandReader, flags: list[str], options: MapOptions
 ) -> Polygons:
+    """Writes the burned areas as polygons, and adds a flag if there are too many."""
     polygons = polygonize(
         staged.classes,
         staged.fire,
@@ -295,6 +297,13 @@ def _write_polygons(
         min_area_ha=options.min_area_ha,
         simplify_m=options.simplify_m,
     )
+    if polygons.num_omitted:
+        num_found = len(polygons.geometries) + polygons.num_omitted
+        flags.append(
+            f"{reader.path}: {num_found:,} burned areas, more than any fires leave; the {polygons.num_omitted:,} "
+            "smallest are in the rasters, but have no polygon; check the map for noise, or set --min-area-ha"
+        )
+        log.warning("%s", flags[-1])
     origin = {
         "date": format_date(reader.date),
         "scene": get_file_name(reader.path),

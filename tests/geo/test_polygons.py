@@ -145,6 +145,16 @@ def test_small_areas_are_dropped_and_counted(tmp_path: Path):
     assert polygons.dropped_ha == pytest.approx(0.1, rel=1e-3)
 
 
+def test_of_too_many_areas_the_largest_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fireseg.geo.polygons.MAX_POLYGONS", 2)
+    classes = np.zeros((10, 40))
+    classes[0:5, 0:10] = classes[7, 20:24] = classes[9, 30:36] = classes[9, 0] = 1  # 0.5, 0.04, 0.06 and 0.01 ha
+    polygons = draw_map(tmp_path, classes, min_area_ha=0.02)
+    assert [outline.area for outline in polygons.geometries] == [5000, 600]
+    assert (polygons.num_omitted, polygons.num_dropped) == (1, 2)
+    assert polygons.dropped_ha == pytest.approx(0.05, rel=1e-3)
+
+
 def test_nothing_dropped_is_nothing(tmp_path: Path):
     polygons = draw_map(tmp_path, draw_blobs(60, 60))
     assert (polygons.num_dropped, polygons.dropped_ha) == (0, 0.0)

@@ -259,6 +259,22 @@ def test_a_scene_unlike_the_training_data_is_flagged_wherever_its_map_is_shown(
     assert fitting.files.picture.read_bytes() != result.files.picture.read_bytes()
 
 
+def test_a_map_with_more_areas_than_polygons_is_flagged(
+    tmp_path: Path, numbers: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fireseg.geo.polygons.MAX_POLYGONS", 1)
+    numbers = numbers.copy()
+    numbers[3] = 3000  # burned is what is dark in this band
+    numbers[3, 5:13, 5:13] = numbers[3, 20:30, 20:30] = 500
+    result = predict(make_trained(), write_scene(tmp_path / "scene_S2L2A.tif", numbers), tmp_path / "maps")
+    (flag,) = result.summary["flags"]
+    assert "2 burned areas, more than any fires leave; the 1 smallest" in flag
+    polygons = result.summary["polygons"]
+    assert (polygons["count"], polygons["dropped"]) == (1, 1)
+    with sqlite3.connect(result.files.burned) as database:
+        assert database.execute("SELECT flags FROM burned").fetchall() == [(flag,)]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
