@@ -18,9 +18,10 @@ _STOP_S = 5
 def serve(options: ServeOptions) -> int:
     """Serves a web page and a JSON interface that map scenes with a run.
 
-    RUN is a run folder, a checkpoint file, or an MLflow URI (runs:/ID). Scenes are dropped on the page, or picked from
-    the folder --root, and mapped one after the other; the page shows each map over its scene. The queue and the maps
-    lie in --out and outlive the server. Only this machine reaches it, unless --host and --token are given.
+    RUN is a run folder, a checkpoint file, or an MLflow URI (runs:/ID, models:/NAME@ALIAS). Scenes are dropped on the
+    page, or picked from the folder --root, and mapped one after the other; the page shows each map over its scene. The
+    queue and the maps lie in --out and outlive the server. Only this machine reaches it, unless --host and --token are
+    given.
     The exit code is 1 if the run cannot be loaded or the port is taken, and 2 for an invalid argument.
     """
     _check_extra()
