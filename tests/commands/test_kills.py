@@ -16,6 +16,9 @@ from tests.predict.builders import draw_image, write_scene
 
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
+EVERY_CHANGE = "import fireseg.predict.manifest; fireseg.predict.manifest._WRITE_S = 0.0\n"
+"""Source that makes `predict` write its manifest after each scene, as otherwise only a slow machine does."""
+
 
 def count_steps(log: Path) -> int:
     return len(log.read_text().splitlines())
@@ -23,7 +26,8 @@ def count_steps(log: Path) -> int:
 
 def run(command: str, arguments: list[str], log: Path, moment: int = -1) -> tuple[int, str]:
     """Runs a command that is killed at a step, and returns its exit code and output."""
-    process = start_with_steps(command, arguments, log, moment=moment, action=KILL)
+    before = EVERY_CHANGE if command == "predict" else ""
+    process = start_with_steps(command, arguments, log, moment=moment, action=KILL, before=before)
     output, _ = process.communicate(timeout=120)
     assert process.returncode is not None
     return process.returncode, output
