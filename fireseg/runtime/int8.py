@@ -10,7 +10,6 @@ from typing import Any
 from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
-from fireseg.console import format_share
 from fireseg.files import convert_disk_errors
 from fireseg.runs import TrainedModel
 from fireseg.runtime.cache import LOCK, get_stem, is_intact, open_onnx, read_record, write_record
@@ -67,7 +66,7 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     scores = [comparison[name] for name in ("fire_iou", "fire_iou_fp32")]
     int8, fp32 = ("unknown" if score is None else f"{score:.4f}" for score in scores)
     return (
-        f"int8: val fire IoU {int8}, float32 {fp32}, {format_share(comparison['changed_share'])} of decisions changed, "
+        f"int8: val fire IoU {int8}, float32 {fp32}, {100 * comparison['changed_share']:.2f} % of decisions changed, "
         f"{comparison['calibration_patches']} val patches calibrate, {comparison['compared_patches']} compared"
     )
 
