@@ -197,7 +197,7 @@ def test_another_threshold_of_the_run_is_compared_anew(run: RunFolder, monkeypat
     assert comparison.changed_share == 0  # because nothing was quantised
 
 
-def test_without_the_patches_the_command_that_names_them_is_printed(
+def test_without_the_patches_the_command_that_names_them_is_printed_and_helps(
     made: RunFolder, run: RunFolder, tmp_path: Path
 ) -> None:
     get_file(run).unlink()
@@ -209,9 +209,11 @@ def test_without_the_patches_the_command_that_names_them_is_printed(
             r"name their folder by python -m fireseg\.export \S*run --to openvino --precision int8 --data PATCHES",
         ):
             create_engine(load(run), precision="int8")
+        assert not list((run.path / "runtime").glob("*_int8.xml"))
+        load_int8(load(run), data=tmp_path / "moved")  # as that command does
+        assert create_engine(load(run), precision="int8").precision == "int8"
     finally:
         shutil.move(tmp_path / "moved", made.path.parent / "patches")
-    assert not list((run.path / "runtime").glob("*_int8.xml"))
 
 
 @pytest.mark.usefixtures("without_nncf")
