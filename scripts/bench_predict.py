@@ -2,13 +2,15 @@
 
     python scripts/bench_predict.py --size 2048 --engines torch:fp32 openvino:fp32 onnx:fp32
     python scripts/bench_predict.py --size 10980 --rounds 1
+    python scripts/bench_predict.py --run outputs/latest --engines openvino:fp32 openvino:int8
 
 The scene is a mosaic of synthetic landscapes, written to disk as a tiled GeoTIFF. All engines are timed alternately in
 one process: a whole map with its stages, and the engine alone on the same number of windows. Medians are printed, and
 their ratios to the first engine; seconds of the CPU are comparable on a busy machine, too. The stage `rasters` is
 reading, model, blending and writing, which overlap; `polygons` and `quicklook` follow at the same time. Memory is the
 peak of the process after the first map, before others are made. Without --run the model is untrained: its threshold is
-set so that a tenth of the pixels burned, in more and smaller areas than any real fire has.
+set so that a tenth of the pixels burned, in more and smaller areas than any real fire has; int8 needs a run, whose val
+patches calibrate it.
 """
 
 from __future__ import annotations
@@ -147,6 +149,8 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help="folder for the temporary files (default: that of the system)")
     options = parser.parse_args()
+    if not options.run and any(name.endswith(":int8") for name in options.engines):
+        parser.error("int8 is calibrated on val patches of a run; name one with --run")
     options.rows = options.rows or options.size
     folder = Path(tempfile.mkdtemp(prefix="fireseg_bench_", dir=options.folder))
     try:

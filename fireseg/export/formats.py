@@ -18,8 +18,8 @@ from torch.export import ExportedProgram
 from fireseg.export.metadata import encode
 from fireseg.export.options import Format
 from fireseg.model import FireSegmentationModel
-from fireseg.runtime.engines import get_openvino_core, import_openvino
 from fireseg.runtime.onnx import INPUT_NAME, DeployedModel, convert_to_onnx, make_dynamic_shapes, make_example
+from fireseg.runtime.openvino import add_probabilities, get_core, import_openvino, read_graph
 from fireseg.tracker.mlflow_model import open_mlflow_model
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -63,6 +63,7 @@ def write_model(
     temperature: float | None,
     size: int | None,
     metadata: Mapping[str, Any],
+    int8: Any = None,
 ) -> None:
     """Writes the model files of a format to an existing folder, with metadata inside.
 
@@ -73,6 +74,7 @@ def write_model(
         temperature: Divisor of the log-odds of fire; None for logits instead of probabilities.
         size: Fixed height and width of single images in pixels; None for any.
         metadata: Plain values to store.
+        int8: Quantised model of OpenVINO that computes logits, to write instead.
 
     Raises:
         FiresegError: If the packages that convert are not installed, or the disk is full.
@@ -85,8 +87,10 @@ def write_model(
             torch.export.save(program, path, extra_files={METADATA: content})
         elif to == "onnx":
             _write_onnx(model, path, temperature=temperature, size=size, metadata=metadata)
-        else:
+        elif int8 is None:
             _write_openvino(model, path, temperature=temperature, size=size, metadata=metadata)
+        else:
+            _write_int8(int8, path, temperature=temperature, size=size, metadata=metadata)
 
 
 def _write_onnx(
@@ -120,14 +124,26 @@ def _write_openvino(
     size: int | None,
     metadata: Mapping[str, Any],
 ) -> None:
-    openvino = import_openvino()
     onnx_path = path.with_suffix(".onnx")
     _write_onnx(model, onnx_path, temperature=temperature, size=size, metadata={})
-    graph = get_openvino_core().read_model(onnx_path)
+    _save_graph(read_graph(onnx_path), path, metadata)
+    onnx_path.unlink()
+
+
+def _write_int8(
+    graph: Any, path: Path, *, temperature: float | None, size: int | None, metadata: Mapping[str, Any]
+) -> None:
+    graph = add_probabilities(graph, temperature) if temperature is not None else graph
+    if size:
+        num_bands = graph.input(0).partial_shape[1].get_length()
+        graph.reshape({INPUT_NAME: [1, num_bands, size, size]})
+    _save_graph(graph, path, metadata)
+
+
+def _save_graph(graph: Any, path: Path, metadata: Mapping[str, Any]) -> None:
     for name, text in encode(metadata).items():
         graph.set_rt_info(text, ["fireseg", name])
-    openvino.save_model(graph, path, compress_to_fp16=False)
-    onnx_path.unlink()
+    import_openvino().save_model(graph, path, compress_to_fp16=False)
 
 
 def open_model(folder: Path, to: Format) -> Predict:
@@ -154,7 +170,7 @@ def _open_onnx(path: Path) -> Predict:
 def _open_openvino(path: Path) -> Predict:
     # Without this hint, CPUs with AMX compute in bfloat16.
     config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(torch.get_num_threads())}
-    compiled = get_openvino_core().compile_model(path, "CPU", config)
+    compiled = get_core().compile_model(path, "CPU", config)
     return lambda image: np.array(compiled(image)[0])
 
 

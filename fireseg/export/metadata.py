@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fireseg import __version__
 from fireseg.decision import find_threshold, min_log_odds
@@ -15,13 +15,16 @@ from fireseg.runs import TrainedModel
 _BYTE = 255.0
 
 
-def describe_model(trained: TrainedModel, *, output: Output, size: int | None) -> dict[str, Any]:
+def describe_model(
+    trained: TrainedModel, *, output: Output, size: int | None, precision: Literal["fp32", "int8"] = "fp32"
+) -> dict[str, Any]:
     """Describes an exported model as plain values.
 
     Args:
         trained: Model.
         output: Output of the exported model.
         size: Fixed height and width of the image in pixels; None if any multiple of 32 is possible.
+        precision: Precision of the weights and values.
 
     Returns:
         `threshold` is the lowest fire probability, 1 minus that of class 0, that counts as burned. For logits it is
@@ -50,6 +53,7 @@ def describe_model(trained: TrainedModel, *, output: Output, size: int | None) -
         "temperature_applied": output == "calibrated",
         "pixel_m": trained.pixel_m,
         "level": trained.level,
+        "precision": precision,
         "static_px": size,
         "tile_px": size or WINDOW_PX,
         "overlap_px": OVERLAP_PX,

@@ -28,7 +28,9 @@ class ExportOptions:
     Attributes:
         run: Run folder, checkpoint file, or MLflow URI.
         to: Format.
-        out: Output folder (default: export_<format> in the run folder).
+        precision: Precision of the weights and values: fp32, or for openvino int8, which is calibrated once on val
+            patches of the run.
+        out: Output folder (default: export_<format> in the run folder, for int8 export_openvino_int8).
         probabilities: Output of the model: class probabilities, calibrated with the temperature of the run or raw, or
             none for logits.
         static: Fixed height and width of the image, one image at a time, as the QGIS plugin Deepness needs it
@@ -36,7 +38,7 @@ class ExportOptions:
         scale: Reflectance per unit of the values of the layer in QGIS: 0.0001 for digital numbers.
         offset: Radiometric offset of the layer in QGIS, subtracted from its values: 1000 for digital numbers of
             products since 2022.
-        data: Folder of the patches for the parity check, if they have moved since the training.
+        data: Folder of the patches for the parity check and for int8, if they have moved since the training.
         licence: Licence of the weights, for the model card and the STAC item, such as CC-BY-4.0.
         overwrite: Replace an existing export.
 
@@ -46,6 +48,7 @@ class ExportOptions:
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     to: Format
+    precision: Literal["fp32", "int8"] = "fp32"
     out: Annotated[Path | None, metavar("DIR")] = None
     probabilities: Output = "calibrated"
     static: Annotated[int | None, metavar("PIXELS")] = None
@@ -57,6 +60,8 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         faults = []
+        if self.precision == "int8" and self.to != "openvino":
+            faults.append(f"--precision: int8 is not available with --to {self.to}; use --to openvino")
         if self.to == "mlflow":
             given = {"--probabilities": self.probabilities != "calibrated", "--static": self.static is not None}
             faults += [

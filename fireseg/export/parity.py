@@ -15,7 +15,7 @@ from fireseg.data.bands import CEMS_BANDS, SCALE
 from fireseg.errors import FiresegError
 from fireseg.export.formats import Predict
 from fireseg.runs import TrainedModel
-from fireseg.runs.patches import find_patches_root, open_data_module
+from fireseg.runs.patches import mirror_image, open_val_patches, select_evenly
 from fireseg.runtime.onnx import DeployedModel
 from fireseg.synthetic.scene import make_scene
 
@@ -59,20 +59,17 @@ def collect_images(trained: TrainedModel, data: Any = None, *, size: int | None 
         FiresegError: If the folder given by the user does not exist, or does not hold such patches.
     """
     try:
-        provenance = trained.folder.read_provenance() if trained.folder else {}
-        root = find_patches_root(trained.settings, provenance, data)
-        module = open_data_module(trained.settings, root, task=trained.task, required="val", num_workers=0)
-        numbers = np.unique(np.linspace(0, len(module.val) - 1, MAX_PATCHES).round().astype(int))
-        images = [module.val[int(number)].image for number in numbers]
-        found = ParityImages(images=[], source="val patches", note=str(root))
-    except (FiresegError, KeyError) as error:
+        module = open_val_patches(trained, data)
+        images = [module.val[number].image for number in select_evenly(len(module.val), MAX_PATCHES)]
+        found = ParityImages(images=[], source="val patches", note=" ".join(map(str, module.roots)))
+    except FiresegError as error:
         if data is not None:
             raise
-        reason = error.faults[0] if isinstance(error, FiresegError) else f"{error} is missing from the settings"
+        reason = error.faults[0]
         log.warning("the export is compared on synthetic scenes, because the val patches are not available: %s", reason)
         images = [_make_image(trained.bands, number) for number in range(_SYNTHETIC_PATCHES)]
         found = ParityImages(images=[], source="synthetic scenes", note=reason)
-    fitted = [_fit(_round(np.asarray(image, np.float32)), size) for image in images]
+    fitted = [mirror_image(_round(np.asarray(image, np.float32)), size) for image in images]
     return ParityImages(images=fitted, source=found.source, note=found.note)
 
 
@@ -88,15 +85,6 @@ def _round(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return (np.rint(np.clip(image, 1 / SCALE, 1.0) * SCALE) / SCALE).astype(np.float32)
 
 
-def _fit(image: NDArray[np.float32], size: int | None) -> NDArray[np.float32]:
-    """Mirrors an image to the next multiple of 32 from 64 on, or to the fixed size."""
-    height, width = image.shape[1:]
-    rows, cols = (size, size) if size else (max(64, -(-side // 32) * 32) for side in (height, width))
-    image = image[:, :rows, :cols]
-    padding = ((0, 0), (0, rows - image.shape[1]), (0, cols - image.shape[2]))
-    return np.ascontiguousarray(np.pad(image, padding, mode="symmetric"))
-
-
 def compare_outputs(
     trained: TrainedModel,
     predict: Predict,
@@ -105,7 +93,7 @@ def compare_outputs(
     temperature: float | None,
     threshold: float,
     is_static: bool,
-    limit: float = MAX_DIFFERENCE,
+    limit: float | None = MAX_DIFFERENCE,
 ) -> dict[str, Any]:
     """Compares the outputs of an exported model with those of the run, as probabilities.
 
@@ -117,7 +105,7 @@ def compare_outputs(
         threshold: Lowest fire probability that counts as burned.
         is_static: True if the exported model takes single images of one size only; else a batch of two smaller
             images is compared as well.
-        limit: Largest accepted difference.
+        limit: Largest accepted difference; None if any finite probability is accepted.
 
     Returns:
         `max_difference` and `mean_difference` of probabilities, `changed_share` of pixels whose decision differs,
@@ -146,10 +134,10 @@ def compare_outputs(
         total, num_values = total + float(difference.sum()), num_values + difference.size
         num_changed += int(((1 - result[:, 0] >= threshold) != (1 - expected[:, 0] >= threshold)).sum())
         num_pixels += expected[:, 0].size
-    if not largest <= limit:
+    if not largest <= (1.0 if limit is None else limit):
         text = f"differ by {largest:.2g} from those of the run" if np.isfinite(largest) else "are not finite"
         raise FiresegError(
-            f"{trained.checkpoint}: the probabilities of the exported model {text}, but at most {limit:g} is "
+            f"{trained.checkpoint}: the probabilities of the exported model {text}, but at most {limit or 1:g} is "
             "accepted, so nothing was written; use another format with --to, or another version of its library"
         )
     return {

@@ -25,6 +25,7 @@ from fireseg.export.stac import write_stac_item
 from fireseg.files import convert_disk_errors, hash_file
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runs.sync import describe_checkpoint
+from fireseg.runtime.int8 import MAX_IOU_DROP, Int8Comparison, format_comparison, load_int8
 from fireseg.tracker.mlflow_model import write_mlflow_model
 
 log = logging.getLogger("fireseg")
@@ -53,13 +54,14 @@ def export_model(options: ExportOptions) -> Path:
     _check_extra(options.to)
     set_threads(None)
     trained = load_trained_model(options.run, device="cpu")
-    out = options.out or _get_default_folder(trained, options.to)
+    out = options.out or _get_default_folder(trained, options)
     _check_folder(out, overwrite=options.overwrite)
-    metadata = describe_model(trained, output=options.probabilities, size=options.static)
+    metadata = describe_model(trained, output=options.probabilities, size=options.static, precision=options.precision)
     if options.to == "mlflow":
         metadata |= {"input": "surface reflectance, 0 to 1, (batch, bands, height, width) float32 of any size"}
         metadata |= {"output": "classes and calibrated fire probabilities, (batch, height, width)"}
     temperature = {"calibrated": metadata["temperature"], "raw": 1.0, "none": None}[options.probabilities]
+    int8, effect = _load_int8(trained, options.data) if options.precision == "int8" else (None, None)
     images = collect_images(trained, options.data, size=options.static)
     stored = {**metadata, **_describe_for_deepness(metadata, options)}
     with _staged_folder(out) as folder:
@@ -67,7 +69,9 @@ def export_model(options: ExportOptions) -> Path:
             write_mlflow_model(folder / "model", describe_checkpoint(trained.checkpoint))
         else:
             size = options.static
-            write_model(trained.model, folder, to=options.to, temperature=temperature, size=size, metadata=stored)
+            write_model(
+                trained.model, folder, to=options.to, temperature=temperature, size=size, metadata=stored, int8=int8
+            )
         parity = compare_outputs(
             trained,
             open_model(folder, options.to),
@@ -75,8 +79,10 @@ def export_model(options: ExportOptions) -> Path:
             temperature=temperature,
             threshold=metadata["threshold"],
             is_static=options.static is not None,
-            limit=MAX_DIFFERENCE_MLFLOW if options.to == "mlflow" else MAX_DIFFERENCE,
+            limit=None if effect else MAX_DIFFERENCE_MLFLOW if options.to == "mlflow" else MAX_DIFFERENCE,
         )
+        if effect:
+            parity["int8"] = {**effect.as_dict(), "max_iou_drop": MAX_IOU_DROP}
         files = _list_files(folder, MODEL_FILES[options.to])
         report = {
             "format": options.to,
@@ -91,6 +97,13 @@ def export_model(options: ExportOptions) -> Path:
     for line in _describe_export(out, report):
         log.info("%s", line)
     return out
+
+
+def _load_int8(trained: TrainedModel, data: Path | None) -> tuple[Any, Int8Comparison]:
+    int8, effect = load_int8(trained, data=data)
+    if flags := effect.list_flags():
+        raise FiresegError(f"{trained.checkpoint}: {flags[0]}; nothing was written")
+    return int8, effect
 
 
 def _list_files(folder: Path, first: str) -> list[dict[str, Any]]:
@@ -113,9 +126,9 @@ def _is_installed(module: str) -> bool:
     return find_spec(module) is not None
 
 
-def _get_default_folder(trained: TrainedModel, to: Format) -> Path:
+def _get_default_folder(trained: TrainedModel, options: ExportOptions) -> Path:
     parent = trained.folder.path if trained.folder else Path()
-    return parent / f"export_{to}"
+    return parent / f"export_{options.to}{'_int8' if options.precision == 'int8' else ''}"
 
 
 def _check_folder(out: Path, *, overwrite: bool) -> None:
@@ -186,5 +199,6 @@ def _describe_export(out: Path, report: Mapping[str, Any]) -> list[str]:
         f"  burned from a fire probability of {model['threshold']:.3g} ({model['threshold_origin']})",
         f"  differs from the run by at most {parity['max_difference']:.1e} in probability, on {parity['images']} "
         f"{parity['source']}; {100 * parity['changed_share']:.4f} % of the decisions differ",
+        *([f"  {format_comparison(parity['int8'])}"] if "int8" in parity else []),
         f"  also {PARITY}, {CARD}, {ITEM}",
     ]

@@ -72,7 +72,8 @@ def build_stac_item(trained: TrainedModel, report: Mapping[str, Any], *, licence
             "title": f"Burned-area segmentation, {model['architecture']} {model['encoder']}",
             "license": licence or "other",
             "description": "Segments burned areas in Sentinel-2 reflectance; exported with "
-            f"{model['software']} from a checkpoint with the SHA-256 {model['checkpoint_sha256']}.",
+            f"{model['software']} in {model['precision']} from a checkpoint with the SHA-256 "
+            f"{model['checkpoint_sha256']}.",
         },
         stac_extensions=[_RASTER, _FILE],
     )
@@ -142,7 +143,10 @@ def _build_properties(trained: TrainedModel, report: Mapping[str, Any]) -> Any:
             )
         ],
         "hyperparameters": ModelHyperParameters(
-            threshold=model["threshold"], temperature=model["temperature"], epoch=model["epoch"]
+            threshold=model["threshold"],
+            temperature=model["temperature"],
+            epoch=model["epoch"],
+            precision=model["precision"],
         ),
     }
     return MLModelProperties(**values)

@@ -185,7 +185,7 @@ class Run:
             max_probability=statistics.max_probability,
             burned_fraction=statistics.burned_fraction,
             task=trained.task,
-            flags=source.flags,
+            flags=(*source.flags, *(engine.int8.list_flags() if (engine := self.engine) and engine.int8 else [])),
         )
 
     def predict_scene(self, path: Path | str, out: Path | str = "maps", **options: Any) -> SceneMap:
@@ -222,7 +222,8 @@ def load(
         path: Run folder, checkpoint file, or MLflow URI.
         device: `auto`, `cuda`, `mps` or `cpu`.
         runtime: Engine that computes the model: `auto` (the fastest that is installed), `torch`, `openvino` or `onnx`.
-        precision: `auto` (the fastest that keeps the map), `fp32` or `bf16`.
+        precision: `auto` (the fastest that keeps the map), `fp32`, `bf16`, or `int8`, which is calibrated once on val
+            patches of the run.
 
     Raises:
         FiresegError: If the path does not exist, or is not a checkpoint of fireseg, or the engine is not installed.

@@ -119,8 +119,10 @@ def read_map(files: MapFiles, settings: Settings, scene: str) -> dict[str, Any] 
 
 
 def _agree(wanted: Settings, found: Settings) -> bool:
+    # int8 is never chosen by auto.
     is_wanted_engine = all(
-        name in ("auto", other) for name, other in zip(wanted["runtime"], found["runtime"], strict=True)
+        name == other or (name == "auto" and other != "int8")
+        for name, other in zip(wanted["runtime"], found["runtime"], strict=True)
     )
     return is_wanted_engine and all(found[key] == value for key, value in wanted.items() if key != "runtime")
 

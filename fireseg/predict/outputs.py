@@ -318,7 +318,8 @@ def describe_map(
         `has_fire`, `max_probability` (largest fire probability), `burned_fraction` (burned share of the known pixels),
         `burned_ha`, `hectares` by class, `unknown` (unknown share of all pixels), `pixels` by class, `threshold`,
         `temperature`, `polygons`, `cloud` (name of the cloud mask and share of all pixels under cloud or shadow),
-        `flags`, then scene, grid, model, runtime (the engine that computed it), options and versions.
+        `flags`, then scene, grid, model, runtime (the engine that computed it, and the effect of int8 on
+        val), options and versions.
     """
     grid = reader.grid
     return {

@@ -31,6 +31,7 @@ from fireseg.predict.scene import SceneMap, predict_scene
 from fireseg.predict.workers import map_scenes, open_pool
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runtime.engines import InferenceEngine, create_engine, describe_engine
+from fireseg.runtime.int8 import format_comparison
 from fireseg.tiles.products import Scene, get_scene_name, parse_scene
 from fireseg.workers import receiving_signals
 
@@ -109,12 +110,16 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     maps = [one for one in results.values() if isinstance(one, SceneMap)]
     if engines := sorted({_format_engine(one.summary["runtime"]) for one in maps}):
         log.info("computed by: %s", ", ".join(engines))
+    for line in sorted(
+        {format_comparison(one.summary["runtime"]["int8"]) for one in maps if "int8" in one.summary["runtime"]}
+    ):
+        log.info("%s", line)
     if manifest:
         log.info("all scenes: %s, %s", options.out / ALL_ROWS, options.out / ALL_POLYGONS)
     return faults
 
 
-def _format_engine(description: Mapping[str, str]) -> str:
+def _format_engine(description: Mapping[str, Any]) -> str:
     return " ".join(description[name] for name in ("name", "precision", "version"))
 
 

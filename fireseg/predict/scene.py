@@ -114,7 +114,7 @@ def predict_scene(
         ThreadPoolExecutor(1, thread_name_prefix="background") as background,
     ):
         statistics, thumbnail = MapStatistics(trained.task.num_classes), Thumbnail.of_scene(reader)
-        flags = _check_scene(trained, reader)
+        flags = _check_scene(trained, reader, engine)
         with _find_cloud_mask(reader, options) or nullcontext() as clouds:
             if clouds is not None and clouds.coverage < _MIN_COVERAGE:
                 flags.append(
@@ -161,11 +161,11 @@ def predict_scene(
     return SceneMap(files=files, summary=summary, seconds=time.monotonic() - start)
 
 
-def _check_scene(trained: TrainedModel, reader: BandReader) -> list[str]:
+def _check_scene(trained: TrainedModel, reader: BandReader, engine: InferenceEngine) -> list[str]:
     """Refuses values that cannot be reflectance before any time is spent on them, and returns flags about odd ones."""
     if reader.ignored:
         log.info("%s: channels that are no Sentinel-2 band are not used: %s", reader.path, ", ".join(reader.ignored))
-    flags = [*reader.check_values()]
+    flags = [*reader.check_values(), *(engine.int8.list_flags() if engine.int8 else [])]
     if trained.level and reader.level and trained.level != reader.level:
         flags.append(
             f"{reader.path}: level {reader.level}, but the model was trained on level {trained.level}; "

@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fireseg.config import make
 from fireseg.data import WildfireDataModule
 from fireseg.data.format import read_manifest
 from fireseg.data.patches import ALL, SPLITS
 from fireseg.errors import FiresegError, SettingError
+from fireseg.model.network import MIN_SIZE_PX
+from fireseg.runs.load import TrainedModel
 from fireseg.task import Task
 
 log = logging.getLogger("fireseg")
@@ -108,3 +113,53 @@ def find_patches_root(
         f"data.root: {missing}: no such folder any more, but the run was trained on the patches in it; "
         "give their folder with --data PATCHES"
     )
+
+
+def open_val_patches(trained: TrainedModel, given: Path | None) -> WildfireDataModule:
+    """Opens the val patches that a model was validated on, or others, for comparisons of its conversions.
+
+    Args:
+        trained: Model, with the folder of its run if there is one.
+        given: Folder of the patches given by the user, or None.
+
+    Raises:
+        FiresegError: If the patches are not available, or do not fit the run.
+    """
+    provenance = trained.folder.read_provenance() if trained.folder else {}
+    try:
+        root = find_patches_root(trained.settings, provenance, given)
+        return open_data_module(trained.settings, root, task=trained.task, required="val", num_workers=0)
+    except KeyError as error:
+        raise FiresegError(f"{trained.checkpoint}: {error} is missing from the settings") from error
+
+
+def select_evenly(total: int, most: int) -> list[int]:
+    """Selects evenly spaced numbers from 0 to `total` - 1, the first and the last included.
+
+    Args:
+        total: Number of items, at least 1.
+        most: Largest number of items to select.
+
+    Example:
+        >>> select_evenly(9, 3), select_evenly(2, 3)
+        ([0, 4, 8], [0, 1])
+    """
+    return np.unique(np.linspace(0, total - 1, min(most, total)).round().astype(int)).tolist()
+
+
+def mirror_image(image: NDArray[np.float32], size: int | None = None) -> NDArray[np.float32]:
+    """Mirrors an image to the next multiple of 32 from 64 on, or to a fixed size.
+
+    Args:
+        image: `(C, H, W)`.
+        size: Height and width in pixels; what is larger is cropped. None for multiples of 32.
+    """
+    height, width = image.shape[1:]
+    rows, cols = (
+        (size, size)
+        if size
+        else (max(2 * MIN_SIZE_PX, -(-side // MIN_SIZE_PX) * MIN_SIZE_PX) for side in (height, width))
+    )
+    image = image[:, :rows, :cols]
+    padding = ((0, 0), (0, rows - image.shape[1]), (0, cols - image.shape[2]))
+    return np.ascontiguousarray(np.pad(image, padding, mode="symmetric"))

@@ -23,6 +23,9 @@ log = logging.getLogger("fireseg")
 CACHE_NAME = "runtime"
 """Folder of converted models in a run folder."""
 
+LOCK = ".lock"
+"""File in it that is locked while another is written."""
+
 _CONVERSION = 1
 """Number in the names of the files, raised when the same checkpoint is converted to another file."""
 
@@ -42,7 +45,7 @@ def open_onnx(trained: TrainedModel) -> Iterator[Path]:
     """
     with _open_folder(trained) as folder:
         path = folder / f"{get_stem(trained)}.onnx"
-        with FileLock(folder / ".lock"):  # of several processes that need the file, the first writes it
+        with FileLock(folder / LOCK):  # of several processes that need the file, the first writes it
             if not is_intact(path):
                 check_converter("runtime")
                 log.info("%s: converted to ONNX, once for each checkpoint", trained.name)
@@ -57,9 +60,9 @@ def get_stem(trained: TrainedModel) -> str:
 
 
 def write_record(path: Path, content: dict[str, Any]) -> None:
-    """Writes `<name>.json` beside a converted file: its SHA-256, and what else is known of it."""
+    """Writes `<name>.json` beside a converted file: its SHA-256, that of its weights, and what else is known of it."""
     with atomic_write(_get_record(path)) as part:
-        part.write_text(json.dumps({"sha256": hash_file(path), **content}, indent=2) + "\n", encoding="utf-8")
+        part.write_text(json.dumps({**_hash_files(path), **content}, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -72,11 +75,19 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def is_intact(path: Path) -> bool:
-    """Returns True if a converted file is there and is the one that its record names."""
+    """Returns True if a converted file is there, with its weights, and is the one that its record names."""
+    record = read_record(path)
     try:
-        return path.is_file() and read_record(path).get("sha256") == hash_file(path)
+        return path.is_file() and all(record.get(name) == value for name, value in _hash_files(path).items())
     except OSError:
         return False
+
+
+def _hash_files(path: Path) -> dict[str, str]:
+    hashes = {"sha256": hash_file(path)}
+    if path.suffix == ".xml":  # an IR of OpenVINO is two files
+        hashes["weights_sha256"] = hash_file(path.with_suffix(".bin"))
+    return hashes
 
 
 def _get_record(path: Path) -> Path:

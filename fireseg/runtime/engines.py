@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -16,15 +14,17 @@ from fireseg.engine.device import get_autocast_dtype, has_amx
 from fireseg.errors import FiresegError, SettingError
 from fireseg.runs import TrainedModel
 from fireseg.runtime.cache import open_onnx
+from fireseg.runtime.int8 import Int8Comparison, load_int8
 from fireseg.runtime.onnx import INPUT_NAME
+from fireseg.runtime.openvino import OpenVinoEngine, read_graph
 
 log = logging.getLogger("fireseg")
 
 RuntimeName = Literal["auto", "torch", "openvino", "onnx"]
 
-RuntimePrecision = Literal["auto", "fp32", "bf16"]
+RuntimePrecision = Literal["auto", "fp32", "bf16", "int8"]
 
-_PRECISIONS = {"torch": ("fp32", "bf16"), "openvino": ("fp32", "bf16"), "onnx": ("fp32",)}
+_PRECISIONS = {"torch": ("fp32", "bf16"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32",)}
 """Precisions of each engine on a CPU."""
 
 
@@ -33,9 +33,10 @@ class InferenceEngine(Protocol):
 
     Attributes:
         name: `torch`, `openvino` or `onnx`.
-        precision: `fp32`, `bf16` or `fp16`.
+        precision: `fp32`, `bf16`, `fp16` or `int8`.
         version: Version of the package.
         device: Device on which images are fastest prepared.
+        int8: Effect of int8 on the decisions; None for other precisions.
     """
 
     @property
@@ -50,14 +51,18 @@ class InferenceEngine(Protocol):
     @property
     def device(self) -> torch.device: ...  # noqa: D102
 
+    @property
+    def int8(self) -> Int8Comparison | None: ...  # noqa: D102
+
     def predict_logits(self, image: Tensor) -> Tensor:
         """Computes the logits, `(B, K, H, W)`, of reflectance, `(B, C, H, W)` float32, H and W multiples of 32."""
         ...
 
 
-def describe_engine(engine: InferenceEngine) -> dict[str, str]:
-    """Returns name, precision and version of an engine, as the JSON summary of a map has them."""
-    return {"name": engine.name, "precision": engine.precision, "version": engine.version}
+def describe_engine(engine: InferenceEngine) -> dict[str, Any]:
+    """Returns name, precision, version and the effect of int8, if any, as the JSON summary of a map has them."""
+    int8 = {} if engine.int8 is None else {"int8": engine.int8.as_dict()}
+    return {"name": engine.name, "precision": engine.precision, "version": engine.version, **int8}
 
 
 def create_engine(
@@ -67,40 +72,49 @@ def create_engine(
 
     `auto` is torch on CUDA and MPS; on a CPU it is OpenVINO, or torch if OpenVINO is not installed. The precision
     `auto` is that of training on CUDA and MPS; on a CPU it is bfloat16 where the CPU has AMX, else float32: without AMX
-    bfloat16 is slower than float32. All engines use as many threads as torch does.
+    bfloat16 is slower than float32. int8 is never chosen by `auto`; it is calibrated on val patches of the run. All
+    engines use as many threads as torch does.
 
     Args:
         trained: Model.
         runtime: `auto`, `torch`, `openvino` or `onnx`.
-        precision: `auto`, `fp32` or `bf16`.
+        precision: `auto`, `fp32`, `bf16` or `int8`.
 
     Raises:
         SettingError: If the engine, or its precision, is not available on the device of the model.
-        FiresegError: If its package is not installed, or the model cannot be converted for it.
+        FiresegError: If its package is not installed, or the model cannot be converted for it, or the val patches that
+            int8 needs once are not available.
     """
     _check_names(runtime, precision)
     is_cpu = trained.device.type == "cpu"
+    if precision == "int8" and runtime == "auto":
+        runtime = "openvino"
     if not is_cpu and runtime in ("openvino", "onnx"):
         raise SettingError(
             f"--runtime: {runtime} computes on the CPU, but the device is {trained.device.type}; add --device cpu"
         )
     name = runtime if runtime != "auto" else _choose_runtime(is_cpu=is_cpu)
-    if name == "torch" and not is_cpu:
+    if name == "torch" and not is_cpu and precision != "int8":
         return TorchEngine(trained, precision)
     if precision == "auto":
         precision = "bf16" if has_amx() and "bf16" in _PRECISIONS[name] else "fp32"
     elif precision not in _PRECISIONS[name]:
-        raise SettingError(f"--precision: {precision} is not available with {name} on {trained.device.type}; use auto")
+        cure = "use --runtime openvino" if precision == "int8" else "use auto"
+        raise SettingError(f"--precision: {precision} is not available with {name} on {trained.device.type}; {cure}")
     elif precision == "bf16" and not has_amx():
         raise SettingError("--precision: bf16 is slower than fp32 on a CPU without AMX; use auto")
     if name == "torch":
+        assert precision != "int8"
         return TorchEngine(trained, precision)
     if not _is_installed(name):
         extra = "onnx" if name == "onnx" else "fast"
         raise FiresegError(f"--runtime: {name} is not installed; install it with pip install 'fireseg[{extra}]'")
+    if precision == "int8":
+        graph, int8 = load_int8(trained)
+        return OpenVinoEngine(graph, precision, int8=int8)
     try:
         with open_onnx(trained) as path:
-            return OnnxEngine(path) if name == "onnx" else OpenVinoEngine(path, precision)
+            return OnnxEngine(path) if name == "onnx" else OpenVinoEngine(read_graph(path), precision)
     except FiresegError as error:
         if runtime != "auto":
             raise
@@ -138,7 +152,7 @@ class TorchEngine:
         precision: `fp32` or `bf16`; on CUDA also `auto`.
     """
 
-    name = "torch"
+    name, int8 = "torch", None
 
     def __init__(self, trained: TrainedModel, precision: Literal["auto", "fp32", "bf16"] = "fp32") -> None:
         dtype = get_autocast_dtype(trained.device, precision)
@@ -155,34 +169,6 @@ class TorchEngine:
         return self._trained.predict_logits(image, precision=self._precision)
 
 
-class OpenVinoEngine:
-    """Computes the logits by OpenVINO, on the CPU.
-
-    Args:
-        path: ONNX file.
-        precision: `fp32` or `bf16`.
-    """
-
-    name, device = "openvino", torch.device("cpu")
-
-    def __init__(self, path: Path, precision: Literal["fp32", "bf16"]) -> None:
-        self.precision = precision
-        self.version = import_openvino().__version__.split("-")[0]
-        properties = {
-            # Set in any case: without it OpenVINO chooses bfloat16 where the CPU has instructions for it.
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
-        }
-        core = get_openvino_core()
-        self._compiled = core.compile_model(core.read_model(path), "CPU", properties)
-
-    def predict_logits(self, image: Tensor) -> Tensor:
-        """Computes the logits of a batch."""
-        return torch.from_numpy(self._compiled(_as_contiguous(image))[0])
-
-
 class OnnxEngine:
     """Computes the logits by ONNX Runtime, on the CPU.
 
@@ -190,7 +176,7 @@ class OnnxEngine:
         path: ONNX file.
     """
 
-    name, precision, device = "onnx", "fp32", torch.device("cpu")
+    name, precision, device, int8 = "onnx", "fp32", torch.device("cpu"), None
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
@@ -205,31 +191,4 @@ class OnnxEngine:
 
     def predict_logits(self, image: Tensor) -> Tensor:
         """Computes the logits of a batch."""
-        return torch.from_numpy(self._session.run(None, {INPUT_NAME: _as_contiguous(image)})[0])
-
-
-def _as_contiguous(image: Tensor) -> Any:
-    return image.contiguous().numpy()
-
-
-@functools.cache
-def get_openvino_core() -> Any:
-    """Returns the OpenVINO runtime of this process, which is never unloaded.
-
-    Its CPU plugin installs a stack for signals in the thread that loads it and frees the memory when it is unloaded in
-    any thread. From another one the first thread keeps the freed stack, and its next signal (SIGCHLD, Ctrl-C) ends the
-    process with a segmentation fault.
-    """
-    core = import_openvino().Core()
-    # Models are read into memory: their file may be temporary, or be replaced.
-    core.set_property({"ENABLE_MMAP": False})
-    return core
-
-
-def import_openvino() -> Any:
-    """Imports OpenVINO without its telemetry, which sends a message and writes into the home folder on each import."""
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] - an absent module
-    import openvino
-
-    return openvino
+        return torch.from_numpy(self._session.run(None, {INPUT_NAME: image.contiguous().numpy()})[0])

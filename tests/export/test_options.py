@@ -28,3 +28,10 @@ def test_models_of_mlflow_have_no_other_output_and_no_fixed_size() -> None:
     with pytest.raises(SettingError) as caught:
         ExportOptions(run="run", to="mlflow", static=512, probabilities="raw")
     assert [fault.partition(":")[0] for fault in caught.value.faults] == ["--probabilities", "--static"]
+
+
+def test_int8_is_written_for_openvino_only() -> None:
+    assert ExportOptions(run="run", to="openvino", precision="int8").precision == "int8"
+    for to in ("onnx", "torch", "mlflow"):
+        with pytest.raises(SettingError, match=f"--precision: int8 is not available with --to {to}; use --to openvino"):
+            ExportOptions(run="run", to=to, precision="int8")

@@ -138,7 +138,9 @@ def test_bf16_is_chosen_only_where_the_cpu_has_amx(monkeypatch: pytest.MonkeyPat
     ("arguments", "message"),
     [
         ({"runtime": "onnx", "precision": "bf16"}, "--precision: bf16 .*; use auto"),
-        ({"runtime": "torch", "precision": "fp8"}, "--precision: fp8, but it must be auto, fp32, bf16"),
+        ({"runtime": "torch", "precision": "fp8"}, "--precision: fp8, but it must be auto, fp32, bf16, int8"),
+        ({"runtime": "torch", "precision": "int8"}, "--precision: int8 .* with torch on cpu; use --runtime openvino"),
+        ({"runtime": "onnx", "precision": "int8"}, "--precision: int8 .* with onnx on cpu; use --runtime openvino"),
         ({"runtime": "tensorrt"}, "--runtime: tensorrt, but it must be auto, torch, openvino, onnx"),
     ],
 )
