@@ -12,8 +12,8 @@ import signal
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -62,22 +62,20 @@ def run_command(
 
     if arguments is None and not sys.warnoptions:
         _silence_libraries()
-    signal.signal(signal.SIGTERM, _raise_terminated)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, _raise_terminated)
     (options,) = inspect.signature(function, eval_str=True).parameters.values()
     # The shell expands `--out ~/maps`, but not `--out=~/maps`.
     words = sys.argv[1:] if arguments is None else arguments
     words = [_HOME_OPTION.sub(lambda match: match[1] + str(Path.home()), word) for word in words]
     try:
-        parsed = tyro.cli(
-            options.annotation,
-            prog=program,
-            description=_describe(function),
-            args=words,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        return function(parsed)
+        with _raising_terminated():
+            parsed = tyro.cli(
+                options.annotation,
+                prog=program,
+                description=_describe(function),
+                args=words,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+            return function(parsed)
     except FiresegError as error:
         return print_error(error)
     except BrokenPipeError:  # the reader of a pipe, as `| head`, has gone; Python would report it again at exit
@@ -86,6 +84,22 @@ def run_command(
     except (KeyboardInterrupt, _Terminated) as request:
         sys.stderr.write(f"fireseg: stopped; {stopped}\n")
         return 128 + (signal.SIGINT if isinstance(request, KeyboardInterrupt) else request.signum)
+
+
+@contextmanager
+def _raising_terminated() -> Iterator[None]:
+    """Raises `_Terminated` at SIGTERM and SIGHUP, except a SIGHUP that is ignored, as under nohup."""
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    handlers = {number: signal.signal(number, _raise_terminated) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            # A SIGHUP that arrived is ignored from then on.
+            if signal.getsignal(number) == _raise_terminated:
+                signal.signal(number, handler)
 
 
 def _silence_libraries() -> None:
