@@ -116,6 +116,7 @@ class SceneDetails(SceneStatus):
     Attributes:
         summary: The JSON summary of the map, as `predict` writes it.
         classes: Name, label, colour and area in hectares of each class.
+        scene_colours: Explains the colours of the picture of the scene.
         area_by_probability: Hectares of known ground by fire probability 0, 0.004, …, 1.
         bounds: West, south, east and north in degrees.
         files: Address of each file of the map.
@@ -124,6 +125,7 @@ class SceneDetails(SceneStatus):
 
     summary: dict[str, Any] | None = None
     classes: list[dict[str, Any]] = field(default_factory=list)
+    scene_colours: str = ""
     area_by_probability: list[float] = field(default_factory=list)
     bounds: list[float] | None = None
     files: dict[str, str] = field(default_factory=dict)
@@ -225,6 +227,7 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
         if (result := store.read_result(job)) is not None:
             details.summary, details.classes = result["summary"], result["classes"]
             details.area_by_probability = result["area_by_probability"]
+            details.scene_colours = result["scene_colours"]
             details.bounds = result["summary"]["grid"]["bounds_lonlat"]
             details.files = {kind: f"/scenes/{job.id}/files/{kind}" for kind in _MEDIA_TYPES if kind in result["files"]}
             details.tiles = f"/scenes/{job.id}/tiles/{{z}}/{{x}}/{{y}}.png"

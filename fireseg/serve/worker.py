@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fireseg.errors import FiresegError, convert_unexpected_errors
 from fireseg.files import atomic_write
 from fireseg.geo.display import sum_area_by_probability, write_picture
-from fireseg.plots.style import render_composite
+from fireseg.plots.style import choose_composite, render_composite
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import MapFiles
 from fireseg.predict.scene import predict_scene
@@ -187,6 +187,7 @@ def _write_result(path: Path, trained: TrainedModel, files: MapFiles) -> None:
             {"name": name, "label": label, "colour": colour, "ha": summary["hectares"][name]}
             for name, label, colour in zip(task.class_names, task.labels, task.colours, strict=True)
         ],
+        "scene_colours": choose_composite(trained.bands).caption,
         "area_by_probability": sum_area_by_probability(files.fire),
         "files": {kind: path.name for kind, path in files._asdict().items() if path.exists()},
     }

@@ -60,6 +60,7 @@ def test_a_dropped_scene_is_mapped_shown_redrawn_and_downloaded(browser: Browser
     assert tops[0] < tops[1]
     details = browser.evaluate("shown")
     assert f"{details['classes'][0]['ha']:,.0f} ha" in read_text(browser, "legend")
+    assert "burned land dark red or brown" in read_text(browser, "scene-colours")
 
     browser.evaluate("{ const t = find('threshold'); t.value = 1; t.dispatchEvent(new Event('input')); }")
     browser.wait_for("[...document.querySelectorAll('.leaflet-tile')].some((tile) => tile.src.includes('threshold='))")

@@ -293,6 +293,7 @@ function drawLegend(classes) {
     rows.push(row);
   }
   find("legend").tBodies[0].replaceChildren(...rows);
+  find("scene-colours").textContent = `Scene below the map: ${shown.scene_colours}.`;
 }
 
 async function refresh() {
