@@ -68,8 +68,8 @@ def connected_to_ray(address: str | None, option: str) -> Iterator[None]:
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
-    if not address:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default, of which it warns
+    # Ray warns that it protects its local cluster by a token.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     names = [name for name in os.environ if name.startswith(_PASSED_ON)]
     try:
         ray.init(
