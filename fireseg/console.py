@@ -67,7 +67,7 @@ def run_command(
     words = sys.argv[1:] if arguments is None else arguments
     words = [_HOME_OPTION.sub(lambda match: match[1] + str(Path.home()), word) for word in words]
     try:
-        with _raising_terminated():
+        with handling_signals(_raise_terminated, signal.SIGTERM):
             parsed = tyro.cli(
                 options.annotation,
                 prog=program,
@@ -87,19 +87,22 @@ def run_command(
 
 
 @contextmanager
-def _raising_terminated() -> Iterator[None]:
-    """Raises `_Terminated` at SIGTERM and SIGHUP, except a SIGHUP that is ignored, as under nohup."""
-    numbers = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    handlers = {number: signal.signal(number, _raise_terminated) for number in numbers}
+def handling_signals(handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Handles signals, and SIGHUP unless it is ignored, as under nohup, by a function within the context.
+
+    Args:
+        handler: The function; it calls `leave_terminal` at SIGHUP.
+        *numbers: The other signals.
+    """
+    handled = [*numbers, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else [])]
+    previous = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            # A SIGHUP that arrived is ignored from then on.
-            if signal.getsignal(number) == _raise_terminated:
-                signal.signal(number, handler)
+        for number, before in previous.items():
+            # After `leave_terminal`, SIGHUP stays ignored.
+            if signal.getsignal(number) == handler:
+                signal.signal(number, before)
 
 
 def _silence_libraries() -> None:

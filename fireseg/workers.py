@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from fireseg.console import leave_terminal
+from fireseg.console import handling_signals, leave_terminal
 from fireseg.errors import FiresegError, SettingError
 
 _PASSED_ON = ("MLFLOW_", "WANDB_", "HF_", "FIRESEG_", "PYTHONPATH")
@@ -32,15 +32,8 @@ def receiving_signals(received: list[int]) -> Iterator[None]:
             leave_terminal()
         received.append(signum)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored under nohup
-        numbers.append(signal.SIGHUP)
-    handlers = {number: signal.signal(number, receive) for number in numbers}
-    try:
+    with handling_signals(receive, signal.SIGINT, signal.SIGTERM):
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def limit_threads(num_cores: int) -> int:

@@ -64,9 +64,8 @@ class Interrupts:
         if signum == signal.SIGHUP:
             leave_terminal()
         is_first = self._pending is None
-        self._pending = (
-            signum  # for the next check, too: Python drops an exception that is raised in a weakref callback
-        )
+        # Kept for the next check even if it is raised here: Python drops exceptions in callbacks of weak references.
+        self._pending = signum
         if not (self._is_deferred and is_first):
             raise Interrupted(signum)
 

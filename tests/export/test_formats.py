@@ -10,7 +10,6 @@ import torch
 
 from fireseg.export.formats import open_model, write_model
 from fireseg.export.options import Format
-from fireseg.export.parity import MAX_DIFFERENCE
 from fireseg.model import FireSegmentationModel, create_segmentation_model
 from fireseg.model.encoders import ENCODERS
 
@@ -48,9 +47,13 @@ def test_a_file_gives_the_probabilities_of_the_model_for_any_batch_and_size(
 @pytest.mark.all_models
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_architecture_and_encoder_gives_the_same_probabilities_as_onnx(
-    arch: str, encoder: str, tmp_path: Path
-) -> None:
+def test_every_architecture_and_encoder_gives_the_same_logits_as_onnx(arch: str, encoder: str, tmp_path: Path) -> None:
     model = make_model(arch, encoder)
-    write_model(model, tmp_path, to="onnx", temperature=1.0, size=None, metadata={})
-    assert measure_difference(model, tmp_path, "onnx") < MAX_DIFFERENCE / 10
+    write_model(model, tmp_path, to="onnx", temperature=None, size=None, metadata={})
+    predict = open_model(tmp_path, "onnx")
+    model.double()  # torch's convolutions in float32 are less exact than those of the file
+    for shape in SHAPES:
+        image = torch.rand(shape) * 0.4
+        expected = model(image.double()).numpy()
+        # Random weights give logits in the hundreds, to which rounding errors are proportional.
+        assert np.abs(predict(image.numpy()) - expected).max() < 7e-6 * np.abs(expected).max()
