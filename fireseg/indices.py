@@ -1,12 +1,12 @@
 """Spectral indices: formulas over reflectance, and their values as further channels of a model's input.
 
-Names and formulas are those of Awesome Spectral Indices (Montero et al. 2023, doi:10.1038/s41597-023-02096-0). A trained
-model depends on its formulas, ranges and constants: do not change an entry, add one with another name.
+Names and formulas are those of Awesome Spectral Indices (Montero et al. 2023, doi:10.1038/s41597-023-02096-0). A
+trained model depends on its formulas, ranges and constants: do not change an entry, add one with another name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -137,7 +137,7 @@ def check_indices(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def find_missing_bands(names: Sequence[str], bands: Sequence[str]) -> list[str]:
+def find_missing_bands(names: Iterable[str], bands: Sequence[str]) -> list[str]:
     """Finds the bands that indices need and a model lacks.
 
     Args:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, TypeGuard, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
 
 from fireseg.config.targets import RECIPES, find_target_fault, get_targets, is_allowed, locate, update_targets
 from fireseg.errors import FiresegError, SettingError, did_you_mean
@@ -161,11 +161,15 @@ def _check_together(tree: Mapping[str, Any]) -> list[str]:
     if bands is not None:
         expected += [("in_channels", len(bands), "the number of data.bands"), ("bands", bands, "data.bands")]
     expected.append(("indices", tree["data"].get("indices", []), "data.indices"))
-    for key, value, source in expected:
-        if model.get(key, value) != value:
-            shown, right = (f"[{','.join(v)}]" if isinstance(v, list) else format_value(v) for v in (model[key], value))
+    augment = tree["data"].get("augment") or {}
+    copies = [(f"model.{key}", model.get(key, value), value, source) for key, value, source in expected]
+    if bands is not None:
+        copies.append(("data.augment.bands", augment.get("bands", bands), bands, "data.bands"))
+    for key, value, original, source in copies:
+        if value != original:
+            shown, right = (f"[{','.join(v)}]" if isinstance(v, list) else format_value(v) for v in (value, original))
             setting = source.removeprefix("the number of ")
-            faults.append(f"model.{key}: {shown}, but {source} is {right}; set {setting} and leave out model.{key}")
+            faults.append(f"{key}: {shown}, but {source} is {right}; set {setting} and leave out {key}")
     if loss.get("ce_weight") == 0 and loss.get("dice_weight") == 0:
         faults.append("loss.ce_weight: 0, and loss.dice_weight is 0 too; one of them must be greater than 0")
     shards, batch_size = tree["engine"].get("shards", 1), tree["data"].get("batch_size", 2)

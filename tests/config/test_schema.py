@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fireseg.config import check, make
+from fireseg.config import check, compose_settings, make
 from fireseg.data import WildfireDataModule
 from fireseg.data.augment import FireAwareAugmentation
 from fireseg.engine import Checkpoints, EarlyStopping
@@ -141,6 +141,13 @@ def test_bands_that_indices_need_are_reported_beside_all_other_faults(settings: 
         "data.indices: NBR needs B08 or B8A",
         "data.indices: BAIS2 needs B06 and B07 and B8A",
     ]
+
+
+def test_the_bands_of_an_augmentation_are_those_of_the_data() -> None:
+    settings = compose_settings(["data/augment=radiometric", "data.bands=[B08,B12]"])
+    assert settings["data"]["augment"]["bands"] == ["B08", "B12"]
+    (fault,) = check(change(settings, "data.augment.bands", ["B12", "B08"]))
+    assert fault.startswith("data.augment.bands: [B12,B08], but data.bands is [B08,B12]; set data.bands and leave out")
 
 
 def test_a_loss_without_any_part_is_reported(settings: Settings) -> None:

@@ -202,6 +202,17 @@ def test_a_run_with_indices_maps_images_of_its_bands(run: Run, tmp_path: Path):
     np.testing.assert_allclose(prediction.fire, expected.softmax(1)[0, 1].numpy(), atol=2e-3)
 
 
+def test_a_resumed_run_with_indices_and_radiometric_augmentation_equals_an_uninterrupted_one(run: Run, tmp_path: Path):
+    words = ("data.indices=[NBR,BAI]", "data/augment=radiometric", "data.augment.drop=0.5")
+    whole = run("engine.epochs=2", *words, parent=tmp_path / "whole")
+    part = run(*words, parent=tmp_path / "part")
+    resumed = run("engine.epochs=2", *words, point=find_resume_point(part.path))
+
+    weights = [load(folder.checkpoints / "final_model.pt")["model"] for folder in (whole, resumed)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert [row["train/loss"] for row in whole.read_metrics()] == [row["train/loss"] for row in resumed.read_metrics()]
+
+
 def test_without_fire_in_validation_the_lowest_loss_is_the_best_and_both_logs_mention_it(
     run: Run, log: pytest.LogCaptureFixture, make_patches: Callable[..., Path], tmp_path: Path
 ):
