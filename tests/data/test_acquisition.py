@@ -146,7 +146,7 @@ def test_the_result_depends_on_the_seed_alone() -> None:
     augmentation = AcquisitionAugmentation(base=FIRE_AWARE, bands=BANDS, probability=1)
     restored = pickle.loads(pickle.dumps(augmentation))
     results = [one(image, mask, np.random.default_rng(4), is_fire=True)[0] for one in (augmentation, restored)]
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
     assert not np.array_equal(results[0], augmentation(image, mask, np.random.default_rng(5), is_fire=True)[0])
 
 
