@@ -197,7 +197,7 @@ def test_a_run_with_indices_maps_images_of_its_bands(run: Run, tmp_path: Path):
     with torch.inference_mode():
         expected = trained.model.network(torch.cat([bands, nbr[:, None], mirbi[:, None]], 1))
     torch.testing.assert_close(trained.predict_logits(image), expected)
-    prediction = fireseg.load(folder.path, device="cpu").predict(image[0].numpy(), temperature=1.0)
+    prediction = fireseg.load(folder.path, device="cpu", runtime="torch").predict(image[0].numpy(), temperature=1.0)
     # The map is of an image in steps of 0.0001.
     np.testing.assert_allclose(prediction.fire, expected.softmax(1)[0, 1].numpy(), atol=2e-3)
 
