@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from fireseg.config.overrides import parse
 from fireseg.config.resolve import resolve_all
-from fireseg.config.schema import check, format_value
+from fireseg.config.schema import check, format_value, read_signature
 from fireseg.config.targets import CONF_DIR, RECIPES, update_targets
 from fireseg.console import format_override
 from fireseg.errors import FiresegError, SettingError, did_you_mean
@@ -33,7 +33,10 @@ CHANGEABLE = (
 )
 """Settings that may change when a run is resumed: where and how long it runs, and what records it."""
 
-_SHAPE = ("model.arch", "model.encoder", "model.bands", "model.in_channels", "model.stem", "data.bands")
+_SHAPE = (
+    *("model.arch", "model.encoder", "model.bands", "model.indices", "model.in_channels", "model.stem"),
+    *("data.bands", "data.indices"),
+)
 """Settings that decide which weights fit; if they differ, starting from the weights of the run does not work either."""
 
 _MISSING = object()
@@ -111,9 +114,18 @@ def _compare(before: Any, now: Any, place: str) -> Iterator[tuple[str, tuple[str
     """Yields each dotted key whose values differ, with both values formatted."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
-            yield from _compare(before.get(key, _MISSING), now.get(key, _MISSING), f"{place}.{key}")
+            earlier = before.get(key, _get_default(before.get("_target_"), key))
+            yield from _compare(earlier, now.get(key, _MISSING), f"{place}.{key}")
     elif before != now or isinstance(before, bool) != isinstance(now, bool):
         yield place, (_format(before), _format(now))
+
+
+def _get_default(target: Any, key: str) -> Any:
+    """Returns the value of a setting that a run of an earlier version does not have yet."""
+    setting = read_signature(target).get(key) if isinstance(target, str) else None
+    if setting is None or setting.is_required:
+        return _MISSING
+    return list(setting.default) if isinstance(setting.default, tuple) else setting.default
 
 
 def _format(value: Any) -> str:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar, get_args, get_origin
 
 from fireseg.config.targets import RECIPES, find_target_fault, get_targets, is_allowed, locate, update_targets
 from fireseg.errors import FiresegError, SettingError, did_you_mean
+from fireseg.indices import find_missing_bands
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -51,7 +52,8 @@ VALUES = ("seed", "resume", "output_dir")
 """Keys of the root that are plain values."""
 
 _FOLLOWERS = {
-    "data.bands": ("model.bands", "model.in_channels"),
+    "data.bands": ("model.bands", "model.in_channels", "data.augment.bands"),
+    "data.indices": ("model.indices",),
     "task.num_classes": ("model.num_classes",),
     "task.name": ("data.maker.task_name",),
 }
@@ -76,6 +78,8 @@ def check(tree: Mapping[str, Any]) -> list[str]:
     for key, part in PARTS.items():
         if key in tree:
             faults += _check_part(tree[key], key, part)
+    if not any(fault.startswith("data.bands") for fault in faults):
+        faults += _check_bands_of_indices(tree.get("data"))
     return _drop_followers(faults) or _check_together(tree)
 
 
@@ -132,6 +136,19 @@ def _drop_followers(faults: list[str]) -> list[str]:
     return faults
 
 
+def _check_bands_of_indices(data: Any) -> list[str]:
+    bands, indices = (data.get(key) for key in ("bands", "indices")) if isinstance(data, dict) else (None, None)
+    if not (_is_list_of_texts(bands) and _is_list_of_texts(indices)):
+        return []
+    missing = find_missing_bands(dict.fromkeys(indices), bands)
+    shown = f"data.bands is {format_value(bands)}"
+    return [f"data.indices: {clause}, but {shown}; add the band, or leave out the index" for clause in missing]
+
+
+def _is_list_of_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def _check_together(tree: Mapping[str, Any]) -> list[str]:
     """Finds settings that contradict each other in a tree without other faults."""
     faults = []
@@ -143,11 +160,16 @@ def _check_together(tree: Mapping[str, Any]) -> list[str]:
     expected = [("num_classes", tree["task"]["num_classes"], "task.num_classes")]
     if bands is not None:
         expected += [("in_channels", len(bands), "the number of data.bands"), ("bands", bands, "data.bands")]
-    for key, value, source in expected:
-        if model.get(key, value) != value:
-            shown, right = (f"[{','.join(v)}]" if isinstance(v, list) else format_value(v) for v in (model[key], value))
+    expected.append(("indices", tree["data"].get("indices", []), "data.indices"))
+    augment = tree["data"].get("augment") or {}
+    copies = [(f"model.{key}", model.get(key, value), value, source) for key, value, source in expected]
+    if bands is not None:
+        copies.append(("data.augment.bands", augment.get("bands", bands), bands, "data.bands"))
+    for key, value, original, source in copies:
+        if value != original:
+            shown, right = (f"[{','.join(v)}]" if isinstance(v, list) else format_value(v) for v in (value, original))
             setting = source.removeprefix("the number of ")
-            faults.append(f"model.{key}: {shown}, but {source} is {right}; set {setting} and leave out model.{key}")
+            faults.append(f"{key}: {shown}, but {source} is {right}; set {setting} and leave out {key}")
     if loss.get("ce_weight") == 0 and loss.get("dice_weight") == 0:
         faults.append("loss.ce_weight: 0, and loss.dice_weight is 0 too; one of them must be greater than 0")
     shards, batch_size = tree["engine"].get("shards", 1), tree["data"].get("batch_size", 2)
@@ -174,11 +196,13 @@ class Setting:
         parameter: Name of the parameter. Its key in the settings differs if the annotation has an alias.
         is_required: True if there is no default.
         annotation: Evaluated type and bounds, without the alias.
+        default: Default of the parameter, if it is not required.
     """
 
     parameter: str
     is_required: bool
     annotation: Any
+    default: Any = None
 
 
 @cache
@@ -192,7 +216,8 @@ def read_signature(target: str) -> dict[str, Setting]:
             continue
         # Not get_type_hints: a parameter that the run passes may have an annotation imported for type checkers only.
         key, annotation = _split_alias(_evaluate(parameter.annotation, scope))
-        settings[key or parameter.name] = Setting(parameter.name, parameter.default is parameter.empty, annotation)
+        is_required = parameter.default is parameter.empty
+        settings[key or parameter.name] = Setting(parameter.name, is_required, annotation, parameter.default)
     return settings
 
 

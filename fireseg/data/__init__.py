@@ -6,12 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fireseg.data.acquisition import AcquisitionAugmentation
     from fireseg.data.augment import FireAwareAugmentation, get_strong_augmentation, get_training_augmentation
     from fireseg.data.dataset import WildfirePatchDataset
     from fireseg.data.module import WildfireDataModule, compute_class_weights
 
 
 __all__ = [
+    "AcquisitionAugmentation",
     "FireAwareAugmentation",
     "WildfireDataModule",
     "WildfirePatchDataset",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AcquisitionAugmentation": "acquisition",
     "FireAwareAugmentation": "augment",
     "WildfireDataModule": "module",
     "WildfirePatchDataset": "dataset",

@@ -18,6 +18,11 @@ CEMS_BANDS = tuple(band for band in SENTINEL2_BANDS if band != "B10")
 BAND_NAMES = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 """The seven bands of this project: visible, near and short-wave infrared."""
 
+WAVELENGTH_NM: dict[str, int] = dict(
+    zip(SENTINEL2_BANDS, (443, 492, 560, 665, 704, 740, 783, 833, 865, 945, 1374, 1614, 2202), strict=True),
+)
+"""Centre wavelengths of the bands of Sentinel-2A, in nanometres."""
+
 NUM_INPUT_CHANNELS = len(BAND_NAMES)
 
 SCALE = 10000

@@ -33,6 +33,7 @@ from fireseg.data.reader import map_array
 from fireseg.data.statistics import PatchStatistics, count_values
 from fireseg.errors import FiresegError, SettingError, shorten
 from fireseg.files import count_cores
+from fireseg.indices import check_indices
 from fireseg.task import IGNORE_INDEX, TASKS, Task, inverse_frequency_weights
 
 Maker = Callable[[Path], None]
@@ -53,6 +54,7 @@ class WildfireDataModule:
         batch_size: Patches per batch. A last training batch of one is merged into the one before.
         task: Task of the masks; burned or not by default.
         bands: Bands of the model, in this order.
+        indices: Spectral indices that the model computes from them. Batches contain only the bands.
         num_workers: Worker processes for each split in use, at most one per core, or 2; 0 loads in the main process.
         weighted_sampling: Samples patches with fire more often, with replacement.
         fire_weight: Sampling weight of patches with fire, relative to the others.
@@ -93,6 +95,7 @@ class WildfireDataModule:
         *,
         task: Task = TASKS["del"],
         bands: Annotated[tuple[str, ...], AfterValidator(check_bands)] = BAND_NAMES,
+        indices: Annotated[tuple[str, ...], AfterValidator(check_indices)] = (),
         num_workers: NonNegativeInt = 0,
         weighted_sampling: bool = False,
         fire_weight: PositiveFloat = 5.0,
@@ -113,6 +116,7 @@ class WildfireDataModule:
         self.batch_size = batch_size
         self.task = task
         self.bands = tuple(bands)
+        self.indices = tuple(indices)
         self.num_workers = min(num_workers, max(count_cores(), DEFAULT_WORKERS))
         self.weighted_sampling = weighted_sampling
         self.fire_weight = fire_weight

@@ -1,4 +1,4 @@
-"""Creates segmentation models for given bands and classes, with random or pretrained weights."""
+"""Creates segmentation models for given bands, indices and classes, with random or pretrained weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from torch import nn
 
 from fireseg.errors import FiresegError, SettingError, did_you_mean
+from fireseg.indices import check_indices, find_missing_bands
 from fireseg.model.encoders import ENCODERS, TIMM_PREFIX, adapt_stem, check_encoder
 from fireseg.model.network import FireSegmentationModel
 from fireseg.model.weights import (
@@ -100,16 +101,16 @@ def check_timm(encoder: str) -> None:
 
 
 def build_pretrained(
-    arch: str, encoder: str, num_classes: int, weights: WeightsFile, *, bands: Sequence[str], by_band: bool
+    arch: str, encoder: str, num_classes: int, weights: WeightsFile, *, channels: Sequence[str], by_band: bool
 ) -> nn.Module:
-    """Builds a network whose encoder starts from RGB weights that are adapted to the bands.
+    """Builds a network whose encoder starts from RGB weights that are adapted to its input channels.
 
     Args:
         arch: As in `build_network`.
         encoder: As in `build_network`.
         num_classes: As in `build_network`.
         weights: Weights of the encoder.
-        bands: Bands of the channels.
+        channels: Bands and indices that the network reads.
         by_band: Adapt the first convolution with `encoders.spread_filters`, else as SMP (or timm) does.
 
     Raises:
@@ -120,14 +121,14 @@ def build_pretrained(
     is_timm_file = encoder.startswith(TIMM_PREFIX) and not all(key.startswith("model.") for key in weights.content)
     if is_timm_file:
         options = _check_timm_weights(encoder, weights)
-        network = build_network(arch, encoder, 3 if by_band else len(bands), num_classes, **options)
+        network = build_network(arch, encoder, 3 if by_band else len(channels), num_classes, **options)
     else:
         network = build_network(arch, encoder, 3, num_classes)
         load_encoder(_get_encoder(network), weights)
     if by_band:
-        adapt_stem(_get_encoder(network), bands)
+        adapt_stem(_get_encoder(network), channels)
     elif not is_timm_file:
-        _get_encoder(network).set_in_channels(len(bands), pretrained=True)
+        _get_encoder(network).set_in_channels(len(channels), pretrained=True)
     return network
 
 
@@ -179,6 +180,7 @@ def create_segmentation_model(
     in_channels: Annotated[int, Field(ge=1, le=13)] = 7,
     num_classes: Annotated[int, Field(ge=2, le=254)] = 2,
     bands: Annotated[tuple[str, ...], AfterValidator(_check_bands)] = BANDS7,
+    indices: Annotated[tuple[str, ...], AfterValidator(check_indices)] = (),
     stem: Literal["by_band", "smp"] = "by_band",
 ) -> FireSegmentationModel:
     """Creates a segmentation model.
@@ -191,6 +193,7 @@ def create_segmentation_model(
         in_channels: Number of input bands; must equal `len(bands)` (checked).
         num_classes: Number of classes, unburned included.
         bands: Sentinel-2 bands of the channels, in order.
+        indices: Spectral indices of `fireseg.indices.INDICES` that are computed inside and appended to the bands.
         stem: Adaptation of RGB weights to the bands: `by_band` (see `encoders.spread_filters`), or `smp`, which
             repeats the filters of red, green and blue in order.
 
@@ -204,23 +207,25 @@ def create_segmentation_model(
     Example:
         >>> model = create_segmentation_model("unet", "resnet18", weights="none", num_classes=5)  # doctest: +SKIP
     """
-    bands = tuple(bands)
+    bands, indices = tuple(bands), tuple(indices)
     _check_values(locals())
+    channels = (*bands, *indices)
     if weights == "none":
-        network = build_network(arch, encoder, in_channels, num_classes)
-        return FireSegmentationModel(network, bands=bands, provenance=RANDOM)
+        network = build_network(arch, encoder, len(channels), num_classes)
+        return FireSegmentationModel(network, bands=bands, indices=indices, provenance=RANDOM)
     if weights == "imagenet":
         check_timm(encoder)
         file = fetch_imagenet(encoder)
     else:
         file = read_weights(find_weights(Path(weights).expanduser()))
     if is_checkpoint(file.content):
-        check_checkpoint(file, {"arch": arch, "encoder": encoder, "bands": bands})
-        model = FireSegmentationModel(build_network(arch, encoder, in_channels, num_classes), bands=bands)
+        check_checkpoint(file, {"arch": arch, "encoder": encoder, "bands": bands, "indices": indices})
+        network = build_network(arch, encoder, len(channels), num_classes)
+        model = FireSegmentationModel(network, bands=bands, indices=indices)
         load_checkpoint(model, file, num_classes)
         return model
-    network = build_pretrained(arch, encoder, num_classes, file, bands=bands, by_band=stem == "by_band")
-    return FireSegmentationModel(network, bands=bands, provenance=file.provenance)
+    network = build_pretrained(arch, encoder, num_classes, file, channels=channels, by_band=stem == "by_band")
+    return FireSegmentationModel(network, bands=bands, indices=indices, provenance=file.provenance)
 
 
 def _check_values(values: Mapping[str, Any]) -> None:
@@ -239,5 +244,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
             f"model.in_channels: {in_channels}, but there are {len(bands)} bands ({' '.join(bands)}); "
             "name one band per channel"
         )
+    if not faults and (missing := find_missing_bands(values["indices"], bands)):
+        faults.append(f"model.indices: {'; '.join(missing)}, but the bands are {' '.join(bands)}; add the bands")
     if faults:
         raise SettingError(*faults)

@@ -1,4 +1,4 @@
-"""Encoder names, checked without slow imports, and the adaptation of RGB filters to other bands."""
+"""Encoder names, checked without slow imports, and the adaptation of RGB filters to other channels."""
 
 from __future__ import annotations
 
@@ -69,24 +69,24 @@ COLOUR_OF_BAND = {"B04": 0, "B03": 1, "B02": 2}
 """Channel in an RGB image by visible band."""
 
 
-def spread_filters(weight: Tensor, bands: Sequence[str]) -> Tensor:
-    """Adapts the filters of a convolution over red, green and blue to other bands.
+def spread_filters(weight: Tensor, channels: Sequence[str]) -> Tensor:
+    """Adapts the filters of a convolution over red, green and blue to other bands and spectral indices.
 
-    A visible band gets the filter of its colour, any other band the mean of the three, all scaled by 3 / C. The sum
-    over the input channels is thus unchanged: a pixel of equal reflectance in all bands gives the response of a grey
-    RGB pixel, and the following layers see activations of the scale they were trained on. (This is exact if the bands
-    include all three visible bands or none of them.)
+    A visible band gets the filter of its colour, any other band and every index the mean of the three, all scaled by
+    3 / C. The sum over the input channels is thus unchanged: a pixel of equal values in all channels gives the response
+    of a grey RGB pixel, and the following layers see activations of the scale they were trained on. (This is exact if
+    the bands include all three visible bands or none of them.)
 
     Args:
         weight: RGB filters, `(out, 3, h, w)`.
-        bands: The C bands, in order.
+        channels: The C bands and indices, in order.
 
     Returns:
         `(out, C, h, w)`.
     """
     mean = weight.mean(1)
-    filters = [weight[:, COLOUR_OF_BAND[band]] if band in COLOUR_OF_BAND else mean for band in bands]
-    return torch.stack(filters, 1) * (3 / len(bands))
+    filters = [weight[:, COLOUR_OF_BAND[band]] if band in COLOUR_OF_BAND else mean for band in channels]
+    return torch.stack(filters, 1) * (3 / len(channels))
 
 
 def find_stem(encoder: nn.Module) -> list[nn.Conv2d]:
@@ -114,16 +114,16 @@ def find_stem(encoder: nn.Module) -> list[nn.Conv2d]:
     return [conv for conv in convs if (conv.stride, conv.out_channels) == (first.stride, first.out_channels)]
 
 
-def adapt_stem(encoder: nn.Module, bands: Sequence[str]) -> None:
-    """Adapts an RGB encoder to other bands in place, see `spread_filters`.
+def adapt_stem(encoder: nn.Module, channels: Sequence[str]) -> None:
+    """Adapts an RGB encoder to other bands and indices in place, see `spread_filters`.
 
     Args:
         encoder: Encoder with three input channels.
-        bands: The C bands, in order.
+        channels: The C bands and indices, in order.
 
     Raises:
         FiresegError: If no convolution reads three channels.
     """
     for conv in find_stem(encoder):
-        conv.weight = nn.Parameter(spread_filters(conv.weight.detach(), bands))
-        conv.in_channels = len(bands)
+        conv.weight = nn.Parameter(spread_filters(conv.weight.detach(), channels))
+        conv.in_channels = len(channels)

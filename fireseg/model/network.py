@@ -1,4 +1,4 @@
-"""The segmentation model: reflectance in, logits out, with normalisation and padding inside."""
+"""The segmentation model: reflectance in, logits out, with indices, normalisation and padding inside."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fireseg.decision import argmax_classes, class_probabilities, fire_probability
 from fireseg.errors import FiresegError
+from fireseg.indices import append_indices
 
 MIN_SIZE_PX = 32
 """Smallest height and width of an image; encoders halve it five times, so both are padded to a multiple of this."""
@@ -21,15 +22,18 @@ class FireSegmentationModel(nn.Module):
 
     The input is surface reflectance. It is normalised inside, `(x - mean) / std` per band, so that inference
     uses the normalisation of the run that trained the model. Mean is 0 and std is 1 until `set_normalisation`.
+    Spectral indices are computed inside from the reflectance, and normalised by their own constants.
 
     Args:
-        network: Maps `(B, C, H, W)` to logits `(B, K, H, W)` for heights and widths divisible by 32.
-        bands: Sentinel-2 bands of the C channels, in order.
+        network: Maps `(B, C + I, H, W)` to logits `(B, K, H, W)` for heights and widths divisible by 32.
+        bands: Sentinel-2 bands of the C channels of the input, in order.
+        indices: The I names of `fireseg.indices.INDICES` that are appended for the network.
         provenance: Origin of the weights: `source`, `sha256` and `note`.
 
     Attributes:
         network: Network from the argument.
         bands: Sentinel-2 bands of the channels.
+        indices: Spectral indices that the network sees besides the bands.
         provenance: Origin of the weights.
         mean: Mean reflectance per band, a `(C,)` float32 buffer.
         std: Standard deviation of the reflectance per band, a `(C,)` float32 buffer, above 0.
@@ -44,11 +48,17 @@ class FireSegmentationModel(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, *, bands: Sequence[str], provenance: Mapping[str, Any] | None = None
+        self,
+        network: nn.Module,
+        *,
+        bands: Sequence[str],
+        indices: Sequence[str] = (),
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.bands = tuple(bands)
+        self.indices = tuple(indices)
         self.provenance = dict(provenance or {})
         self.register_buffer("mean", torch.zeros(len(self.bands)))
         self.register_buffer("std", torch.ones(len(self.bands)))
@@ -104,12 +114,13 @@ class FireSegmentationModel(nn.Module):
         """
         self._check_shape(image)
         height, width = image.shape[-2:]
-        image = (image - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
+        normalised = (image - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
+        channels = append_indices(normalised, image, bands=self.bands, names=self.indices)
         # At most 31 rows are added to at least 32, so reflection always has enough rows.
         down, right = -height % MIN_SIZE_PX, -width % MIN_SIZE_PX
         if down or right:
-            image = F.pad(image, (0, right, 0, down), mode="reflect")
-        return self.network(image)[..., :height, :width]
+            channels = F.pad(channels, (0, right, 0, down), mode="reflect")
+        return self.network(channels)[..., :height, :width]
 
     def predict_segmentation(self, image: Tensor) -> Tensor:
         """Returns the likeliest class of every pixel of a `(B, C, H, W)` image, `(B, H, W)` int64."""

@@ -290,7 +290,7 @@ def check_checkpoint(weights: WeightsFile, expected: Mapping[str, Any]) -> None:
 
     Args:
         weights: Checkpoint.
-        expected: Expected `arch`, `encoder` and `bands`.
+        expected: Expected `arch`, `encoder`, `bands` and `indices`.
 
     Raises:
         FiresegError: If any of them differs; one fault for each.
@@ -338,7 +338,8 @@ def _get_settings(weights: WeightsFile) -> dict[str, Any]:
     try:
         model = config["model"]
         settings = {name: model[name] for name in ("arch", "encoder", "num_classes")}
-        return settings | {"bands": model.get("bands") or config["data"]["bands"]}
+        settings |= {"bands": model.get("bands") or config["data"]["bands"]}
+        return settings | {"indices": model.get("indices", ())}  # earlier versions had none
     except (KeyError, TypeError, AttributeError) as error:
         raise FiresegError(
             f"{weights.source}: its settings lack {error}, so its model is unknown; use another checkpoint"

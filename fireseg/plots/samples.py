@@ -25,13 +25,21 @@ from fireseg.task import Task
 
 
 def render_batch(
-    batch: Batch, *, bands: Sequence[str], task: Task, path: Path, count: int = 8, title: str = ""
+    batch: Batch,
+    *,
+    bands: Sequence[str],
+    indices: Sequence[str] = (),
+    task: Task,
+    path: Path,
+    count: int = 8,
+    title: str = "",
 ) -> None:
     """Draws the model input: augmented patches next to their masks.
 
     Args:
         batch: Augmented patches.
         bands: Bands of the images, in order.
+        indices: Spectral indices that the model computes from them.
         task: Task of the masks.
         path: Path of the PNG file to write.
         count: Maximum number of patches, from the start of the batch.
@@ -46,7 +54,10 @@ def render_batch(
         panels=("image", "mask"),
         shape=masks[0].shape,
         title=title or f"Model input after augmentation (task {task.name})",
-        notes=[f"Image: {choose_composite(bands).caption}.", f"Input bands of the model: {' '.join(bands)}."],
+        notes=[
+            f"Image: {choose_composite(bands).caption}.",
+            f"Input bands of the model: {' '.join(bands)}{'; indices: ' if indices else ''}{' '.join(indices)}.",
+        ],
         keys={"Mask": _class_key(task)},
     )
     for axes, image, mask in zip(blocks, batch.image, masks, strict=False):

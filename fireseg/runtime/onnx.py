@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fireseg.decision import class_probabilities, fire_log_odds
 from fireseg.errors import FiresegError
 from fireseg.files import atomic_write
+from fireseg.indices import append_indices
 from fireseg.model import FireSegmentationModel
 from fireseg.model.network import MIN_SIZE_PX
 
@@ -28,7 +29,7 @@ _EXAMPLE_SHAPE = 2, 2 * MIN_SIZE_PX, 3 * MIN_SIZE_PX
 
 
 class DeployedModel(nn.Module):
-    """A model as other programs compute it: normalisation inside, padding outside.
+    """A model as other programs compute it: indices and normalisation inside, padding outside.
 
     Args:
         model: Trained model; a copy of it on the CPU is held.
@@ -44,7 +45,7 @@ class DeployedModel(nn.Module):
     def __init__(self, model: FireSegmentationModel, *, temperature: float | None = None) -> None:
         super().__init__()
         model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
-        self.network = model.network
+        self.network, self.bands, self.indices = model.network, model.bands, model.indices
         self.register_buffer("mean", model.mean.view(1, -1, 1, 1))
         self.register_buffer("std", model.std.view(1, -1, 1, 1))
         self.temperature = temperature
@@ -61,7 +62,8 @@ class DeployedModel(nn.Module):
             `(B, K, H, W)` float32. The sum of the probabilities of the classes above 0 is the fire probability of a
             map, sigmoid(d / temperature) with d the log-odds of fire.
         """
-        logits = self.network((image - self.mean) / self.std)
+        normalised = (image - self.mean) / self.std
+        logits = self.network(append_indices(normalised, image, bands=self.bands, names=self.indices))
         if self.temperature is None:
             return logits
         if self.temperature == 1.0:

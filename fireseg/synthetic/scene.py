@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.data.bands import CEMS_BANDS, SCALE
+from fireseg.data.bands import CEMS_BANDS, SCALE, WAVELENGTH_NM
 from fireseg.synthetic.burn import apply_burn, make_burn
 from fireseg.synthetic.landscape import PIXEL_M, SunDirection, draw_sun, make_landscape
 from fireseg.synthetic.noise import NoiseGenerator, Plane, blur, coarsen, ramp, refine
@@ -42,11 +42,6 @@ turbid       .066 .075 .095 .080 .069 .059 .050 .040 .036 .031 .012 .009
 cloud        .630 .620 .600 .610 .616 .623 .631 .640 .650 .620 .460 .340
 shade        .000 .000 .000 .000 .000 .000 .000 .000 .000 .000 .000 .000
 """
-
-WAVELENGTH_NM = dict(
-    zip(CEMS_BANDS, (443, 492, 560, 665, 704, 740, 783, 833, 865, 945, 1614, 2202), strict=True),
-)
-"""Centre wavelengths of the level-2A bands of Sentinel-2A, in nanometres."""
 
 _DETECTOR_PX = {"B01": 6, "B09": 6} | dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 2)
 """Native pixel size of the 60 m and 20 m bands, in pixels of 10 m."""

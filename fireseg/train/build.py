@@ -269,6 +269,7 @@ def _write_provenance(folder: RunFolder, learner: Learner, point: ResumePoint) -
                 "root": roots if len(roots) > 1 else roots[0],
                 "fingerprint": data.fingerprint,
                 "bands": list(data.bands),
+                "indices": list(data.indices),
                 "mean": list(data.mean),
                 "std": list(data.std),
                 "class_counts": list(data.class_counts),

@@ -250,7 +250,7 @@ def _plot_results(run: Training) -> None:
 
 def _plot_first_batch(run: Training) -> None:
     batch: Batch = next(iter(run.data.train_dataloader(1)))
-    render_batch(batch, bands=run.data.bands, task=run.task, path=run.folder.batch)
+    render_batch(batch, bands=run.data.bands, indices=run.data.indices, task=run.task, path=run.folder.batch)
     run.tracker.artifact(run.folder.batch)
 
 

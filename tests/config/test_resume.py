@@ -81,6 +81,7 @@ def test_settings_that_do_not_change_the_experiment_may_change(
         ("model.encoder=resnet34", "model.encoder: resnet18 in outputs/a, resnet34 requested"),
         ("model/encoder=resnet34", "model.encoder: resnet18 in outputs/a, resnet34 requested"),
         ("model.arch=unetplusplus", "model.arch: unet in outputs/a, unetplusplus requested"),
+        ("data.indices=[NBR]", "data.indices: [] in outputs/a, [NBR] requested"),
         ("data.bands=[B04]", "data.bands: [B02,B03,B04,B08,B8A,B11,B12] in outputs/a, [B04] requested"),
     ],
 )
@@ -121,6 +122,17 @@ def test_a_repeated_recipe_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     found = settings_of("resume=.", "experiment=sample_quick")
     assert (found["tracker"], found["engine"]) == (settings["tracker"], settings["engine"])
+
+
+def test_a_recipe_is_repeated_for_a_run_of_an_earlier_version_that_lacks_a_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of("experiment=sample_quick")
+    for part in ("data", "model"):
+        del settings[part]["indices"]
+    (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert settings_of("resume=.", "experiment=sample_quick") == {**settings, "resume": "."}
 
 
 def test_a_recipe_that_contradicts_the_run_is_rejected(faults: Faults, run: str) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from fireseg.config import check, make
+from fireseg.config import check, compose_settings, make
 from fireseg.data import WildfireDataModule
 from fireseg.data.augment import FireAwareAugmentation
 from fireseg.engine import Checkpoints, EarlyStopping
 from fireseg.errors import FiresegError, SettingError
+from fireseg.indices import INDICES
 from fireseg.task import Task
 
 Settings = dict[str, Any]
@@ -48,6 +49,8 @@ def test_default_settings_are_valid_plain_values(settings: Settings) -> None:
         ("optimizer.betas[1]", 2, "less than 1"),
         ("data.bands", "B04", "a list, as [a,b]; for a list of one write [B04]"),
         ("data.bands", ["B04", "B8"], "did you mean 'B8A'?"),
+        ("data.indices", ["NDVI", "NRB"], "no index 'NRB' (did you mean 'NBR'?)"),
+        ("data.indices", ["NBR", "NBR"], "NBR is repeated"),
         ("data.root", 5, "quote it twice for the shell: data.root='\"5\"'"),
         ("data.root", "${x}", "'${x}' is not resolved"),
         ("data.augment.strong.flip", 2, "less than or equal to 1"),
@@ -121,6 +124,7 @@ def test_a_missing_setting_without_a_default_is_reported(settings: Settings) -> 
         ("model.in_channels", 3, "model.in_channels: 3, but the number of data.bands is 7"),
         ("model.num_classes", 5, "model.num_classes: 5, but task.num_classes is 2"),
         ("model.bands", ["B02"], "model.bands: [B02], but data.bands is [B02,B03,B04,B08,B8A,B11,B12]"),
+        ("model.indices", ["NBR"], "model.indices: [NBR], but data.indices is []; set data.indices"),
         ("task.class_names", ["a", "b", "c"], "task.class_names: 3 names for task.num_classes=2"),
     ],
 )
@@ -128,6 +132,22 @@ def test_settings_that_contradict_each_other_are_reported(
     settings: Settings, place: str, value: Any, fault: str
 ) -> None:
     assert [line[: len(fault)] for line in check(change(settings, place, value))] == [fault]
+
+
+def test_bands_that_indices_need_are_reported_beside_all_other_faults(settings: Settings) -> None:
+    tree = change(change(settings, "data.indices", ["NBR", "NRB", "BAIS2"]), "data.bands", ["B04", "B12"])
+    assert [fault.partition(", but data.bands")[0] for fault in check(tree)] == [
+        "data.indices: no index 'NRB' (did you mean 'NBR'?); use " + ", ".join(INDICES),
+        "data.indices: NBR needs B08 or B8A",
+        "data.indices: BAIS2 needs B06 and B07 and B8A",
+    ]
+
+
+def test_the_bands_of_an_augmentation_are_those_of_the_data() -> None:
+    settings = compose_settings(["data/augment=radiometric", "data.bands=[B08,B12]"])
+    assert settings["data"]["augment"]["bands"] == ["B08", "B12"]
+    (fault,) = check(change(settings, "data.augment.bands", ["B12", "B08"]))
+    assert fault.startswith("data.augment.bands: [B12,B08], but data.bands is [B08,B12]; set data.bands and leave out")
 
 
 def test_a_loss_without_any_part_is_reported(settings: Settings) -> None:

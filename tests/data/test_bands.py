@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.data.bands import to_reflectance
+from fireseg.data.bands import SENTINEL2_BANDS, WAVELENGTH_NM, to_reflectance
 
 
 @pytest.fixture
 def train(make_packed) -> Path:
     return make_packed() / "train"
+
+
+def test_wavelengths_are_in_the_order_of_the_bands() -> None:
+    assert tuple(WAVELENGTH_NM) == SENTINEL2_BANDS
+    assert sorted(WAVELENGTH_NM.values()) == list(WAVELENGTH_NM.values())
 
 
 @given(st.integers(0, 65535))

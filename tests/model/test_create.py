@@ -77,6 +77,33 @@ def test_any_number_of_bands_is_accepted(num_bands: int) -> None:
     assert model.predict_segmentation(torch.rand(1, num_bands, 32, 32)).shape == (1, 32, 32)
 
 
+def test_indices_are_further_channels_of_the_network_but_not_of_the_image() -> None:
+    model = create_segmentation_model(encoder="resnet18", weights="none", indices=("NBR", "MIRBI"))
+    assert (model.bands, model.indices) == (BANDS7, ("NBR", "MIRBI"))
+    assert model.network.encoder.conv1.in_channels == 9  # pyright: ignore
+    assert model.predict_segmentation(torch.rand(1, 7, 32, 32)).shape == (1, 32, 32)
+
+
+def test_an_index_whose_bands_are_missing_is_rejected() -> None:
+    with pytest.raises(SettingError, match=r"model.indices: BAIS2 needs B06 and B07, .*add the bands"):
+        create_segmentation_model(encoder="resnet18", weights="none", indices=("NBR", "BAIS2"))
+
+
+@pytest.mark.parametrize("stem", ["by_band", "smp"])
+def test_rgb_weights_are_adapted_to_bands_and_indices(stem: Any, tmp_path: Path) -> None:
+    rgb = create_segmentation_model(encoder="resnet18", weights="none", in_channels=3, bands=("B04", "B03", "B02"))
+    encoder: Any = rgb.network.encoder
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pt")
+    model = create_segmentation_model(
+        encoder="resnet18", weights=tmp_path / "encoder.pt", indices=("NBR", "NDVI"), stem=stem
+    )
+    adapted: Any = model.network.encoder
+    red, green, blue = encoder.conv1.weight.unbind(1)
+    first, last = (blue, (red + green + blue) / 3) if stem == "by_band" else (red, blue)
+    torch.testing.assert_close(adapted.conv1.weight[:, 0], first / 3)
+    torch.testing.assert_close(adapted.conv1.weight[:, 8], last / 3)
+
+
 @pytest.mark.parametrize(
     ("arch", "encoder"),
     [("unetplusplus", "mit_b0"), ("deeplabv3plus", "densenet121"), ("unet", "tu-vit_tiny_patch16_224")],

@@ -47,6 +47,20 @@ def test_forward_normalises_each_band(model: FireSegmentationModel) -> None:
     assert logits[0, :, 0, 0].tolist() == [1.0, 0.5]
 
 
+def test_the_network_reads_indices_of_the_reflectance_after_the_normalised_bands_and_padded_alike() -> None:
+    network = nn.Conv2d(3, 3, 1)
+    nn.init.dirac_(network.weight)
+    nn.init.zeros_(network.bias)  # pyright: ignore[reportArgumentType]
+    model = FireSegmentationModel(network, bands=("B08", "B12"), indices=["NBR"])
+    model.set_normalisation([0.25, 0.5], [0.5, 2.0])
+    image = torch.tensor([0.75, 0.25]).view(1, 2, 1, 1).expand(1, 2, 33, 40)
+    logits = model(image)
+    assert logits.shape == (1, 3, 33, 40)
+    # NBR is (0.75 - 0.25) / 1, and its constants are 0 and 0.3.
+    assert logits[0, :, 32, 39].tolist() == pytest.approx([1.0, -0.125, 0.5 / 0.3])
+    assert set(model.state_dict()) == {"mean", "std", "network.weight", "network.bias"}
+
+
 def test_a_new_model_does_not_normalise(model: FireSegmentationModel) -> None:
     image = torch.rand(1, 2, 32, 32)
     assert torch.equal(model(image), image)

@@ -376,6 +376,18 @@ def test_another_arch_encoder_and_bands_are_reported_together(save_checkpoint: A
         assert requested in fault
 
 
+def test_other_indices_are_rejected_and_a_checkpoint_of_an_earlier_version_has_none(save_checkpoint: Any) -> None:
+    _, path = save_checkpoint()  # its settings do not name indices
+    assert create_segmentation_model(encoder="resnet18", weights=str(path)).indices == ()
+    with pytest.raises(FiresegError, match=r"has indices=\[\], but the model has indices=\[NBR\]; set the same"):
+        create_segmentation_model(encoder="resnet18", weights=str(path), indices=("NBR",))
+    _, path = save_checkpoint(indices=("NBR", "NDVI"))
+    model = create_segmentation_model(encoder="resnet18", weights=str(path), indices=("NBR", "NDVI"))
+    assert model.provenance["note"] == "warm start of the whole model"
+    with pytest.raises(FiresegError, match=r"indices=\[NBR,NDVI\], .*indices=\[NDVI,NBR\]"):
+        create_segmentation_model(encoder="resnet18", weights=str(path), indices=("NDVI", "NBR"))
+
+
 def test_the_same_bands_in_another_order_are_rejected(save_checkpoint: Any) -> None:
     _, path = save_checkpoint(in_channels=2, bands=("B08", "B12"))
     with pytest.raises(FiresegError, match=r"bands=\[B08,B12\], .*bands=\[B12,B08\]"):

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from fireseg.decision import fire_log_odds
 from fireseg.errors import FiresegError
+from fireseg.indices import INDICES
 from fireseg.model import FireSegmentationModel, create_segmentation_model
 from fireseg.runtime.onnx import convert_to_onnx
 
 
-def make_model(arch: Any = "unet", *, num_classes: int = 2) -> FireSegmentationModel:
+def make_model(arch: Any = "unet", *, num_classes: int = 2, indices: tuple[str, ...] = ()) -> FireSegmentationModel:
     torch.manual_seed(0)
-    model = create_segmentation_model(arch, "tu-test_efficientnet", weights="none", num_classes=num_classes)
+    options: Any = {"num_classes": num_classes, "indices": indices}
+    model = create_segmentation_model(arch, "tu-test_efficientnet", weights="none", **options)
     model.set_normalisation([0.1, 0.12, 0.14, 0.2, 0.22, 0.18, 0.15], [0.05, 0.06, 0.07, 0.1, 0.1, 0.09, 0.08])
     return model.eval()
 
@@ -44,6 +46,17 @@ def test_the_file_gives_the_logits_of_torch_for_any_batch_and_any_size_of_multip
         np.testing.assert_allclose(
             compute(tmp_path / "model.onnx", image), expected, atol=1e-5 * np.abs(expected).max()
         )
+
+
+def test_indices_are_computed_inside_the_file(tmp_path: Path) -> None:
+    model = make_model(indices=tuple(name for name in INDICES if name != "BAIS2"))
+    convert_to_onnx(model, tmp_path / "model.onnx")
+    image = torch.rand(2, 7, 64, 96) * 0.4
+    image[..., :20] = 0
+    image[0, 0] = 0
+    with torch.inference_mode():
+        expected = model(image).numpy()
+    np.testing.assert_allclose(compute(tmp_path / "model.onnx", image), expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_probabilities_sum_to_one_and_their_fire_is_that_of_the_map_with_its_temperature(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fireseg.data.bands import CEMS_BANDS
 from fireseg.evaluate.baseline import normalised_burn_ratio
 from fireseg.synthetic import Scene, get_footprint, get_tile_name, make_scene
-from fireseg.synthetic.scene import CLEAR, CLOUD, SHADOW, WAVELENGTH_NM, read_spectra, vary_spectra
+from fireseg.synthetic.scene import CLEAR, CLOUD, SHADOW, read_spectra, vary_spectra
 
 # SHA-256 of make_scene(7, 3, height=96, width=80) with NumPy 2; random numbers may differ in another major version.
 RECORDED = "c5ab2a03397c0303b3ae11596cf5fc43134936569f21e4cc6a221e5745b6460e"
@@ -188,11 +188,6 @@ def test_vegetation_has_a_red_edge(name: str) -> None:
     spectrum = read_spectra()[name]
     assert spectrum[CEMS_BANDS.index("B07")] > 3 * spectrum[CEMS_BANDS.index("B04")]
     assert spectral_burn_ratio(spectrum) > 0.4
-
-
-def test_wavelengths_are_in_the_order_of_the_bands() -> None:
-    assert tuple(WAVELENGTH_NM) == CEMS_BANDS
-    assert sorted(WAVELENGTH_NM.values()) == list(WAVELENGTH_NM.values())
 
 
 def test_spectra_vary_by_about_14_percent() -> None:

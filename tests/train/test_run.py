@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+import fireseg
 from fireseg import config
 from fireseg.engine import Interrupts
 from fireseg.errors import FiresegError
 from fireseg.evaluate.cli import main as evaluate
 from fireseg.prepare.cli import main as prepare
+from fireseg.runs import load_trained_model
 from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
 from fireseg.train.run import train
 from tests.conftest import SmallDisk
@@ -177,6 +179,38 @@ def test_the_model_contains_the_normalisation_of_the_training_split(run: Run, tm
     mean = load(folder.checkpoints / "best_model.pt")["model"]["mean"]
 
     np.testing.assert_allclose(mean.flatten().numpy(), images.mean((0, 1, 2)), rtol=1e-4)
+
+
+def test_a_run_with_indices_maps_images_of_its_bands(run: Run, tmp_path: Path):
+    folder = run("data.indices=[NBR,MIRBI]")
+    assert folder.read_provenance()["data"]["indices"] == ["NBR", "MIRBI"]
+    state = load(folder.checkpoints / "best_model.pt")["model"]
+    assert state["network.encoder.model.conv_stem.weight"].shape[1] == 9
+    assert state["mean"].shape == (7,)
+
+    trained = load_trained_model(folder.path, device="cpu")
+    path = sorted((tmp_path / "patches/val").glob("*_image.npy"))[0]
+    image = torch.from_numpy(np.load(path)).permute(2, 0, 1)[None]
+    nbr = (image[:, 3] - image[:, 6]) / (image[:, 3] + image[:, 6]) / 0.3
+    mirbi = (10 * image[:, 6] - 9.8 * image[:, 5] + 2 - 1.6) / 0.4
+    bands = (image - state["mean"].view(1, 7, 1, 1)) / state["std"].view(1, 7, 1, 1)
+    with torch.inference_mode():
+        expected = trained.model.network(torch.cat([bands, nbr[:, None], mirbi[:, None]], 1))
+    torch.testing.assert_close(trained.predict_logits(image), expected)
+    prediction = fireseg.load(folder.path, device="cpu", runtime="torch").predict(image[0].numpy(), temperature=1.0)
+    # The map is of an image in steps of 0.0001.
+    np.testing.assert_allclose(prediction.fire, expected.softmax(1)[0, 1].numpy(), atol=2e-3)
+
+
+def test_a_resumed_run_with_indices_and_radiometric_augmentation_equals_an_uninterrupted_one(run: Run, tmp_path: Path):
+    words = ("data.indices=[NBR,BAI]", "data/augment=radiometric", "data.augment.drop=0.5")
+    whole = run("engine.epochs=2", *words, parent=tmp_path / "whole")
+    part = run(*words, parent=tmp_path / "part")
+    resumed = run("engine.epochs=2", *words, point=find_resume_point(part.path))
+
+    weights = [load(folder.checkpoints / "final_model.pt")["model"] for folder in (whole, resumed)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert [row["train/loss"] for row in whole.read_metrics()] == [row["train/loss"] for row in resumed.read_metrics()]
 
 
 def test_without_fire_in_validation_the_lowest_loss_is_the_best_and_both_logs_mention_it(
