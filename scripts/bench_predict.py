@@ -47,7 +47,7 @@ from fireseg.data.bands import BAND_NAMES
 from fireseg.geo import plan_sliding_windows
 from fireseg.model import create_segmentation_model
 from fireseg.predict.api import Run
-from fireseg.predict.inference import get_batch_size, predict_windows
+from fireseg.runtime.inference import get_batch_size, predict_windows
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runs.folder import RunFolder
 from fireseg.runtime.engines import create_engine

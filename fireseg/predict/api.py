@@ -19,13 +19,13 @@ from fireseg.engine.device import DeviceName
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
 from fireseg.plots.maps import plot_classes
-from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import get_decision_threshold
 from fireseg.predict.scene import SceneMap, predict_scene
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runtime.engines import InferenceEngine, RuntimeName, RuntimePrecision, create_engine
+from fireseg.runtime.inference import predict_rows
 from fireseg.task import Task
 from fireseg.tiles.blocks import PixelSample
 from fireseg.tiles.channels import apply_channels, find_channels

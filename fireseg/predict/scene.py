@@ -23,7 +23,6 @@ from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, p
 from fireseg.geo.qgis import make_raster_style
 from fireseg.geo.windows import MAX_COLS
 from fireseg.plots.maps import plot_picture
-from fireseg.predict.inference import predict_rows
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import (
     DecisionThreshold,
@@ -39,6 +38,7 @@ from fireseg.predict.quicklook import Thumbnail, draw_quicklook
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel
 from fireseg.runtime.engines import InferenceEngine, TorchEngine
+from fireseg.runtime.inference import predict_rows
 from fireseg.tiles import BandReader, open_bands
 from fireseg.tiles.clouds import CloudMask, is_cloudy
 from fireseg.tiles.products import Scene, get_scene_name

@@ -16,9 +16,9 @@ from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
 from fireseg.geo.windows import SlidingWindows
 from fireseg.predict.api import ArraySource, read_image
-from fireseg.predict.inference import PredictedRows, get_batch_size, predict_rows, predict_windows, read_window_rows
 from fireseg.runs import TrainedModel
 from fireseg.runtime.engines import TorchEngine
+from fireseg.runtime.inference import PredictedRows, get_batch_size, predict_rows, predict_windows, read_window_rows
 from tests.predict.builders import DarkIsBurned, draw_image, make_trained
 
 
