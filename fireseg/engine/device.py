@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from fireseg.errors import FiresegError, SettingError
-from fireseg.files import count_cores
-
-log = logging.getLogger("fireseg")
+from fireseg.hardware import choose_threads, has_amx, has_bf16
 
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -125,38 +118,11 @@ def _has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "mps":
         return torch.backends.mps.is_macos_or_newer(14, 0)
-    return has_amx() or "bf16" in _cpu_flags()  # the latter on ARM
-
-
-def has_amx() -> bool:
-    """Returns True if the CPU has matrix instructions for bfloat16 (AMX), several times as fast as float32."""
-    return "amx_bf16" in _cpu_flags()
-
-
-@cache
-def _cpu_flags() -> frozenset[str]:
-    """Instruction sets of the CPU as Linux names them; empty on other systems."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if platform.system() != "Linux" or not cpuinfo.exists():
-        return frozenset()
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((frozenset(line.split()) for line in lines if line.startswith(("flags", "Features"))), frozenset())
+    return has_bf16()
 
 
 def set_threads(threads: int | None) -> int:
-    """Sets the number of CPU threads of torch and returns it.
-
-    Args:
-        threads: Number of threads. None means `OMP_NUM_THREADS` if that is set, else the cores available
-            to this process (fewer than the machine's in a container or a batch job). More than these cores are
-            not used: threads that wait cost more than they gain, and many thousand end the process.
-    """
-    source = "OMP_NUM_THREADS" if threads is None else "threads"
-    if threads is None:
-        requested = os.environ.get("OMP_NUM_THREADS", "")
-        threads = int(requested) if requested.isdigit() and int(requested) > 0 else count_cores()
-    if threads > (num_cores := count_cores()):
-        log.warning("%s: %d, but this process has %d cores; %d are used", source, threads, num_cores, num_cores)
-        threads = num_cores
+    """Sets the number of CPU threads of torch, see `hardware.choose_threads`, and returns it."""
+    threads = choose_threads(threads)
     torch.set_num_threads(threads)
     return threads

@@ -254,7 +254,7 @@ def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOpt
         required=options.split,
         batch_size=options.batch_size,
         num_workers=options.workers,
-        pin_memory=trained.device.type == "cuda",
+        pin_memory=trained.device == "cuda",
     )
     if patches.fingerprint != trained.fingerprint:
         log.warning(

@@ -18,7 +18,8 @@ from torch.export import ExportedProgram
 from fireseg.export.metadata import encode
 from fireseg.export.options import Format
 from fireseg.model import FireSegmentationModel
-from fireseg.runtime.onnx import INPUT_NAME, DeployedModel, convert_to_onnx, make_dynamic_shapes, make_example
+from fireseg.runtime.cache import INPUT_NAME
+from fireseg.runtime.onnx import DeployedModel, convert_to_onnx, make_dynamic_shapes, make_example
 from fireseg.runtime.openvino import add_probabilities, get_core, import_openvino, read_graph
 from fireseg.tracker.mlflow_model import open_mlflow_model
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fireseg.export.options import Format
 from fireseg.runs import TrainedModel
-from fireseg.runtime.onnx import INPUT_NAME
+from fireseg.runtime.cache import INPUT_NAME
 
 _RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
 _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"

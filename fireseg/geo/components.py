@@ -78,15 +78,16 @@ def label_blocks(classes: DatasetReader) -> Iterator[tuple[Window, NDArray[np.ui
         The window of the block; its classes `(rows, columns)`; and the piece of each pixel `(rows, columns)`, numbered
         from 1 across all blocks, 0 where unburned or unknown.
     """
-    from scipy import ndimage
+    import cv2  # imported in a tenth of the time of SciPy, and twice as fast
 
+    cv2.setNumThreads(1)  # OpenCV's thread pool does not survive a fork
     num_pieces = 0
     for block in split_window(Window(0, 0, classes.height, classes.width), BLOCK_PX, MAX_COLS):
         values = classes.read(1, window=block.to_rasterio())
-        pieces = np.zeros(values.shape, np.int32)
-        ndimage.label((values > 0) & (values != IGNORE_INDEX), output=pieces)
-        num_here = int(pieces.max())
-        pieces[pieces > 0] += num_pieces
+        is_burned = (values > 0) & (values != IGNORE_INDEX)
+        num_here, pieces = cv2.connectedComponents(is_burned.view(np.uint8), connectivity=4)
+        num_here -= 1  # the label 0 of the other pixels
+        pieces[is_burned] += num_pieces
         num_pieces += num_here
         yield block, values, pieces
 
@@ -130,11 +131,11 @@ def _touching_pieces(above: NDArray[np.int32], below: NDArray[np.int32]) -> NDAr
 
 def _join_pieces(touching: NDArray[np.int32], num_pieces: int) -> NDArray[np.intp]:
     """Returns the component of each piece; pieces are numbered from 1 in the pairs, components from 0."""
+    if not len(touching):
+        return np.arange(num_pieces)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if not num_pieces:
-        return np.zeros(0, np.intp)
     one, other = touching.T - 1
     graph = coo_array((np.ones(len(touching), np.bool_), (one, other)), shape=(num_pieces, num_pieces))
     return connected_components(graph, directed=False)[1].astype(np.intp)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fireseg.batch import Batch
 from fireseg.console import format_score, format_share
 from fireseg.plots.style import (
     ERROR_COLOURS,
-    Pixels,
     choose_composite,
     colour_classes,
     colour_errors,
@@ -22,6 +21,10 @@ from fireseg.plots.style import (
     to_array,
 )
 from fireseg.task import Task
+
+if TYPE_CHECKING:
+    from fireseg.batch import Batch
+    from fireseg.plots.style import Pixels
 
 
 def render_batch(

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fireseg.files import atomic_write
 from fireseg.task import Task
@@ -20,9 +18,9 @@ from fireseg.task import Task
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
-
-Pixels = Tensor | np.ndarray
+    Pixels = Tensor | np.ndarray
 
 # Dark grey, orange and blue are distinguishable with every kind of colour vision and, by lightness, in grey prints.
 ERROR_COLOURS = {
@@ -93,7 +91,7 @@ def render_composite(image: Pixels, bands: Sequence[str]) -> np.ndarray:
         `(H, W, 3)` uint8; mid-grey where a displayed band is not finite.
     """
     composite = choose_composite(bands).bands
-    planes = torch.as_tensor(image)[[list(bands).index(band) for band in composite]].detach().float().cpu().numpy()
+    planes = to_array(image[[list(bands).index(band) for band in composite]]).astype(np.float32, copy=False)
     is_finite = np.asarray(np.isfinite(planes).all(axis=0))
     brightest = np.array([_BRIGHTEST.get(band, _BRIGHTEST_INFRARED) for band in composite], np.float32)[:, None, None]
     scaled = np.where(is_finite, planes, 0).clip(0, brightest) / brightest
@@ -148,7 +146,7 @@ def encode_errors(truth: Pixels, prediction: Pixels, task: Task) -> np.ndarray:
 
 def to_array(pixels: Pixels) -> np.ndarray:
     """Converts a tensor on any device, or an array, to a NumPy array."""
-    return torch.as_tensor(pixels).detach().cpu().numpy()
+    return pixels if isinstance(pixels, np.ndarray) else pixels.detach().cpu().numpy()
 
 
 def _paint(values: np.ndarray, colours: Sequence[str]) -> np.ndarray:

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fireseg.console import format_score, format_share
 from fireseg.data.bands import SCALE
-from fireseg.engine.device import DeviceName
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
 from fireseg.plots.maps import plot_classes
@@ -36,6 +34,9 @@ from fireseg.tiles.radiometry import find_nodata, get_scaling, quantize_reflecta
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
+
+    from fireseg.engine.device import DeviceName
 
 log = logging.getLogger("fireseg")
 
@@ -288,7 +289,9 @@ def read_image(
     Raises:
         FiresegError: If the channel axis is ambiguous or missing, or the values are not reflectance.
     """
-    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asanyarray(image)
+    values = np.asanyarray(
+        image if isinstance(image, np.ndarray) or not hasattr(image, "detach") else image.detach().cpu()
+    )
     if values.dtype.kind != "f" and not (values.dtype.kind in "iu" and options.scale is not None):
         raise FiresegError(
             f"image: data type {values.dtype}, but float reflectance from 0 to 1 is expected; for digital numbers give "

@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from filelock import FileLock, Timeout
 
 from fireseg import __version__
@@ -369,7 +368,7 @@ def format_date(date: str | None) -> str | None:
 def _list_versions() -> dict[str, str]:
     return {
         "fireseg": __version__,
-        "torch": torch.__version__,
+        "torch": metadata.version("torch"),
         "rasterio": metadata.version("rasterio"),
         "gdal": GDAL_VERSION,
     }

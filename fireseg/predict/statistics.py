@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from fireseg.decision import apply_threshold, severity_classes
+from fireseg.decision import apply_threshold
 from fireseg.geo.grid import M2_PER_HA
 
 
@@ -51,7 +50,7 @@ def classify(
         [[0, 1]]
     """
     log_odds = _log_odds(probabilities)
-    severity = severity_classes(torch.from_numpy(probabilities)[None])[0].numpy()  # shares memory, no copy
+    severity = _severity_classes(probabilities)
     classes = apply_threshold(log_odds, severity, threshold=threshold, temperature=temperature, unknown=unknown)
     log_odds /= -temperature
     with np.errstate(over="ignore"):  # exp(inf) is inf, and 1 / inf is the correct 0
@@ -60,6 +59,17 @@ def classify(
     np.reciprocal(fire, out=fire)
     fire[unknown] = np.nan
     return PixelPrediction(classes, fire)
+
+
+def _severity_classes(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """As `decision.severity_classes`, without torch, which takes seconds to import."""
+    best = probabilities[1]
+    severity = np.ones(best.shape, np.uint8)
+    for number in range(2, len(probabilities)):
+        # A later class has the larger number, so the maximum of the numbers is the latest winner.
+        np.maximum(severity, (probabilities[number] > best) * np.uint8(number), out=severity)
+        best = np.maximum(best, probabilities[number])
+    return severity
 
 
 def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,64 +3,34 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
-
-import torch
-from pydantic import Field, TypeAdapter, ValidationError
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from fireseg.config import make
 from fireseg.config.schema import find_target_fault
 from fireseg.console import format_command, format_count
-from fireseg.engine.device import (
-    DeviceName,
-    PrecisionName,
-    autocast,
-    get_autocast_dtype,
-    get_device,
-    get_memory_format,
-    out_of_memory_as,
-    set_threads,
-)
 from fireseg.errors import FiresegError, SettingError, did_you_mean
-from fireseg.files import (
-    BEST_CHECKPOINT,
-    CHECKPOINT_NAMES,
-    check_regular_file,
-    find_checkpoint,
-    find_run_folder,
-    hash_file,
-    load_tensors,
-)
-from fireseg.model import FireSegmentationModel
+from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, find_run_folder, hash_file
+from fireseg.hardware import has_gpu_driver
 from fireseg.runs.calibration import Calibration, get_calibration
+from fireseg.runs.checkpoint import CURE, Checkpoint, read_checkpoint
 from fireseg.runs.folder import RunFolder
 from fireseg.task import Task
 
-FORMAT = 1
-"""Newest checkpoint format that this version reads."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fireseg.engine.device import DeviceName, PrecisionName
+    from fireseg.model import FireSegmentationModel
 
 _MLFLOW_URI = re.compile(r"(runs|models|mlflow-artifacts):/")
 
-_CURE = f"use {BEST_CHECKPOINT} of a run of fireseg"
-
 _MAX_DEPTH, _MAX_VALUES, _MAX_FAULTS = 16, 10_000, 8
-
-_FILE_TYPES = {
-    b"II*\0": "a raster",
-    b"MM\0*": "a raster",
-    b"II+\0": "a raster",
-    b"\x89PNG": "a picture",
-    b"{": "a JSON file",
-}
-"""File types by their first bytes, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +42,7 @@ class TrainedModel:
         task: Classes of the model.
         bands: Sentinel-2 bands of the channels, in order.
         settings: Settings of the run, as in config.json.
-        device: Device of the model.
+        device: Device of the model: `cuda`, `mps` or `cpu`.
         checkpoint: File that the model was read from; inside the cache for an MLflow URI.
         sha256: SHA-256 of that file, 64 hexadecimal digits.
         epoch: Epoch after which the checkpoint was saved.
@@ -88,7 +58,7 @@ class TrainedModel:
     task: Task
     bands: tuple[str, ...]
     settings: dict[str, Any]
-    device: torch.device
+    device: str
     checkpoint: Path
     sha256: str
     epoch: int
@@ -125,7 +95,6 @@ class TrainedModel:
             "bands": list(self.bands),
         }
 
-    @torch.inference_mode()
     def predict_logits(self, image: Tensor, *, precision: PrecisionName | None = None) -> Tensor:
         """Runs the model over a batch.
 
@@ -140,15 +109,20 @@ class TrainedModel:
         Raises:
             SettingError: If the batch does not fit in memory.
         """
+        import torch
+
+        from fireseg.engine.device import autocast, get_autocast_dtype, get_memory_format, out_of_memory_as
+
         size, _, height, width = image.shape
         error = SettingError(
             f"--batch-size: {size} images of {height} x {width} pixels do not fit in the memory of {self.device}; "
             "use half as many, or --device cpu"
         )
+        device = torch.device(self.device)
         if precision is None:
-            precision = "fp32" if self.device.type == "cpu" else "auto"
-        with out_of_memory_as(error), autocast(self.device, get_autocast_dtype(self.device, precision)):
-            return self.model(image.to(self.device).contiguous(memory_format=get_memory_format(self.device)))
+            precision = "fp32" if device.type == "cpu" else "auto"
+        with torch.inference_mode(), out_of_memory_as(error), autocast(device, get_autocast_dtype(device, precision)):
+            return self.model(image.to(device).contiguous(memory_format=get_memory_format(device)))
 
 
 def load_trained_model(
@@ -165,9 +139,9 @@ def load_trained_model(
             `mlflow-artifacts:/…`.
         device: `auto`, `cuda`, `mps` or `cpu`.
         threads: CPU threads of torch, for the whole process; None changes nothing.
-        build: Build the network at once. Otherwise it is built, and its weights are checked, when it is first used:
-            never if the model was converted for another engine before. That saves the import of the libraries of
-            architectures, more than half of the start of a command.
+        build: Build the network at once. Otherwise it is built, and its weights are read, when it is first used: never
+            if the model was converted for another engine before. That saves the import of torch and the libraries of
+            architectures, most of the start of a command.
 
     Raises:
         FiresegError: If the path does not exist, or is not a checkpoint of fireseg.
@@ -177,8 +151,10 @@ def load_trained_model(
         >>> trained = load_trained_model("outputs/del_unet_resnet34", device="cpu")  # doctest: +SKIP
     """
     if threads is not None:
+        from fireseg.engine.device import set_threads
+
         set_threads(threads)
-    torch_device = get_device(device, "--device")
+    device_name = _find_device(device)
     folder = None
     if _MLFLOW_URI.match(str(path)):
         from fireseg.tracker import download_artifact
@@ -192,15 +168,15 @@ def load_trained_model(
         except OSError as error:
             raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
         folder = calibrated = RunFolder(run) if run else None
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_checkpoint(file, with_weights=build)
     task = _make_task(checkpoint, file)
     sha256 = hash_file(file)
     trained = TrainedModel(
-        build_model=lambda: _build_model(checkpoint, file).requires_grad_(False).eval().to(torch_device),
+        build_model=lambda: _build_model(checkpoint if build else _read_again(file, sha256), file, device_name),
         task=task,
         bands=checkpoint.bands,
         settings=checkpoint.config,
-        device=torch_device,
+        device=device_name,
         checkpoint=file,
         sha256=sha256,
         epoch=checkpoint.epoch,
@@ -214,6 +190,21 @@ def load_trained_model(
     if build:
         _ = trained.model
     return trained
+
+
+def _find_device(name: DeviceName) -> str:
+    if name == "cpu" or (name == "auto" and not has_gpu_driver()):
+        return "cpu"
+    from fireseg.engine.device import get_device
+
+    return get_device(name, "--device").type
+
+
+def _read_again(path: Path, sha256: str) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
+    if hash_file(path) != sha256:
+        raise FiresegError(f"{path}: was replaced while it was used, as by training; start again")
+    return checkpoint
 
 
 def _find_checkpoint(path: Path) -> Path:
@@ -239,80 +230,6 @@ def _describe_folder(path: Path) -> str:
     return f"not a run folder: it contains none of {', '.join(CHECKPOINT_NAMES)}; runs are in outputs/ and multirun/"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """The part of a checkpoint file that is needed to use its model.
-
-    Attributes:
-        format: Format number of the file.
-        config: Settings of the run.
-        class_names: One name per class.
-        bands: One band per channel.
-        fingerprint: Fingerprint of the training patches.
-        epoch: Epoch after which the checkpoint was saved.
-        model: Weights by name.
-        mean: Running mean of the weights (EMA), if the training state has one.
-        val_fire_iou: Fire IoU on the validation split, which the file names `val/fire_iou`.
-        pixel_m: Pixel size of the training tiles in metres; None if unknown, as in files of earlier versions.
-        level: Their processing level.
-    """
-
-    format: Annotated[int, Field(ge=1, le=FORMAT)]
-    config: dict[str, Any]
-    class_names: tuple[str, ...]
-    bands: tuple[str, ...]
-    fingerprint: str
-    epoch: Annotated[int, Field(ge=0)]
-    model: dict[str, Any]
-    mean: dict[str, Any] | None = None
-    val_fire_iou: Annotated[float | None, Field(alias="val/fire_iou")] = None
-    pixel_m: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
-    level: str | None = None
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """Weights that were validated: the running mean if there is one, else those of the model."""
-        if self.mean is None:
-            return self.model
-        return {key.removeprefix("module."): value for key, value in self.mean.items() if key.startswith("module.")}
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint file without executing anything in it.
-
-    Args:
-        path: An existing file.
-
-    Raises:
-        FiresegError: If it is another kind of file, is truncated, or lacks what is needed to use the model.
-    """
-    check_regular_file(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise FiresegError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-    # Every checkpoint of fireseg is a zip; other files need not be passed to torch at all.
-    if not start.startswith(b"PK") and path.suffix != ".safetensors":
-        types = [name for prefix, name in _FILE_TYPES.items() if start.startswith(prefix)]
-        kind = "empty" if not start else types[0] if types else "not a checkpoint of fireseg"
-        raise FiresegError(
-            f"{path}: {kind}, but a run folder or a checkpoint is expected; use a run folder, or its {BEST_CHECKPOINT}"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch's remarks on archives that fireseg never writes
-        content = load_tensors(path)
-    if "config" not in content or "model" not in content:
-        raise FiresegError(
-            f"{path}: weights without settings, but a checkpoint of fireseg has both; use {BEST_CHECKPOINT} of a run"
-        )
-    try:
-        return TypeAdapter(Checkpoint).validate_python(content)
-    except ValidationError as error:
-        faults = (f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}; {_CURE}" for one in error.errors())
-        raise FiresegError(*faults) from error
-
-
 def _make_task(checkpoint: Checkpoint, path: Path) -> Task:
     with _faults_of(path):
         if faults := list(islice(_check_settings(checkpoint.config), _MAX_FAULTS)):
@@ -323,7 +240,11 @@ def _make_task(checkpoint: Checkpoint, path: Path) -> Task:
         return task
 
 
-def _build_model(checkpoint: Checkpoint, path: Path) -> FireSegmentationModel:
+def _build_model(checkpoint: Checkpoint, path: Path, device: str) -> FireSegmentationModel:
+    from torch import Tensor
+
+    from fireseg.model import FireSegmentationModel
+
     with _faults_of(path):
         # The initial weights of the run are replaced below and need not exist any more.
         model = make({**checkpoint.config["model"], "weights": "none"}, FireSegmentationModel)
@@ -336,8 +257,8 @@ def _build_model(checkpoint: Checkpoint, path: Path) -> FireSegmentationModel:
         model.load_state_dict(checkpoint.state)
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise FiresegError(f"{path}: weights that do not match its settings ({reason}); {_CURE}") from error
-    return model
+        raise FiresegError(f"{path}: weights that do not match its settings ({reason}); {CURE}") from error
+    return model.requires_grad_(False).eval().to(device)
 
 
 @contextmanager
@@ -345,7 +266,7 @@ def _faults_of(path: Path) -> Iterator[None]:
     try:
         yield
     except FiresegError as error:
-        raise FiresegError(*(f"{path}: {fault}; {_CURE}" for fault in error.faults)) from error
+        raise FiresegError(*(f"{path}: {fault}; {CURE}" for fault in error.faults)) from error
 
 
 def _compare(name: str, saved: Sequence[str], built: Sequence[str]) -> Iterator[str]:

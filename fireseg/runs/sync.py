@@ -27,6 +27,7 @@ from fireseg.files import (
     hash_file,
 )
 from fireseg.runs.calibration import get_calibration
+from fireseg.runs.checkpoint import read_checkpoint
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.leaderboard import Entry, format_settings
 from fireseg.runs.summary import read_run
@@ -173,9 +174,7 @@ def describe_checkpoint(checkpoint: Path) -> TrackedModel:
     Raises:
         FiresegError: If it is not a checkpoint of fireseg, or `calibration.json` is damaged.
     """
-    from fireseg.runs.load import read_checkpoint  # imports torch, which takes seconds
-
-    content = read_checkpoint(checkpoint)
+    content = read_checkpoint(checkpoint, with_weights=False)
     sha256 = hash_file(checkpoint)
     is_in_folder = checkpoint.parent.name == CHECKPOINT_FOLDER
     folder = RunFolder(checkpoint.parent.parent)

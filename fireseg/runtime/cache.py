@@ -16,7 +16,6 @@ from filelock import FileLock
 from fireseg.errors import FiresegError
 from fireseg.files import atomic_write, hash_file
 from fireseg.runs import TrainedModel
-from fireseg.runtime.onnx import check_converter, convert_to_onnx
 
 log = logging.getLogger("fireseg")
 
@@ -25,6 +24,9 @@ CACHE_NAME = "runtime"
 
 LOCK = ".lock"
 """File in it that is locked while another is written."""
+
+INPUT_NAME = "image"
+"""Input of a converted model."""
 
 _CONVERSION = 1
 """Number in the names of the files, raised when the same checkpoint is converted to another file."""
@@ -47,6 +49,8 @@ def open_onnx(trained: TrainedModel) -> Iterator[Path]:
         path = folder / f"{get_stem(trained)}.onnx"
         with FileLock(folder / LOCK):  # of several processes that need the file, the first writes it
             if not is_intact(path):
+                from fireseg.runtime.onnx import check_converter, convert_to_onnx  # imports torch
+
                 check_converter("runtime")
                 log.info("%s: converted to ONNX, once for each checkpoint", trained.name)
                 convert_to_onnx(trained.model, path)

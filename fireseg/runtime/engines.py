@@ -1,4 +1,4 @@
-"""Engines that compute the logits of a trained model for a map: torch, OpenVINO and ONNX Runtime."""
+"""Engines that compute the probabilities of a map: torch, OpenVINO and ONNX Runtime; the last two without torch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from fireseg.engine.device import get_autocast_dtype, has_amx
+from fireseg.decision import class_probabilities
 from fireseg.errors import FiresegError, SettingError
+from fireseg.hardware import get_num_threads, has_amx
 from fireseg.runs import TrainedModel
-from fireseg.runtime.cache import open_onnx
+from fireseg.runtime.cache import INPUT_NAME, open_onnx
 from fireseg.runtime.int8 import Int8Comparison, load_int8
-from fireseg.runtime.onnx import INPUT_NAME
-from fireseg.runtime.openvino import OpenVinoEngine, read_graph
+from fireseg.runtime.openvino import OpenVinoEngine, read_graph, softmax
 
 log = logging.getLogger("fireseg")
 
@@ -29,13 +29,12 @@ _PRECISIONS = {"torch": ("fp32", "bf16"), "openvino": ("fp32", "bf16", "int8"), 
 
 
 class InferenceEngine(Protocol):
-    """Computes the logits of a trained model.
+    """Computes the class probabilities of a trained model.
 
     Attributes:
         name: `torch`, `openvino` or `onnx`.
         precision: `fp32`, `bf16`, `fp16` or `int8`.
         version: Version of the package.
-        device: Device on which images are fastest prepared.
         int8: Effect of int8 on the decisions; None for other precisions.
     """
 
@@ -49,13 +48,10 @@ class InferenceEngine(Protocol):
     def version(self) -> str: ...  # noqa: D102
 
     @property
-    def device(self) -> torch.device: ...  # noqa: D102
-
-    @property
     def int8(self) -> Int8Comparison | None: ...  # noqa: D102
 
-    def predict_logits(self, image: Tensor) -> Tensor:
-        """Computes the logits, `(B, K, H, W)`, of reflectance, `(B, C, H, W)` float32, H and W multiples of 32."""
+    def predict_probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Computes the softmax, `(B, K, H, W)`, of reflectance, `(B, C, H, W)` float32, H and W multiples of 32."""
         ...
 
 
@@ -86,12 +82,12 @@ def create_engine(
             int8 needs once are not available.
     """
     _check_names(runtime, precision)
-    is_cpu = trained.device.type == "cpu"
+    is_cpu = trained.device == "cpu"
     if precision == "int8" and runtime == "auto":
         runtime = "openvino"
     if not is_cpu and runtime in ("openvino", "onnx"):
         raise SettingError(
-            f"--runtime: {runtime} computes on the CPU, but the device is {trained.device.type}; add --device cpu"
+            f"--runtime: {runtime} computes on the CPU, but the device is {trained.device}; add --device cpu"
         )
     name = runtime if runtime != "auto" else _choose_runtime(is_cpu=is_cpu)
     if name == "torch" and not is_cpu and precision != "int8":
@@ -100,7 +96,7 @@ def create_engine(
         precision = "bf16" if has_amx() and "bf16" in _PRECISIONS[name] else "fp32"
     elif precision not in _PRECISIONS[name]:
         cure = "use --runtime openvino" if precision == "int8" else "use auto"
-        raise SettingError(f"--precision: {precision} is not available with {name} on {trained.device.type}; {cure}")
+        raise SettingError(f"--precision: {precision} is not available with {name} on {trained.device}; {cure}")
     elif precision == "bf16" and not has_amx():
         raise SettingError("--precision: bf16 is slower than fp32 on a CPU without AMX; use auto")
     if name == "torch":
@@ -145,7 +141,7 @@ def _is_installed(name: Literal["openvino", "onnx"]) -> bool:
 
 
 class TorchEngine:
-    """Computes the logits by torch, on any device.
+    """Computes the probabilities by torch, on any device.
 
     Args:
         trained: Model.
@@ -155,40 +151,47 @@ class TorchEngine:
     name, int8 = "torch", None
 
     def __init__(self, trained: TrainedModel, precision: Literal["auto", "fp32", "bf16"] = "fp32") -> None:
-        dtype = get_autocast_dtype(trained.device, precision)
+        import torch
+
+        from fireseg.engine.device import get_autocast_dtype
+
+        dtype = get_autocast_dtype(torch.device(trained.device), precision)
         self.precision = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
         self.version = torch.__version__
-        self.device = trained.device
         self._trained = trained
         self._precision: Literal["auto", "fp32", "bf16"] = precision
-        if trained.device.type == "cpu":  # a third faster for small encoders
+        if trained.device == "cpu":  # a third faster for small encoders
             trained.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in the stubs
 
-    def predict_logits(self, image: Tensor) -> Tensor:
-        """Computes the logits of a batch, on the device of the model."""
-        return self._trained.predict_logits(image, precision=self._precision)
+    def predict_probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Computes the softmax of a batch, on the device of the model."""
+        import torch
+
+        logits = self._trained.predict_logits(torch.from_numpy(image), precision=self._precision)
+        with torch.inference_mode():
+            return class_probabilities(logits).cpu().numpy()
 
 
 class OnnxEngine:
-    """Computes the logits by ONNX Runtime, on the CPU.
+    """Computes the probabilities by ONNX Runtime, on the CPU.
 
     Args:
         path: ONNX file.
     """
 
-    name, precision, device, int8 = "onnx", "fp32", torch.device("cpu"), None
+    name, precision, int8 = "onnx", "fp32", None
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
 
         self.version = onnxruntime.__version__
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = get_num_threads()
         options.log_severity_level = 3
         # Threads that spin while they wait take the cores from those that read and write.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def predict_logits(self, image: Tensor) -> Tensor:
-        """Computes the logits of a batch."""
-        return torch.from_numpy(self._session.run(None, {INPUT_NAME: image.contiguous().numpy()})[0])
+    def predict_probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Computes the softmax of a batch."""
+        return softmax(np.asarray(self._session.run(None, {INPUT_NAME: np.ascontiguousarray(image)})[0]))

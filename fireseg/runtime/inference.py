@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise, product
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fireseg.data.bands import to_reflectance
-from fireseg.decision import class_probabilities
 from fireseg.errors import FiresegError
 from fireseg.geo.windows import MAX_COLS, Blend, ColumnBlock, SlidingWindows
 from fireseg.runs import TrainedModel
@@ -166,12 +164,11 @@ def _predict_block(
         del probabilities
 
 
-def get_batch_size(device: torch.device) -> int:
+def get_batch_size(device: str) -> int:
     """Returns the number of windows per batch: on a CPU more than one costs memory and saves no time."""
-    return _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+    return _CPU_BATCH if device == "cpu" else _GPU_BATCH
 
 
-@torch.inference_mode()
 def predict_windows(engine: InferenceEngine, windows: NDArray[np.uint16], *, tta: bool = False) -> NDArray[np.float32]:
     """Predicts the class probabilities of a batch of windows.
 
@@ -187,27 +184,25 @@ def predict_windows(engine: InferenceEngine, windows: NDArray[np.uint16], *, tta
         SettingError: If the batch does not fit in memory.
         FiresegError: If the probabilities are not finite.
     """
-    image = torch.from_numpy(to_reflectance(windows)).permute(0, 3, 1, 2).to(engine.device)
+    image = to_reflectance(windows).transpose(0, 3, 1, 2)
     if tta:
-        total = torch.zeros(())
-        for view in _VIEWS:
-            total = total + _undo_view(class_probabilities(engine.predict_logits(_apply_view(image, *view))), *view)
-        probabilities = total / len(_VIEWS)
+        views = (_undo_view(engine.predict_probabilities(_apply_view(image, *view)), *view) for view in _VIEWS)
+        probabilities = functools.reduce(np.add, views) / np.float32(len(_VIEWS))
     else:
-        probabilities = class_probabilities(engine.predict_logits(image))
+        probabilities = engine.predict_probabilities(image)
     # One check of the sum finds any NaN, which would be neither burned nor unburned in the map.
-    if not torch.isfinite(probabilities.sum()):
+    if not np.isfinite(probabilities.sum()):
         raise FiresegError("the probabilities of the model are not finite: training diverged; use another checkpoint")
-    return probabilities.cpu().numpy()
+    return probabilities
 
 
-def _apply_view(image: Tensor, quarter_turns: int, is_flipped: bool) -> Tensor:
-    rotated = image.rot90(quarter_turns, (2, 3))
-    return rotated.flip(3) if is_flipped else rotated
+def _apply_view(image: NDArray[np.float32], quarter_turns: int, is_flipped: bool) -> NDArray[np.float32]:
+    rotated = np.rot90(image, quarter_turns, (2, 3))
+    return np.ascontiguousarray(rotated[..., ::-1] if is_flipped else rotated)
 
 
-def _undo_view(image: Tensor, quarter_turns: int, is_flipped: bool) -> Tensor:
-    return (image.flip(3) if is_flipped else image).rot90(-quarter_turns, (2, 3))
+def _undo_view(image: NDArray[np.float32], quarter_turns: int, is_flipped: bool) -> NDArray[np.float32]:
+    return np.rot90(image[..., ::-1] if is_flipped else image, -quarter_turns, (2, 3))
 
 
 class WindowRow(NamedTuple):

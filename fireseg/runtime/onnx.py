@@ -19,8 +19,7 @@ from fireseg.files import atomic_write
 from fireseg.indices import append_indices
 from fireseg.model import FireSegmentationModel
 from fireseg.model.network import MIN_SIZE_PX
-
-INPUT_NAME = "image"
+from fireseg.runtime.cache import INPUT_NAME
 
 _MAX_BATCH, _MAX_SIZE_PX = 4096, 65_536
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
+
+from fireseg.hardware import get_num_threads
 
 if TYPE_CHECKING:
     from fireseg.runtime.int8 import Int8Comparison
@@ -24,7 +25,7 @@ class OpenVinoEngine:
         int8: Effect of int8 on the decisions.
     """
 
-    name, device = "openvino", torch.device("cpu")
+    name = "openvino"
 
     def __init__(
         self, graph: Any, precision: Literal["fp32", "bf16", "int8"], *, int8: Int8Comparison | None = None
@@ -34,15 +35,27 @@ class OpenVinoEngine:
         properties = {
             # Set in any case: without it OpenVINO chooses bfloat16 where the CPU has instructions for it.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": get_num_threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
         }
         self._compiled = get_core().compile_model(graph, "CPU", properties)
 
-    def predict_logits(self, image: Tensor) -> Tensor:
-        """Computes the logits of a batch."""
-        return torch.from_numpy(self._compiled(image.contiguous().numpy())[0])
+    def predict_logits(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Computes the logits of a batch, `(B, K, H, W)`, of reflectance, `(B, C, H, W)`."""
+        return self._compiled(np.ascontiguousarray(image))[0]
+
+    def predict_probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Computes the softmax of a batch."""
+        return softmax(self.predict_logits(image))
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the softmax over the classes of logits, `(B, K, H, W)`."""
+    logits = logits - logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    return logits
 
 
 def read_graph(path: Path) -> Any:

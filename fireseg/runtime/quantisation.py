@@ -90,7 +90,7 @@ def _open_patches(trained: TrainedModel, data: Path | None) -> WildfireDataModul
 
 def _quantise(nncf: Any, graph: Any, patches: WildfirePatchDataset, numbers: list[int]) -> Any:
     def read(number: int) -> NDArray[np.float32]:
-        return _to_input(patches[number].image).numpy()
+        return _to_input(patches[number].image)
 
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
     from openvino._offline_transformations import apply_moc_transformations
@@ -115,8 +115,8 @@ def _quantise(nncf: Any, graph: Any, patches: WildfirePatchDataset, numbers: lis
     )
 
 
-def _to_input(image: Tensor) -> Tensor:
-    return torch.from_numpy(mirror_image(image.numpy().astype(np.float32)))[None]
+def _to_input(image: Tensor) -> NDArray[np.float32]:
+    return mirror_image(image.numpy().astype(np.float32))[None]
 
 
 def _compare(fp32: OpenVinoEngine, int8: OpenVinoEngine, patches: WildfirePatchDataset, limit: float) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _compare(fp32: OpenVinoEngine, int8: OpenVinoEngine, patches: WildfirePatchD
         truth = mask.numpy()[labelled] > 0
         decisions = []
         for which, engine in enumerate((fp32, int8)):
-            logits = engine.predict_logits(_to_input(image))[..., :height, :width]
+            logits = torch.from_numpy(engine.predict_logits(_to_input(image))[..., :height, :width])
             burned = (fire_log_odds(logits)[0] >= limit).numpy()[labelled]
             hits[which] += int((burned & truth).sum())
             unions[which] += int((burned | truth).sum())

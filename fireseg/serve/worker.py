@@ -147,7 +147,7 @@ def _limit_memory(memory_gb: float, trained: TrainedModel) -> None:
     except ImportError:  # Windows
         return
     statm = Path("/proc/self/statm")
-    if trained.device.type != "cpu" or not statm.exists():
+    if trained.device != "cpu" or not statm.exists():
         return
     used = int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     limit = used + int(memory_gb * 1e9)

@@ -21,8 +21,8 @@ from fireseg.errors import FiresegError
 from fireseg.files import BEST_CHECKPOINT, load_tensors
 from fireseg.model import FireSegmentationModel
 from fireseg.plots import render_batch, render_curves, render_samples
+from fireseg.runs.checkpoint import FORMAT
 from fireseg.runs.folder import ResumePoint, RunFolder, link_latest, versions
-from fireseg.runs.load import FORMAT
 from fireseg.runs.sync import finish_tracking, name_run, note_run_ids, send_files, start_tracking
 from fireseg.tracker import describe_charts
 from fireseg.train.build import Settings, Training, build_learner, build_training

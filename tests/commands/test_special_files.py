@@ -19,8 +19,9 @@ from fireseg.errors import FiresegError
 from fireseg.evaluate.fires import read_metadata
 from fireseg.prepare.journal import Journal
 from fireseg.runs.calibration import read_calibration
+from fireseg.runs.checkpoint import read_checkpoint
 from fireseg.runs.folder import RunFolder
-from fireseg.runs.load import load_trained_model, read_checkpoint
+from fireseg.runs.load import load_trained_model
 from fireseg.runs.summary import read_evaluation
 from fireseg.tiles import open_bands
 from fireseg.tiles.clouds import CloudMask

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fireseg.engine import device as device_module
+from fireseg import hardware
 from fireseg.engine import get_device
 from fireseg.engine.device import PrecisionName, autocast, get_autocast_dtype, out_of_memory_as, set_threads
 from fireseg.errors import FiresegError, SettingError
@@ -32,7 +32,7 @@ def test_the_error_for_an_unavailable_device_lists_the_available_ones(monkeypatc
 
 def test_automatic_precision_depends_on_the_hardware(monkeypatch: pytest.MonkeyPatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(hardware, "get_cpu_flags", lambda: frozenset({"avx2"}))
     assert get_autocast_dtype(cpu, "auto") is None
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     assert get_autocast_dtype(cuda, "auto") is torch.float16
@@ -42,21 +42,21 @@ def test_automatic_precision_depends_on_the_hardware(monkeypatch: pytest.MonkeyP
 
 
 def test_bf16_on_a_cpu_needs_bf16_instructions(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(hardware, "get_cpu_flags", lambda: frozenset({"avx2"}))
     with pytest.raises(SettingError, match=r"engine\.precision: bf16"):
         get_autocast_dtype(torch.device("cpu"), "bf16")
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx512_bf16"}))  # slower than float32 as well
+    monkeypatch.setattr(hardware, "get_cpu_flags", lambda: frozenset({"avx512_bf16"}))  # slower than float32 as well
     with pytest.raises(SettingError, match=r"engine\.precision: bf16"):
         get_autocast_dtype(torch.device("cpu"), "bf16")
     assert get_autocast_dtype(torch.device("cpu"), "auto") is None
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx512_bf16", "amx_bf16"}))
+    monkeypatch.setattr(hardware, "get_cpu_flags", lambda: frozenset({"avx512_bf16", "amx_bf16"}))
     assert get_autocast_dtype(torch.device("cpu"), "bf16") is torch.bfloat16
     assert get_autocast_dtype(torch.device("cpu"), "auto") is torch.bfloat16
 
 
 def test_the_number_of_threads_is_the_argument_or_that_of_the_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-    monkeypatch.setattr(device_module, "count_cores", lambda: 4)
+    monkeypatch.setattr(hardware, "count_cores", lambda: 4)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert (set_threads(2), set_threads(None)) == (2, 3)
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -65,8 +65,8 @@ def test_the_number_of_threads_is_the_argument_or_that_of_the_environment(monkey
 
 def test_more_threads_than_cores_are_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
-    monkeypatch.setattr(device_module, "count_cores", lambda: 4)
-    monkeypatch.setattr(device_module.log, "propagate", True)
+    monkeypatch.setattr(hardware, "count_cores", lambda: 4)
+    monkeypatch.setattr(hardware.log, "propagate", True)
     assert set_threads(100_000) == 4
     assert "threads: 100000, but this process has 4 cores; 4 are used" in caplog.text
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fireseg import hardware
 from fireseg.batch import Batch
 from fireseg.engine import Engine, Interrupted, Interrupts, TrainingState
-from fireseg.engine import device as device_module
 from fireseg.engine.loop import CHECK_EVERY, FiniteLossCheck, derive_seed
 from fireseg.engine.optimizer import adamw
 from fireseg.engine.scheduler import cosine
@@ -112,7 +112,7 @@ def test_resuming_is_bit_equal_to_an_uninterrupted_run(ema_decay: float | None):
 
 
 def test_a_run_in_bf16_is_resumed_in_bf16_bit_by_bit_on_a_cpu_that_would_choose_fp32(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(hardware, "get_cpu_flags", lambda: frozenset({"amx_bf16"}))
     engine = Engine(epochs=2, device="cpu")
     assert engine.precision == "bf16"
     whole = create_state(engine)
@@ -121,7 +121,7 @@ def test_a_run_in_bf16_is_resumed_in_bf16_bit_by_bit_on_a_cpu_that_would_choose_
     next(run(engine, first))
     saved = dict(first.state_dict())
 
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(hardware, "get_cpu_flags", lambda: frozenset({"avx2"}))
     resumed = Engine(epochs=2, device="cpu")
     assert resumed.precision == "fp32"
     resumed.keep_precision("bf16")
@@ -141,7 +141,7 @@ def test_a_run_in_bf16_is_resumed_in_bf16_bit_by_bit_on_a_cpu_that_would_choose_
 def test_a_run_of_an_earlier_version_goes_on_in_fp32_and_a_precision_of_the_settings_wins(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(hardware, "get_cpu_flags", lambda: frozenset({"amx_bf16"}))
     engine = Engine(device="cpu")
     engine.keep_precision(None)
     assert engine.precision == "fp32"

@@ -104,7 +104,7 @@ def make_trained(num_classes: int = 2, ignore_index: int = 255) -> TrainedModel:
         task=Task(name="own", num_classes=num_classes, class_names=names, ignore_index=ignore_index),
         bands=bands,
         settings={},
-        device=torch.device("cpu"),
+        device="cpu",
         checkpoint=Path("best_model.pt"),
         sha256="",
         epoch=1,

@@ -46,7 +46,7 @@ def make_trained(
         task=make_task(num_classes),
         bands=BAND_NAMES,
         settings={"model": {"arch": "unet", "encoder": "none"}},
-        device=torch.device("cpu"),
+        device="cpu",
         checkpoint=Path("outputs/a_run/checkpoints/best_model.pt"),
         sha256="0" * 64,
         epoch=3,

@@ -214,7 +214,7 @@ def test_existing_maps_are_rejected_and_unchanged(folder: Path, tmp_path: Path) 
 def test_a_model_that_fails_leaves_the_old_map(folder: Path, tmp_path: Path) -> None:
     first = predict(make_trained(), folder / "scene.tif", tmp_path)
     before = first.files.summary.read_bytes()
-    broken = dataclasses.replace(make_trained(), device=torch.device("meta"))
+    broken = dataclasses.replace(make_trained(), device="meta")
     with pytest.raises((NotImplementedError, RuntimeError)):
         predict(broken, folder / "scene.tif", tmp_path, overwrite=True)
     assert first.files.summary.read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 import logging
@@ -23,9 +24,9 @@ from fireseg import config
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import find_checkpoint
 from fireseg.model import FireSegmentationModel
-from fireseg.runs import Calibration, load_trained_model, write_calibration
+from fireseg.runs import Calibration, TrainedModel, load_trained_model, write_calibration
+from fireseg.runs.checkpoint import read_checkpoint
 from fireseg.runs.folder import RunFolder
-from fireseg.runs.load import read_checkpoint
 from tests.runs.builders import FINGERPRINT, make_checkpoint, make_settings, write_run
 from tests.tiles.builders import make_reflectance, write_raster
 
@@ -56,9 +57,12 @@ def canary(tmp_path: Path) -> Path:
 
 
 def load_error(path: Path) -> str:
-    """The error of loading a path: one line that starts with the path."""
+    """The error of loading a path, the same if its weights are read later: one line that starts with the path."""
     with pytest.raises(FiresegError) as caught:
         load_trained_model(path, device="cpu")
+    with pytest.raises(FiresegError) as later:
+        _ = load_trained_model(path, device="cpu", build=False).model
+    assert later.value.faults == caught.value.faults
     (fault,) = caught.value.faults
     assert fault.startswith(f"{path}: ")
     assert len(fault.splitlines()) == 1
@@ -109,7 +113,7 @@ def test_a_run_is_loaded_as_it_was_saved(run: RunFolder, grading: dict[str, Any]
     assert (trained.sha256, trained.epoch, trained.fingerprint) == (digest(best), 3, FINGERPRINT)
     assert trained.val_fire_iou == 0.5
     assert (trained.task.name, trained.task.num_classes, trained.bands) == ("gra", 5, ("B04", "B08", "B12"))
-    assert (trained.settings, trained.device, trained.calibration) == (grading["config"], torch.device("cpu"), None)
+    assert (trained.settings, trained.device, trained.calibration) == (grading["config"], "cpu", None)
     assert trained.folder is not None
     assert trained.folder.path == run.path
     state = trained.model.state_dict()
@@ -117,6 +121,23 @@ def test_a_run_is_loaded_as_it_was_saved(run: RunFolder, grading: dict[str, Any]
     assert all(torch.equal(state[key], value) for key, value in grading["model"].items())
     assert not trained.model.training
     assert not any(parameter.requires_grad for parameter in trained.model.parameters())
+
+
+def test_a_run_is_described_before_its_weights_are_read(run: RunFolder, grading: dict[str, Any]) -> None:
+    whole = load_trained_model(run.path, device="cpu")
+    later = load_trained_model(run.path, device="cpu", build=False)
+    names = {field.name for field in dataclasses.fields(TrainedModel)} - {"build_model", "folder"}
+    assert [getattr(later, name) for name in names] == [getattr(whole, name) for name in names]
+    state = later.model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in grading["model"].items())
+
+
+def test_weights_that_were_replaced_after_the_run_was_described_are_not_used(run: RunFolder) -> None:
+    trained = load_trained_model(run.path, device="cpu", build=False)
+    best = run.checkpoints / "best_model.pt"
+    torch.save(torch.load(best, weights_only=True) | {"epoch": 4}, best)
+    with pytest.raises(FiresegError, match=r"best_model\.pt: was replaced .*start again"):
+        _ = trained.model
 
 
 def test_a_path_may_be_a_string_or_a_checkpoint_of_the_run(run: RunFolder) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 import fireseg.runtime.engines as engines_module
-from fireseg.engine import device as device_module
+from fireseg import hardware
 from fireseg.errors import FiresegError, SettingError
 from fireseg.model import FireSegmentationModel, create_segmentation_model
 from fireseg.runs import load_trained_model
@@ -43,9 +44,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("runs") / "a_run", train_a_little(model))
 
 
-def decide(engine: InferenceEngine, image: torch.Tensor) -> NDArray[np.bool_]:
-    logits = engine.predict_logits(image)
-    return (logits[:, 1] > logits[:, 0]).numpy()
+def decide(engine: InferenceEngine, image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    probabilities = engine.predict_probabilities(image)
+    return probabilities[:, 1] > probabilities[:, 0]
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
@@ -57,7 +58,7 @@ def test_an_engine_decides_as_torch_on_all_but_a_two_thousandth_of_the_pixels(
     engine = create_engine(trained, runtime=runtime, precision="fp32")
     assert (engine.name, engine.precision) == (runtime, "fp32")
     for shape in [(1, 544, 544), (3, 96, 64), (2, 32, 160)]:
-        image = torch.from_numpy(np.stack([draw_image(*shape[1:], seed=number) for number in range(shape[0])]))
+        image = np.stack([draw_image(*shape[1:], seed=number) for number in range(shape[0])])
         expected, burned = decide(torch_engine, image), decide(engine, image)
         assert 0.001 < expected.mean() < 0.999
         assert (burned != expected).mean() <= 0.0005
@@ -78,6 +79,23 @@ def test_a_process_survives_a_signal_after_another_thread_has_freed_an_engine(ru
     assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
 
 
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_a_scene_is_mapped_without_torch_once_the_model_is_converted(run: Path, tmp_path: Path, runtime: str) -> None:
+    scene = write_scene(tmp_path / "scene.tif", draw_image(96, 64))
+    program = (
+        "import sys\n"
+        "from fireseg.predict.cli import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "print([name for name in ('torch', 'timm', 'mlflow', 'hydra') if name in sys.modules])\n"
+    )
+    create_engine(load_trained_model(run, device="cpu"), runtime="openvino")
+    command = [sys.executable, "-c", program, str(run), str(scene), "--out", str(tmp_path), "--runtime", runtime]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["[]"]), ended.stderr
+    summary = json.loads((tmp_path / "scene.json").read_text())
+    assert (summary["runtime"]["name"], summary["versions"]["torch"]) == (runtime, metadata.version("torch"))
+
+
 def test_the_model_is_converted_once_for_each_checkpoint_and_again_if_the_file_is_damaged(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +107,7 @@ def test_the_model_is_converted_once_for_each_checkpoint_and_again_if_the_file_i
     converted = []
     content = file.read_bytes()
     monkeypatch.setattr(
-        "fireseg.runtime.cache.convert_to_onnx", lambda model, path: converted.append(path) or path.write_bytes(content)
+        "fireseg.runtime.onnx.convert_to_onnx", lambda model, path: converted.append(path) or path.write_bytes(content)
     )
     create_engine(trained, runtime="openvino")
     assert converted == []
@@ -103,11 +121,11 @@ def test_a_run_that_cannot_be_written_is_mapped_all_the_same(run: Path, monkeypa
     create_engine(trained, runtime="onnx")
     (file,) = (run / "runtime").glob("*.onnx")
     content = file.read_bytes()
-    monkeypatch.setattr("fireseg.runtime.cache.convert_to_onnx", lambda model, path: path.write_bytes(content))
+    monkeypatch.setattr("fireseg.runtime.onnx.convert_to_onnx", lambda model, path: path.write_bytes(content))
     monkeypatch.setattr(os, "access", lambda *arguments: False)
     before = sorted(path.name for path in run.rglob("*"))
     engine = create_engine(trained, runtime="openvino")
-    assert engine.predict_logits(torch.rand(1, 7, 64, 64)).shape == (1, 2, 64, 64)
+    assert engine.predict_probabilities(np.zeros((1, 7, 64, 64), np.float32)).shape == (1, 2, 64, 64)
     assert sorted(path.name for path in run.rglob("*")) == before
 
 
@@ -125,7 +143,7 @@ def test_automatic_is_torch_with_a_line_that_names_the_cure_where_openvino_is_no
 
 def test_bf16_is_chosen_only_where_the_cpu_has_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = {"avx512_bf16"}
-    monkeypatch.setattr(device_module, "_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(hardware, "get_cpu_flags", lambda: frozenset(flags))
     assert create_engine(make_trained(), runtime="torch").precision == "fp32"
     with pytest.raises(SettingError, match=r"--precision: bf16 .* AMX"):
         create_engine(make_trained(), runtime="torch", precision="bf16")
@@ -149,10 +167,10 @@ def test_an_engine_without_that_precision_is_refused_with_the_cure(arguments: di
         create_engine(make_trained(), **arguments)
 
 
-@pytest.mark.skipif(not device_module.has_amx(), reason="needs a CPU with AMX")
+@pytest.mark.skipif(not hardware.has_amx(), reason="needs a CPU with AMX")
 def test_bf16_decides_as_fp32_on_all_but_a_two_thousandth_of_the_pixels(run: Path) -> None:
     trained = load_trained_model(run, device="cpu")
-    image = torch.from_numpy(draw_image(544, 544))[None]
+    image = draw_image(544, 544)[None]
     expected = decide(create_engine(trained, runtime="torch", precision="fp32"), image)
     burned = decide(create_engine(trained, runtime="openvino", precision="bf16"), image)
     assert (burned != expected).mean() <= 0.0005

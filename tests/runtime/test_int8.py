@@ -252,10 +252,10 @@ def test_val_patches_without_fire_are_flagged() -> None:
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_probabilities_are_those_of_the_logits_with_the_temperature(made: RunFolder, temperature: float) -> None:
     graph, _ = load_int8(load(made))
-    image = torch.from_numpy(draw_image(96, 64))[None]
-    logits = OpenVinoEngine(graph, "int8").predict_logits(image)
+    image = draw_image(96, 64)[None]
+    logits = torch.from_numpy(OpenVinoEngine(graph, "int8").predict_logits(image))
     result = OpenVinoEngine(add_probabilities(graph, temperature), "int8").predict_logits(image)
-    torch.testing.assert_close(result, (logits / temperature).softmax(1), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(result), (logits / temperature).softmax(1), atol=1e-6, rtol=1e-5)
 
 
 def test_an_export_in_int8_says_so_inside_and_in_all_files_beside(made: RunFolder, tmp_path: Path) -> None:
