@@ -17,7 +17,7 @@ from fireseg.data.joined import join_scans
 from fireseg.data.patches import ALL, DATA_ROOT_HELP, Fault, SplitReader, get_tile_name
 from fireseg.data.reader import open_splits
 from fireseg.data.statistics import PatchStatistics, SplitStatistics, channel_statistics, class_counts, scan_split
-from fireseg.data.subset import select_fraction
+from fireseg.data.subset import select_fraction, select_tiles
 from fireseg.errors import MAX_FAULTS_SHOWN, FiresegError, join_names
 from fireseg.task import IGNORE_INDEX, Task
 
@@ -65,6 +65,7 @@ def validate_dataset(
     required: Sequence[str] = ("train", "val"),
     fold: int | None = None,
     fraction: float = 1.0,
+    max_tiles: int | None = None,
     seed: int = 0,
     allow_leaks: bool = False,
 ) -> DatasetSummary:
@@ -78,6 +79,7 @@ def validate_dataset(
         required: Splits that must be there; the statistics are empty without train.
         fold: Fold of the patches, from 0; None if they have none.
         fraction: Share of the training patches to use, see `select_fraction`.
+        max_tiles: Number of training tiles to use, see `select_tiles`; None for all.
         seed: Seed of their selection.
         allow_leaks: If True, patches that are in two splits are noted. They are also noted if train is not required,
             because nothing is trained then.
@@ -94,8 +96,8 @@ def validate_dataset(
         splits, ungraded = _drop_ungraded(scans, splits, required)
         notes += ungraded
     fingerprint = _compute_fingerprint(splits)
-    if fraction < 1 and "train" in splits:
-        splits, part = _select_part(splits, fraction, seed, task.ignore_index)
+    if (fraction < 1 or max_tiles is not None) and "train" in splits:
+        splits, part = _select_part(splits, fraction, max_tiles, seed, task.ignore_index)
         notes += part
     patch_faults = [] if on_bad == "skip" else [fault for split_faults in faults.values() for fault in split_faults]
     other_faults = _find_split_faults(scans, splits, faults, task, bands)
@@ -299,14 +301,24 @@ def _drop_ungraded(
 
 
 def _select_part(
-    splits: Mapping[str, tuple[PatchStatistics, ...]], fraction: float, seed: int, ignore_index: int
+    splits: Mapping[str, tuple[PatchStatistics, ...]],
+    fraction: float,
+    max_tiles: int | None,
+    seed: int,
+    ignore_index: int,
 ) -> tuple[dict[str, tuple[PatchStatistics, ...]], list[str]]:
     """Selects a part of the training patches; notes their number."""
-    train = splits["train"]
-    part = select_fraction(train, fraction, seed=seed, ignore_index=ignore_index) if train else ()
+    train = part = splits["train"]
+    given = []
+    if max_tiles is not None:
+        given.append(f"data.max_tiles={max_tiles}")
+        part = select_tiles(part, max_tiles, seed=seed)
+    if fraction < 1:
+        given.append(f"data.fraction={fraction:g}")
+        part = select_fraction(part, fraction, seed=seed, ignore_index=ignore_index) if part else ()
     fires, all_fires = ({get_tile_name(patch.name) for patch in patches} for patches in (part, train))
     note = (
-        f"data.fraction={fraction:g}: {len(part):,} of {len(train):,} training patches are used, of "
+        f"{' '.join(given)}: {len(part):,} of {len(train):,} training patches are used, of "
         f"{len(fires)} of {format_count(len(all_fires), 'tile')}"
     )
     return {**splits, "train": part}, [note]

@@ -62,6 +62,7 @@ class WildfireDataModule:
         fold: Fold of a cross-validation, from 0, if the patches were prepared with folds.
         fraction: Share of the training patches to use, for scores as a function of the amount of labels. The
             seed chooses the part; smaller parts are contained in larger ones.
+        max_tiles: Number of training tiles to use, chosen in the same way; None for all.
         on_bad: Treatment of faulty files: `stop` with all of them in one error, or `skip` them.
         allow_leaks: Trains although a patch is in two splits, by its name or content, and notes it.
         augment: Augmentation of training patches; none by default.
@@ -102,6 +103,7 @@ class WildfireDataModule:
         fire_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01,
         fold: NonNegativeInt | None = None,
         fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0,
+        max_tiles: PositiveInt | None = None,
         on_bad: Literal["stop", "skip"] = "stop",
         allow_leaks: bool = False,
         augment: Augmentation | None = None,
@@ -123,6 +125,7 @@ class WildfireDataModule:
         self.fire_threshold = fire_threshold
         self.fold = fold
         self.fraction = fraction
+        self.max_tiles = max_tiles
         self.on_bad: Literal["stop", "skip"] = on_bad
         self.allow_leaks = allow_leaks
         self.augment = augment
@@ -158,6 +161,7 @@ class WildfireDataModule:
             required=required,
             fold=self.fold,
             fraction=self.fraction,
+            max_tiles=self.max_tiles,
             seed=self.seed,
             allow_leaks=self.allow_leaks,
         )
@@ -198,7 +202,7 @@ class WildfireDataModule:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents of all patches, those that `fraction` leaves out included."""
+        """SHA-256 over the names and contents of all patches, those that `fraction` and `max_tiles` leave out included."""
         return self.summary.fingerprint
 
     def train_dataloader(self, epoch: int) -> EpochLoader:

@@ -43,6 +43,24 @@ def select_fraction(
     return tuple(patch for patch in patches if patch.name in selected)
 
 
+def select_tiles(patches: Sequence[PatchStatistics], max_tiles: int, *, seed: int) -> tuple[PatchStatistics, ...]:
+    """Selects the patches of some tiles, for scores as a function of the number of fires.
+
+    All tiles are put into an order that depends on the seed alone, so that fewer are contained in more.
+
+    Args:
+        patches: Patches of the training split. Those whose names tell no tile count as of one tile.
+        max_tiles: Largest number of tiles.
+        seed: Random seed.
+
+    Returns:
+        The selected patches in input order.
+    """
+    tiles = sorted({get_tile_name(patch.name) or "" for patch in patches}, key=lambda tile: _draw(seed, tile))
+    selected = set(tiles[:max_tiles])
+    return tuple(patch for patch in patches if (get_tile_name(patch.name) or "") in selected)
+
+
 def _draw(seed: int, text: str) -> float:
     """Returns a number in [0, 1) that depends on the seed and the text alone."""
     return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "big") / 2**64

@@ -195,6 +195,14 @@ def test_a_fraction_trains_on_a_part_and_validates_on_everything(open_data, root
     assert part.notes == ["data.fraction=0.5: 4 of 9 training patches are used, of 4 of 9 tiles"]
 
 
+def test_some_tiles_train_and_all_are_validated_on(open_data) -> None:
+    whole, part = open_data(), open_data(max_tiles=3)
+    names = [name for batch in part.train_dataloader(1) for name in batch.names]
+    assert len({name.rpartition("_")[0] for name in names}) == 3
+    assert are_equal(list(part.val_dataloader()), list(whole.val_dataloader()))
+    assert part.notes == ["data.max_tiles=3: 3 of 9 training patches are used, of 3 of 9 tiles"]
+
+
 def test_sampled_validation_patches_are_mostly_burned_and_always_the_same(make_patches) -> None:
     root = make_patches(val=12)
     paths = sorted((root / "val").glob("*_mask.npy"))

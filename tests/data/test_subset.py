@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fireseg.data.statistics import PatchStatistics
-from fireseg.data.subset import select_fraction
+from fireseg.data.subset import select_fraction, select_tiles
 
 
 def make_patch(name: str, burned: int = 0) -> PatchStatistics:
@@ -70,3 +70,19 @@ def test_one_patch_is_always_selected_and_all_of_them_for_a_fraction_of_one() ->
 
 def test_patches_without_a_tile_in_their_names_count_as_one_tile() -> None:
     assert len(select([make_patch(f"patch{number}") for number in range(20)], 0.1)) == 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whole_tiles_are_selected_and_fewer_are_contained_in_more(seed: int) -> None:
+    def tiles(max_tiles: int) -> Counter[str]:
+        return Counter(patch.name.partition("_")[0] for patch in select_tiles(PATCHES, max_tiles, seed=seed))
+
+    whole = Counter(patch.name.partition("_")[0] for patch in PATCHES)
+    one, two = tiles(1), tiles(2)
+    assert (len(one), len(two), tiles(3), tiles(9)) == (1, 2, whole, whole)
+    assert one.items() <= two.items() <= whole.items()
+
+
+def test_the_seed_chooses_the_tiles() -> None:
+    chosen = {select_tiles(PATCHES, 1, seed=seed)[0].name for seed in range(20)}
+    assert len(chosen) == 3
