@@ -202,7 +202,7 @@ class WildfireDataModule:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents of all patches, those that `fraction` and `max_tiles` leave out included."""
+        """SHA-256 over the names and contents of all patches, those that are left out of training included."""
         return self.summary.fingerprint
 
     def train_dataloader(self, epoch: int) -> EpochLoader:
