@@ -1,0 +1,1 @@
+"""The `benchmark` command: judges training recipes by cross-validation over fires."""

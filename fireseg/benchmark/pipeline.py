@@ -1,0 +1,126 @@
+"""Runs a benchmark: cuts the folds, trains every recipe on each, evaluates the models, and writes the table."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fireseg.benchmark.options import BenchmarkOptions
+from fireseg.benchmark.protocol import Group, Protocol, read_protocol, settle_protocol
+from fireseg.benchmark.results import JudgedRun, build_results, format_results, write_results
+from fireseg.console import format_count, format_override
+from fireseg.data.folds import name_fold_file
+from fireseg.errors import FiresegError
+from fireseg.evaluate.options import EvaluateOptions
+from fireseg.evaluate.pipeline import evaluate
+from fireseg.files import convert_disk_errors
+from fireseg.runs.summary import read_run
+from fireseg.sweep.plan import Plan, read_plan
+
+log = logging.getLogger("fireseg")
+
+
+def run_benchmark(options: BenchmarkOptions) -> int:
+    """Runs what is missing from a benchmark and writes its table.
+
+    Args:
+        options: Options of the command.
+
+    Returns:
+        The exit code: 0, or 1 if trainings failed; the table then has the recipes whose trainings are complete.
+
+    Raises:
+        FiresegError: If the tiles cannot be divided or cut, or a model cannot be evaluated.
+        SettingError: If the protocol is not valid, or the folder holds another benchmark.
+    """
+    protocol = read_protocol(options.protocol)
+    with convert_disk_errors(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(options.out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FiresegError(f"{options.out}: another process runs this benchmark; wait for it or stop it") from error
+    with lock:
+        settle_protocol(protocol, options.out / "protocol.yaml", options.protocol)
+        _run("prepare", options.tiles, options.out / "folds", *_list_fold_words(protocol), f"--workers={options.workers}")
+        groups = [Group(name, number) for number in protocol.max_tiles for name in protocol.recipes]
+        judged, failed = list[JudgedRun](), list[Group]()
+        for position, group in enumerate(groups, start=1):
+            log.info("recipe %d of %d: %s", position, len(groups), group.folder_name)
+            folds = [_prepare_fold(protocol, group, fold, options) for fold in range(protocol.folds)]
+            if _train(protocol, group, folds, options):
+                failed.append(group)
+                continue
+            judged += _evaluate(group, folds, read_plan(options.out / "runs" / group.folder_name))
+            results = build_results(protocol, judged)
+            write_results(results, options.out)
+    if judged:
+        sys.stdout.write("\n".join(["", *format_results(results), ""]))
+        log.info("written: %s", ", ".join(str(options.out / f"results.{kind}") for kind in ("md", "csv", "json", "png")))
+    for group in failed:
+        log.error("%s: not all trainings are finished; see %s", group.recipe, options.out / "runs" / group.folder_name)
+    return int(bool(failed))
+
+
+def _list_fold_words(protocol: Protocol) -> list[str]:
+    return [f"--size={protocol.size}", f"--folds={protocol.folds}", f"--seed={protocol.split_seed}", *protocol.prepare]
+
+
+def _prepare_fold(protocol: Protocol, group: Group, fold: int, options: BenchmarkOptions) -> Path:
+    """Cuts the patches of a fold, with overlapping ones for training, and returns their folder."""
+    size, stride = protocol.get_size(protocol.recipes[group.recipe])
+    patches = options.out / "patches" / f"{size}_{stride}" / f"fold_{fold}"
+    table = options.out / "folds" / name_fold_file(fold)
+    words = [f"--split-csv={table}", f"--size={size}", f"--stride={stride}", *protocol.prepare]
+    _run("prepare", options.tiles, patches, *words, f"--workers={options.workers}")
+    return patches
+
+
+def _train(protocol: Protocol, group: Group, folds: Sequence[Path], options: BenchmarkOptions) -> int:
+    """Trains a recipe on all folds with all seeds as one sweep, and returns the exit code of the sweep."""
+    recipe = protocol.recipes[group.recipe]
+    own = [
+        f"data.root={','.join(_quote(fold) for fold in folds)}",
+        f"seed={','.join(map(str, protocol.seeds))}",
+        f"hydra.sweep.dir={_quote(options.out / 'runs' / group.folder_name)}",
+    ]
+    if group.max_tiles is not None:
+        own.append(f"data.max_tiles={group.max_tiles}")
+    words = [*protocol.settings, *recipe.settings, *own, *options.list_words()]
+    return _run("train", "-m", *words, is_checked=False)
+
+
+def _quote(path: Path) -> str:
+    """Quotes a path for Hydra, of which a comma would make two."""
+    (word,) = shlex.split(format_override("x", path))
+    return word.removeprefix("x=")
+
+
+def _run(command: str, *words: object, is_checked: bool = True) -> int:
+    """Runs a command of fireseg in a process of its own, which Ctrl-C reaches as well."""
+    code = subprocess.run([sys.executable, "-m", f"fireseg.{command}", *map(str, words)], check=False).returncode
+    if code in (130, 143) or code < 0:
+        raise KeyboardInterrupt
+    if code and is_checked:
+        raise FiresegError(f"{command}: ended with exit code {code}, see above; mend it and start again")
+    return code
+
+
+def _evaluate(group: Group, folds: Sequence[Path], plan: Plan) -> Iterator[JudgedRun]:
+    """Evaluates the best model of each run on the test fires of its fold, unless that is done."""
+    log.info("%s: %s evaluated", group.folder_name, format_count(len(plan.jobs), "model"))
+    numbers = {str(path): number for number, path in enumerate(folds)}
+    for job in plan.jobs:
+        folder = plan.get_folder(job)
+        run = read_run(folder)
+        if "test" not in run.evaluations:
+            evaluate(EvaluateOptions(run=folder.path, split="test"))
+            run = read_run(folder)
+        yield JudgedRun(group, numbers[str(run.settings["data"]["root"])], run.seed, run.seconds, run.evaluations["test"])
