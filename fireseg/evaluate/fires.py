@@ -78,13 +78,13 @@ class PatchPosition(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Fire:
-    """A tile of the split: the rectangle spanned by its patches.
+    """A tile of the split; the rectangle spanned by its patches if the size of the tile is unknown.
 
     Attributes:
         name: Name of the tile, or of the patch if its tile is unknown.
         positions: Positions of its patches, in the order of the split.
-        height, width: Size of the rectangle in pixels, clipped to the tile.
-        grid: Grid of the rectangle; None if unknown.
+        height, width: Size in pixels.
+        grid: Grid of the pixels; None if unknown.
         activation, country, climate, date: Metadata of the tile; None if unknown.
     """
 
@@ -183,12 +183,10 @@ def _are_pixel_offsets(patches: Sequence[_Patch], size: int) -> bool:
 
 
 def _make_fire(tile: str, patches: Sequence[_Patch], size: int) -> Fire:
-    top, left = min(patch.row for patch in patches), min(patch.col for patch in patches)
     metadata = patches[0].metadata
-    bottom, right = max(patch.row for patch in patches) + size, max(patch.col for patch in patches) + size
-    # Patches at the edge of a tile are padded beyond it.
-    bottom = min(bottom, _read_int(metadata, "tile_height", bottom))
-    right = min(right, _read_int(metadata, "tile_width", right))
+    # Patches at the edge of a tile are padded beyond it, and windows may have been left out at its edges.
+    top, bottom = _find_ends([patch.row for patch in patches], size, metadata.get("tile_height"))
+    left, right = _find_ends([patch.col for patch in patches], size, metadata.get("tile_width"))
     activation = _ACTIVATION.match(tile)
     height, width = bottom - top, right - left
     boxes = [PatchBox.from_metadata(patch.row - top, patch.col - left, patch.metadata) for patch in patches]
@@ -207,9 +205,11 @@ def _make_fire(tile: str, patches: Sequence[_Patch], size: int) -> Fire:
     )
 
 
-def _read_int(metadata: Row, key: str, default: int) -> int:
-    text = metadata.get(key) or ""
-    return int(text) if text.isdecimal() and int(text) > 0 else default
+def _find_ends(starts: Sequence[int], size: int, side: str | None) -> tuple[int, int]:
+    """Returns first and last pixel, exclusive, of a tile along an axis; of its patches if its side is unknown."""
+    if side and side.isdecimal() and int(side) > max(starts):
+        return 0, int(side)
+    return min(starts), max(starts) + size
 
 
 def _warn_ungrouped(folder: Path, names: Sequence[str], reason: str) -> None:

@@ -24,7 +24,7 @@ class EvaluateOptions:
         data: Folder of the patches, if they have moved since training or others are to be used.
         against: Other run to compare with; evaluated first if it has no evaluation on the same patches.
         device: Device of the model.
-        batch_size: Patches per batch; as in training if not given.
+        batch_size: Windows per batch; 1 on a CPU and 8 elsewhere if not given.
         workers: Processes that read patches; as in training if not given.
         no_track: Do not log the scores to the run's tracker.
 

@@ -11,8 +11,7 @@ from fireseg.engine.device import set_threads
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.baseline import FIXED_MAX_NBR, FIXED_MAX_NDWI, tune_threshold
 from fireseg.evaluate.compare import check_comparable, compare_runs
-from fireseg.evaluate.inference import compute_nbr, count_nbr, find_missing_bands, predict_patches
-from fireseg.evaluate.mosaic import assemble_mosaics
+from fireseg.evaluate.inference import count_nbr, find_missing_bands, predict_tiles
 from fireseg.evaluate.options import EvaluateOptions, Split
 from fireseg.evaluate.patches import Patches, open_patches
 from fireseg.evaluate.report import PreviewSelection, write_report
@@ -68,7 +67,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
 
 def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split: Split) -> Evaluation:
-    """Scores a run on a split: calibration of the run first, then one pass over the split.
+    """Scores the maps of the tiles of a split: calibration of the run first, then one pass over the split.
 
     Args:
         trained: Model to evaluate.
@@ -76,12 +75,11 @@ def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split:
         patches: Patches to evaluate on.
         split: Split to evaluate on.
     """
-    fires = patches.group_by_fire(split)
     decisions = calibrate(trained, folder, patches)
     point, rules = decisions.point, decisions.rules
     selection, scores = PreviewSelection(), list[FireScores]()
-    with patches.batches(split, split) as batches:
-        for mosaic in assemble_mosaics(predict_patches(trained, batches), fires):
+    with patches.tiles(split, split) as tiles:
+        for mosaic in predict_tiles(trained, tiles, batch_size=patches.batch_size):
             maps = decide_fire(mosaic, point, rules.threshold)
             scores.append(measure_fire(mosaic, maps, num_classes=trained.task.num_classes))
             selection.add(mosaic, maps[MODEL], score_fire(scores[-1].methods[MODEL])["iou"])
@@ -116,7 +114,7 @@ def calibrate(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Dec
         patches: Patches to evaluate on.
     """
     stored = trained.calibration
-    if stored is not None and stored.is_checked:
+    if stored is not None and stored.is_checked and stored.is_blended:
         threshold = stored.index_threshold
         note = _NOTHING_BURNED if threshold is None else _ON_TRAIN
         return Decisions(_read_point(stored), _describe_baseline(trained, threshold, note), "run")
@@ -149,9 +147,8 @@ def tune_baseline(trained: TrainedModel, patches: Patches) -> BaselineRules:
         return _describe_baseline(trained, None, "")
     if not patches.has("train"):
         return _describe_baseline(trained, None, "there is no train split to tune a threshold on")
-    with patches.batches("train", "train, to tune the burn ratio") as batches:
-        predictions = compute_nbr(batches, trained.bands, ignore_index=trained.task.ignore_index)
-        counts = count_nbr(assemble_mosaics(predictions, patches.group_by_fire("train")))
+    with patches.tiles("train", "train, to tune the burn ratio") as tiles:
+        counts = count_nbr(tiles)
     try:
         threshold = tune_threshold(counts)
     except FiresegError:
@@ -170,8 +167,8 @@ def _describe_baseline(trained: TrainedModel, threshold: float | None, note: str
 
 
 def _choose_point(trained: TrainedModel, patches: Patches) -> OperatingPoint:
-    with patches.batches("val", "val, to choose the threshold") as batches:
-        return select_operating_point(assemble_mosaics(predict_patches(trained, batches), patches.group_by_fire("val")))
+    with patches.tiles("val", "val, to choose the threshold") as tiles:
+        return select_operating_point(predict_tiles(trained, tiles, batch_size=patches.batch_size))
 
 
 def _open_own_patches(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Patches | None:
@@ -184,9 +181,8 @@ def _open_own_patches(trained: TrainedModel, folder: RunFolder, patches: Patches
             root,
             task=trained.task,
             required="val",
-            batch_size=module.batch_size,
+            batch_size=patches.batch_size,
             num_workers=module.num_workers,
-            pin_memory=module.pin_memory,
         )
     except FiresegError as error:
         log.info("patches of the run not used to choose the threshold: %s", error)
@@ -224,6 +220,7 @@ def _make_calibration(trained: TrainedModel, point: OperatingPoint, rules: Basel
         gain_high=high,
         num_fires=point.gain.num,
         index_threshold=rules.threshold,
+        is_blended=True,
     )
 
 
@@ -254,7 +251,6 @@ def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOpt
         required=options.split,
         batch_size=options.batch_size,
         num_workers=options.workers,
-        pin_memory=trained.device.type == "cuda",
     )
     if patches.fingerprint != trained.fingerprint:
         log.warning(

@@ -5,13 +5,15 @@ Its keys are listed below. An undefined score is None (null in the file). Every 
 and, if these are fewer than 5, their values instead of the interval, which is then None.
 
 ```
-format        3
+format        4
 split         "train", "val" or "test"
 run           folder, name, checkpoint (file name), sha256, epoch, task, class_names, colours, arch, encoder, bands,
               version (of fireseg)
 data          root, fingerprint, trained_on (fingerprint of the run's own data), is_same, leaks, patches, fires
               (tiles on which something burned), unburned_tiles, labelled_pixels, hectares_known (true if the area of
               every fire is known)
+inference     the map that is scored: windows (side in pixels, fitted to each tile), overlap (pixels that they share and
+              in which they are blended), input ("patches": each tile is stitched from its patches)
 decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None if val has no
               burned pixel and they are defaults), origin ("run" if they are of the run's own calibration, "given" if
               chosen on other patches given with --data), is_optimistic (true if chosen on the split that is scored),
@@ -74,6 +76,7 @@ from fireseg.evaluate.scores import (
 )
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.files import atomic_write
+from fireseg.geo.windows import OVERLAP_PX, WINDOW_PX
 from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
 from fireseg.runs.summary import EVALUATION_FORMAT, Results
@@ -200,6 +203,7 @@ def build_results(
         "split": split,
         "run": _describe_run(trained),
         "data": _describe_data(trained, patches, split, fires),
+        "inference": {"windows": WINDOW_PX, "overlap": OVERLAP_PX, "input": "patches"},
         "decision": _describe_decision(
             point, origin, is_optimistic=split == "val" and _is_judged(trained, patches, origin)
         ),

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from fireseg.evaluate.fires import Fire, PatchPosition
-from fireseg.evaluate.mosaic import assemble_mosaics
+from fireseg.evaluate.mosaic import PatchPixels, build_mosaic, stitch_tiles
 from fireseg.evaluate.report import PreviewSelection, make_preview, write_report
 from fireseg.evaluate.results import Evaluation
 from tests.evaluate.builders import (
+    ALL_BANDS,
     FIRES,
     METHODS,
     Page,
@@ -26,7 +27,6 @@ from tests.evaluate.builders import (
     make_full_results,
     make_mosaic,
     make_poor_results,
-    make_prediction,
     make_results,
 )
 
@@ -347,8 +347,9 @@ def test_fires_without_iou_are_not_selected() -> None:
 
 def test_previews_are_small_and_mark_gaps_between_patches() -> None:
     fire = Fire(name="T", positions=(PatchPosition(0, 0, 0), PatchPosition(1, 0, 400)), height=200, width=600)
-    patch = make_prediction(np.ones((200, 200)), image=np.full((7, 200, 200), 0.3, np.float32))
-    (mosaic,) = assemble_mosaics([patch, patch], [fire])
+    patch = PatchPixels(np.full((7, 200, 200), 0.3, np.float32), np.ones((200, 200), np.uint8))
+    (tile,) = stitch_tiles([patch, patch], [fire], ALL_BANDS)
+    mosaic = build_mosaic(tile, layers={}, patches=[])
 
     preview = make_preview(mosaic, np.ones((200, 600), np.uint8))
 
