@@ -30,7 +30,7 @@ def open_data_module(
     required: str,
     num_workers: int | None = None,
 ) -> WildfireDataModule:
-    """Opens patches with the settings of a run, without augmentation, weighted sampling and sample generation.
+    """Opens patches with the settings of a run, without augmentation, crops, weighted sampling and sample generation.
 
     Args:
         settings: Settings of the run.
@@ -47,7 +47,8 @@ def open_data_module(
     for one in roots:
         _check_split(one, required)
     node_root = str(root) if isinstance(root, Path) else [str(one) for one in root]
-    changes: dict[str, Any] = {"root": node_root, "augment": None, "weighted_sampling": False, "maker": None}
+    changes: dict[str, Any] = {"root": node_root, "augment": None, "crop": None, "maker": None}
+    changes["weighted_sampling"] = False
     changes |= {} if num_workers is None else {"num_workers": num_workers}
     node = {**settings["data"], **changes, "fold": _get_fold(settings, roots[0])}
     module = make(node, WildfireDataModule, task=task, seed=settings["seed"])
