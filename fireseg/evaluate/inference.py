@@ -20,6 +20,7 @@ from fireseg.evaluate.baseline import (
     normalised_burn_ratio,
 )
 from fireseg.evaluate.mosaic import (
+    ArrayRaster,
     Layers,
     Mosaic,
     PatchSummary,
@@ -30,7 +31,7 @@ from fireseg.evaluate.mosaic import (
 from fireseg.geo import plan_sliding_windows
 from fireseg.metric import find_components
 from fireseg.runs import TrainedModel
-from fireseg.runtime.engines import InferenceEngine, TorchEngine
+from fireseg.runtime.engines import TorchEngine
 from fireseg.runtime.inference import RasterSource, predict_rows
 from fireseg.task import IGNORE_INDEX
 
@@ -60,62 +61,53 @@ def find_missing_bands(bands: Sequence[str]) -> MissingBands:
     return MissingBands(missing_for_nbr(bands), missing_for_fixed_rule(bands))
 
 
-def predict_tiles(
-    trained: TrainedModel, tiles: Iterable[StitchedTile], *, batch_size: int | None = None
-) -> Iterator[Mosaic]:
-    """Predicts every tile with the model, as `predict` maps it, and with the baseline rules.
+def predict_tile(trained: TrainedModel, tile: StitchedTile, *, batch_size: int | None = None) -> Mosaic:
+    """Predicts a tile with the model, as `predict` maps it, and with the baseline rules.
 
     Detection of a patch is read off the map of its tile.
 
     Args:
         trained: Model to run.
-        tiles: All tiles of a split, with the bands of the model.
+        tile: Tile with the bands of the model.
         batch_size: Windows per batch; see `runtime.inference.get_batch_size` if None.
 
     Raises:
         SettingError: If a batch does not fit in memory.
         FiresegError: If the probabilities are not finite.
     """
-    missing, engine = find_missing_bands(trained.bands), TorchEngine(trained)
-    for tile in tiles:
-        layers = predict_source(trained, tile, engine=engine, batch_size=batch_size)
-        for name, is_missing, rule in (
-            (NBR, missing.nbr, normalised_burn_ratio),
-            (FIXED_RULE, missing.fixed_rule, fixed_rule),
-        ):
-            if not is_missing:
-                layers[name] = _apply_rule(tile, rule)
-        yield build_mosaic(tile, layers=layers, patches=[*_summarize_patches(tile, layers)])
+    missing = find_missing_bands(trained.bands)
+    layers = predict_raster(trained, tile.raster, batch_size=batch_size)
+    if not missing.nbr:
+        layers[NBR] = _apply_rule(tile.raster, normalised_burn_ratio)
+    if not missing.fixed_rule:
+        layers[FIXED_RULE] = _apply_rule(tile.raster, fixed_rule)
+    return build_mosaic(tile, layers=layers, patches=[*_summarize_patches(tile, layers)])
 
 
-def predict_source(
-    trained: TrainedModel, source: RasterSource, *, engine: InferenceEngine, batch_size: int | None = None
-) -> Layers:
+def predict_raster(trained: TrainedModel, raster: RasterSource, *, batch_size: int | None = None) -> Layers:
     """Predicts all pixels of a raster by the sliding windows of a map.
 
     Args:
         trained: Model.
-        source: Raster with the bands of the model.
-        engine: Engine that computes the model.
+        raster: Raster with the bands of the model.
         batch_size: Windows per batch.
 
     Returns:
-        `log_odds` float32, `argmax` uint8 and `severity` uint8, `(H, W)` each; without meaning where the source is
-        unknown.
+        `log_odds` float32, `argmax` uint8 and `severity` uint8, `(H, W)` each; without meaning where it is unknown.
 
     Raises:
         SettingError: If a batch does not fit in memory.
         FiresegError: If the probabilities are not finite.
     """
-    shape = source.height, source.width
+    shape = raster.height, raster.width
     layers: Layers = {LOG_ODDS: np.empty(shape, np.float32)}
     layers |= {name: np.empty(shape, np.uint8) for name in (ARGMAX, SEVERITY)}
-    layout = plan_sliding_windows(*shape)
-    with closing(predict_rows(trained, source, layout, engine=engine, batch_size=batch_size)) as rows:
+    layout, engine = plan_sliding_windows(*shape), TorchEngine(trained)
+    with closing(predict_rows(trained, raster, layout, engine=engine, batch_size=batch_size)) as rows:
         for top, left, probabilities, _, _ in rows:
             region = slice(top, top + probabilities.shape[1]), slice(left, left + probabilities.shape[2])
             scores = torch.from_numpy(probabilities)[None]
-            # Sizes and peaks of components are stored, and infinity is no JSON number.
+            # Peaks of components are stored, and infinity is no JSON number.
             layers[LOG_ODDS][region] = probability_log_odds(probabilities).clip(-_MAX_LOG_ODDS, _MAX_LOG_ODDS)
             layers[ARGMAX][region] = argmax_classes(scores)[0].numpy()
             layers[SEVERITY][region] = severity_classes(scores)[0].numpy()
@@ -136,10 +128,10 @@ def _summarize_patches(tile: StitchedTile, layers: Layers) -> Iterator[PatchSumm
         )
 
 
-def _apply_rule(tile: StitchedTile, rule: Callable[..., NDArray[Any]]) -> NDArray[Any]:
+def _apply_rule(raster: ArrayRaster, rule: Callable[..., NDArray[Any]]) -> NDArray[Any]:
     """Applies a rule to some rows at a time, because reflectance takes twice the memory of the stored integers."""
-    parts = [tile.image[top : top + _RULE_ROWS] for top in range(0, tile.height, _RULE_ROWS)]
-    return np.concatenate([rule(to_reflectance(part.transpose(2, 0, 1)), tile.bands) for part in parts])
+    parts = [raster.image[top : top + _RULE_ROWS] for top in range(0, raster.height, _RULE_ROWS)]
+    return np.concatenate([rule(to_reflectance(part.transpose(2, 0, 1)), raster.bands) for part in parts])
 
 
 def count_nbr(tiles: Iterable[StitchedTile]) -> NDArray[np.int64]:
@@ -148,4 +140,4 @@ def count_nbr(tiles: Iterable[StitchedTile]) -> NDArray[np.int64]:
     Args:
         tiles: All tiles of a split, at least one; the bands of the ratio must be among theirs.
     """
-    return np.sum([count_ratios(_apply_rule(tile, normalised_burn_ratio), tile.truth) for tile in tiles], axis=0)
+    return np.sum([count_ratios(_apply_rule(tile.raster, normalised_burn_ratio), tile.truth) for tile in tiles], axis=0)

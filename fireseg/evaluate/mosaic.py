@@ -63,14 +63,44 @@ class PatchPixels(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArrayRaster:
+    """An image in memory as a `runtime.inference.RasterSource`.
+
+    Attributes:
+        bands: Bands of the channels.
+        image: Reflectance x 10000, `(H, W, C)` uint16, 0 where unknown.
+        unknown: True where there is no value in any band, `(H, W)` bool.
+    """
+
+    bands: tuple[str, ...]
+    image: NDArray[np.uint16]
+    unknown: NDArray[np.bool_]
+
+    block_rows = 64
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.image.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.image.shape[1]
+
+    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """Returns reflectance x 10000, `(h, w, C)`, and the unknown pixels, `(h, w)`."""
+        region = slice(top, top + height), slice(left, left + width)
+        return self.image[region], self.unknown[region]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StitchedTile:
-    """A tile stitched from its patches; a `runtime.inference.RasterSource`, so that it is mapped like a raster.
+    """A tile stitched from its patches.
 
     Attributes:
         fire: Fire with the positions of its patches.
-        bands: Bands of the channels.
-        image: Reflectance x 10000, `(H, W, C)` uint16, 0 where unknown.
-        unknown: True where there is neither a patch nor a value in any band, `(H, W)` bool.
+        raster: Its image, unknown where there is no patch.
         is_covered: True where there is a patch, `(H, W)` bool.
         truth: Classes, `(H, W)` uint8, 255 where unlabelled or not covered by a patch.
         patch_truths: Classes of each patch, `(S, S)` uint8, in the order of `fire.positions`; a label that several
@@ -78,29 +108,10 @@ class StitchedTile:
     """
 
     fire: Fire
-    bands: tuple[str, ...]
-    image: NDArray[np.uint16]
-    unknown: NDArray[np.bool_]
+    raster: ArrayRaster
     is_covered: NDArray[np.bool_]
     truth: NDArray[np.uint8]
     patch_truths: list[NDArray[np.uint8]] = field(default_factory=list)
-
-    block_rows = 64
-
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return self.fire.height
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.fire.width
-
-    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-        """Returns reflectance x 10000, `(h, w, C)`, and the unknown pixels, `(h, w)`."""
-        region = slice(top, top + height), slice(left, left + width)
-        return self.image[region], self.unknown[region]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +185,9 @@ def _make_tile(fire: Fire, patch: PatchPixels, bands: tuple[str, ...]) -> Stitch
     )
     return StitchedTile(
         fire=fire,
-        bands=bands,
-        image=np.zeros((*shape, len(patch.image)), np.uint16),
-        unknown=np.ones(shape, bool),
+        raster=ArrayRaster(
+            bands=bands, image=np.zeros((*shape, len(patch.image)), np.uint16), unknown=np.ones(shape, bool)
+        ),
         is_covered=np.zeros(shape, bool),
         truth=np.full(shape, IGNORE_INDEX, np.uint8),
     )
@@ -195,8 +206,9 @@ def _add_patch(tile: StitchedTile, position: PatchPosition, patch: PatchPixels) 
             f"same pixels differently; give row and col of each patch in {METADATA} in pixels of its tile"
         )
     image = _to_stored(patch.image[:, :height, :width])
-    np.copyto(tile.image[target], image, where=tile.unknown[target][..., None])
-    tile.unknown[target] &= ~image.any(axis=2)
+    unknown = tile.raster.unknown[target]
+    np.copyto(tile.raster.image[target], image, where=unknown[..., None])
+    unknown &= ~image.any(axis=2)
     tile.is_covered[target] = True
     np.copyto(before, new, where=is_free)
     tile.patch_truths.append(new)
@@ -217,7 +229,7 @@ def build_mosaic(tile: StitchedTile, *, layers: Layers, patches: list[PatchSumma
         patches: Summaries of the patches, in order.
     """
     step = -(-max(tile.truth.shape) // PREVIEW_PX)
-    preview = to_reflectance(tile.image[::step, ::step]).transpose(2, 0, 1)
+    preview = to_reflectance(tile.raster.image[::step, ::step]).transpose(2, 0, 1)
     return Mosaic(
         fire=tile.fire,
         truth=tile.truth,

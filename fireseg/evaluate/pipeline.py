@@ -11,8 +11,9 @@ from fireseg.engine.device import set_threads
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.baseline import FIXED_MAX_NBR, FIXED_MAX_NDWI, tune_threshold
 from fireseg.evaluate.compare import check_comparable, compare_runs
-from fireseg.evaluate.inference import count_nbr, find_missing_bands, predict_tiles
-from fireseg.evaluate.options import EvaluateOptions, Split
+from fireseg.evaluate.inference import count_nbr, find_missing_bands, predict_tile
+from fireseg.evaluate.off_centre import MAX_FIRES, OffCentreCounts, check_off_centre
+from fireseg.evaluate.options import EvaluateOptions, OffCentre, Split
 from fireseg.evaluate.patches import Patches, open_patches
 from fireseg.evaluate.report import PreviewSelection, write_report
 from fireseg.evaluate.results import (
@@ -54,7 +55,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     other = _open_other_run(options, trained) if options.against else None
     patches = _open_patches(trained, folder, options)
     other_results = _get_results(*other, patches, options) if other else None
-    evaluation = score_run(trained, folder, patches, options.split)
+    evaluation = score_run(trained, folder, patches, options.split, off_centre=options.off_centre)
     if other_results is not None:
         try:
             comparison = compare_runs(evaluation.results, other_results)
@@ -66,7 +67,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     return evaluation
 
 
-def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split: Split) -> Evaluation:
+def score_run(
+    trained: TrainedModel, folder: RunFolder, patches: Patches, split: Split, *, off_centre: OffCentre = "auto"
+) -> Evaluation:
     """Scores the maps of the tiles of a split: calibration of the run first, then one pass over the split.
 
     Args:
@@ -74,17 +77,32 @@ def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split:
         folder: Folder of its run; the calibration is stored there.
         patches: Patches to evaluate on.
         split: Split to evaluate on.
+        off_centre: Make the off-centre check: `always`, `never`, or `auto`, for at most `off_centre.MAX_FIRES` tiles.
     """
+    num_tiles = len(patches.group_by_fire(split))
+    has_off_centre = off_centre == "always" or (off_centre == "auto" and num_tiles <= MAX_FIRES)
     decisions = calibrate(trained, folder, patches)
     point, rules = decisions.point, decisions.rules
-    selection, scores = PreviewSelection(), list[FireScores]()
+    selection, scores, views = PreviewSelection(), list[FireScores](), list[OffCentreCounts]()
     with patches.tiles(split, split) as tiles:
-        for mosaic in predict_tiles(trained, tiles, batch_size=patches.batch_size):
+        for tile in tiles:
+            mosaic = predict_tile(trained, tile, batch_size=patches.batch_size)
+            if has_off_centre and mosaic.is_burned.any():
+                views.append(check_off_centre(trained, tile, mosaic, point, batch_size=patches.batch_size))
             maps = decide_fire(mosaic, point, rules.threshold)
             scores.append(measure_fire(mosaic, maps, num_classes=trained.task.num_classes))
             selection.add(mosaic, maps[MODEL], score_fire(scores[-1].methods[MODEL])["iou"])
     scores.sort(key=lambda each: each.fire.positions[0].number)
-    results = build_results(trained, patches, split, fires=scores, point=point, rules=rules, origin=decisions.origin)
+    results = build_results(
+        trained,
+        patches,
+        split,
+        fires=scores,
+        off_centre=views,
+        point=point,
+        rules=rules,
+        origin=decisions.origin,
+    )
     return Evaluation(results=results, previews=selection.previews)
 
 
@@ -168,7 +186,7 @@ def _describe_baseline(trained: TrainedModel, threshold: float | None, note: str
 
 def _choose_point(trained: TrainedModel, patches: Patches) -> OperatingPoint:
     with patches.tiles("val", "val, to choose the threshold") as tiles:
-        return select_operating_point(predict_tiles(trained, tiles, batch_size=patches.batch_size))
+        return select_operating_point(predict_tile(trained, tile, batch_size=patches.batch_size) for tile in tiles)
 
 
 def _open_own_patches(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Patches | None:
@@ -273,7 +291,8 @@ def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, opt
     log.info("%s: evaluated first, on the same patches", folder.path)
     # Joined folders cannot be given; a run that is comparable was trained on the same ones.
     options = replace(options, data=patches.root if len(patches.roots) == 1 else None, against=None)
-    evaluation = score_run(trained, folder, _open_patches(trained, folder, options), options.split)
+    patches = _open_patches(trained, folder, options)
+    evaluation = score_run(trained, folder, patches, options.split, off_centre=options.off_centre)
     _write_evaluation(evaluation, trained, folder, options)
     return evaluation.results
 

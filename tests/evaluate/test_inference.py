@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from fireseg.evaluate.fires import Fire, PatchPosition
-from fireseg.evaluate.inference import MissingBands, count_nbr, find_missing_bands, predict_tiles
-from fireseg.evaluate.mosaic import stitch_tiles
+from fireseg.evaluate.inference import MissingBands, count_nbr, find_missing_bands, predict_tile
+from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile, stitch_tiles
 from tests.evaluate.builders import make_pixels_of_patch, make_tile, make_trained
 
 BANDS = ("B03", "B08", "B12")
 
 
 def test_layers_follow_from_the_logits():
-    (mosaic,) = predict_tiles(make_trained(3), [make_tile(1.0, 0.5, 0.75)])
+    mosaic = predict_tile(make_trained(3), make_tile(1.0, 0.5, 0.75))
 
     fire = np.log(np.exp(0.5) + np.exp(0.75)) - 1.0
     assert mosaic.layers["log_odds"][0, 0] == pytest.approx(fire, rel=1e-5)
@@ -23,7 +23,7 @@ def test_layers_follow_from_the_logits():
 
 
 def test_baseline_layers_are_computed_from_the_same_pixels():
-    (mosaic,) = predict_tiles(make_trained(), [make_tile(0.1, 0.2, 0.6)])
+    mosaic = predict_tile(make_trained(), make_tile(0.1, 0.2, 0.6))
 
     assert mosaic.layers["nbr"][5, 5] == pytest.approx((0.2 - 0.6) / 0.8)
     assert mosaic.layers["fixed_rule"].all()
@@ -34,7 +34,7 @@ def test_baseline_layers_are_computed_from_the_same_pixels():
 def test_summaries_only_include_labelled_pixels():
     corner = np.zeros((32, 32))
     corner[0, 0] = 1
-    (mosaic,) = predict_tiles(make_trained(), [make_tile(corner, 1 - corner, 0.0, truth=np.where(corner, 1, 255))])
+    mosaic = predict_tile(make_trained(), make_tile(corner, 1 - corner, 0.0, truth=np.where(corner, 1, 255)))
     (patch,) = mosaic.patches
 
     assert (patch.is_labelled, patch.is_burned, patch.is_argmax_burned) == (True, True, False)
@@ -43,10 +43,10 @@ def test_summaries_only_include_labelled_pixels():
 
 
 def test_certain_pixels_have_finite_log_odds():
-    (mosaic,) = predict_tiles(make_trained(), [make_tile(0.0, 6.5, 0.0)])
+    mosaic = predict_tile(make_trained(), make_tile(0.0, 6.5, 0.0))
     certain = make_tile(0.0, 0.0, 0.0)
-    certain.unknown[:] = True
-    (unknown,) = predict_tiles(make_trained(), [certain])
+    certain.raster.unknown[:] = True
+    unknown = predict_tile(make_trained(), certain)
 
     assert mosaic.layers["log_odds"].max() == pytest.approx(6.5, rel=1e-5)
     assert np.isfinite(unknown.layers["log_odds"]).all()
@@ -56,20 +56,17 @@ def test_detection_of_overlapping_patches_is_read_off_one_map():
     # The second patch repeats the labels of the first one in its left half, which are 255 there.
     fire = Fire(name="T", positions=(PatchPosition(0, 0, 0), PatchPosition(1, 0, 16)), height=32, width=48)
     burned = np.where(np.arange(48) < 32, 1.0, 0.0) * np.ones((32, 1))
-    tile = make_tile(0.5, 0.5, 0.5)
     image = np.stack([(5000 * (1 - burned)), 5000 * burned, np.full((32, 48), 5000)], axis=2).astype(np.uint16)
     truths = [np.ones((32, 32), np.uint8), np.where(np.arange(32) < 16, 255, 0).astype(np.uint8) * np.ones((32, 1))]
-    tile = type(tile)(
+    tile = StitchedTile(
         fire=fire,
-        bands=BANDS,
-        image=image,
-        unknown=np.zeros((32, 48), bool),
+        raster=ArrayRaster(bands=BANDS, image=image, unknown=np.zeros((32, 48), bool)),
         is_covered=np.ones((32, 48), bool),
         truth=burned.astype(np.uint8),
         patch_truths=[truth.astype(np.uint8) for truth in truths],
     )
 
-    (mosaic,) = predict_tiles(make_trained(), [tile])
+    mosaic = predict_tile(make_trained(), tile)
 
     assert [patch.is_burned for patch in mosaic.patches] == [True, False]
     assert [patch.is_argmax_burned for patch in mosaic.patches] == [True, False]

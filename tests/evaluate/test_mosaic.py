@@ -39,8 +39,8 @@ def test_a_tile_cut_and_stitched_is_unchanged(height: int, width: int, stride: i
     (tile,) = stitch_tiles(patches, [make_fire(height, width, *windows)], ["B12"])
 
     np.testing.assert_array_equal(tile.truth, truth)
-    np.testing.assert_array_equal(tile.image[..., 0], stored)
-    np.testing.assert_array_equal(tile.unknown, stored == 0)
+    np.testing.assert_array_equal(tile.raster.image[..., 0], stored)
+    np.testing.assert_array_equal(tile.raster.unknown, stored == 0)
     assert tile.is_covered.all()
     assert [part.shape for part in tile.patch_truths] == [
         (min(8, height - row), min(8, width - col)) for row, col in windows
@@ -69,8 +69,8 @@ def test_gaps_between_patches_are_unlabelled_and_not_covered():
 
     assert tile.truth.tolist() == [[1, 255, 0]]
     assert tile.is_covered.tolist() == [[True, False, True]]
-    assert tile.unknown.tolist() == [[False, True, False]]
-    assert tile.image[..., 0].tolist() == [[5000, 0, 5000]]
+    assert tile.raster.unknown.tolist() == [[False, True, False]]
+    assert tile.raster.image[..., 0].tolist() == [[5000, 0, 5000]]
 
 
 def test_a_fire_is_yielded_after_its_last_patch():

@@ -15,7 +15,7 @@ import torch
 
 import fireseg
 from fireseg.errors import FiresegError, SettingError
-from fireseg.evaluate.inference import predict_tiles
+from fireseg.evaluate.inference import predict_tile
 from fireseg.evaluate.options import EvaluateOptions
 from fireseg.evaluate.patches import open_patches
 from fireseg.evaluate.pipeline import calibrate, evaluate
@@ -88,7 +88,7 @@ def test_evaluate_scores_the_map_that_predict_draws(workspace: Path, tmp_path: P
     opened = open_patches(trained.settings, patches, task=trained.task, required="test", num_workers=0)
 
     with opened.tiles("test", "test") as stitched:
-        (mosaic,) = predict_tiles(trained, stitched)
+        (mosaic,) = (predict_tile(trained, tile) for tile in stitched)
     point = calibrate(trained, RunFolder(run), opened).point
     classes = decide_fire(mosaic, point, None)[MODEL]
 
@@ -99,6 +99,19 @@ def test_evaluate_scores_the_map_that_predict_draws(workspace: Path, tmp_path: P
         np.testing.assert_allclose(raster.read(1), fire, rtol=1e-6)
     assert len(np.unique(mosaic.layers["log_odds"])) > 1000
     assert point.temperature != 1
+
+
+def test_the_off_centre_check_is_made_unless_there_are_many_tiles_or_it_is_left_out(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checked = evaluate_run(workspace)["off_centre"]
+    assert [fire["name"] for fire in checked["fires"]] == [fire["name"] for fire in evaluate_run(workspace)["fires"]]
+
+    monkeypatch.setattr("fireseg.evaluate.pipeline.MAX_FIRES", 1)
+    assert evaluate_run(workspace)["off_centre"] is None
+    assert evaluate_run(workspace, off_centre="always")["off_centre"] == checked
+    monkeypatch.undo()
+    assert evaluate_run(workspace, off_centre="never")["off_centre"] is None
 
 
 def test_pixels_shared_by_train_patches_count_once(trained: Path, workspace: Path):

@@ -84,6 +84,13 @@ def test_the_headline_is_the_gain_over_the_baseline(write: Any, iou: Any, gain: 
     assert write(results).headings[0] == headline
 
 
+def test_scores_off_centre_have_a_table(full: Page, poor: Page) -> None:
+    assert full.column("Fire IoU of the same pixels", "off centre") == ["0.850", "0.841"]
+    assert full.column("Fire IoU of the same pixels", "difference per fire")[0].startswith("-0.031 [-0.061, -0.001]")
+    assert "Off centre" not in poor.headings
+    assert "blended windows of about 544 px" in full.text
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -119,9 +126,10 @@ def test_the_summary_gives_the_uncertainty_of_the_gain(write: Any, values: dict[
         ("decision", {"chosen_on": None}, "There is no burned pixel of val to choose a threshold on: threshold 0.43"),
         ("data", {"leaks": ["a: b", "c: d"]}, "2 leaks between the splits accepted"),
         ("data", {"is_same": False}, "These are not the patches that the run was trained on"),
+        ("off_centre", {"advice": "drops 0.10 off centre: why; cure"}, "The score drops 0.10 off centre: why; cure."),
         ("data", {"fires": 3}, "Only 3 fires:"),
     ],
-    ids=["optimistic", "nothing to choose on", "leaks", "other data", "few fires"],
+    ids=["optimistic", "nothing to choose on", "leaks", "other data", "off centre", "few fires"],
 )
 def test_each_reason_for_doubt_is_a_warning(write: Any, part: str, values: dict[str, Any], start: str) -> None:
     results = make_results()
