@@ -269,6 +269,7 @@ def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOpt
         required=options.split,
         batch_size=options.batch_size,
         num_workers=options.workers,
+        tiles_folder=options.tiles,
     )
     if patches.fingerprint != trained.fingerprint:
         log.warning(
@@ -283,11 +284,11 @@ def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, opt
     """Reads the results of the other run, or evaluates it if they are missing or of other patches or weights."""
     name = name_evaluation(options.split, patches.fingerprint, trained.fingerprint)
     results = read_evaluation(folder.evaluation(name, "json"))
-    if results is not None and (results["run"]["sha256"], results["data"]["fingerprint"]) == (
-        trained.sha256,
-        patches.fingerprint,
-    ):
-        return results
+    expected = trained.sha256, patches.fingerprint, patches.input
+    if results is not None:
+        found = results["run"]["sha256"], results["data"]["fingerprint"], results.get("inference", {}).get("input")
+        if found == expected:
+            return results
     log.info("%s: evaluated first, on the same patches", folder.path)
     # Joined folders cannot be given; a run that is comparable was trained on the same ones.
     options = replace(options, data=patches.root if len(patches.roots) == 1 else None, against=None)

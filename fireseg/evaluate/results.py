@@ -13,7 +13,8 @@ data          root, fingerprint, trained_on (fingerprint of the run's own data),
               (tiles on which something burned), unburned_tiles, labelled_pixels, hectares_known (true if the area of
               every fire is known)
 inference     the map that is scored: windows (side in pixels, fitted to each tile), overlap (pixels that they share and
-              in which they are blended), input ("patches": each tile is stitched from its patches)
+              in which they are blended), input ("patches": each tile is stitched from its patches; "tile": read from
+              the folder given with --tiles)
 decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None if val has no
               burned pixel and they are defaults), origin ("run" if they are of the run's own calibration, "given" if
               chosen on other patches given with --data), is_optimistic (true if chosen on the split that is scored),
@@ -210,7 +211,7 @@ def build_results(
         "split": split,
         "run": _describe_run(trained),
         "data": _describe_data(trained, patches, split, fires),
-        "inference": {"windows": WINDOW_PX, "overlap": OVERLAP_PX, "input": "patches"},
+        "inference": {"windows": WINDOW_PX, "overlap": OVERLAP_PX, "input": patches.input},
         "decision": _describe_decision(
             point, origin, is_optimistic=split == "val" and _is_judged(trained, patches, origin)
         ),
