@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,14 +85,15 @@ class Patches:
         return group_by_fire(dataset.names, *folders, size=dataset[0].mask.shape[0])
 
     @contextmanager
-    def tiles(self, split: Split, label: str) -> Iterator[Iterator[StitchedTile]]:
+    def tiles(self, split: Split, label: str, fires: Sequence[Fire] | None = None) -> Iterator[Iterator[StitchedTile]]:
         """Iterates over the tiles of a split, stitched from its patches or read from their folder; as `batches`.
 
         Args:
             split: Split to read.
             label: Label of the progress bar.
+            fires: Fires of the split, if they are known.
         """
-        fires, module = self.group_by_fire(split), self.module
+        fires, module = fires or self.group_by_fire(split), self.module
         with self.batches(split, label) as batches:
             pixels = read_patches(batches, ignore_index=module.task.ignore_index)
             stitched = stitch_tiles(pixels, fires, module.bands)

@@ -79,12 +79,12 @@ def score_run(
         split: Split to evaluate on.
         off_centre: Make the off-centre check: `always`, `never`, or `auto`, for at most `off_centre.MAX_FIRES` tiles.
     """
-    num_tiles = len(patches.group_by_fire(split))
-    has_off_centre = off_centre == "always" or (off_centre == "auto" and num_tiles <= MAX_FIRES)
+    fires = patches.group_by_fire(split)
+    has_off_centre = off_centre == "always" or (off_centre == "auto" and len(fires) <= MAX_FIRES)
     decisions = calibrate(trained, folder, patches)
     point, rules = decisions.point, decisions.rules
     selection, scores, views = PreviewSelection(), list[FireScores](), list[OffCentreCounts]()
-    with patches.tiles(split, split) as tiles:
+    with patches.tiles(split, split, fires) as tiles:
         for tile in tiles:
             mosaic = predict_tile(trained, tile, batch_size=patches.batch_size)
             if has_off_centre and mosaic.is_burned.any():

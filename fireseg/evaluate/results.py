@@ -226,9 +226,9 @@ def build_results(
         "against": None,
     }
     results = to_dict(results)
-    crop = trained.settings.get("data", {}).get("crop")
     if results["off_centre"]:
-        results["off_centre"]["advice"] = describe_reliance(results["off_centre"], crop)
+        window_px = trained.settings.get("data", {}).get("crop") or patches.get(split)[0].mask.shape[0]
+        results["off_centre"]["advice"] = describe_reliance(results["off_centre"], window_px)
     return results
 
 
@@ -322,7 +322,7 @@ def _label_method(name: str, point: OperatingPoint, rules: BaselineRules) -> tup
     rule = f"burned where the probability is at least {point.threshold:.3g}"
     return {
         MODEL: ("model", f"{rule} ({point.threshold_reason}), temperature {point.temperature:.3g}"),
-        MODEL_ARGMAX: ("model, argmax", "as reported in training: no threshold, no temperature"),
+        MODEL_ARGMAX: ("model, argmax", "the likeliest class: no threshold, no temperature"),
         INDEX_TUNED: ("NBR, tuned", rules.tuned_note),
         INDEX_FIXED: ("NBR, fixed", rules.fixed_note),
     }[name]
