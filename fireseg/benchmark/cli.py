@@ -28,6 +28,4 @@ def benchmark(options: BenchmarkOptions) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with the given arguments, `sys.argv[1:]` if None, and returns the exit code."""
-    return run_command(
-        benchmark, arguments, program="python -m fireseg.benchmark", stopped="the same command goes on"
-    )
+    return run_command(benchmark, arguments, program="python -m fireseg.benchmark", stopped="the same command goes on")

@@ -49,7 +49,9 @@ def run_benchmark(options: BenchmarkOptions) -> int:
         raise FiresegError(f"{options.out}: another process runs this benchmark; wait for it or stop it") from error
     with lock:
         settle_protocol(protocol, options.out / "protocol.yaml", options.protocol)
-        _run("prepare", options.tiles, options.out / "folds", *_list_fold_words(protocol), f"--workers={options.workers}")
+        _run(
+            "prepare", options.tiles, options.out / "folds", *_list_fold_words(protocol), f"--workers={options.workers}"
+        )
         groups = [Group(name, number) for number in protocol.max_tiles for name in protocol.recipes]
         judged, failed = list[JudgedRun](), list[Group]()
         for position, group in enumerate(groups, start=1):
@@ -63,7 +65,9 @@ def run_benchmark(options: BenchmarkOptions) -> int:
             write_results(results, options.out)
     if judged:
         sys.stdout.write("\n".join(["", *format_results(results), ""]))
-        log.info("written: %s", ", ".join(str(options.out / f"results.{kind}") for kind in ("md", "csv", "json", "png")))
+        log.info(
+            "written: %s", ", ".join(str(options.out / f"results.{kind}") for kind in ("md", "csv", "json", "png"))
+        )
     for group in failed:
         log.error("%s: not all trainings are finished; see %s", group.recipe, options.out / "runs" / group.folder_name)
     return int(bool(failed))
@@ -123,4 +127,6 @@ def _evaluate(group: Group, folds: Sequence[Path], plan: Plan) -> Iterator[Judge
         if "test" not in run.evaluations:
             evaluate(EvaluateOptions(run=folder.path, split="test"))
             run = read_run(folder)
-        yield JudgedRun(group, numbers[str(run.settings["data"]["root"])], run.seed, run.seconds, run.evaluations["test"])
+        yield JudgedRun(
+            group, numbers[str(run.settings["data"]["root"])], run.seed, run.seconds, run.evaluations["test"]
+        )

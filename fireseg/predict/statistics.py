@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.decision import apply_threshold
+from fireseg.decision import apply_threshold, probability_log_odds
 from fireseg.geo.grid import M2_PER_HA
 
 
@@ -33,8 +33,6 @@ def classify(
     sigmoid(d / temperature). A pixel burned if it reaches the threshold; its class is then the likeliest one
     above 0. For two classes, temperature 1 and threshold 0.5 this is the argmax.
 
-    The log-odds are computed in NumPy: torch's float32 log and exp differ from NumPy's in the last bit.
-
     Args:
         probabilities: Softmax, `(K, H, W)`, K at least 2.
         unknown: Pixels without a value in some band, `(H, W)`.
@@ -49,7 +47,7 @@ def classify(
         >>> classify(probabilities, np.zeros((1, 2), bool), threshold=0.3).classes.tolist()
         [[0, 1]]
     """
-    log_odds = _log_odds(probabilities)
+    log_odds = probability_log_odds(probabilities)
     severity = _severity_classes(probabilities)
     classes = apply_threshold(log_odds, severity, threshold=threshold, temperature=temperature, unknown=unknown)
     log_odds /= -temperature
@@ -70,14 +68,6 @@ def _severity_classes(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         np.maximum(severity, (probabilities[number] > best) * np.uint8(number), out=severity)
         best = np.maximum(best, probabilities[number])
     return severity
-
-
-def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    # The log of the ratio, not a difference of logs: its sign is then exactly that of p - (1 - p).
-    fire = probabilities[1].copy() if len(probabilities) == 2 else probabilities[1:].sum(axis=0)
-    with np.errstate(divide="ignore", over="ignore"):  # a probability of 0 or 1 gives infinite log-odds
-        fire /= probabilities[0]
-        return np.log(fire, out=fire)
 
 
 @dataclass

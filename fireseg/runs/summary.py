@@ -24,7 +24,7 @@ from fireseg.files import (
 )
 from fireseg.runs.folder import RunFolder, follow_latest
 
-EVALUATION_FORMAT = 3
+EVALUATION_FORMAT = 4
 """Format of `evaluation_<split>.json`; increased when earlier readers could not read the file."""
 
 SPLITS = ("val", "test", "train")
@@ -288,7 +288,7 @@ class _Data:
 class _ComparedResults:
     """The part of an evaluation that a comparison with another run reads."""
 
-    format: Literal[3]
+    format: Literal[4]
     split: str
     run: _Run
     data: _Data
@@ -307,6 +307,7 @@ def list_differences(ours: Results, theirs: Results) -> list[str]:
         "split": (ours["split"], theirs["split"]),
         "task": (ours["run"]["task"], theirs["run"]["task"]),
         "classes": (ours["run"]["class_names"], theirs["run"]["class_names"]),
+        "input": tuple(results.get("inference", {}).get("input") for results in (ours, theirs)),
         "patches (fingerprint)": (ours["data"]["fingerprint"][:12], theirs["data"]["fingerprint"][:12]),
     }
     faults = [f"{what}: {our}, theirs {their}" for what, (our, their) in pairs.items() if our != their]
