@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a model, or several in a sweep",
     "evaluate": "score a trained run on a split, fire by fire",
     "report": "compare the runs of a sweep, or any runs, side by side",
+    "benchmark": "judge training recipes by cross-validation over fires",
     "predict": "map burned areas in whole scenes",
     "serve": "serve a web page and a JSON interface that map scenes",
     "fetch": "fetch Sentinel-2 scenes of an area from a public catalogue",

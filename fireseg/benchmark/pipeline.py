@@ -53,7 +53,7 @@ def run_benchmark(options: BenchmarkOptions) -> int:
             "prepare", options.tiles, options.out / "folds", *_list_fold_words(protocol), f"--workers={options.workers}"
         )
         groups = [Group(name, number) for number in protocol.max_tiles for name in protocol.recipes]
-        judged, failed = list[JudgedRun](), list[Group]()
+        judged, failed, results = list[JudgedRun](), list[Group](), None
         for position, group in enumerate(groups, start=1):
             log.info("recipe %d of %d: %s", position, len(groups), group.folder_name)
             folds = [_prepare_fold(protocol, group, fold, options) for fold in range(protocol.folds)]
@@ -63,7 +63,7 @@ def run_benchmark(options: BenchmarkOptions) -> int:
             judged += _evaluate(group, folds, read_plan(options.out / "runs" / group.folder_name))
             results = build_results(protocol, judged)
             write_results(results, options.out)
-    if judged:
+    if results is not None:
         sys.stdout.write("\n".join(["", *format_results(results), ""]))
         log.info(
             "written: %s", ", ".join(str(options.out / f"results.{kind}") for kind in ("md", "csv", "json", "png"))

@@ -136,6 +136,7 @@ def describe_off_centre(fires: Sequence[OffCentreCounts]) -> dict[str, Any] | No
         pairs = [(fire.off_centre[view], fire.centred[view]) for fire in fires]
         off_centre, centred = zip(*pairs, strict=True)
         views[view] = {
+            "confusion": {"centred": np.sum(centred, axis=0), "off_centre": np.sum(off_centre, axis=0)},
             "pooled": {"centred": _iou(np.sum(centred, axis=0)), "off_centre": _iou(np.sum(off_centre, axis=0))},
             **compare_paired([_iou(one) for one in off_centre], [_iou(one) for one in centred])._asdict(),
         }

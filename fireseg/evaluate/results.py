@@ -23,6 +23,7 @@ decision      temperature, threshold, rule {min_pixels, min_probability}, chosen
 methods       a list: "model" (temperature and threshold from val) first, then "model_argmax", "index_tuned",
               "index_fixed"; each
                 name, label, note, is_there (false if a band is missing; the values below are then None)
+                confusion  K x K pixels, rows the truth; 2 x 2 for "index_*"
                 pixels     as `metric.segmentation_scores`; only `fire_*` for "index_*"
                 fires      iou, dice, precision, recall: an interval each
                 edges      boundary_f1_{1,2,3}px, boundary_iou_{1,2,3}px pooled, hausdorff_95_px the median of fires
@@ -43,9 +44,9 @@ fires         a list, one entry per tile, of the method "model": name, activatio
 groups        size, and country, climate, year if known: lists of {name, num, iou, index_tuned_iou, difference},
               the last three an interval each
 off_centre    None, or the check of `off_centre`: drop (largest loss of pooled fire IoU), advice (empty if it is small),
-              mirrored and cropped: {pooled {centred, off_centre}, difference (interval of off centre minus centred, on
-              the same pixels), wins, losses, ties, p_value}, fires: a list of {name, mirrored {centred, off_centre},
-              cropped {…}}
+              mirrored and cropped: {confusion {centred, off_centre}, pooled {centred, off_centre}, difference (interval
+              of off centre minus centred, on the same pixels), wins, losses, ties, p_value}, fires: a list of {name,
+              mirrored {centred, off_centre}, cropped {…}}
 against       None, or name, sha256, split, difference (interval of ours minus theirs), wins, losses, ties, p_value,
               pooled {ours, theirs}, unburned {ours, theirs} (as in `methods`), fires: a list of {name, ours, theirs}
 ```
@@ -306,7 +307,7 @@ def _describe_method(
     is_there = all(name in fire.methods for fire in fires)
     description = {"name": name, "label": label, "note": note, "is_there": is_there}
     if not is_there:
-        return description | dict.fromkeys(("pixels", "fires", "edges", "area", "unburned", "detection"))
+        return description | dict.fromkeys(("confusion", "pixels", "fires", "edges", "area", "unburned", "detection"))
     patches = [patch for fire in fires for patch in fire.patches]
     predictions = {
         MODEL: [patch.max_log_odds >= point.min_log_odds for patch in patches],

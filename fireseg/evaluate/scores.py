@@ -168,7 +168,7 @@ SIZES = ("< 1 %", "1-10 %", "10-30 %", "> 30 %")
 
 
 def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[str]) -> dict[str, Any]:
-    """Scores a method over all fires: pixels, fires, edges and area, as in the results.
+    """Scores a method over all fires: confusion matrix, pixels, fires, edges and area, as in the results.
 
     Args:
         name: Method that all fires have.
@@ -182,6 +182,7 @@ def score_method(name: str, fires: Sequence[FireScores], class_names: Sequence[s
     edges = boundary_scores(sum_boundary_counts(each.boundaries for each in counts))
     is_baseline = name in BASELINES
     return {
+        "confusion": confusion,
         "pixels": fire_scores(torch.from_numpy(confusion))
         if is_baseline
         else segmentation_scores(torch.from_numpy(confusion), class_names),
