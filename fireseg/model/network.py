@@ -60,13 +60,14 @@ class FireSegmentationModel(nn.Module):
         self.bands = tuple(bands)
         self.indices = tuple(indices)
         self.provenance = dict(provenance or {})
+        self._normalisation_was_set = False
         self.register_buffer("mean", torch.zeros(len(self.bands)))
         self.register_buffer("std", torch.ones(len(self.bands)))
 
     @property
     def is_normalised(self) -> bool:
-        """True if mean and std were set by `set_normalisation` or by a loaded checkpoint."""
-        return bool((self.mean != 0).any() or (self.std != 1).any())
+        """True if mean and std were set by `set_normalisation`, be it to 0 and 1, or by a loaded checkpoint."""
+        return self._normalisation_was_set or bool((self.mean != 0).any() or (self.std != 1).any())
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Sets the mean and the standard deviation of each band.
@@ -96,6 +97,7 @@ class FireSegmentationModel(nn.Module):
             raise FiresegError(*faults)
         self.mean.copy_(torch.as_tensor(mean))
         self.std.copy_(torch.as_tensor(std))
+        self._normalisation_was_set = True
 
     def forward(self, image: Tensor) -> Tensor:
         """Computes the logits of every pixel.

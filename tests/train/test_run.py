@@ -19,6 +19,7 @@ from fireseg import config
 from fireseg.engine import Interrupts
 from fireseg.errors import FiresegError
 from fireseg.evaluate.cli import main as evaluate
+from fireseg.model import create_segmentation_model
 from fireseg.prepare.cli import main as prepare
 from fireseg.runs import load_trained_model
 from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
@@ -244,6 +245,27 @@ def test_a_warm_start_loads_the_weights_and_logs_that_the_head_is_new(
     torch.testing.assert_close(old[encoder], new[encoder])
     assert "head" in log.text
     assert len(after.read_provenance()["weights"]["sha256"]) == 64
+
+
+def test_weights_over_sentinel_bands_are_trained_on_plain_reflectance_and_resumed(run: Run, tmp_path: Path):
+    bands = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12", "B05", "B01")
+    model: Any = create_segmentation_model(
+        encoder="tu-test_efficientnet", weights="none", in_channels=len(bands), bands=bands
+    )
+    torch.save(
+        {"backbone." + key: value for key, value in model.network.encoder.state_dict().items()}, tmp_path / "w.pt"
+    )
+    names = ",".join(bands)
+    folder = run(f"model.weights={tmp_path / 'w.pt'}", f"model.weights_bands=[{names}]", "data.indices=[NBR]")
+    (tmp_path / "w.pt").unlink()
+    assert "without the filters of B05 B01; filters of NBR start at 0" in folder.read_provenance()["weights"]["note"]
+
+    settings = (f"model.weights_bands=[{names}]", "data.indices=[NBR]", "engine.epochs=2")
+    run(*settings, point=find_resume_point(folder.path))
+
+    assert [row["epoch"] for row in folder.read_metrics()] == [1, 2]
+    trained = load_trained_model(folder.path).model
+    assert (trained.mean.tolist(), trained.std.tolist()) == ([0.0] * 7, [1.0] * 7)
 
 
 def test_resuming_with_other_data_is_rejected(run: Run, make_patches: Callable[..., Path], tmp_path: Path):
