@@ -55,6 +55,7 @@ _FOLLOWERS = {
     "data.bands": ("model.bands", "model.in_channels", "data.augment.bands"),
     "data.indices": ("model.indices",),
     "task.num_classes": ("model.num_classes",),
+    "task.auxiliary": ("model.auxiliary",),
     "task.name": ("data.maker.task_name",),
 }
 """Settings that conf/ copies from another one by interpolation."""
@@ -160,6 +161,7 @@ def _check_together(tree: Mapping[str, Any]) -> list[str]:
     expected = [("num_classes", tree["task"]["num_classes"], "task.num_classes")]
     if bands is not None:
         expected += [("in_channels", len(bands), "the number of data.bands"), ("bands", bands, "data.bands")]
+    expected.append(("auxiliary", tree["task"].get("auxiliary"), "task.auxiliary"))
     expected.append(("indices", tree["data"].get("indices", []), "data.indices"))
     augment = tree["data"].get("augment") or {}
     copies = [(f"model.{key}", model.get(key, value), value, source) for key, value, source in expected]

@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
     Attributes:
         image: Reflectance, `(C, H, W)` float32.
-        mask: Classes, `(H, W)` uint8, 255 for unlabelled pixels.
+        mask: Classes, `(H, W)` uint8, 255 for unlabelled pixels; with land cover `(2, H, W)`, the land cover second.
         name: Name of the patch.
     """
 
@@ -64,6 +64,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         names: Patches to include; all by default.
         task_name: Masks to read if both are stored, `del` or `gra`; `del` by default.
         augment: Augmentation of the patches; none by default.
+        landcover: Adds the land cover to the masks, and augments it alike.
         fire_threshold: A patch is augmented as one with fire if more than this share of its labelled
             pixels is burned.
         ignore_index: Mask value of unlabelled pixels.
@@ -84,6 +85,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         names: Iterable[str] | None = None,
         task_name: str | None = None,
         augment: Augmentation | None = None,
+        landcover: bool = False,
         fire_threshold: float = 0.01,
         ignore_index: int = IGNORE_INDEX,
         seed: int = 0,
@@ -92,6 +94,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         self.patches = reader if names is None else reader.select(names)
         self.bands = tuple(bands)
         self.augment = augment
+        self.landcover = landcover
         self.fire_threshold = fire_threshold
         self.ignore_index = ignore_index
         self.seed = seed
@@ -110,11 +113,16 @@ class WildfirePatchDataset(Dataset[Sample]):
         image, mask = self.patches.read(index.patch)
         if (channels := select_bands(image.shape[2], self.bands, self.patches.bands)) is not None:
             image = image[..., channels]
+        is_fire = self.augment is not None and self._is_fire(mask)
+        if self.landcover:
+            mask = np.stack([mask, self.patches.read_landcover(index.patch)], -1)
         if self.augment is None:
             image, mask = np.ascontiguousarray(image.transpose(2, 0, 1)), np.ascontiguousarray(mask)
         else:
             rng = sample_rng(self.seed, index)
-            image, mask = self.augment(image, mask, rng, is_fire=self._is_fire(mask))
+            image, mask = self.augment(image, mask, rng, is_fire=is_fire)
+        if self.landcover:
+            mask = np.ascontiguousarray(mask.transpose(2, 0, 1))
         return Sample(torch.from_numpy(image), torch.from_numpy(mask), self.names[index.patch])
 
     def _is_fire(self, mask: NDArray[np.uint8]) -> bool:

@@ -163,7 +163,9 @@ class WildfireDataModule:
         )
         self._summary, self.notes = summary, [*self.notes, *summary.notes]
         if "train" in summary.splits:
-            self.train = self._create_dataset("train", self.augment)
+            self.train = self._create_dataset("train", self.augment, landcover=self.task.auxiliary is not None)
+            if self.train.landcover:
+                self.train.patches.read_landcover(0)  # before anything else takes time
         if "val" in summary.splits:
             self.val = self._create_dataset("val")
         self.test = self._create_dataset("test") if "test" in summary.splits else None
@@ -243,12 +245,15 @@ class WildfireDataModule:
             stop_workers(loader)
         self._loaders.clear()
 
-    def _create_dataset(self, split: str, augment: Augmentation | None = None) -> WildfirePatchDataset:
+    def _create_dataset(
+        self, split: str, augment: Augmentation | None = None, *, landcover: bool = False
+    ) -> WildfirePatchDataset:
         return WildfirePatchDataset(
             self.summary.readers[split],
             bands=self.bands,
             names=[patch.name for patch in self.summary.splits[split]],
             augment=augment,
+            landcover=landcover,
             fire_threshold=self.fire_threshold,
             ignore_index=self.task.ignore_index,
             seed=self.seed,

@@ -26,6 +26,7 @@ from fireseg.model.weights import (
     load_encoder,
     read_weights,
 )
+from fireseg.task import NUM_AUXILIARY
 
 _TRIAL_PX = 64
 
@@ -140,10 +141,9 @@ def build_multispectral(
     weights: WeightsFile,
     weights_bands: Sequence[str],
     *,
-    bands: Sequence[str],
-    indices: Sequence[str],
-) -> FireSegmentationModel:
-    """Builds a model that starts from an encoder over Sentinel-2 bands, and reads plain reflectance as that does.
+    channels: Sequence[str],
+) -> tuple[nn.Module, str]:
+    """Builds a network whose encoder starts from weights over Sentinel-2 bands.
 
     Args:
         arch: As in `build_network`.
@@ -151,8 +151,10 @@ def build_multispectral(
         num_classes: As in `build_network`.
         weights: Weights of the encoder.
         weights_bands: Bands of its first layer, in order.
-        bands: Bands of the model.
-        indices: Spectral indices of the model.
+        channels: Bands and indices that the network reads.
+
+    Returns:
+        The network, and a note on how its first layer was adapted.
 
     Raises:
         SettingError: If the architecture does not support the encoder, or the bands do not fit.
@@ -160,10 +162,7 @@ def build_multispectral(
     """
     check_timm(encoder)
     network = build_network(arch, encoder, 3, num_classes)
-    note = load_multispectral(_get_encoder(network), weights, weights_bands, channels=(*bands, *indices))
-    model = FireSegmentationModel(network, bands=bands, indices=indices, provenance=weights.provenance | {"note": note})
-    model.set_normalisation([0.0] * len(bands), [1.0] * len(bands))
-    return model
+    return network, load_multispectral(_get_encoder(network), weights, weights_bands, channels=channels)
 
 
 def _check_timm_weights(encoder: str, weights: WeightsFile) -> dict[str, Any]:
@@ -214,6 +213,7 @@ def create_segmentation_model(
     weights_bands: Annotated[tuple[str, ...], AfterValidator(_check_bands)] = (),
     in_channels: Annotated[int, Field(ge=1, le=13)] = 7,
     num_classes: Annotated[int, Field(ge=2, le=254)] = 2,
+    auxiliary: Literal["landcover"] | None = None,
     bands: Annotated[tuple[str, ...], AfterValidator(_check_bands)] = BANDS7,
     indices: Annotated[tuple[str, ...], AfterValidator(check_indices)] = (),
     stem: Literal["by_band", "smp"] = "by_band",
@@ -230,6 +230,7 @@ def create_segmentation_model(
             for a file with RGB weights. See `multispectral.load_multispectral`.
         in_channels: Number of input bands; must equal `len(bands)` (checked).
         num_classes: Number of classes, unburned included.
+        auxiliary: Second task with a head of its own, whose logits only training sees.
         bands: Sentinel-2 bands of the channels, in order.
         indices: Spectral indices of `fireseg.indices.INDICES` that are computed inside and appended to the bands.
         stem: Adaptation of RGB weights to the bands: `by_band` (see `encoders.spread_filters`), or `smp`, which
@@ -247,10 +248,12 @@ def create_segmentation_model(
     """
     bands, indices, weights_bands = tuple(bands), tuple(indices), tuple(weights_bands)
     _check_values(locals())
-    channels = (*bands, *indices)
+    channels, num_auxiliary = (*bands, *indices), NUM_AUXILIARY if auxiliary else 0
+    num_logits = num_classes + num_auxiliary
+    options: dict[str, Any] = {"bands": bands, "indices": indices, "num_auxiliary": num_auxiliary}
     if weights == "none":
-        network = build_network(arch, encoder, len(channels), num_classes)
-        return FireSegmentationModel(network, bands=bands, indices=indices, provenance=RANDOM)
+        network = build_network(arch, encoder, len(channels), num_logits)
+        return FireSegmentationModel(network, **options, provenance=RANDOM)
     if weights in PUBLISHED:
         file, weights_bands = fetch_published(str(weights), encoder), SSL4EO_BANDS
     elif weights == "imagenet":
@@ -264,14 +267,17 @@ def create_segmentation_model(
                 f"model.weights_bands: {file.source} is a run of fireseg, which knows its bands; leave it out"
             )
         check_checkpoint(file, {"arch": arch, "encoder": encoder, "bands": bands, "indices": indices})
-        network = build_network(arch, encoder, len(channels), num_classes)
-        model = FireSegmentationModel(network, bands=bands, indices=indices)
+        network = build_network(arch, encoder, len(channels), num_logits)
+        model = FireSegmentationModel(network, **options)
         load_checkpoint(model, file, num_classes)
         return model
     if weights_bands:
-        return build_multispectral(arch, encoder, num_classes, file, weights_bands, bands=bands, indices=indices)
-    network = build_pretrained(arch, encoder, num_classes, file, channels=channels, by_band=stem == "by_band")
-    return FireSegmentationModel(network, bands=bands, indices=indices, provenance=file.provenance)
+        network, note = build_multispectral(arch, encoder, num_logits, file, weights_bands, channels=channels)
+        model = FireSegmentationModel(network, **options, provenance=file.provenance | {"note": note})
+        model.set_normalisation([0.0] * len(bands), [1.0] * len(bands))
+        return model
+    network = build_pretrained(arch, encoder, num_logits, file, channels=channels, by_band=stem == "by_band")
+    return FireSegmentationModel(network, **options, provenance=file.provenance)
 
 
 def _check_values(values: Mapping[str, Any]) -> None:

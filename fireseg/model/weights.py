@@ -16,7 +16,7 @@ from fireseg.console import format_count
 from fireseg.errors import FiresegError, SettingError, did_you_mean, join_names
 from fireseg.files import CHECKPOINT_NAMES, check_regular_file, find_checkpoint, hash_file, load_tensors, read_error
 from fireseg.model.encoders import TIMM_PREFIX
-from fireseg.model.network import FireSegmentationModel
+from fireseg.model.network import HEAD_PREFIX, FireSegmentationModel, drop_auxiliary_head
 
 # Set before huggingface_hub is first imported: its telemetry costs three seconds without a network.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -264,8 +264,6 @@ def compare_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor])
     ]
 
 
-_HEAD = "network.segmentation_head."
-
 _log = logging.getLogger(__name__)
 
 
@@ -329,14 +327,15 @@ def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_clas
     Raises:
         FiresegError: If the tensors do not match the model.
     """
-    state, note = dict(weights.content["model"]), "warm start of the whole model"
-    if (saved_classes := _get_settings(weights)["num_classes"]) != num_classes:
+    saved_classes, note = _get_settings(weights)["num_classes"], "warm start of the whole model"
+    state = drop_auxiliary_head(weights.content["model"], saved_classes)
+    if saved_classes != num_classes:
         note += f"; its head has {saved_classes} classes, so the head for {num_classes} classes has random weights"
-        head = {key: value for key, value in model.state_dict().items() if key.startswith(_HEAD)}
-        state = {key: value for key, value in state.items() if not key.startswith(_HEAD)} | head
+        head = {key: value for key, value in model.state_dict().items() if key.startswith(HEAD_PREFIX)}
+        state |= head
         _log.warning("%s: %s", weights.source, note)
     try:
-        model.load_state_dict(state)
+        model.load_task_state(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise FiresegError(

@@ -22,7 +22,7 @@ from fireseg.engine import SINGLE_PROCESS, Checkpoints, EarlyStopping, Engine, P
 from fireseg.engine.loop import derive_seed
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import BEST_CHECKPOINT, load_tensors
-from fireseg.loss import CombinedLoss
+from fireseg.loss import AuxiliaryLoss, CombinedLoss
 from fireseg.metric import CombinedMetrics
 from fireseg.model import FireSegmentationModel
 from fireseg.runs.folder import ResumePoint, RunFolder, git_commit, host, versions
@@ -43,7 +43,7 @@ class Learner:
     engine: Engine
     data: WildfireDataModule
     state: TrainingState
-    loss: CombinedLoss
+    loss: CombinedLoss | AuxiliaryLoss
     metrics: CombinedMetrics
     stopping: EarlyStopping
 
@@ -58,7 +58,7 @@ class Training:
     engine: Engine
     data: WildfireDataModule
     state: TrainingState
-    loss: CombinedLoss
+    loss: CombinedLoss | AuxiliaryLoss
     metrics: CombinedMetrics
     stopping: EarlyStopping
     checkpoints: Checkpoints
@@ -195,7 +195,7 @@ def _make_state(settings: Settings, engine: Engine, model: FireSegmentationModel
     return engine.create_state(model, optimizer, scheduler)
 
 
-def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> CombinedLoss:
+def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> CombinedLoss | AuxiliaryLoss:
     counts = data.class_counts
     if absent := [name for name, count in zip(task.class_names, counts, strict=True) if count == 0]:
         log.warning("the training split has no pixel of %s; the loss weight is 1", ", ".join(absent))
@@ -203,7 +203,7 @@ def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> Comb
     if loss.class_weights is not None:
         weights = zip(task.class_names, loss.class_weights.tolist(), strict=True)
         log.info("class weights: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights))
-    return loss
+    return AuxiliaryLoss(loss, task.auxiliary_weight) if task.auxiliary else loss
 
 
 def _restore_state(state: TrainingState, stopping: EarlyStopping, saved: dict[str, Any], point: ResumePoint) -> None:

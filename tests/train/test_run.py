@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 import fireseg
@@ -266,6 +267,33 @@ def test_weights_over_sentinel_bands_are_trained_on_plain_reflectance_and_resume
     assert [row["epoch"] for row in folder.read_metrics()] == [1, 2]
     trained = load_trained_model(folder.path).model
     assert (trained.mean.tolist(), trained.std.tolist()) == ([0.0] * 7, [1.0] * 7)
+
+
+def test_an_auxiliary_task_is_learnt_resumed_and_dropped(run: Run, tmp_path: Path):
+    tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0, height=64, width=64)
+    for image in tiles.rglob("*_S2L2A.tif"):
+        with rasterio.open(image) as raster:
+            profile = raster.profile | {"count": 1, "dtype": "uint8", "nodata": None}
+        with rasterio.open(image.with_name(image.name.replace("S2L2A", "ESA_LC")), "w", **profile) as raster:
+            raster.write(np.full((64, 64), 40, np.uint8), 1)
+    assert prepare([str(tiles), str(tmp_path / "patches"), "--size", "32", "--landcover"]) == 0
+    settings = ("task.auxiliary=landcover", "engine.shards=2", "optimizer.lr=1e-2")
+
+    folder = run(*settings)
+    run(*settings, "engine.epochs=2", point=find_resume_point(folder.path))
+
+    rows = folder.read_metrics()
+    assert rows[1]["train/auxiliary_loss"] < rows[0]["train/auxiliary_loss"]
+    assert "val/auxiliary_loss" not in rows[0]
+    head = "network.segmentation_head.0.weight"
+    names = ("last.pt", "best_model.pt", "final_model.pt")
+    assert [len(load(folder.checkpoints / name)["model"][head]) for name in names] == [13, 2, 2]
+    best, last = (load_trained_model(folder.checkpoints / name).model for name in ("best_model.pt", "last.pt"))
+    assert last.predict_probabilities(torch.rand(1, 7, 32, 32)).shape == (1, 2, 32, 32)
+    warm = create_segmentation_model(
+        encoder="tu-test_efficientnet", weights=folder.path, auxiliary="landcover", bands=best.bands
+    )
+    assert torch.equal(warm.state_dict()[head][:2], best.state_dict()[head])
 
 
 def test_resuming_with_other_data_is_rejected(run: Run, make_patches: Callable[..., Path], tmp_path: Path):
