@@ -14,7 +14,8 @@ class Batch(NamedTuple):
 
     Attributes:
         image: Surface reflectance, `(B, C, H, W)` float32, mostly 0 to 1.
-        mask: Class of each pixel, `(B, H, W)` uint8; 255 for unlabelled pixels.
+        mask: Class of each pixel, `(B, H, W)` uint8; 255 for unlabelled pixels. In training with an auxiliary task
+            `(B, 2, H, W)`, the classes of that task second.
         names: Patch names, B of them.
         shard_sizes: Number of patches of every shard of the whole batch, those of other processes included; empty
             for a batch that is not divided.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +20,24 @@ IGNORE_INDEX = 255
 DELINEATION_CLASSES = ("background", "fire")
 
 GRADING_CLASSES = ("no_damage", "negligible", "moderate", "high", "destroyed")
+
+LANDCOVER_CLASSES = {
+    10: "tree_cover",
+    20: "shrubland",
+    30: "grassland",
+    40: "cropland",
+    50: "built_up",
+    60: "bare",
+    70: "snow_and_ice",
+    80: "water",
+    90: "herbaceous_wetland",
+    95: "mangroves",
+    100: "moss_and_lichen",
+}
+"""Values of ESA WorldCover (Zanaga et al. 2022, doi:10.5281/zenodo.7254221) and their names."""
+
+NUM_AUXILIARY = len(LANDCOVER_CLASSES)
+"""Number of classes of the auxiliary task."""
 
 CLEAR, CLOUD, LIGHT_CLOUD, SHADOW = range(4)
 """Values of a CEMS cloud mask (CM)."""
@@ -68,12 +86,17 @@ class Task:
         num_classes: Number of classes including unburned, at least 2.
         class_names: One name for each class.
         ignore_index: Mask value of unlabelled pixels, outside the classes.
+        auxiliary: Second task that is learnt beside this one and dropped afterwards: `landcover`, the classes of ESA
+            WorldCover, or None.
+        auxiliary_weight: Weight of its cross-entropy in the loss.
     """
 
     name: str
     num_classes: Annotated[int, Field(ge=2, le=254)]
     class_names: Annotated[tuple[str, ...], Field(min_length=2)]
     ignore_index: Annotated[int, Field(ge=0, le=255)] = IGNORE_INDEX
+    auxiliary: Literal["landcover"] | None = None
+    auxiliary_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.4
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.num_classes:
@@ -131,6 +154,16 @@ def check_classes(place: str, classes: Tensor, num_classes: int) -> None:
         raise FiresegError(
             f"{place}: value {value}, but the classes are 0 to {num_classes - 1}; use masks of this task, or set task"
         )
+
+
+def select_main_task(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns logits and classes without those of the auxiliary task, which training batches may have.
+
+    Args:
+        logits: Logits, `(B, K, H, W)`, or `(B, K + NUM_AUXILIARY, H, W)`.
+        mask: Classes, `(B, H, W)`, or those of both tasks, `(B, 2, H, W)`.
+    """
+    return (logits[:, :-NUM_AUXILIARY], mask[:, 0]) if mask.ndim == 4 else (logits, mask)
 
 
 def inverse_frequency_weights(counts: Sequence[int], cap: float = 20.0) -> tuple[float, ...]:

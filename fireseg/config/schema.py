@@ -55,6 +55,7 @@ _FOLLOWERS = {
     "data.bands": ("model.bands", "model.in_channels", "data.augment.bands"),
     "data.indices": ("model.indices",),
     "task.num_classes": ("model.num_classes",),
+    "task.auxiliary": ("model.auxiliary",),
     "task.name": ("data.maker.task_name",),
 }
 """Settings that conf/ copies from another one by interpolation."""
@@ -160,6 +161,7 @@ def _check_together(tree: Mapping[str, Any]) -> list[str]:
     expected = [("num_classes", tree["task"]["num_classes"], "task.num_classes")]
     if bands is not None:
         expected += [("in_channels", len(bands), "the number of data.bands"), ("bands", bands, "data.bands")]
+    expected.append(("auxiliary", tree["task"].get("auxiliary"), "task.auxiliary"))
     expected.append(("indices", tree["data"].get("indices", []), "data.indices"))
     augment = tree["data"].get("augment") or {}
     copies = [(f"model.{key}", model.get(key, value), value, source) for key, value, source in expected]
@@ -170,8 +172,15 @@ def _check_together(tree: Mapping[str, Any]) -> list[str]:
             shown, right = (f"[{','.join(v)}]" if isinstance(v, list) else format_value(v) for v in (value, original))
             setting = source.removeprefix("the number of ")
             faults.append(f"{key}: {shown}, but {source} is {right}; set {setting} and leave out {key}")
-    if loss.get("ce_weight") == 0 and loss.get("dice_weight") == 0:
-        faults.append("loss.ce_weight: 0, and loss.dice_weight is 0 too; one of them must be greater than 0")
+    weights = {f"loss.{key}": value for key, value in loss.items() if key.endswith("_weight")}
+    if weights and not any(weights.values()):
+        faults.append(f"{', '.join(weights)}: all 0; one of them must be greater than 0")
+    if tree["task"]["num_classes"] == 2:
+        faults += [
+            f"loss.{key}: {loss[key]}, but a task of two classes has no order of grades; set task=gra, or loss.{key}=0"
+            for key in ("ordinal_weight", "soft_labels")
+            if loss.get(key)
+        ]
     shards, batch_size = tree["engine"].get("shards", 1), tree["data"].get("batch_size", 2)
     if shards > 1 and (batch_size % shards or batch_size < 2 * shards):
         sizes = " or ".join(str(shards * (max(2, batch_size // shards) + more)) for more in (0, 1))

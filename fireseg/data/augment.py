@@ -49,7 +49,7 @@ class Augmentation(Protocol):
 
         Args:
             image: Reflectance, `(H, W, C)` float32. Not modified.
-            mask: Classes, `(H, W)` uint8. Not modified.
+            mask: Classes, `(H, W)` uint8, or several masks `(H, W, M)`. Not modified.
             rng: Source of all random numbers.
             is_fire: True if the burned share of the patch is above `data.fire_threshold`.
         """
@@ -261,7 +261,7 @@ def _warp(image: Image, mask: Mask, max_shift_px: float, rng: np.random.Generato
     The field is drawn on a coarse grid and interpolated, which takes a twentieth of the time of drawing it
     for each pixel and blurring it, as the stock transform does.
     """
-    libraries, (height, width) = _import_image_libraries(), mask.shape
+    libraries, (height, width) = _import_image_libraries(), mask.shape[:2]
     cv2, remap = libraries.cv2, libraries.geometric.remap
     grid = rng.uniform(-max_shift_px, max_shift_px, (height // _WARP_GRID_PX + 2, width // _WARP_GRID_PX + 2, 2))
     shift = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)

@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
     Attributes:
         image: Reflectance, `(C, H, W)` float32.
-        mask: Classes, `(H, W)` uint8, 255 for unlabelled pixels.
+        mask: Classes, `(H, W)` uint8, 255 for unlabelled pixels; with land cover `(2, H, W)`, the land cover second.
         name: Name of the patch.
     """
 
@@ -66,6 +66,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         augment: Augmentation of the patches; none by default.
         crop: Side in pixels of the square that is cut from each patch at a random offset, before the augmentation;
             None for whole patches.
+        landcover: Adds the land cover to the masks, and augments it alike.
         fire_threshold: A patch is augmented as one with fire if more than this share of its labelled
             pixels is burned.
         ignore_index: Mask value of unlabelled pixels.
@@ -87,6 +88,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         task_name: str | None = None,
         augment: Augmentation | None = None,
         crop: int | None = None,
+        landcover: bool = False,
         fire_threshold: float = 0.01,
         ignore_index: int = IGNORE_INDEX,
         seed: int = 0,
@@ -96,6 +98,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         self.bands = tuple(bands)
         self.augment = augment
         self.crop = crop
+        self.landcover = landcover
         self.fire_threshold = fire_threshold
         self.ignore_index = ignore_index
         self.seed = seed
@@ -114,13 +117,18 @@ class WildfirePatchDataset(Dataset[Sample]):
         image, mask = self.patches.read(index.patch)
         if (channels := select_bands(image.shape[2], self.bands, self.patches.bands)) is not None:
             image = image[..., channels]
+        if self.landcover:
+            mask = np.stack([mask, self.patches.read_landcover(index.patch)], -1)
         rng = sample_rng(self.seed, index)
         if self.crop is not None:
             image, mask = _crop_randomly(image, mask, self.crop, rng)
         if self.augment is None:
             image, mask = np.ascontiguousarray(image.transpose(2, 0, 1)), np.ascontiguousarray(mask)
         else:
-            image, mask = self.augment(image, mask, rng, is_fire=self._is_fire(mask))
+            is_fire = self._is_fire(mask[..., 0] if self.landcover else mask)
+            image, mask = self.augment(image, mask, rng, is_fire=is_fire)
+        if self.landcover:
+            mask = np.ascontiguousarray(mask.transpose(2, 0, 1))
         return Sample(torch.from_numpy(image), torch.from_numpy(mask), self.names[index.patch])
 
     def _is_fire(self, mask: NDArray[np.uint8]) -> bool:
@@ -132,7 +140,7 @@ class WildfirePatchDataset(Dataset[Sample]):
 def _crop_randomly(
     image: NDArray[np.float32], mask: NDArray[np.uint8], size: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    top, left = (int(rng.integers(side - size + 1)) for side in mask.shape)
+    top, left = (int(rng.integers(side - size + 1)) for side in mask.shape[:2])
     window = slice(top, top + size), slice(left, left + size)
     return image[window], mask[window]
 

@@ -40,6 +40,9 @@ MaskName = Literal["del", "gra"]
 
 MASKS: tuple[MaskName, ...] = get_args(MaskName)
 
+StoredMask = Literal["del", "gra", "landcover"]
+"""Masks that packed patches can hold: labels of a task, or the classes of the auxiliary task."""
+
 HEADER_BYTES = 128
 """Header size of a packed array: large enough for any count, so that the data never move."""
 
@@ -119,12 +122,12 @@ class StoredPatch(NamedTuple):
     Attributes:
         name: Name of the patch, `{tile}_r{row}_c{col}`.
         image: Reflectance x 10000, `(H, W, C)` uint16.
-        masks: Classes, `(H, W)` uint8, by the name of their task.
+        masks: Classes, `(H, W)` uint8, by their name.
     """
 
     name: str
     image: NDArray[np.uint16]
-    masks: Mapping[MaskName, NDArray[np.uint8]]
+    masks: Mapping[StoredMask, NDArray[np.uint8]]
 
 
 class PatchWriter(Protocol):
@@ -164,7 +167,7 @@ class PackedWriter:
     root: Path
     size: int
     num_bands: int
-    masks: tuple[MaskName, ...] = MASKS
+    masks: tuple[StoredMask, ...] = MASKS
 
     def write(self, split: str, first: int, patches: Iterable[StoredPatch]) -> None:
         """Writes patches to a split from index `first` on, and flushes them to disk."""
@@ -261,8 +264,8 @@ class FilesWriter:
         """Does nothing, because every file is complete."""
 
 
-def masks_file(mask: MaskName) -> str:
-    """Returns the file name of the packed masks of a task.
+def masks_file(mask: StoredMask) -> str:
+    """Returns the file name of packed masks.
 
     Example:
         >>> masks_file("gra")

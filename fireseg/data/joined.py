@@ -79,6 +79,11 @@ class JoinedReader:
         names, position_of = tuple(names), dict(zip(self.names, self.positions, strict=True))
         return replace(self, names=names, positions=tuple(position_of[name] for name in names))
 
+    def read_landcover(self, index: int) -> NDArray[np.uint8]:
+        """Reads the land cover of one patch, see `SplitReader`."""
+        part, position = self.positions[index]
+        return self.parts[part].read_landcover(position)
+
     def list_cache_keys(self) -> tuple[dict[str, CacheKey], list[Fault]]:
         """Returns the cache keys of all data sets, see `SplitReader`."""
         keys: dict[str, CacheKey] = {}

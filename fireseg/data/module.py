@@ -173,7 +173,10 @@ class WildfireDataModule:
         self._summary, self.notes = summary, [*self.notes, *summary.notes]
         if "train" in summary.splits:
             self._check_crop()
-            self.train = self._create_dataset("train", self.augment, self.crop)
+            landcover = self.task.auxiliary is not None
+            self.train = self._create_dataset("train", self.augment, crop=self.crop, landcover=landcover)
+            if self.train.landcover:
+                self.train.patches.read_landcover(0)  # before anything else takes time
         if "val" in summary.splits:
             self.val = self._create_dataset("val")
         self.test = self._create_dataset("test") if "test" in summary.splits else None
@@ -265,7 +268,7 @@ class WildfireDataModule:
         )
 
     def _create_dataset(
-        self, split: str, augment: Augmentation | None = None, crop: int | None = None
+        self, split: str, augment: Augmentation | None = None, *, crop: int | None = None, landcover: bool = False
     ) -> WildfirePatchDataset:
         return WildfirePatchDataset(
             self.summary.readers[split],
@@ -273,6 +276,7 @@ class WildfireDataModule:
             names=[patch.name for patch in self.summary.splits[split]],
             augment=augment,
             crop=crop,
+            landcover=landcover,
             fire_threshold=self.fire_threshold,
             ignore_index=self.task.ignore_index,
             seed=self.seed,

@@ -118,6 +118,14 @@ class SplitReader(Protocol):
         """Returns a reader of the named patches, in this order."""
         ...
 
+    def read_landcover(self, index: int) -> NDArray[np.uint8]:
+        """Reads the land cover of one patch, `(H, W)`, 255 where unknown.
+
+        Raises:
+            FiresegError: If the patches have none.
+        """
+        ...
+
     def list_cache_keys(self) -> tuple[dict[str, CacheKey], list[Fault]]:
         """Returns the cache key of every complete patch, sorted by name, and a fault for every other."""
         ...
@@ -161,6 +169,10 @@ class FolderReader:
         """Returns a reader of the named patches, see `SplitReader`."""
         return replace(self, names=tuple(names))
 
+    def read_landcover(self, index: int) -> NDArray[np.uint8]:
+        """Raises an error, because only packed patches can have a land cover."""
+        raise describe_missing_landcover(self.folder)
+
     def list_cache_keys(self) -> tuple[dict[str, CacheKey], list[Fault]]:
         """Returns cache keys and faults, see `SplitReader`."""
         return list_patches(self.folder)
@@ -171,6 +183,14 @@ class FolderReader:
 
     def _path(self, name: str, part: Part) -> Path:
         return self.folder / f"{name}{IMAGE_SUFFIX if part == 'image' else MASK_SUFFIX}"
+
+
+def describe_missing_landcover(folder: Path) -> FiresegError:
+    """Returns the error of patches without the land cover that the auxiliary task needs."""
+    return FiresegError(
+        f"task.auxiliary: landcover, but {folder} has none; prepare tiles that have <name>_ESA_LC.tif with "
+        "--landcover, packed, or set task.auxiliary=null"
+    )
 
 
 def get_tile_name(name: str) -> str | None:

@@ -38,6 +38,7 @@ from fireseg.data.patches import (
     Part,
     SplitReader,
     UnreadableError,
+    describe_missing_landcover,
     list_patches,
     read_array,
 )
@@ -185,7 +186,9 @@ class PackedReader:
         return len(self.names)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_arrays"}  # a map pickles its values
+        return {
+            name: value for name, value in self.__dict__.items() if name not in ("_arrays", "_landcover")
+        }  # a map pickles its values
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Reads one patch, see `SplitReader`."""
@@ -202,6 +205,10 @@ class PackedReader:
         names = tuple(names)
         row_of = dict(zip(self.names, self.rows, strict=True))
         return replace(self, names=names, rows=tuple(row_of[name] for name in names))
+
+    def read_landcover(self, index: int) -> NDArray[np.uint8]:
+        """Reads the land cover of one patch, see `SplitReader`."""
+        return self._landcover[self.rows[index]].copy()
 
     def list_cache_keys(self) -> tuple[dict[str, CacheKey], list[Fault]]:
         """Returns cache keys, see `SplitReader`."""
@@ -220,6 +227,17 @@ class PackedReader:
         if images.shape != self.shape or masks.shape != self.shape[:3]:
             raise UnreadableError(Fault(self.folder, "the patches have changed since start; was it prepared again?"))
         return images, masks
+
+    @cached_property
+    def _landcover(self) -> NDArray[np.uint8]:
+        path = self.folder / masks_file("landcover")
+        if not path.exists():
+            raise describe_missing_landcover(self.folder)
+        landcover = map_array(path)
+        if landcover.shape != self.shape[:3] or landcover.dtype != np.uint8:
+            found = f"{landcover.dtype} of shape {landcover.shape}"
+            raise FiresegError(f"{path}: {found}, expected uint8 {self.shape[:3]}; {PREPARE_AGAIN}")
+        return landcover
 
     def _path(self, part: Part) -> Path:
         return self.folder / (IMAGES if part == "image" else masks_file(self.mask_name))

@@ -33,6 +33,7 @@ from fireseg.engine.shards import Loss, ShardedStep, StepResult
 from fireseg.engine.signals import Interrupts
 from fireseg.engine.state import TrainingState
 from fireseg.errors import FiresegError, SettingError
+from fireseg.task import select_main_task
 
 log = logging.getLogger("fireseg")
 
@@ -316,7 +317,7 @@ class Engine:
             loss_check.update(step, total, tuple(name for batch in group for name in batch.names))
             means.add(sum(batch.num_patches for batch in group), total, parts)
             for logits, mask in outputs:
-                metrics.update(logits, mask)
+                metrics.update(*select_main_task(logits, mask))
             processes.check_interrupts(interrupts)
         loss_check.check()
         metrics.sync(processes.sum_counts)

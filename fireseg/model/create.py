@@ -14,6 +14,7 @@ from torch import nn
 from fireseg.errors import FiresegError, SettingError, did_you_mean
 from fireseg.indices import check_indices, find_missing_bands
 from fireseg.model.encoders import ENCODERS, TIMM_PREFIX, adapt_stem, check_encoder
+from fireseg.model.multispectral import PUBLISHED, SSL4EO_BANDS, fetch_published, load_multispectral
 from fireseg.model.network import FireSegmentationModel
 from fireseg.model.weights import (
     WeightsFile,
@@ -25,6 +26,7 @@ from fireseg.model.weights import (
     load_encoder,
     read_weights,
 )
+from fireseg.task import NUM_AUXILIARY
 
 _TRIAL_PX = 64
 
@@ -132,6 +134,37 @@ def build_pretrained(
     return network
 
 
+def build_multispectral(
+    arch: str,
+    encoder: str,
+    num_classes: int,
+    weights: WeightsFile,
+    weights_bands: Sequence[str],
+    *,
+    channels: Sequence[str],
+) -> tuple[nn.Module, str]:
+    """Builds a network whose encoder starts from weights over Sentinel-2 bands.
+
+    Args:
+        arch: As in `build_network`.
+        encoder: As in `build_network`.
+        num_classes: As in `build_network`.
+        weights: Weights of the encoder.
+        weights_bands: Bands of its first layer, in order.
+        channels: Bands and indices that the network reads.
+
+    Returns:
+        The network, and a note on how its first layer was adapted.
+
+    Raises:
+        SettingError: If the architecture does not support the encoder, or the bands do not fit.
+        FiresegError: If the weights are not those of the encoder.
+    """
+    check_timm(encoder)
+    network = build_network(arch, encoder, 3, num_classes)
+    return network, load_multispectral(_get_encoder(network), weights, weights_bands, channels=channels)
+
+
 def _check_timm_weights(encoder: str, weights: WeightsFile) -> dict[str, Any]:
     """Returns the timm options that load a file, after checking that the file matches the model.
 
@@ -177,8 +210,10 @@ def create_segmentation_model(
     encoder: Annotated[str, AfterValidator(check_encoder)] = "resnet34",
     *,
     weights: str | Path = "imagenet",
+    weights_bands: Annotated[tuple[str, ...], AfterValidator(_check_bands)] = (),
     in_channels: Annotated[int, Field(ge=1, le=13)] = 7,
     num_classes: Annotated[int, Field(ge=2, le=254)] = 2,
+    auxiliary: Literal["landcover"] | None = None,
     bands: Annotated[tuple[str, ...], AfterValidator(_check_bands)] = BANDS7,
     indices: Annotated[tuple[str, ...], AfterValidator(check_indices)] = (),
     stem: Literal["by_band", "smp"] = "by_band",
@@ -188,10 +223,14 @@ def create_segmentation_model(
     Args:
         arch: Architecture.
         encoder: One of `ENCODERS`, another encoder of SMP, or a timm model as `tu-<name>`.
-        weights: `imagenet` (from the cache of the Hugging Face hub, or the hub), `none` (random), a file with RGB
-            weights of the encoder, or a run folder or checkpoint of fireseg, which initialises the whole model.
+        weights: `imagenet` or a name of `multispectral.PUBLISHED` (from the cache of the Hugging Face hub, or the hub),
+            `none` (random), a file with RGB weights of the encoder, or a run folder or checkpoint of fireseg, which
+            initialises the whole model.
+        weights_bands: Sentinel-2 bands that the first layer of a weights file reads, in order, as reflectance; none
+            for a file with RGB weights. See `multispectral.load_multispectral`.
         in_channels: Number of input bands; must equal `len(bands)` (checked).
         num_classes: Number of classes, unburned included.
+        auxiliary: Second task with a head of its own, whose logits only training sees.
         bands: Sentinel-2 bands of the channels, in order.
         indices: Spectral indices of `fireseg.indices.INDICES` that are computed inside and appended to the bands.
         stem: Adaptation of RGB weights to the bands: `by_band` (see `encoders.spread_filters`), or `smp`, which
@@ -207,25 +246,38 @@ def create_segmentation_model(
     Example:
         >>> model = create_segmentation_model("unet", "resnet18", weights="none", num_classes=5)  # doctest: +SKIP
     """
-    bands, indices = tuple(bands), tuple(indices)
+    bands, indices, weights_bands = tuple(bands), tuple(indices), tuple(weights_bands)
     _check_values(locals())
-    channels = (*bands, *indices)
+    channels, num_auxiliary = (*bands, *indices), NUM_AUXILIARY if auxiliary else 0
+    num_logits = num_classes + num_auxiliary
+    options: dict[str, Any] = {"bands": bands, "indices": indices, "num_auxiliary": num_auxiliary}
     if weights == "none":
-        network = build_network(arch, encoder, len(channels), num_classes)
-        return FireSegmentationModel(network, bands=bands, indices=indices, provenance=RANDOM)
-    if weights == "imagenet":
+        network = build_network(arch, encoder, len(channels), num_logits)
+        return FireSegmentationModel(network, **options, provenance=RANDOM)
+    if weights in PUBLISHED:
+        file, weights_bands = fetch_published(str(weights), encoder), SSL4EO_BANDS
+    elif weights == "imagenet":
         check_timm(encoder)
         file = fetch_imagenet(encoder)
     else:
-        file = read_weights(find_weights(Path(weights).expanduser()))
+        file = read_weights(find_weights(Path(weights).expanduser(), ("imagenet", *PUBLISHED, "none")))
     if is_checkpoint(file.content):
+        if weights_bands:
+            raise SettingError(
+                f"model.weights_bands: {file.source} is a run of fireseg, which knows its bands; leave it out"
+            )
         check_checkpoint(file, {"arch": arch, "encoder": encoder, "bands": bands, "indices": indices})
-        network = build_network(arch, encoder, len(channels), num_classes)
-        model = FireSegmentationModel(network, bands=bands, indices=indices)
+        network = build_network(arch, encoder, len(channels), num_logits)
+        model = FireSegmentationModel(network, **options)
         load_checkpoint(model, file, num_classes)
         return model
-    network = build_pretrained(arch, encoder, num_classes, file, channels=channels, by_band=stem == "by_band")
-    return FireSegmentationModel(network, bands=bands, indices=indices, provenance=file.provenance)
+    if weights_bands:
+        network, note = build_multispectral(arch, encoder, num_logits, file, weights_bands, channels=channels)
+        model = FireSegmentationModel(network, **options, provenance=file.provenance | {"note": note})
+        model.set_normalisation([0.0] * len(bands), [1.0] * len(bands))
+        return model
+    network = build_pretrained(arch, encoder, num_logits, file, channels=channels, by_band=stem == "by_band")
+    return FireSegmentationModel(network, **options, provenance=file.provenance)
 
 
 def _check_values(values: Mapping[str, Any]) -> None:
@@ -246,5 +298,10 @@ def _check_values(values: Mapping[str, Any]) -> None:
         )
     if not faults and (missing := find_missing_bands(values["indices"], bands)):
         faults.append(f"model.indices: {'; '.join(missing)}, but the bands are {' '.join(bands)}; add the bands")
+    weights, has_bands = values["weights"], bool(values["weights_bands"])
+    if has_bands and weights in ("imagenet", *PUBLISHED):  # "none" replaces the file where a trained model is loaded
+        faults.append(f"model.weights_bands: only for a weights file, but model.weights={weights}; leave it out")
+    if (has_bands or weights in PUBLISHED) and values["stem"] != "by_band":
+        faults.append("model.stem: weights over Sentinel-2 bands go to the bands by name; set model.stem=by_band")
     if faults:
         raise SettingError(*faults)

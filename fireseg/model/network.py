@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from fireseg.decision import argmax_classes, class_probabilities, fire_probability
 from fireseg.errors import FiresegError
 from fireseg.indices import append_indices
+from fireseg.task import NUM_AUXILIARY
 
 MIN_SIZE_PX = 32
 """Smallest height and width of an image; encoders halve it five times, so both are padded to a multiple of this."""
+
+HEAD_PREFIX = "network.segmentation_head."
+"""Prefix of the tensors of the last layer in a state dict."""
 
 
 class FireSegmentationModel(nn.Module):
@@ -28,6 +32,7 @@ class FireSegmentationModel(nn.Module):
         network: Maps `(B, C + I, H, W)` to logits `(B, K, H, W)` for heights and widths divisible by 32.
         bands: Sentinel-2 bands of the C channels of the input, in order.
         indices: The I names of `fireseg.indices.INDICES` that are appended for the network.
+        num_auxiliary: Number of the last logits of the network that belong to an auxiliary task.
         provenance: Origin of the weights: `source`, `sha256` and `note`.
 
     Attributes:
@@ -53,20 +58,23 @@ class FireSegmentationModel(nn.Module):
         *,
         bands: Sequence[str],
         indices: Sequence[str] = (),
+        num_auxiliary: int = 0,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.bands = tuple(bands)
         self.indices = tuple(indices)
+        self.num_auxiliary = num_auxiliary
         self.provenance = dict(provenance or {})
+        self._normalisation_was_set = False
         self.register_buffer("mean", torch.zeros(len(self.bands)))
         self.register_buffer("std", torch.ones(len(self.bands)))
 
     @property
     def is_normalised(self) -> bool:
-        """True if mean and std were set by `set_normalisation` or by a loaded checkpoint."""
-        return bool((self.mean != 0).any() or (self.std != 1).any())
+        """True if mean and std were set by `set_normalisation`, be it to 0 and 1, or by a loaded checkpoint."""
+        return self._normalisation_was_set or bool((self.mean != 0).any() or (self.std != 1).any())
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Sets the mean and the standard deviation of each band.
@@ -96,6 +104,25 @@ class FireSegmentationModel(nn.Module):
             raise FiresegError(*faults)
         self.mean.copy_(torch.as_tensor(mean))
         self.std.copy_(torch.as_tensor(std))
+        self._normalisation_was_set = True
+
+    def load_task_state(self, state: Mapping[str, Tensor]) -> None:
+        """Loads the tensors of a model; the head of an auxiliary task stays as it is if they lack it.
+
+        Args:
+            state: Tensors, see `drop_auxiliary_head`.
+
+        Raises:
+            RuntimeError: If they are not those of this network.
+        """
+        own = self.state_dict()
+        lacking = [
+            key
+            for key, tensor in state.items()
+            if key.startswith(HEAD_PREFIX) and key in own and len(own[key]) - len(tensor) == self.num_auxiliary > 0
+        ]
+        heads = {key: torch.cat([state[key].to(own[key].device), own[key][len(state[key]) :]]) for key in lacking}
+        self.load_state_dict({**state, **heads})
 
     def forward(self, image: Tensor) -> Tensor:
         """Computes the logits of every pixel.
@@ -107,7 +134,7 @@ class FireSegmentationModel(nn.Module):
             image: Reflectance, `(B, C, H, W)` float, H and W at least 32.
 
         Returns:
-            Logits, `(B, K, H, W)`.
+            Logits, `(B, K, H, W)`. In training mode those of an auxiliary task follow.
 
         Raises:
             FiresegError: If the number of channels is not that of the bands, or the image is smaller than 32 px.
@@ -120,7 +147,8 @@ class FireSegmentationModel(nn.Module):
         down, right = -height % MIN_SIZE_PX, -width % MIN_SIZE_PX
         if down or right:
             channels = F.pad(channels, (0, right, 0, down), mode="reflect")
-        return self.network(channels)[..., :height, :width]
+        logits = self.network(channels)[..., :height, :width]
+        return logits[:, : -self.num_auxiliary] if self.num_auxiliary and not self.training else logits
 
     def predict_segmentation(self, image: Tensor) -> Tensor:
         """Returns the likeliest class of every pixel of a `(B, C, H, W)` image, `(B, H, W)` int64."""
@@ -168,3 +196,18 @@ class FireSegmentationModel(nn.Module):
                 f"image: {shape[2]} x {shape[3]} px, but the model takes at least {MIN_SIZE_PX} px a side; "
                 "use a larger window"
             )
+
+
+def drop_auxiliary_head(state: Mapping[str, Tensor], num_classes: int) -> dict[str, Tensor]:
+    """Returns the tensors of a model without the head of an auxiliary task, which its predictions do not need.
+
+    Args:
+        state: Tensors of a `FireSegmentationModel`, with or without such a head.
+        num_classes: Number of classes of the task.
+    """
+    # The heads are the rows of one convolution.
+    num_rows = num_classes + NUM_AUXILIARY
+    return {
+        key: tensor[:num_classes].clone() if key.startswith(HEAD_PREFIX) and len(tensor) == num_rows else tensor
+        for key, tensor in state.items()
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from torch import Tensor, nn
 
 from fireseg.console import format_count
-from fireseg.errors import FiresegError, SettingError, join_names
+from fireseg.errors import FiresegError, SettingError, did_you_mean, join_names
 from fireseg.files import CHECKPOINT_NAMES, check_regular_file, find_checkpoint, hash_file, load_tensors, read_error
 from fireseg.model.encoders import TIMM_PREFIX
-from fireseg.model.network import FireSegmentationModel
+from fireseg.model.network import HEAD_PREFIX, FireSegmentationModel, drop_auxiliary_head
 
 # Set before huggingface_hub is first imported: its telemetry costs three seconds without a network.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -229,14 +229,24 @@ def load_encoder(encoder: nn.Module, weights: WeightsFile) -> None:
             encoder.load_state_dict(dict(weights.content))
             return
         except RuntimeError:
-            faults = _compare_tensors(encoder.state_dict(), weights.content)
+            faults = compare_tensors(encoder.state_dict(), weights.content)
     raise FiresegError(
         f"{weights.source}: {'; '.join(faults)}; not the weights of this encoder for three channels: "
-        "set model.encoder to the encoder of the file, or use another file"
+        "set model.encoder to the encoder of the file, or use another file; of weights over Sentinel-2 bands, "
+        "name the bands with model.weights_bands"
     )
 
 
-def _compare_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+def compare_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Compares the names and shapes of tensors.
+
+    Args:
+        expected: Tensors of a module.
+        given: Tensors of a file.
+
+    Returns:
+        One clause each for missing tensors, unexpected ones, and those of another shape.
+    """
     shapes = [
         f"{key} {tuple(given[key].shape)} for {tuple(expected[key].shape)}"
         for key in expected
@@ -254,16 +264,15 @@ def _compare_tensors(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]
     ]
 
 
-_HEAD = "network.segmentation_head."
-
 _log = logging.getLogger(__name__)
 
 
-def find_weights(path: Path) -> Path:
+def find_weights(path: Path, names: Sequence[str]) -> Path:
     """Returns the file that `model.weights` stands for: the file itself, or the best checkpoint of a run folder.
 
     Args:
         path: Weights file, checkpoint file or run folder.
+        names: Values that name no path, for the message.
 
     Raises:
         SettingError: If the path does not exist.
@@ -271,7 +280,8 @@ def find_weights(path: Path) -> Path:
     """
     if not path.exists():
         raise SettingError(
-            f"model.weights: {path}: no such file or folder; set imagenet, none, an encoder file, or a run folder"
+            f"model.weights: {path}: no such file or folder{did_you_mean(str(path), names)}; "
+            f"set {', '.join(names)}, an encoder file, or a run folder"
         )
     if file := find_checkpoint(path):
         return file
@@ -317,19 +327,21 @@ def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_clas
     Raises:
         FiresegError: If the tensors do not match the model.
     """
-    state, note = dict(weights.content["model"]), "warm start of the whole model"
-    if (saved_classes := _get_settings(weights)["num_classes"]) != num_classes:
+    saved_classes, note = _get_settings(weights)["num_classes"], "warm start of the whole model"
+    state = drop_auxiliary_head(weights.content["model"], saved_classes)
+    if saved_classes != num_classes:
         note += f"; its head has {saved_classes} classes, so the head for {num_classes} classes has random weights"
-        head = {key: value for key, value in model.state_dict().items() if key.startswith(_HEAD)}
-        state = {key: value for key, value in state.items() if not key.startswith(_HEAD)} | head
+        head = {key: value for key, value in model.state_dict().items() if key.startswith(HEAD_PREFIX)}
+        state |= head
         _log.warning("%s: %s", weights.source, note)
     try:
-        model.load_state_dict(state)
+        model.load_task_state(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise FiresegError(
             f"{weights.source}: weights that do not match its settings ({reason[:300]}); use another checkpoint"
         ) from error
+    model.set_normalisation(model.mean.tolist(), model.std.tolist())  # also if they are 0 and 1
     model.provenance = weights.provenance | {"note": note}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.data.format import MaskName, PatchWriter, StoredPatch
+from fireseg.data.format import MaskName, PatchWriter, StoredMask, StoredPatch
 from fireseg.data.patches import ALL
 from fireseg.errors import FiresegError, convert_unexpected_errors
 from fireseg.files import convert_disk_errors, hash_file
@@ -19,7 +19,7 @@ from fireseg.prepare.duplicates import fingerprint_image
 from fireseg.prepare.footprints import TileMetadata, make_footprint
 from fireseg.prepare.journal import SourceFile, TileRecord
 from fireseg.prepare.options import TilingOptions
-from fireseg.prepare.tiling import Patch, cut_patches, get_bounds, mask_labels
+from fireseg.prepare.tiling import Patch, cut_patches, cut_window, get_bounds, mask_labels
 from fireseg.task import IGNORE_INDEX, TASKS
 from fireseg.tiles.folder import TileFiles
 from fireseg.tiles.reader import Tile, read_tile
@@ -61,6 +61,8 @@ class CutJob:
         files = self.tiles[number]
         values: dict[str, Any] = {"name": files.name, "split": files.split, "activation": files.activation}
         values["missing"] = list_missing(files)
+        if self.options.labels.landcover and files.landcover is None:
+            values["missing"].append("ESA_LC")
         stats = _stat_files(files)
         try:
             with convert_unexpected_errors(files.image):
@@ -125,7 +127,10 @@ class CutJob:
                 continue
             rows.append(self._make_row(patch, self.tiles[number], tile))
             counts.add(patch.image, masks)
-            patches.append(StoredPatch(rows[-1]["patch_id"], patch.image, masks))
+            stored: dict[StoredMask, NDArray[np.uint8]] = {**masks}
+            if options.labels.landcover:
+                stored["landcover"] = _cut_landcover(tile, patch, options.size)
+            patches.append(StoredPatch(rows[-1]["patch_id"], patch.image, stored))
         self._patches[number] = patches
         return TileRecord(
             **values, rows=rows, left_out=left_out, disagreements=list(labels.disagreements), **counts.as_dict()
@@ -162,6 +167,14 @@ class CutJob:
             "unknown_fraction": round(statistics.unknown_fraction, 6),
             **({} if self.metadata is None else {"country": own.country, "climate": own.climate}),
         }
+
+
+def _cut_landcover(tile: Tile, patch: Patch, size: int) -> NDArray[np.uint8]:
+    if tile.landcover is None:
+        return np.full((size, size), IGNORE_INDEX, np.uint8)
+    landcover = cut_window(tile.landcover, patch.window, size, IGNORE_INDEX)
+    landcover[cut_window(tile.unknown, patch.window, size, True)] = IGNORE_INDEX
+    return landcover
 
 
 class PixelCounts:

@@ -10,7 +10,7 @@ import tyro
 
 from fireseg.console import metavar
 from fireseg.data.bands import BAND_NAMES, check_bands
-from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter
+from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter, StoredMask
 from fireseg.data.patches import ALL, SPLITS
 from fireseg.errors import SettingError
 from fireseg.prepare.split_options import SplitOptions, hash_option
@@ -69,6 +69,8 @@ class TilingOptions(RasterOptions):
             faults.append("--layout files: stores one mask per patch; choose it with --task del or --task gra")
         if self.layout == "packed" and self.task is not None:
             faults.append(f"--task {self.task}: packed patches hold both masks, and training chooses; omit it")
+        if self.layout == "files" and self.labels.landcover:
+            faults.append("--landcover: only packed patches hold it; omit --layout files")
         if faults:
             raise SettingError(*faults)
 
@@ -93,7 +95,8 @@ class TilingOptions(RasterOptions):
     def open_writer(self, root: Path) -> PatchWriter:
         """Returns the patch writer of the layout."""
         if self.task is None:
-            return PackedWriter(root=root, size=self.size, num_bands=len(self.bands))
+            stored: tuple[StoredMask, ...] = (*MASKS, "landcover") if self.labels.landcover else MASKS
+            return PackedWriter(root=root, size=self.size, num_bands=len(self.bands), masks=stored)
         return FilesWriter(root=root, mask=self.task)
 
 

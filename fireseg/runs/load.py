@@ -243,18 +243,19 @@ def _make_task(checkpoint: Checkpoint, path: Path) -> Task:
 def _build_model(checkpoint: Checkpoint, path: Path, device: str) -> FireSegmentationModel:
     from torch import Tensor
 
-    from fireseg.model import FireSegmentationModel
+    from fireseg.model import FireSegmentationModel, drop_auxiliary_head
 
     with _faults_of(path):
         # The initial weights of the run are replaced below and need not exist any more.
-        model = make({**checkpoint.config["model"], "weights": "none"}, FireSegmentationModel)
+        # An auxiliary task is of no use for predictions, and only a state of the training has its head.
+        model = make({**checkpoint.config["model"], "weights": "none", "auxiliary": None}, FireSegmentationModel)
         faults = list(_compare("bands", checkpoint.bands, model.bands))
         if names := [key for key, value in checkpoint.state.items() if not isinstance(value, Tensor)]:
             faults.append(f"model.{names[0]}: not a tensor")
         if faults:
             raise FiresegError(*faults)
     try:
-        model.load_state_dict(checkpoint.state)
+        model.load_state_dict(drop_auxiliary_head(checkpoint.state, checkpoint.config["model"].get("num_classes", 2)))
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise FiresegError(f"{path}: weights that do not match its settings ({reason}); {CURE}") from error

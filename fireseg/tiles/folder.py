@@ -22,7 +22,7 @@ RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".img", ".vrt", ".bi
 VECTOR_SUFFIXES = (".geojson", ".gpkg", ".shp")
 """Endings of vector files with the labels of a tile."""
 
-_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM|SCL)", re.IGNORECASE | re.DOTALL)
+_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM|SCL|ESA_LC)", re.IGNORECASE | re.DOTALL)
 
 _SCL_NAME = re.compile(r"(?<![a-z0-9])SCL(?![a-z])", re.IGNORECASE)
 
@@ -55,6 +55,7 @@ class TileFiles:
         grading: `<name>_GRA.tif`, or polygons, if it exists.
         cloud: `<name>_CM.tif`, else `<name>_SCL.tif`, if it exists.
         metadata: `<name>_S2L2A.json`, if it exists.
+        landcover: `<name>_ESA_LC.tif`, if it exists and is wanted.
     """
 
     name: str
@@ -65,11 +66,12 @@ class TileFiles:
     grading: Path | None = None
     cloud: Path | None = None
     metadata: Path | None = None
+    landcover: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All existing files, the image first; of a shapefile those with its values and its reference system, too."""
-        paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata)
+        paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata, self.landcover)
         existing = [path for path in paths if path is not None]
         shapefiles = [path for path in existing if path.suffix.lower() == ".shp"]
         beside = [path.with_suffix(suffix) for path in shapefiles for suffix in (".dbf", ".prj")]
@@ -102,12 +104,16 @@ def group_tile_files(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileS
         FiresegError: If a pattern of `labels` matches no raster.
     """
     faults: list[Fault] = []
-    tiles = _group_by_name(root, faults) if labels.images is None else _group_by_pattern(root, labels, faults)
+    tiles = _group_by_name(root, labels, faults) if labels.images is None else _group_by_pattern(root, labels, faults)
+    if labels.landcover and tiles and not any(files.landcover for files in tiles):
+        raise FiresegError(
+            f"--landcover: no tile in {root} has <name>_ESA_LC.tif beside <name>_S2L2A.tif; add them, or omit it"
+        )
     tiles.sort(key=lambda files: (files.split, files.name, str(files.image)))
     return TileSearch(tuple(tiles), tuple(sorted(faults + _check_splits(root, tiles))))
 
 
-def _group_by_name(root: Path, faults: list[Fault]) -> list[TileFiles]:
+def _group_by_name(root: Path, labels: LabelOptions, faults: list[Fault]) -> list[TileFiles]:
     groups: dict[tuple[Path, str], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in _walk(root, faults):
         if not (match := _FILE.fullmatch(path.stem)):
@@ -115,7 +121,7 @@ def _group_by_name(root: Path, faults: list[Fault]) -> list[TileFiles]:
         kind, suffix = match["kind"].upper(), path.suffix.lower()
         if suffix == ".json" and kind == "S2L2A":
             kind = _METADATA
-        elif suffix not in RASTER_SUFFIXES and not (suffix in VECTOR_SUFFIXES and kind in ("DEL", "GRA")):
+        elif not _is_wanted(kind, suffix, labels):
             continue
         if not _has_plain_name(path, faults):
             continue
@@ -126,9 +132,15 @@ def _group_by_name(root: Path, faults: list[Fault]) -> list[TileFiles]:
         if "S2L2A" in group:
             tiles.append(_make_tile(root, name, group))
         else:
-            masks = (path for kind, path in group.items() if kind not in (_METADATA, "SCL"))
+            masks = (path for kind, path in group.items() if kind not in (_METADATA, "SCL", "ESA_LC"))
             faults += report_orphan_masks(name, (path for path in masks if path.suffix.lower() != _PICTURE_SUFFIX))
     return tiles
+
+
+def _is_wanted(kind: str, suffix: str, labels: LabelOptions) -> bool:
+    if kind == "ESA_LC" and not labels.landcover:
+        return False
+    return suffix in RASTER_SUFFIXES or (suffix in VECTOR_SUFFIXES and kind in ("DEL", "GRA"))
 
 
 def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> list[TileFiles]:
@@ -290,6 +302,7 @@ def _make_tile(root: Path, name: str, group: Mapping[str, Path]) -> TileFiles:
         grading=group.get("GRA"),
         cloud=group.get("CM", group.get("SCL")),
         metadata=group.get(_METADATA),
+        landcover=group.get("ESA_LC"),
     )
 
 

@@ -19,7 +19,7 @@ from rasterio.windows import Window, from_bounds
 from fireseg.data.statistics import count_values
 from fireseg.errors import FiresegError, join_names
 from fireseg.geo.grid import GDAL_ERRORS
-from fireseg.task import CLEAR, IGNORE_INDEX, SHADOW, TASKS
+from fireseg.task import CLEAR, IGNORE_INDEX, LANDCOVER_CLASSES, SHADOW, TASKS
 from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
 
 MaskKind = Literal["DEL", "GRA", "CM"]
@@ -102,6 +102,37 @@ def read_mask(
         if doubtful is not None:
             doubtful = _align(doubtful.astype(np.uint8), transform, raster, image, fill=0) == 1
     return Mask(values=mask, doubtful=doubtful, flags=tuple(f"{path}: {flag}" for flag in flags))
+
+
+def read_landcover(raster: DatasetReader, image: DatasetReader) -> NDArray[np.uint8]:
+    """Reads the land cover of a tile.
+
+    Args:
+        raster: Values of ESA WorldCover, 0 where unknown.
+        image: Image of the tile.
+
+    Returns:
+        `(H, W)` uint8, the position of the class in `LANDCOVER_CLASSES`, 255 where unknown.
+
+    Raises:
+        FiresegError: If it has several channels, other values, or another grid than the image.
+    """
+    path = raster.name
+    if raster.count != 1:
+        raise FiresegError(f"{path}: {raster.count} channels, but a land cover has one; check that it is no picture")
+    if difference := _describe_grid_difference(raster, image):
+        raise FiresegError(
+            f"{path}: {difference} {Path(image.name).name}; warp it to the grid of the image (gdalwarp -r near)"
+        )
+    values = raster.read(1)
+    classes = np.full(values.shape, IGNORE_INDEX, np.uint8)
+    for number, value in enumerate(LANDCOVER_CLASSES):
+        classes[values == value] = number
+    is_unknown = (values == 0) | (values == IGNORE_INDEX) | (values == raster.nodata)
+    if wrong := np.unique(values[(classes == IGNORE_INDEX) & ~is_unknown]).tolist():
+        shown, known = (join_names([f"{value:g}" for value in group], 11) for group in (wrong, LANDCOVER_CLASSES))
+        raise FiresegError(f"{path}: values {shown}, but ESA WorldCover has {known}; use its map, or omit --landcover")
+    return classes
 
 
 def check_unknown_pixels(

@@ -64,6 +64,8 @@ class LabelOptions:
         masks: Delineations of these images, as a pattern such as 'masks/*.tif'; a mask has the name of its image, or
             adds words to it.
         gradings: Gradings of these images, as a pattern.
+        landcover: Store the land cover of <name>_ESA_LC.tif (ESA WorldCover) with the patches, for training with
+            task.auxiliary=landcover.
 
     Raises:
         SettingError: If a rule of `classes` is invalid, or images are named without masks; lists all faults.
@@ -75,6 +77,7 @@ class LabelOptions:
     images: Annotated[str | None, metavar("GLOB")] = None
     masks: Annotated[str | None, metavar("GLOB")] = None
     gradings: Annotated[str | None, metavar("GLOB")] = None
+    landcover: bool = False
 
     def __post_init__(self) -> None:
         faults, seen = self._list_pattern_faults(), set[tuple[str, float]]()
@@ -110,6 +113,10 @@ class LabelOptions:
         ]
         if given and (self.images is None or len(given) == 1):
             faults.append(f"{', '.join(given)}: give --images, and --masks or --gradings, or none of them")
+        if self.landcover and given:
+            faults.append(
+                "--landcover: is found by the name of <name>_S2L2A.tif; rename the images, or omit one of both"
+            )
         return faults
 
     def _list_rules(self) -> list[str]:

@@ -27,7 +27,7 @@ from fireseg.tiles.folder import (
     is_scene_classification_file,
     report_orphan_masks,
 )
-from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_mask
+from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_landcover, read_mask
 from fireseg.tiles.metadata import find_date, find_level, flatten_metadata, read_metadata_beside
 from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
 from fireseg.tiles.raster_file import collect_errors, is_quick_look, open_raster, read_grid
@@ -46,6 +46,7 @@ class Tile:
         delineation: `(H, W)` uint8, 0, 1, 255; all 255 if the tile has none.
         grading: `(H, W)` uint8, 0 to 4, 255; None if the tile has none.
         cloud: `(H, W)` uint8, 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown; None if the tile has none.
+        landcover: `(H, W)` uint8, position of the class in `LANDCOVER_CLASSES`, 255 unknown; None if the tile has none.
         grid: Pixel grid of the image.
         date: Acquisition date, see `find_date`; None if unknown.
         level: Processing level, `1C` or `2A`; None if unknown.
@@ -58,6 +59,7 @@ class Tile:
     delineation: NDArray[np.uint8]
     grading: NDArray[np.uint8] | None
     cloud: NDArray[np.uint8] | None
+    landcover: NDArray[np.uint8] | None = None
     grid: Grid
     date: str | None
     level: str | None
@@ -156,6 +158,9 @@ def read_tile(
                 with collect_errors(faults):
                     if path.suffix.lower() not in VECTOR_SUFFIXES or "grid" in parts:
                         masks[name] = _read_labels(path, kind, raster, parts.get("grid"), labels)
+        if files.landcover is not None:
+            with collect_errors(faults), open_raster(files.landcover) as landcover:
+                parts["landcover"] = read_landcover(landcover, raster)
         with collect_errors(faults):
             parts["image"], parts["unknown"], channels = _read_image(raster, bands, metadata, options, flags)
             parts["ignored"], scl = channels.ignored, channels.scl

@@ -23,7 +23,7 @@ from fireseg.engine import SINGLE_PROCESS, Checkpoints, EarlyStopping, Engine, P
 from fireseg.engine.loop import derive_seed
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import BEST_CHECKPOINT, find_run_folder, load_tensors
-from fireseg.loss import CombinedLoss
+from fireseg.loss import AuxiliaryLoss, CombinedLoss
 from fireseg.metric import CombinedMetrics
 from fireseg.model import FireSegmentationModel
 from fireseg.runs.folder import ResumePoint, RunFolder, git_commit, host, versions
@@ -44,7 +44,7 @@ class Learner:
     engine: Engine
     data: WildfireDataModule
     state: TrainingState
-    loss: CombinedLoss
+    loss: CombinedLoss | AuxiliaryLoss
     metrics: CombinedMetrics
     stopping: EarlyStopping
 
@@ -59,7 +59,7 @@ class Training:
     engine: Engine
     data: WildfireDataModule
     state: TrainingState
-    loss: CombinedLoss
+    loss: CombinedLoss | AuxiliaryLoss
     metrics: CombinedMetrics
     stopping: EarlyStopping
     checkpoints: Checkpoints
@@ -206,14 +206,14 @@ def _get_class_counts(data: WildfireDataModule, point: ResumePoint) -> tuple[int
     return tuple(counts) if len(counts) == len(data.class_counts) else data.class_counts
 
 
-def _make_loss(settings: Settings, task: Task, counts: Sequence[int]) -> CombinedLoss:
+def _make_loss(settings: Settings, task: Task, counts: Sequence[int]) -> CombinedLoss | AuxiliaryLoss:
     if absent := [name for name, count in zip(task.class_names, counts, strict=True) if count == 0]:
         log.warning("the training split has no pixel of %s; the loss weight is 1", ", ".join(absent))
     loss = make(settings["loss"], CombinedLoss, class_counts=counts, ignore_index=task.ignore_index)
     if loss.class_weights is not None:
         weights = zip(task.class_names, loss.class_weights.tolist(), strict=True)
         log.info("class weights: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in weights))
-    return loss
+    return AuxiliaryLoss(loss, task.auxiliary_weight) if task.auxiliary else loss
 
 
 def _restore_state(state: TrainingState, stopping: EarlyStopping, saved: dict[str, Any], point: ResumePoint) -> None:

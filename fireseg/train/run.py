@@ -19,7 +19,7 @@ from fireseg.console import format_command, format_epoch, progress_bar
 from fireseg.engine import SINGLE_PROCESS, Interrupted, Interrupts, LostProcessError, Processes
 from fireseg.errors import FiresegError
 from fireseg.files import BEST_CHECKPOINT, load_tensors
-from fireseg.model import FireSegmentationModel
+from fireseg.model import FireSegmentationModel, drop_auxiliary_head
 from fireseg.plots import render_batch, render_curves, render_samples
 from fireseg.runs.checkpoint import FORMAT
 from fireseg.runs.folder import ResumePoint, RunFolder, link_latest, versions
@@ -231,7 +231,7 @@ def _plot_results(run: Training) -> None:
     render_curves(run.folder.read_metrics(), run.folder.curves)
     model, best = run.state.eval_model, load_tensors(run.folder.checkpoints / BEST_CHECKPOINT)
     assert isinstance(model, FireSegmentationModel)
-    model.load_state_dict(best["model"])
+    model.load_task_state(best["model"])
     batch = run.data.sample_validation(NUM_SAMPLES)
     with torch.inference_mode():
         prediction = model.predict_segmentation(batch.image.to(run.engine.device)).cpu()
@@ -250,13 +250,16 @@ def _plot_results(run: Training) -> None:
 
 def _plot_first_batch(run: Training) -> None:
     batch: Batch = next(iter(run.data.train_dataloader(1)))
+    if batch.mask.ndim == 4:  # with an auxiliary task
+        batch = batch._replace(mask=batch.mask[:, 0])
     render_batch(batch, bands=run.data.bands, indices=run.data.indices, task=run.task, path=run.folder.batch)
     run.tracker.artifact(run.folder.batch)
 
 
 def _model_checkpoint(run: Training, epoch: int, score: float | None) -> dict[str, Any]:
     """Returns the weights for inference, with all that is needed to use them."""
-    return {**_describe_run(run), "model": run.state.eval_model.state_dict(), "epoch": epoch, "val/fire_iou": score}
+    state = drop_auxiliary_head(run.state.eval_model.state_dict(), run.task.num_classes)
+    return {**_describe_run(run), "model": state, "epoch": epoch, "val/fire_iou": score}
 
 
 def _state_checkpoint(run: Training) -> dict[str, Any]:

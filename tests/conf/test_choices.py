@@ -10,11 +10,16 @@ import yaml
 
 from fireseg.config import CONF_DIR, compose_settings, preflight
 from fireseg.config.schema import PARTS, read_signature
+from fireseg.errors import SettingError
 from fireseg.model.encoders import ENCODERS
 
 FILES = sorted(path.relative_to(CONF_DIR).with_suffix("") for path in CONF_DIR.rglob("*.yaml"))
 CHOICES = [path for path in FILES if len(path.parts) > 1 and path.parts[0] not in ("hydra", "sweep")]
 ONE_KEY = [path for path in CHOICES if path.parent.as_posix() in ("model/arch", "model/encoder")]
+
+
+REQUIRED = {"loss=ordinal": ("task=gra",)}
+"""Further overrides that a choice requires."""
 
 
 def override_of(path: Path) -> str:
@@ -27,7 +32,8 @@ def settings_of(*overrides: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", CHOICES, ids=override_of)
 def test_each_choice_gives_valid_settings(path: Path) -> None:
-    assert settings_of(override_of(path))
+    override = override_of(path)
+    assert settings_of(override, *REQUIRED.get(override, ()))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,8 @@ def test_each_sweep_has_valid_jobs(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CHOICES, ids=override_of)
 def test_each_parameter_can_be_set_without_a_plus(path: Path) -> None:
-    settings = settings_of(override_of(path))
+    override = override_of(path)
+    settings = settings_of(override, *REQUIRED.get(override, ()))
     for key, part in PARTS.items():
         if settings[key] is not None:
             signature = read_signature(settings[key]["_target_"])
@@ -89,6 +96,13 @@ def test_default_settings() -> None:
 def test_the_model_has_the_bands_and_classes_of_data_and_task() -> None:
     model = settings_of("task=gra", "data.bands=[B04,B08]")["model"]
     assert (model["in_channels"], model["num_classes"], model["bands"]) == (2, 5, ["B04", "B08"])
+
+
+@pytest.mark.parametrize("override", ["loss=ordinal", "loss.soft_labels=1.0"])
+def test_losses_of_ordered_classes_need_more_than_two(override: str) -> None:
+    with pytest.raises(SettingError, match=r"loss\.(ordinal_weight|soft_labels): .* two classes .*set task=gra"):
+        settings_of(override)
+    assert settings_of(override, "task=gra")
 
 
 def test_the_sample_has_the_masks_of_the_task() -> None:

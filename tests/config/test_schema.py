@@ -152,7 +152,8 @@ def test_the_bands_of_an_augmentation_are_those_of_the_data() -> None:
 
 def test_a_loss_without_any_part_is_reported(settings: Settings) -> None:
     (fault,) = check(change(change(settings, "loss.ce_weight", 0), "loss.dice_weight", 0.0))
-    assert fault.startswith("loss.ce_weight: 0")
+    assert fault.startswith("loss.ce_weight, loss.dice_weight, loss.tversky_weight")
+    assert not check(change(change(settings, "loss.ce_weight", 0), "loss.tversky_weight", 0.5))
     assert "greater than 0" in fault
 
 

@@ -218,3 +218,26 @@ def test_training_batches_follow_the_epoch_attribute() -> None:
     sampler.epoch = 2
     assert [sample for batch in sampler for sample in batch] == sample_epoch(9, seed=3, epoch=2)
     assert [len(batch) for batch in sampler] == [4, 5]
+
+
+def test_a_land_cover_is_augmented_like_the_mask(make_packed, tmp_path: Path) -> None:
+    root = make_packed()
+    masks = np.load(root / "train/masks_del.npy")
+    np.save(root / "train/masks_landcover.npy", np.where(masks == 255, 255, masks + 3))
+    augment = get_strong_augmentation(elastic=1.0)
+    dataset = pickle.loads(pickle.dumps(WildfirePatchDataset(root / "train", augment=augment, landcover=True)))
+    without = WildfirePatchDataset(root / "train", augment=augment)
+    for index in (SampleIndex(1, 0, 2), SampleIndex(1, 1, 3)):
+        image, both, _ = dataset[index]
+        assert both.is_contiguous()
+        assert torch.equal(both[0], without[index].mask)
+        assert torch.equal(image, without[index].image)
+        assert torch.equal(both[1], torch.where(both[0] == 255, 255, both[0] + 3))
+
+
+def test_patches_without_a_land_cover_are_an_error(folder: Path, make_packed) -> None:
+    for split in (folder, make_packed() / "train"):
+        with pytest.raises(
+            FiresegError, match=r"task.auxiliary: landcover, but .*train has none; prepare .*--landcover"
+        ):
+            WildfirePatchDataset(split, landcover=True)[0]

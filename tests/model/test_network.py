@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fireseg.errors import FiresegError
-from fireseg.model import FireSegmentationModel
+from fireseg.model import FireSegmentationModel, create_segmentation_model, drop_auxiliary_head
+from fireseg.task import NUM_AUXILIARY
 
 BANDS = ("B04", "B12")
 
@@ -191,3 +193,39 @@ def test_a_rejected_image_leaves_the_training_mode_unchanged(model: FireSegmenta
     with pytest.raises(FiresegError):
         model.predict_segmentation(torch.rand(1, 3, 32, 32))
     assert model.training
+
+
+def make_model_with_auxiliary(auxiliary: Any = "landcover", **settings: Any) -> FireSegmentationModel:
+    return create_segmentation_model(encoder="tu-test_efficientnet", weights="none", auxiliary=auxiliary, **settings)
+
+
+def test_only_training_sees_the_logits_of_an_auxiliary_task() -> None:
+    model, image = make_model_with_auxiliary(), torch.rand(2, 7, 40, 32)
+    assert model(image).shape == (2, 2 + NUM_AUXILIARY, 40, 32)
+    assert model.predict_probabilities(image).shape == (2, 2, 40, 32)
+    assert model.training
+
+
+def test_a_model_without_the_auxiliary_head_predicts_the_same() -> None:
+    model, image = make_model_with_auxiliary(num_classes=5), torch.rand(1, 7, 32, 32)
+    deployed = make_model_with_auxiliary(None, num_classes=5)
+    state = drop_auxiliary_head(model.state_dict(), 5)
+    deployed.load_state_dict(state)
+    torch.testing.assert_close(deployed.predict_probabilities(image), model.predict_probabilities(image))
+    assert drop_auxiliary_head(state, 5).keys() == deployed.state_dict().keys()
+
+
+def test_the_auxiliary_head_stays_where_the_loaded_tensors_lack_it() -> None:
+    model, other = make_model_with_auxiliary(), make_model_with_auxiliary(None)
+    before = model.state_dict()["network.segmentation_head.0.weight"].clone()
+    model.load_task_state(other.state_dict())
+    after = model.state_dict()["network.segmentation_head.0.weight"]
+    assert torch.equal(after[:2], other.state_dict()["network.segmentation_head.0.weight"])
+    assert torch.equal(after[2:], before[2:])
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.load_task_state(model.state_dict())
+
+
+def test_a_head_of_other_classes_is_not_cut() -> None:
+    state = make_model_with_auxiliary(None, num_classes=5).state_dict()
+    assert len(drop_auxiliary_head(state, 2)["network.segmentation_head.0.weight"]) == 5

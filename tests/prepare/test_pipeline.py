@@ -20,6 +20,7 @@ from fireseg.errors import FiresegError, SettingError
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
 from fireseg.tiles import Tile, TileFiles, read_tile
+from fireseg.tiles.options import LabelOptions
 from tests.prepare.builders import read_tree, write_set, write_tile
 
 
@@ -573,3 +574,32 @@ def test_a_tile_that_fails_unexpectedly_is_a_fault_and_the_others_are_cut(
     (fault,) = outcome.faults
     assert fault.startswith("train/EMSR100/EMSR100_AOI01_01/EMSR100_AOI01_01_S2L2A.tif: memory ran out")
     assert read_manifest(tmp_path / "patches")["patches"]["train"]
+
+
+def test_the_land_cover_is_cut_like_the_masks_and_unknown_where_a_tile_has_none(tmp_path: Path) -> None:
+    tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0)
+    image = next(tiles.rglob("EMSR101_AOI01_01_S2L2A.tif"))
+    with rasterio.open(image) as raster:
+        profile = raster.profile | {"count": 1, "dtype": "uint8", "nodata": None}
+    values = np.random.default_rng(0).choice([10, 30, 100], (profile["height"], profile["width"])).astype(np.uint8)
+    with rasterio.open(image.with_name("EMSR101_AOI01_01_ESA_LC.tif"), "w", **profile) as raster:
+        raster.write(values, 1)
+    options = TilingOptions(size=16, labels=LabelOptions(landcover=True))
+
+    prepare(PrepareOptions(tiles=tiles, patches=tmp_path / "patches", tiling=options))
+
+    landcover = np.load(tmp_path / "patches/train/masks_landcover.npy")
+    position = {10: 0, 30: 2, 100: 10}
+    for patch, row in zip(landcover, read_rows(tmp_path / "patches/train"), strict=True):
+        top, left = int(row["row"]), int(row["col"])
+        if row["source_image"] == image.name:
+            cut = values[top : top + 16, left : left + 16]
+            np.testing.assert_array_equal(patch, np.vectorize(position.get)(cut))
+        else:
+            assert (patch == 255).all()
+    assert (landcover != 255).any()
+
+
+def test_patches_in_files_hold_no_land_cover() -> None:
+    with pytest.raises(SettingError, match=r"--landcover: only packed patches hold it; omit --layout files"):
+        TilingOptions(layout="files", task="del", labels=LabelOptions(landcover=True))

@@ -875,3 +875,51 @@ def test_a_tile_and_masks_that_name_a_server_do_not_reach_it(tmp_path: Path, ser
     faults = tile_faults(tmp_path)
     assert [fault.split(": ")[0].rpartition("_")[2] for fault in faults] == ["DEL.geojson", "GRA.tif", "CM.tif"]
     assert server.paths == []
+
+
+def write_landcover(folder: Path, values: Any, name: str = "EMSR999_AOI01_01", **options: Any) -> Path:
+    return write_raster(folder / f"{name}_ESA_LC.tif", np.asarray(values, np.uint8), **options)
+
+
+LANDCOVER = LabelOptions(landcover=True)
+
+
+def test_a_land_cover_is_read_as_the_positions_of_the_classes(tmp_path: Path) -> None:
+    write_tile(tmp_path)
+    values = np.full((40, 50), 10)
+    values[0, :5] = 20, 95, 100, 0, 255
+    write_landcover(tmp_path, values)
+    (files,) = find_tiles(tmp_path, LANDCOVER).tiles
+    tile = read_tile(files, BAND_NAMES, labels=LANDCOVER)
+    assert tile.landcover is not None
+    assert tile.landcover[0, :6].tolist() == [1, 9, 10, 255, 255, 0]
+
+
+def test_a_land_cover_is_ignored_unless_it_is_wanted(tmp_path: Path) -> None:
+    write_tile(tmp_path)
+    write_landcover(tmp_path, np.full((3, 3), 7))
+    (files,) = find_tiles(tmp_path).tiles
+    assert files.landcover is None
+    assert all("ESA_LC" not in path.name for path in files.paths)
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        (np.full((40, 50), 7), r"ESA_LC.tif: values 7, but ESA WorldCover has 10, 20, .*100; use its map"),
+        (np.full((41, 50), 10), r"ESA_LC.tif: 41 x 50 pixels, but 40 x 50 in .*warp it to the grid"),
+        (np.full((3, 40, 50), 10), r"ESA_LC.tif: 3 channels, but a land cover has one"),
+    ],
+)
+def test_another_kind_of_land_cover_is_an_error(values: Any, fault: str, tmp_path: Path) -> None:
+    write_tile(tmp_path)
+    write_landcover(tmp_path, values)
+    (files,) = find_tiles(tmp_path, LANDCOVER).tiles
+    with pytest.raises(FiresegError, match=fault):
+        read_tile(files, BAND_NAMES, labels=LANDCOVER)
+
+
+def test_a_land_cover_that_no_tile_has_is_an_error(tmp_path: Path) -> None:
+    write_tile(tmp_path)
+    with pytest.raises(FiresegError, match=r"--landcover: no tile in .* has <name>_ESA_LC.tif .*omit it"):
+        find_tiles(tmp_path, LANDCOVER)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 import fireseg
@@ -19,6 +20,7 @@ from fireseg import config
 from fireseg.engine import Interrupts
 from fireseg.errors import FiresegError
 from fireseg.evaluate.cli import main as evaluate
+from fireseg.model import create_segmentation_model
 from fireseg.prepare.cli import main as prepare
 from fireseg.runs import load_trained_model
 from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
@@ -257,6 +259,54 @@ def test_a_warm_start_loads_the_weights_and_logs_that_the_head_is_new(
     torch.testing.assert_close(old[encoder], new[encoder])
     assert "head" in log.text
     assert len(after.read_provenance()["weights"]["sha256"]) == 64
+
+
+def test_weights_over_sentinel_bands_are_trained_on_plain_reflectance_and_resumed(run: Run, tmp_path: Path):
+    bands = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12", "B05", "B01")
+    model: Any = create_segmentation_model(
+        encoder="tu-test_efficientnet", weights="none", in_channels=len(bands), bands=bands
+    )
+    torch.save(
+        {"backbone." + key: value for key, value in model.network.encoder.state_dict().items()}, tmp_path / "w.pt"
+    )
+    names = ",".join(bands)
+    folder = run(f"model.weights={tmp_path / 'w.pt'}", f"model.weights_bands=[{names}]", "data.indices=[NBR]")
+    (tmp_path / "w.pt").unlink()
+    assert "without the filters of B05 B01; filters of NBR start at 0" in folder.read_provenance()["weights"]["note"]
+
+    settings = (f"model.weights_bands=[{names}]", "data.indices=[NBR]", "engine.epochs=2")
+    run(*settings, point=find_resume_point(folder.path))
+
+    assert [row["epoch"] for row in folder.read_metrics()] == [1, 2]
+    trained = load_trained_model(folder.path).model
+    assert (trained.mean.tolist(), trained.std.tolist()) == ([0.0] * 7, [1.0] * 7)
+
+
+def test_an_auxiliary_task_is_learnt_resumed_and_dropped(run: Run, tmp_path: Path):
+    tiles = write_set(tmp_path / "tiles", train=2, val=1, test=0, height=64, width=64)
+    for image in tiles.rglob("*_S2L2A.tif"):
+        with rasterio.open(image) as raster:
+            profile = raster.profile | {"count": 1, "dtype": "uint8", "nodata": None}
+        with rasterio.open(image.with_name(image.name.replace("S2L2A", "ESA_LC")), "w", **profile) as raster:
+            raster.write(np.full((64, 64), 40, np.uint8), 1)
+    assert prepare([str(tiles), str(tmp_path / "patches"), "--size", "32", "--landcover"]) == 0
+    settings = ("task.auxiliary=landcover", "engine.shards=2", "optimizer.lr=1e-2")
+
+    folder = run(*settings)
+    run(*settings, "engine.epochs=2", point=find_resume_point(folder.path))
+
+    rows = folder.read_metrics()
+    assert rows[1]["train/auxiliary_loss"] < rows[0]["train/auxiliary_loss"]
+    assert "val/auxiliary_loss" not in rows[0]
+    head = "network.segmentation_head.0.weight"
+    names = ("last.pt", "best_model.pt", "final_model.pt")
+    assert [len(load(folder.checkpoints / name)["model"][head]) for name in names] == [13, 2, 2]
+    best, last = (load_trained_model(folder.checkpoints / name).model for name in ("best_model.pt", "last.pt"))
+    assert last.predict_probabilities(torch.rand(1, 7, 32, 32)).shape == (1, 2, 32, 32)
+    warm = create_segmentation_model(
+        encoder="tu-test_efficientnet", weights=folder.path, auxiliary="landcover", bands=best.bands
+    )
+    assert torch.equal(warm.state_dict()[head][:2], best.state_dict()[head])
 
 
 def test_resuming_with_other_data_is_rejected(run: Run, make_patches: Callable[..., Path], tmp_path: Path):

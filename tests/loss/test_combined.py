@@ -35,7 +35,16 @@ def every_loss(num_classes: int) -> list[nn.Module]:
         FocalLoss(),
         FocalLoss(gamma=0.0, class_weights=weights),
         FocalLoss(gamma=0.5),
+        CombinedLoss(1.0, 0.0, class_weights=weights, label_smoothing=0.1, soft_labels=1.0, gamma=2.0),
+        CombinedLoss(0.0, 0.0, tversky_weight=1.0),
+        CombinedLoss(0.5, 0.5, tversky_weight=1.0, tversky_gamma=0.75, absent="skipped"),
+        CombinedLoss(0.0, 0.5, ordinal_weight=0.5, class_weights=weights),
     ]
+
+
+def boundary_loss() -> CombinedLoss:
+    """Is not one of `every_loss`, because it depends on the places of pixels and computes on the CPU."""
+    return CombinedLoss(0.5, 0.5, ordinal_weight=0.2, boundary_weight=0.1)
 
 
 def draw(seed: int, num_classes: int, *, share_unlabelled: float = 0.3) -> tuple[Tensor, Tensor]:
@@ -138,7 +147,7 @@ def test_logits_of_unlabelled_pixels_change_neither_loss_nor_gradient(
 ) -> None:
     logits, targets = draw(seed, num_classes)
     unlabelled = (targets == 255).unsqueeze(1).expand_as(logits)
-    for loss in every_loss(num_classes):
+    for loss in [*every_loss(num_classes), boundary_loss()]:
         before, after = (part.requires_grad_() for part in (logits.clone(), logits.masked_fill(unlabelled, value)))
         costs = [total(loss, part, targets) for part in (before, after)]
         for cost in costs:
@@ -152,7 +161,7 @@ def test_logits_of_unlabelled_pixels_change_neither_loss_nor_gradient(
 
 @pytest.mark.parametrize("value", [0.0, *UNLABELLED_LOGITS])
 def test_an_unlabelled_batch_has_loss_0_and_gradient_0(value: float) -> None:
-    for loss in every_loss(2):
+    for loss in [*every_loss(2), boundary_loss()]:
         logits = torch.full((2, 2, 4, 4), value, requires_grad=True)
         cost = total(loss, logits, torch.full((2, 4, 4), 255, dtype=torch.uint8))
         cost.backward()
@@ -168,7 +177,7 @@ def test_nan_in_a_labelled_pixel_propagates(seed: int, where: int, value: float)
     for channel in range(3):
         changed = logits.clone()
         changed[where // 20, channel, where % 20 // 4, where % 4] = value
-        assert all(total(loss, changed, targets).isnan() for loss in every_loss(3))
+        assert all(total(loss, changed, targets).isnan() for loss in [*every_loss(3), boundary_loss()])
 
 
 @given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 4))
@@ -200,7 +209,7 @@ def test_losses_are_not_negative_and_dice_loss_is_at_most_1(seed: int, num_class
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_gradients_agree_with_finite_differences(num_classes: int) -> None:
     logits, targets = draw(1, num_classes)
-    for loss in every_loss(num_classes):
+    for loss in [*every_loss(num_classes), boundary_loss()]:
         cost = partial(total, loss, targets=targets)
         assert torch.autograd.gradcheck(cost, (logits.clone().requires_grad_(),))
 
@@ -222,12 +231,15 @@ def test_targets_may_be_of_any_integer_dtype(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sums_over_a_million_half_precision_pixels_do_not_overflow(dtype: torch.dtype) -> None:
     logits = torch.zeros(4, 2, 512, 512, dtype=dtype, requires_grad=True)
+    loss = CombinedLoss(0.5, 0.5, tversky_weight=0.5, boundary_weight=0.1, gamma=2.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value, parts = CombinedLoss(gamma=2.0)(logits, torch.ones(4, 512, 512, dtype=torch.uint8))
+        value, parts = loss(logits, torch.ones(4, 512, 512, dtype=torch.uint8))
     value.backward()
     assert value.dtype == torch.float32
     assert parts["ce_loss"].item() == pytest.approx(0.25 * math.log(2), rel=1e-5)
     assert parts["dice_loss"].item() == pytest.approx(1 - (2 * 0.5 / 1.5) / 2, rel=1e-5)
+    assert parts["tversky_loss"].item() == pytest.approx(1 - 0.5 / (0.5 + 0.7 * 0.5), rel=1e-5)
+    assert parts["boundary_loss"].item() == 0  # wholly burned images have no boundary
     assert logits.grad is not None
     assert logits.grad.dtype == dtype
     assert logits.grad.isfinite().all()
@@ -294,7 +306,11 @@ def test_class_weights_are_copied_to_a_buffer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ({"ce_weight": 0.0, "dice_weight": 0.0}, "both 0"),
+        ({"ce_weight": 0.0, "dice_weight": 0.0}, "all 0"),
+        ({"label_smoothing": 1.0}, "loss.label_smoothing: 1.0, expected less than 1"),
+        ({"soft_labels": -1.0}, "loss.soft_labels: -1.0"),
+        ({"tversky_alpha": 0.0, "tversky_beta": 0.0}, "loss.tversky_alpha, loss.tversky_beta: both 0"),
+        ({"tversky_gamma": 0.0}, "loss.tversky_gamma: 0"),
         ({"ce_weight": -1.0}, "loss.ce_weight: -1.0"),
         ({"gamma": math.nan}, "loss.gamma: nan"),
         ({"smooth": 0.0}, "loss.smooth: 0"),
@@ -322,6 +338,25 @@ def test_create_loss_weights_classes_by_inverse_frequency() -> None:
     assert (loss.gamma, loss.absent, loss.ignore_index) == (2.0, "skipped", 9)
 
 
+def test_create_loss_passes_the_settings_of_every_part() -> None:
+    settings: dict[str, Any] = {
+        "tversky_weight": 0.1,
+        "boundary_weight": 0.2,
+        "ordinal_weight": 0.3,
+        "label_smoothing": 0.4,
+    }
+    settings |= {"soft_labels": 0.5, "tversky_alpha": 0.6, "tversky_beta": 0.8, "tversky_gamma": 0.9}
+    loss = create_loss(class_counts=(5, 5, 5), **settings)
+    assert {name: getattr(loss, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize("name", ["ordinal_weight", "soft_labels"])
+def test_create_loss_refuses_an_order_of_two_classes(name: str) -> None:
+    settings: dict[str, Any] = {name: 0.5}
+    with pytest.raises(SettingError, match=f"loss.{name}: 0.5, .*use task=gra"):
+        create_loss(class_counts=(5, 5), **settings)
+
+
 def test_create_loss_caps_the_ratio_of_the_weights() -> None:
     loss = create_loss(class_counts=(10**6, 1), weight_cap=3.0)
     assert loss.class_weights is not None
@@ -342,7 +377,7 @@ def test_annotations_reject_values_out_of_range(name: str, value: Any) -> None:
         TypeAdapter(hints[name]).validate_python(value)
 
 
-@pytest.mark.parametrize("loss", [each for each in every_loss(3) if isinstance(each, CombinedLoss)])
+@pytest.mark.parametrize("loss", [each for each in [*every_loss(3), boundary_loss()] if isinstance(each, CombinedLoss)])
 def test_the_sums_of_the_parts_of_a_batch_give_the_loss_of_the_batch(loss: CombinedLoss) -> None:
     logits, targets = draw(0, 3)
     targets[0] = 1
@@ -352,7 +387,7 @@ def test_the_sums_of_the_parts_of_a_batch_give_the_loss_of_the_batch(loss: Combi
 
     assert value.item() == pytest.approx(loss(logits, targets)[0].item(), rel=1e-12)
     mean = (loss(logits[:1], targets[:1])[0] + loss(logits[1:], targets[1:])[0]) / 2
-    assert abs(mean.item() - value.item()) > 0.01  # the mean of the losses of the parts is another number
+    assert abs(mean.item() - value.item()) > 0.001  # the mean of the losses of the parts is another number
 
 
 def test_the_loss_and_its_gradient_equal_those_of_the_direct_formula_to_the_bit() -> None:
