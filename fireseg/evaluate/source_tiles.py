@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
-from fireseg.data.format import Manifest
+from pydantic import TypeAdapter, ValidationError
+
+from fireseg.data.format import MANIFEST, PREPARE_AGAIN, Manifest
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile
 from fireseg.memory import check_memory
@@ -31,9 +33,12 @@ def read_source_tiles(tiles: Iterable[StitchedTile], folder: Path, manifest: Man
         FiresegError: If an image is missing, cannot be read, or differs from the patches.
     """
     names = {field.name for field in fields(RasterOptions)}
-    given = {name: value for name, value in manifest.options.items() if name in names}
-    given["channels"] = tuple(given["channels"]) if given.get("channels") else None
-    options = RasterOptions(**given)
+    try:
+        given = {name: value for name, value in manifest.options.items() if name in names}
+        options = TypeAdapter(RasterOptions).validate_python(given)
+    except ValidationError as error:
+        faults = (f"{MANIFEST}: options.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise FiresegError(*(f"{fault}; {PREPARE_AGAIN}" for fault in faults)) from error
     for tile in tiles:
         path = folder / _find_source(tile, manifest)
         if not path.is_file():
