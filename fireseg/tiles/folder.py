@@ -14,6 +14,7 @@ from typing import NamedTuple
 from fireseg.console import is_plain_name
 from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError, join_names
+from fireseg.pairs import PRE_SUFFIX
 from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".img", ".vrt", ".bil", ".bip", ".bsq", ".dat", ".asc")
@@ -250,6 +251,24 @@ def find_cloud_mask(scene: Path) -> Path | None:
     ]
     files = {path.name.lower(): path for path in scene.parent.iterdir()} if scene.parent.is_dir() else {}
     return next((files[name] for name in names if name in files and files[name] != scene), None)
+
+
+def find_pre_scene(scene: Path) -> Path | None:
+    """Finds the scene before the fire beside a scene: `<name>_PRE.tif`, in upper or lower case.
+
+    Args:
+        scene: Raster, `<name>.tif` or `<name>_S2L2A.tif`.
+    """
+    stems = dict.fromkeys((scene.stem, re.sub("_S2L2A$", "", scene.stem, flags=re.IGNORECASE)))
+    # Tried by name: to list the folder for each of thousands of scenes would take longer.
+    paths = (
+        scene.with_name(f"{stem}{end}{suffix}")
+        for stem in stems
+        for end in (PRE_SUFFIX, PRE_SUFFIX.lower())
+        for suffix in RASTER_SUFFIXES
+        if suffix != _PICTURE_SUFFIX
+    )
+    return next((path for path in paths if path.is_file()), None)
 
 
 def report_orphan_masks(name: str, masks: Iterable[Path]) -> list[Fault]:
