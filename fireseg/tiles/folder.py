@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +56,7 @@ class TileFiles:
         grading: `<name>_GRA.tif`, or polygons, if it exists.
         cloud: `<name>_CM.tif`, else `<name>_SCL.tif`, if it exists.
         metadata: `<name>_S2L2A.json`, if it exists.
+        pre: Scene before the fire, if pairs are wanted and it exists.
     """
 
     name: str
@@ -66,11 +67,12 @@ class TileFiles:
     grading: Path | None = None
     cloud: Path | None = None
     metadata: Path | None = None
+    pre: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All existing files, the image first; of a shapefile those with its values and its reference system, too."""
-        paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata)
+        paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata, self.pre)
         existing = [path for path in paths if path is not None]
         shapefiles = [path for path in existing if path.suffix.lower() == ".shp"]
         beside = [path.with_suffix(suffix) for path in shapefiles for suffix in (".dbf", ".prj")]
@@ -103,7 +105,13 @@ def group_tile_files(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileS
         FiresegError: If a pattern of `labels` matches no raster.
     """
     faults: list[Fault] = []
-    tiles = _group_by_name(root, faults) if labels.images is None else _group_by_pattern(root, labels, faults)
+    pre = [] if labels.pre is None else _match_files(root, "--pre", labels.pre, faults)
+    if labels.images is None:
+        tiles = _group_by_name(root, faults)
+    else:
+        tiles = _group_by_pattern(root, labels, faults, without=set(pre))
+    if labels.pre is not None:
+        tiles = _add_pre_scenes(root, tiles, pre, labels, faults)
     tiles.sort(key=lambda files: (files.split, files.name, str(files.image)))
     return TileSearch(tuple(tiles), tuple(sorted(faults + _check_splits(root, tiles))))
 
@@ -132,7 +140,7 @@ def _group_by_name(root: Path, faults: list[Fault]) -> list[TileFiles]:
     return tiles
 
 
-def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> list[TileFiles]:
+def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault], *, without: set[Path]) -> list[TileFiles]:
     """Groups images with the masks of equal name, or of a name that adds something to that of the image."""
     patterns = {"DEL": labels.masks, "GRA": labels.gradings}
     masks = {
@@ -140,7 +148,7 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
         for (kind, pattern), option in zip(patterns.items(), ("--masks", "--gradings"), strict=True)
         if pattern is not None
     }
-    taken = {path for paths in masks.values() for path in paths}
+    taken = without.union(*masks.values())
     pattern = labels.images or ""
     images = [
         path
@@ -151,9 +159,7 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
     by_name, by_key = _index_images(images, pattern)
     for kind, paths in masks.items():
         for path in paths:
-            candidates = _find_images(path, by_name) or by_key.get(_cut_fixed_parts(path, patterns[kind] or ""), [])
-            split = _find_split(root, path)
-            candidates = [image for image in candidates if split in ("", _find_split(root, image) or split)]
+            candidates = _find_candidates(root, path, patterns[kind] or "", by_name, by_key)
             if len(candidates) > 1:
                 names = join_names([str(image) for image in candidates], _MAX_NAMES_SHOWN)
                 faults.append(Fault(path, f"mask of several images ({names}); give each image a name of its own"))
@@ -171,16 +177,38 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
     return [_make_tile(root, _get_tile_name(image), group) for image, group in groups.items()]
 
 
+def _add_pre_scenes(
+    root: Path, tiles: list[TileFiles], scenes: list[Path], labels: LabelOptions, faults: list[Fault]
+) -> list[TileFiles]:
+    """Adds to each tile the scene before the fire whose name is that of its image, as masks are found."""
+    by_name, by_key = _index_images([files.image for files in tiles], labels.images or "*_S2L2A.*")
+    found: dict[Path, Path] = {}
+    for path in scenes:
+        candidates = _find_candidates(root, path, labels.pre or "", by_name, by_key)
+        if not candidates:
+            faults.append(
+                Fault(path, "scene before a fire without an image after it; add the image or remove the scene")
+            )
+        elif len(candidates) > 1:
+            names = join_names([str(image) for image in candidates], _MAX_NAMES_SHOWN)
+            faults.append(
+                Fault(path, f"scene before the fire of several images ({names}); give each image its own name")
+            )
+        elif (known := found.setdefault(candidates[0], path)) != path:
+            faults.append(Fault(path, f"scene before that of {candidates[0].name} as well as {known.name}; keep one"))
+    return [replace(files, pre=found.get(files.image)) for files in tiles]
+
+
 def _match_files(root: Path, option: str, pattern: str, faults: list[Fault]) -> list[Path]:
     """Returns the files that a pattern matches, sorted, without pictures beside a raster of the same name."""
-    suffixes = RASTER_SUFFIXES if option == "--images" else RASTER_SUFFIXES + VECTOR_SUFFIXES
+    suffixes = RASTER_SUFFIXES if option in ("--images", "--pre") else RASTER_SUFFIXES + VECTOR_SUFFIXES
     paths = [Path(root, name) for name in sorted(glob.glob(pattern, root_dir=root, recursive=True))]  # noqa: PTH207
     same, num_faults = defaultdict[Path, list[Path]](list), len(faults)
     for path in paths:
         if path.suffix.lower() in suffixes and path.is_file() and _has_plain_name(path, faults):
             same[path.with_suffix("")].append(path)
     if not same and len(faults) == num_faults:
-        what = "no raster" if option == "--images" else "no raster or vector file"
+        what = "no raster" if option in ("--images", "--pre") else "no raster or vector file"
         raise FiresegError(
             f"{option} {pattern}: matches {what} in {root}; write a pattern relative to it, in quotes, such as "
             "'*/images/*.tif' or '**/*_mask.tif'"
@@ -218,6 +246,19 @@ def _find_images(mask: Path, by_name: Mapping[str, list[Path]]) -> list[Path]:
     """Returns the images of the name of a mask, or of the longest name to which that of the mask adds words."""
     ends = [len(mask.stem), *(match.start() for match in reversed(list(_ADDED_WORDS.finditer(mask.stem))))]
     return next((by_name[mask.stem[:end]] for end in ends if mask.stem[:end] in by_name), [])
+
+
+def _find_candidates(
+    root: Path,
+    path: Path,
+    pattern: str,
+    by_name: Mapping[str, list[Path]],
+    by_key: Mapping[str, list[Path]],
+) -> list[Path]:
+    """Returns the images that a file belongs to by its name, in the same split."""
+    candidates = _find_images(path, by_name) or by_key.get(_cut_fixed_parts(path, pattern), [])
+    split = _find_split(root, path)
+    return [image for image in candidates if split in ("", _find_split(root, image) or split)]
 
 
 def _cut_fixed_parts(path: Path, pattern: str) -> str:

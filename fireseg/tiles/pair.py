@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from fireseg.pairs import PRE_SUFFIX, split_pair
 from fireseg.tiles.clouds import CloudMask, is_cloudy
 from fireseg.tiles.folder import find_pre_scene
 from fireseg.tiles.options import DEFAULT_OPTIONS, RasterOptions
-from fireseg.tiles.products import Scene
+from fireseg.tiles.products import Scene, get_scene_name
 from fireseg.tiles.raster_file import collect_errors
 from fireseg.tiles.scene import BandReader, open_bands
 
@@ -146,7 +147,7 @@ def open_scene(
     with collect_errors(faults):
         pre = pre or (find_pre_scene(scene) if isinstance(scene, Path) else None)
         if pre is None:
-            name = f"{scene.stem}{PRE_SUFFIX}.tif" if isinstance(scene, Path) else f"<name>{PRE_SUFFIX}.tif"
+            name = f"{re.sub('_S2L2A$', '', get_scene_name(scene), flags=re.IGNORECASE)}{PRE_SUFFIX}.tif"
             raise FiresegError(
                 f"{scene}: the model compares it with a scene before the fire, but there is none; name it with --pre, "
                 f"or put it beside the scene as {name}"
