@@ -11,16 +11,18 @@ import rasterio
 
 import fireseg
 from fireseg.data.bands import BAND_NAMES, to_reflectance
+from fireseg.engine import Interrupts
 from fireseg.pairs import add_pre_bands
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
+from fireseg.runs.folder import ResumePoint, RunFolder
 from fireseg.tiles import open_scene
 from fireseg.tiles.options import LabelOptions
+from fireseg.train.run import train
 from tests.export.builders import export
 from tests.prepare.builders import write_set
-from tests.runs.builders import RunFolder
+from tests.runs.builders import make_settings
 from tests.tiles.builders import make_reflectance, write_raster
-from tests.train.builders import finish, start
 
 BANDS = add_pre_bands(BAND_NAMES)
 
@@ -38,11 +40,10 @@ def test_patches_training_maps_and_exports_take_the_same_bands_of_both_scenes(tm
     tiles = write_pairs(tmp_path / "tiles")
     tiling = TilingOptions(size=64, labels=LabelOptions(pre="**/*_PRE.tif"))
     prepare(PrepareOptions(tiles=tiles, patches=tmp_path / "patches", tiling=tiling))
-    words = ["data.root=patches", "data.pre=true", "data.indices=[NBR,RBR]", "data/augment=radiometric"]
-    words += ["model.encoder=tu-test_efficientnet", "model.weights=none", "engine.epochs=1", "data.num_workers=0"]
-    words += ["data.batch_size=2", "tracker.log_model=false", "hydra.run.dir=run"]
-    finish(start(words, tmp_path))
-    folder = RunFolder(tmp_path / "run")
+    words = [f"data.root={tmp_path / 'patches'}", "data.pre=true", "data.indices=[NBR,RBR]", "data/augment=radiometric"]
+    words += ["engine.epochs=1", "data.num_workers=0", "data.batch_size=2"]
+    folder = RunFolder.create(tmp_path, "run")
+    train(make_settings(*words), folder, point=ResumePoint(None, None, None), interrupts=Interrupts())
 
     out = export(folder, to="onnx", out=tmp_path / "onnx")
     report = json.loads((out / "parity.json").read_text())
