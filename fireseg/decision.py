@@ -113,6 +113,28 @@ def fire_log_odds(logits: Tensor) -> Tensor:
     return (functools.reduce(torch.logaddexp, burned) - unburned).float()
 
 
+def probability_log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the log-odds of fire, log(p / (1 - p)), of class probabilities that windows were blended to.
+
+    Computed in NumPy: torch's float32 log differs from NumPy's in the last bit, and with it a decision.
+
+    Args:
+        probabilities: Probability of each class, `(K, H, W)`, summing to 1 over K, K at least 2.
+
+    Returns:
+        `(H, W)` float32 in a new array, above 0 where fire is likelier than not; infinite at 0 and 1.
+
+    Example:
+        >>> probability_log_odds(np.array([[[0.5, 0.0]], [[0.5, 1.0]]], np.float32)).tolist()
+        [[0.0, inf]]
+    """
+    # The log of the ratio, not a difference of logs: its sign is then exactly that of p - (1 - p).
+    fire = probabilities[1].copy() if len(probabilities) == 2 else probabilities[1:].sum(axis=0)
+    with np.errstate(divide="ignore", over="ignore"):
+        fire /= probabilities[0]
+        return np.log(fire, out=fire)
+
+
 def min_log_odds(threshold: float, temperature: float = 1.0) -> float:
     """Returns the lowest log-odds, as the model gives them, that count as burned.
 

@@ -15,8 +15,9 @@ from fireseg.data.folds import check_fold, select_fold
 from fireseg.data.format import Manifest
 from fireseg.data.joined import join_scans
 from fireseg.data.patches import ALL, DATA_ROOT_HELP, Fault, SplitReader, get_tile_name
+from fireseg.data.positions import count_classes_once
 from fireseg.data.reader import open_splits
-from fireseg.data.statistics import PatchStatistics, SplitStatistics, channel_statistics, class_counts, scan_split
+from fireseg.data.statistics import PatchStatistics, SplitStatistics, channel_statistics, scan_split
 from fireseg.data.subset import select_fraction
 from fireseg.errors import MAX_FAULTS_SHOWN, FiresegError, join_names
 from fireseg.task import IGNORE_INDEX, Task
@@ -35,7 +36,8 @@ class DatasetSummary:
         readers: Reader of each split.
         mean: Mean reflectance of each requested band over the labelled training pixels.
         std: Standard deviation of the same.
-        class_counts: Number of labelled training pixels of each class.
+        class_counts: Number of labelled training pixels of each class; where patches of a tile overlap, each pixel
+            counts once.
         fingerprint: SHA-256 over the names and contents of all patches; equal for all fractions of the training
             patches, so that their scores on the same validation and test patches can be compared.
         notes: Remarks for the user that do not stop the run.
@@ -125,7 +127,9 @@ def validate_dataset(
         readers={split: scan.reader for split, scan in scans.items()},
         mean=mean,
         std=tuple(value if value > _MIN_STD else 1.0 for value in std),
-        class_counts=class_counts(train, task.num_classes),
+        class_counts=(
+            count_classes_once(scans["train"].reader, train, task.num_classes) if train else (0,) * task.num_classes
+        ),
         fingerprint=fingerprint,
         notes=tuple(notes),
         leaks=tuple(leaks),

@@ -64,6 +64,8 @@ class WildfirePatchDataset(Dataset[Sample]):
         names: Patches to include; all by default.
         task_name: Masks to read if both are stored, `del` or `gra`; `del` by default.
         augment: Augmentation of the patches; none by default.
+        crop: Side in pixels of the square that is cut from each patch at a random offset, before the augmentation;
+            None for whole patches.
         fire_threshold: A patch is augmented as one with fire if more than this share of its labelled
             pixels is burned.
         ignore_index: Mask value of unlabelled pixels.
@@ -84,6 +86,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         names: Iterable[str] | None = None,
         task_name: str | None = None,
         augment: Augmentation | None = None,
+        crop: int | None = None,
         fire_threshold: float = 0.01,
         ignore_index: int = IGNORE_INDEX,
         seed: int = 0,
@@ -92,6 +95,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         self.patches = reader if names is None else reader.select(names)
         self.bands = tuple(bands)
         self.augment = augment
+        self.crop = crop
         self.fire_threshold = fire_threshold
         self.ignore_index = ignore_index
         self.seed = seed
@@ -110,10 +114,12 @@ class WildfirePatchDataset(Dataset[Sample]):
         image, mask = self.patches.read(index.patch)
         if (channels := select_bands(image.shape[2], self.bands, self.patches.bands)) is not None:
             image = image[..., channels]
+        rng = sample_rng(self.seed, index)
+        if self.crop is not None:
+            image, mask = _crop_randomly(image, mask, self.crop, rng)
         if self.augment is None:
             image, mask = np.ascontiguousarray(image.transpose(2, 0, 1)), np.ascontiguousarray(mask)
         else:
-            rng = sample_rng(self.seed, index)
             image, mask = self.augment(image, mask, rng, is_fire=self._is_fire(mask))
         return Sample(torch.from_numpy(image), torch.from_numpy(mask), self.names[index.patch])
 
@@ -121,6 +127,14 @@ class WildfirePatchDataset(Dataset[Sample]):
         num_labelled = np.count_nonzero(mask != self.ignore_index)
         num_unburned = np.count_nonzero(mask == 0)
         return bool(num_labelled - num_unburned > self.fire_threshold * num_labelled)
+
+
+def _crop_randomly(
+    image: NDArray[np.float32], mask: NDArray[np.uint8], size: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    top, left = (int(rng.integers(side - size + 1)) for side in mask.shape)
+    window = slice(top, top + size), slice(left, left + size)
+    return image[window], mask[window]
 
 
 class EpochBatchSampler(Sampler[list[SampleIndex]]):

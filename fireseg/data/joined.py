@@ -69,6 +69,11 @@ class JoinedReader:
         part, position = self.positions[index]
         return self.parts[part].read(position)
 
+    def read_mask(self, index: int) -> NDArray[Any]:
+        """Reads the mask of one patch, see `SplitReader`."""
+        part, position = self.positions[index]
+        return self.parts[part].read_mask(position)
+
     def select(self, names: Iterable[str]) -> JoinedReader:
         """Returns a reader of the named patches, see `SplitReader`."""
         names, position_of = tuple(names), dict(zip(self.names, self.positions, strict=True))

@@ -67,6 +67,9 @@ class WildfireDataModule:
         on_bad: Treatment of faulty files: `stop` with all of them in one error, or `skip` them.
         allow_leaks: Trains although a patch is in two splits, by its name or content, and notes it.
         augment: Augmentation of training patches; none by default.
+        crop: Side in pixels of the square that training cuts from each patch at a random offset, which is drawn anew in
+            each epoch, so that the place of a fire in its window tells the model nothing; a multiple of 32, at most the
+            side of the patches. None trains on whole patches. Validation patches stay whole.
         maker: Function that creates the data under the root if missing; called before anything is read.
         seed: Seed of order and augmentation.
         pin_memory: Copies batches to page-locked memory, for transfer to a CUDA device.
@@ -109,6 +112,7 @@ class WildfireDataModule:
         on_bad: Literal["stop", "skip"] = "stop",
         allow_leaks: bool = False,
         augment: Augmentation | None = None,
+        crop: Annotated[int, Field(ge=32, multiple_of=32)] | None = None,
         maker: Maker | None = None,
         seed: NonNegativeInt = 0,
         pin_memory: bool = False,
@@ -130,6 +134,7 @@ class WildfireDataModule:
         self.on_bad: Literal["stop", "skip"] = on_bad
         self.allow_leaks = allow_leaks
         self.augment = augment
+        self.crop = crop
         self.maker = maker
         self.seed = seed
         self.pin_memory = pin_memory
@@ -167,7 +172,8 @@ class WildfireDataModule:
         )
         self._summary, self.notes = summary, [*self.notes, *summary.notes]
         if "train" in summary.splits:
-            self.train = self._create_dataset("train", self.augment)
+            self._check_crop()
+            self.train = self._create_dataset("train", self.augment, self.crop)
         if "val" in summary.splits:
             self.val = self._create_dataset("val")
         self.test = self._create_dataset("test") if "test" in summary.splits else None
@@ -197,7 +203,7 @@ class WildfireDataModule:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Number of labelled training pixels of each class."""
+        """Number of labelled training pixels of each class; where patches of a tile overlap, each pixel counts once."""
         return self.summary.class_counts
 
     @property
@@ -247,12 +253,26 @@ class WildfireDataModule:
             stop_workers(loader)
         self._loaders.clear()
 
-    def _create_dataset(self, split: str, augment: Augmentation | None = None) -> WildfirePatchDataset:
+    def _check_crop(self) -> None:
+        height, width, _ = self.summary.splits["train"][0].image_shape
+        if self.crop is None or self.crop <= min(height, width):
+            return
+        largest = min(height, width) // 32 * 32
+        cure = f"at most data.crop={largest}, or none" if largest else "no crop"
+        raise SettingError(
+            f"data.crop: {self.crop}, but the patches in {self.patches_root / 'train'} have {height} x {width} px; use "
+            f"{cure}, or prepare larger patches (--size)"
+        )
+
+    def _create_dataset(
+        self, split: str, augment: Augmentation | None = None, crop: int | None = None
+    ) -> WildfirePatchDataset:
         return WildfirePatchDataset(
             self.summary.readers[split],
             bands=self.bands,
             names=[patch.name for patch in self.summary.splits[split]],
             augment=augment,
+            crop=crop,
             fire_threshold=self.fire_threshold,
             ignore_index=self.task.ignore_index,
             seed=self.seed,
@@ -319,7 +339,8 @@ def compute_class_weights(
 ) -> Tensor:
     """Computes inverse-frequency class weights from the masks of a split.
 
-    Only masks are read. A training run counts the classes in its single pass over the data instead.
+    Only masks are read, and each counts whole. A training run counts the classes in its single pass over the data
+    instead, and each pixel of a tile once where patches overlap.
 
     Args:
         split_dir: Folder with `*_mask.npy`, or with packed masks.

@@ -110,6 +110,10 @@ class SplitReader(Protocol):
         """
         ...
 
+    def read_mask(self, index: int) -> NDArray[Any]:
+        """Reads the classes of one patch, `(H, W)`, without its image; raises as `read`."""
+        ...
+
     def select(self, names: Iterable[str]) -> Self:
         """Returns a reader of the named patches, in this order."""
         ...
@@ -148,6 +152,10 @@ class FolderReader:
             return read_array(self._path(name, "image")), read_array(self._path(name, "mask"))
         except UnreadableError as error:
             raise UnreadableError(error.fault._replace(patch=name)) from error
+
+    def read_mask(self, index: int) -> NDArray[Any]:
+        """Reads the mask of one patch, see `SplitReader`."""
+        return read_array(self._path(self.names[index], "mask"))
 
     def select(self, names: Iterable[str]) -> FolderReader:
         """Returns a reader of the named patches, see `SplitReader`."""

@@ -193,6 +193,10 @@ class PackedReader:
         row = self.rows[index]
         return to_reflectance(images[row]), masks[row].copy()
 
+    def read_mask(self, index: int) -> NDArray[Any]:
+        """Reads the mask of one patch, see `SplitReader`."""
+        return self._arrays[1][self.rows[index]].copy()
+
     def select(self, names: Iterable[str]) -> PackedReader:
         """Returns a reader of the named patches, see `SplitReader`."""
         names = tuple(names)

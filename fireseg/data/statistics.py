@@ -172,11 +172,6 @@ def count_values(mask: NDArray[np.uint8]) -> dict[int, int]:
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
-def class_counts(patches: Sequence[PatchStatistics], num_classes: int) -> tuple[int, ...]:
-    """Returns the number of pixels of each class over all patches."""
-    return tuple(sum(patch.pixels.get(value, 0) for patch in patches) for value in range(num_classes))
-
-
 def channel_statistics(
     patches: Sequence[PatchStatistics], bands: Sequence[str], ignore_index: int, stored: Sequence[str] | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -16,21 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.format import METADATA
+from fireseg.data.positions import LocatedPatch, Row, are_pixel_offsets, locate_patches
 from fireseg.errors import FiresegError
-from fireseg.files import check_regular_file
 from fireseg.geo.grid import M2_PER_HA, Grid, PixelAreas, Transform
 
 log = logging.getLogger("fireseg")
 
-_PATCH_NAME = re.compile(r"(?P<tile>.+)_r(?P<row>\d+)_c(?P<col>\d+)")
-
 _ACTIVATION = re.compile(r"EMSR\d+")
 
-_IMAGE_SUFFIX = "_S2L2A"
-
 _STRIP_ROWS = 256
-
-Row = Mapping[str, str]
 
 _TOLERANCE_PX = 0.01
 """Largest difference in pixels between the boxes of patches and the grid inferred from them."""
@@ -78,13 +70,13 @@ class PatchPosition(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Fire:
-    """A tile of the split: the rectangle spanned by its patches.
+    """A tile of the split; the rectangle spanned by its patches if the size of the tile is unknown.
 
     Attributes:
         name: Name of the tile, or of the patch if its tile is unknown.
         positions: Positions of its patches, in the order of the split.
-        height, width: Size of the rectangle in pixels, clipped to the tile.
-        grid: Grid of the rectangle; None if unknown.
+        height, width: Size in pixels.
+        grid: Grid of the pixels; None if unknown.
         activation, country, climate, date: Metadata of the tile; None if unknown.
     """
 
@@ -97,14 +89,6 @@ class Fire:
     country: str | None = None
     climate: str | None = None
     date: str | None = None
-
-
-class _Patch(NamedTuple):
-    number: int
-    tile: str
-    row: int
-    col: int
-    metadata: Row
 
 
 def group_by_fire(names: Sequence[str], folder: Path, *more_folders: Path, size: int) -> tuple[Fire, ...]:
@@ -122,23 +106,19 @@ def group_by_fire(names: Sequence[str], folder: Path, *more_folders: Path, size:
     Returns:
         Fires in the order of their first patches.
     """
-    metadata = read_metadata(folder / METADATA)
-    for other in more_folders:
-        metadata |= read_metadata(other / METADATA)
-    tiles: dict[str, list[_Patch]] = {}
+    tiles: dict[str, list[LocatedPatch]] = {}
     ungrouped: list[str] = []
-    for number, name in enumerate(names):
-        patch = _locate_patch(number, name, metadata.get(name, {}))
-        if patch is None:
-            ungrouped.append(name)
-            patch = _Patch(number, name, 0, 0, metadata.get(name, {}))
+    for number, located in enumerate(locate_patches(names, folder, *more_folders)):
+        if located is None:
+            ungrouped.append(names[number])
+        patch = located or LocatedPatch(number, names[number], 0, 0, {})
         tiles.setdefault(patch.tile, []).append(patch)
     if ungrouped:
         reason = f"tile unknown, because it is neither in {METADATA} nor in a name such as {{tile}}_r{{row}}_c{{col}}"
         _warn_ungrouped(folder, ungrouped, reason)
     fires: list[Fire] = []
     for tile, patches in tiles.items():
-        if _are_pixel_offsets(patches, size):
+        if are_pixel_offsets(patches, size):
             fires.append(_make_fire(tile, patches, size))
             continue
         _warn_ungrouped(folder, [names[patch.number] for patch in patches], "row and col are not in pixels")
@@ -146,49 +126,11 @@ def group_by_fire(names: Sequence[str], folder: Path, *more_folders: Path, size:
     return tuple(sorted(fires, key=lambda fire: fire.positions[0].number))
 
 
-def read_metadata(path: Path) -> dict[str, Row]:
-    """Reads the rows of metadata.csv by patch; empty if there is no such file or it names no patches."""
-    check_regular_file(path)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row["patch_id"]: row for row in csv.DictReader(file) if row.get("patch_id")}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, csv.Error) as error:
-        log.warning("%s: cannot be read (%s); patches are grouped by their names", path, error)
-        return {}
-
-
-def _locate_patch(number: int, name: str, metadata: Row) -> _Patch | None:
-    match = _PATCH_NAME.fullmatch(name)
-    source, row, col = (metadata.get(key) or "" for key in ("source_image", "row", "col"))
-    if source and row.isdecimal() and col.isdecimal():
-        tile = match["tile"] if match else Path(source).stem.removesuffix(_IMAGE_SUFFIX)
-        return _Patch(number, tile, int(row), int(col), metadata)
-    if match:
-        return _Patch(number, match["tile"], int(match["row"]), int(match["col"]), metadata)
-    return None
-
-
-def _are_pixel_offsets(patches: Sequence[_Patch], size: int) -> bool:
-    """Returns False if rows or columns look like consecutive numbers of patches, which are 1 apart.
-
-    Only the last step, to the edge of the tile, may be that small.
-    """
-    for starts in ({patch.row for patch in patches}, {patch.col for patch in patches}):
-        steps = [after - before for before, after in pairwise(sorted(starts))][:-1]
-        if steps and max(steps) < size / 16:
-            return False
-    return True
-
-
-def _make_fire(tile: str, patches: Sequence[_Patch], size: int) -> Fire:
-    top, left = min(patch.row for patch in patches), min(patch.col for patch in patches)
+def _make_fire(tile: str, patches: Sequence[LocatedPatch], size: int) -> Fire:
     metadata = patches[0].metadata
-    bottom, right = max(patch.row for patch in patches) + size, max(patch.col for patch in patches) + size
-    # Patches at the edge of a tile are padded beyond it.
-    bottom = min(bottom, _read_int(metadata, "tile_height", bottom))
-    right = min(right, _read_int(metadata, "tile_width", right))
+    # Patches at the edge of a tile are padded beyond it, and windows may have been left out at its edges.
+    top, bottom = _find_ends([patch.row for patch in patches], size, metadata.get("tile_height"))
+    left, right = _find_ends([patch.col for patch in patches], size, metadata.get("tile_width"))
     activation = _ACTIVATION.match(tile)
     height, width = bottom - top, right - left
     boxes = [PatchBox.from_metadata(patch.row - top, patch.col - left, patch.metadata) for patch in patches]
@@ -207,9 +149,11 @@ def _make_fire(tile: str, patches: Sequence[_Patch], size: int) -> Fire:
     )
 
 
-def _read_int(metadata: Row, key: str, default: int) -> int:
-    text = metadata.get(key) or ""
-    return int(text) if text.isdecimal() and int(text) > 0 else default
+def _find_ends(starts: Sequence[int], size: int, side: str | None) -> tuple[int, int]:
+    """Returns first and last pixel, exclusive, of a tile along an axis; of its patches if its side is unknown."""
+    if side and side.isdecimal() and int(side) > max(starts):
+        return 0, int(side)
+    return min(starts), max(starts) + size
 
 
 def _warn_ungrouped(folder: Path, names: Sequence[str], reason: str) -> None:

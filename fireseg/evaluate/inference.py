@@ -1,16 +1,17 @@
-"""Runs the model and the NBR baseline on every patch of a split."""
+"""Runs the model and the NBR baseline on every tile of a split, on the path of a map."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fireseg.batch import Batch
-from fireseg.decision import argmax_classes, fire_log_odds, severity_classes
+from fireseg.data.bands import to_reflectance
+from fireseg.decision import argmax_classes, probability_log_odds, severity_classes
 from fireseg.evaluate.baseline import (
     count_ratios,
     fixed_rule,
@@ -18,13 +19,29 @@ from fireseg.evaluate.baseline import (
     missing_for_nbr,
     normalised_burn_ratio,
 )
-from fireseg.evaluate.mosaic import Layers, Mosaic, PatchPrediction, summarize_patch
+from fireseg.evaluate.mosaic import (
+    ArrayRaster,
+    Layers,
+    Mosaic,
+    PatchSummary,
+    StitchedTile,
+    build_mosaic,
+    summarize_patch,
+)
+from fireseg.geo import plan_sliding_windows
 from fireseg.metric import find_components
 from fireseg.runs import TrainedModel
+from fireseg.runtime.engines import TorchEngine
+from fireseg.runtime.inference import RasterSource, predict_rows
 from fireseg.task import IGNORE_INDEX
 
 LOG_ODDS, ARGMAX, SEVERITY, NBR, FIXED_RULE = "log_odds", "argmax", "severity", "nbr", "fixed_rule"
 """Layers: log-odds of fire, argmax class, argmax over the classes above 0, burn ratio, burned by the fixed rule."""
+
+_MAX_LOG_ODDS = 1e6
+"""Limit of the log-odds, far beyond any threshold; those of a probability of 0 or 1 in float32 are infinite."""
+
+_RULE_ROWS = 256
 
 
 class MissingBands(NamedTuple):
@@ -44,76 +61,83 @@ def find_missing_bands(bands: Sequence[str]) -> MissingBands:
     return MissingBands(missing_for_nbr(bands), missing_for_fixed_rule(bands))
 
 
-def predict_patches(trained: TrainedModel, batches: Iterable[Batch]) -> Iterator[PatchPrediction]:
-    """Predicts every patch with the model and the baseline rules, in order.
+def predict_tile(trained: TrainedModel, tile: StitchedTile, *, batch_size: int | None = None) -> Mosaic:
+    """Predicts a tile with the model, as `predict` maps it, and with the baseline rules.
+
+    Detection of a patch is read off the map of its tile.
 
     Args:
         trained: Model to run.
-        batches: All patches of a split, with the bands of the model.
+        tile: Tile with the bands of the model.
+        batch_size: Windows per batch; see `runtime.inference.get_batch_size` if None.
 
     Raises:
-        FiresegError: If a batch does not fit in memory.
+        SettingError: If a batch does not fit in memory.
+        FiresegError: If the probabilities are not finite.
     """
     missing = find_missing_bands(trained.bands)
-    for batch in batches:
-        predictions = predict_batch(trained, batch)
-        for number in range(len(batch.names)):
-            image, mask = batch.image[number].numpy(), batch.mask[number].numpy()
-            truth = _fill_unlabelled(mask, trained.task.ignore_index)
-            layers = {name: values[number] for name, values in predictions.items()}
-            if not missing.nbr:
-                layers[NBR] = normalised_burn_ratio(image, trained.bands)
-            if not missing.fixed_rule:
-                layers[FIXED_RULE] = fixed_rule(image, trained.bands)
-            summary = summarize_patch(
-                truth,
-                log_odds=layers[LOG_ODDS],
-                argmax=layers[ARGMAX],
-                nbr=layers.get(NBR),
-                fixed_rule=layers.get(FIXED_RULE),
-                components=find_components(layers[LOG_ODDS], truth != IGNORE_INDEX),
-            )
-            yield PatchPrediction(image, truth, layers, summary)
+    layers = predict_raster(trained, tile.raster, batch_size=batch_size)
+    if not missing.nbr:
+        layers[NBR] = _apply_rule(tile.raster, normalised_burn_ratio)
+    if not missing.fixed_rule:
+        layers[FIXED_RULE] = _apply_rule(tile.raster, fixed_rule)
+    return build_mosaic(tile, layers=layers, patches=[*_summarize_patches(tile, layers)])
 
 
-@torch.inference_mode()
-def predict_batch(trained: TrainedModel, batch: Batch) -> Layers:
-    """Predicts a batch with the model.
-
-    Returns:
-        `log_odds` float32, `argmax` uint8 and `severity` uint8, `(B, H, W)` each.
-
-    Raises:
-        SettingError: If the batch does not fit in memory.
-    """
-    logits = trained.predict_logits(batch.image)
-    layers = {LOG_ODDS: fire_log_odds(logits), ARGMAX: argmax_classes(logits), SEVERITY: severity_classes(logits)}
-    return {name: values.cpu().numpy() for name, values in layers.items()}
-
-
-def compute_nbr(batches: Iterable[Batch], bands: Sequence[str], *, ignore_index: int) -> Iterator[PatchPrediction]:
-    """Computes the burn ratio of every patch, in order, without running a model.
+def predict_raster(trained: TrainedModel, raster: RasterSource, *, batch_size: int | None = None) -> Layers:
+    """Predicts all pixels of a raster by the sliding windows of a map.
 
     Args:
-        batches: All patches of a split.
-        bands: Bands of the patches; those of the ratio must be among them.
-        ignore_index: Mask value of unlabelled pixels.
+        trained: Model.
+        raster: Raster with the bands of the model.
+        batch_size: Windows per batch.
+
+    Returns:
+        `log_odds` float32, `argmax` uint8 and `severity` uint8, `(H, W)` each; without meaning where it is unknown.
+
+    Raises:
+        SettingError: If a batch does not fit in memory.
+        FiresegError: If the probabilities are not finite.
     """
-    for batch in batches:
-        for image, mask in zip(batch.image.numpy(), batch.mask.numpy(), strict=True):
-            truth = _fill_unlabelled(mask, ignore_index)
-            yield PatchPrediction(image[:0], truth, {NBR: normalised_burn_ratio(image, bands)})
+    shape = raster.height, raster.width
+    layers: Layers = {LOG_ODDS: np.empty(shape, np.float32)}
+    layers |= {name: np.empty(shape, np.uint8) for name in (ARGMAX, SEVERITY)}
+    layout, engine = plan_sliding_windows(*shape), TorchEngine(trained)
+    with closing(predict_rows(trained, raster, layout, engine=engine, batch_size=batch_size)) as rows:
+        for top, left, probabilities, _, _ in rows:
+            region = slice(top, top + probabilities.shape[1]), slice(left, left + probabilities.shape[2])
+            scores = torch.from_numpy(probabilities)[None]
+            # Peaks of components are stored, and infinity is no JSON number.
+            layers[LOG_ODDS][region] = probability_log_odds(probabilities).clip(-_MAX_LOG_ODDS, _MAX_LOG_ODDS)
+            layers[ARGMAX][region] = argmax_classes(scores)[0].numpy()
+            layers[SEVERITY][region] = severity_classes(scores)[0].numpy()
+    return layers
 
 
-def count_nbr(mosaics: Iterable[Mosaic]) -> NDArray[np.int64]:
+def _summarize_patches(tile: StitchedTile, layers: Layers) -> Iterator[PatchSummary]:
+    for (_, row, col), truth in zip(tile.fire.positions, tile.patch_truths, strict=True):
+        window = slice(row, row + truth.shape[0]), slice(col, col + truth.shape[1])
+        cut = {name: layer[window] for name, layer in layers.items()}
+        yield summarize_patch(
+            truth,
+            log_odds=cut[LOG_ODDS],
+            argmax=cut[ARGMAX],
+            nbr=cut.get(NBR),
+            fixed_rule=cut.get(FIXED_RULE),
+            components=find_components(cut[LOG_ODDS], truth != IGNORE_INDEX),
+        )
+
+
+def _apply_rule(raster: ArrayRaster, rule: Callable[..., NDArray[Any]]) -> NDArray[Any]:
+    """Applies a rule to some rows at a time, because reflectance takes twice the memory of the stored integers."""
+    parts = [raster.image[top : top + _RULE_ROWS] for top in range(0, raster.height, _RULE_ROWS)]
+    return np.concatenate([rule(to_reflectance(part.transpose(2, 0, 1)), raster.bands) for part in parts])
+
+
+def count_nbr(tiles: Iterable[StitchedTile]) -> NDArray[np.int64]:
     """Counts burned and unburned pixels by burn ratio, for `baseline.tune_threshold`; each pixel counts once.
 
     Args:
-        mosaics: All fires of a split, at least one.
+        tiles: All tiles of a split, at least one; the bands of the ratio must be among theirs.
     """
-    return np.sum([count_ratios(mosaic.layers[NBR], mosaic.truth) for mosaic in mosaics], axis=0)
-
-
-def _fill_unlabelled(mask: NDArray[np.uint8], ignore_index: int) -> NDArray[np.uint8]:
-    """Replaces the ignore value of the task by 255."""
-    return np.where(mask == ignore_index, np.uint8(IGNORE_INDEX), mask)
+    return np.sum([count_ratios(_apply_rule(tile.raster, normalised_burn_ratio), tile.truth) for tile in tiles], axis=0)

@@ -1,4 +1,4 @@
-"""Mosaics of fires: the patches of a tile and their predictions reassembled, and detection scores over patches."""
+"""Mosaics of fires: tiles stitched from patches, their predictions, and detection scores over patches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fireseg.data.bands import SCALE, to_reflectance
 from fireseg.data.format import METADATA
 from fireseg.errors import FiresegError
 from fireseg.evaluate.fires import Fire, PatchPosition
@@ -19,6 +20,9 @@ from fireseg.task import IGNORE_INDEX
 
 PREVIEW_PX = 320
 """Longest side of a preview image."""
+
+LAYER_BYTES = 11
+"""Bytes of a pixel in all layers: two float32, two uint8 and one bool."""
 
 Layers = dict[str, NDArray[Any]]
 """Arrays of the same shape by name."""
@@ -46,31 +50,79 @@ class PatchSummary(NamedTuple):
     components: tuple[Component, ...]
 
 
-class PatchPrediction(NamedTuple):
-    """A patch with its predictions.
+class PatchPixels(NamedTuple):
+    """A patch as it is stored.
 
     Attributes:
         image: Reflectance, `(C, S, S)` float32.
         truth: Classes, `(S, S)` uint8, 255 where unlabelled.
-        layers: Predictions by name, `(S, S)` each.
-        summary: Values for detection; None if not needed.
     """
 
     image: NDArray[np.float32]
     truth: NDArray[np.uint8]
-    layers: Layers
-    summary: PatchSummary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayRaster:
+    """An image in memory as a `runtime.inference.RasterSource`.
+
+    Attributes:
+        bands: Bands of the channels.
+        image: Reflectance x 10000, `(H, W, C)` uint16, 0 where unknown.
+        unknown: True where there is no value in any band, `(H, W)` bool.
+    """
+
+    bands: tuple[str, ...]
+    image: NDArray[np.uint16]
+    unknown: NDArray[np.bool_]
+
+    block_rows = 64
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.image.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.image.shape[1]
+
+    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """Returns reflectance x 10000, `(h, w, C)`, and the unknown pixels, `(h, w)`."""
+        region = slice(top, top + height), slice(left, left + width)
+        return self.image[region], self.unknown[region]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchedTile:
+    """A tile stitched from its patches.
+
+    Attributes:
+        fire: Fire with the positions of its patches.
+        raster: Its image, unknown where there is no patch.
+        is_covered: True where there is a patch, `(H, W)` bool.
+        truth: Classes, `(H, W)` uint8, 255 where unlabelled or not covered by a patch.
+        patch_truths: Classes of each patch, `(S, S)` uint8, in the order of `fire.positions`; a label that several
+            patches contain may be 255 in all but one.
+    """
+
+    fire: Fire
+    raster: ArrayRaster
+    is_covered: NDArray[np.bool_]
+    truth: NDArray[np.uint8]
+    patch_truths: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mosaic:
-    """A fire assembled from its patches.
+    """A fire with the predictions of its whole tile.
 
     Attributes:
         fire: Fire with the positions of its patches.
         truth: Classes, `(H, W)` uint8, 255 where unlabelled or not covered by a patch.
         is_covered: True where there is a patch, `(H, W)` bool.
-        layers: Predictions by name, `(H, W)` each, 0 where there is no patch.
+        layers: Predictions by name, `(H, W)` each; without meaning where there is no patch.
         preview_image: Every n-th row and column of the reflectance, `(C, h, w)` float32, 0 where there is no patch.
         preview_step: The n of `preview_image`.
         patches: Summaries of the patches, in order.
@@ -95,8 +147,8 @@ class Mosaic:
         return self.is_labelled & (self.truth > 0)
 
 
-def assemble_mosaics(patches: Iterable[PatchPrediction], fires: Iterable[Fire]) -> Iterator[Mosaic]:
-    """Assembles patches into mosaics and yields each fire as soon as its last patch is there.
+def stitch_tiles(patches: Iterable[PatchPixels], fires: Iterable[Fire], bands: Sequence[str]) -> Iterator[StitchedTile]:
+    """Stitches patches to tiles and yields each tile as soon as its last patch is there.
 
     The patches of a tile follow one another, so that only one tile is in memory at a time. Where patches overlap,
     the first labelled one counts.
@@ -104,6 +156,7 @@ def assemble_mosaics(patches: Iterable[PatchPrediction], fires: Iterable[Fire]) 
     Args:
         patches: All patches of the split, in order.
         fires: All fires of the split.
+        bands: Bands of the patches.
 
     Raises:
         FiresegError: If overlapping patches label the same pixel differently, which means wrong positions.
@@ -111,59 +164,81 @@ def assemble_mosaics(patches: Iterable[PatchPrediction], fires: Iterable[Fire]) 
     positions: dict[int, tuple[Fire, PatchPosition]] = {
         position.number: (fire, position) for fire in fires for position in fire.positions
     }
-    incomplete: dict[str, tuple[Mosaic, int]] = {}
+    incomplete: dict[str, StitchedTile] = {}
     for number, patch in enumerate(patches):
         fire, position = positions[number]
-        mosaic, num_left = incomplete.pop(fire.name, None) or (_make_mosaic(fire, patch), len(fire.positions))
-        _add_patch(mosaic, position, patch)
-        if num_left == 1:
-            yield mosaic
+        tile = incomplete.pop(fire.name, None) or _make_tile(fire, patch, tuple(bands))
+        _add_patch(tile, position, patch)
+        if len(tile.patch_truths) == len(fire.positions):
+            yield tile
         else:
-            incomplete[fire.name] = mosaic, num_left - 1
+            incomplete[fire.name] = tile
 
 
-def _make_mosaic(fire: Fire, patch: PatchPrediction) -> Mosaic:
+def _make_tile(fire: Fire, patch: PatchPixels, bands: tuple[str, ...]) -> StitchedTile:
     shape = fire.height, fire.width
+    pixel_bytes = 2 * len(patch.image) + 3 + LAYER_BYTES
     check_memory(
-        fire.height * fire.width * (2 + sum(layer.itemsize for layer in patch.layers.values())),
+        fire.height * fire.width * pixel_bytes + len(fire.positions) * patch.truth.nbytes,
         f"{fire.name}: patches from a rectangle of {fire.height:,} x {fire.width:,} pixels",
         f"correct row and col of its patches in {METADATA}, or cut the tile into smaller ones",
     )
-    step = -(-max(shape) // PREVIEW_PX)
-    preview_shape = tuple(-(-side // step) for side in shape)
-    return Mosaic(
+    return StitchedTile(
         fire=fire,
-        truth=np.full(shape, IGNORE_INDEX, np.uint8),
+        raster=ArrayRaster(
+            bands=bands, image=np.zeros((*shape, len(patch.image)), np.uint16), unknown=np.ones(shape, bool)
+        ),
         is_covered=np.zeros(shape, bool),
-        layers={name: np.zeros(shape, layer.dtype) for name, layer in patch.layers.items()},
-        preview_image=np.zeros((len(patch.image), *preview_shape), np.float32),
-        preview_step=step,
+        truth=np.full(shape, IGNORE_INDEX, np.uint8),
     )
 
 
-def _add_patch(mosaic: Mosaic, position: PatchPosition, patch: PatchPrediction) -> None:
+def _add_patch(tile: StitchedTile, position: PatchPosition, patch: PatchPixels) -> None:
     _, row, col = position
-    sides = zip(patch.truth.shape, mosaic.truth.shape, (row, col), strict=True)
+    sides = zip(patch.truth.shape, tile.truth.shape, (row, col), strict=True)
     height, width = (min(side, whole - start) for side, whole, start in sides)
     target = slice(row, row + height), slice(col, col + width)
-    source = slice(height), slice(width)
-    before, new = mosaic.truth[target], patch.truth[source]
+    before, new = tile.truth[target], patch.truth[:height, :width]
     is_free = before == IGNORE_INDEX
     if (~is_free & (new != IGNORE_INDEX) & (new != before)).any():
         raise FiresegError(
-            f"{mosaic.fire.name}: overlapping patches, including the one at row {row} and column {col}, label the "
+            f"{tile.fire.name}: overlapping patches, including the one at row {row} and column {col}, label the "
             f"same pixels differently; give row and col of each patch in {METADATA} in pixels of its tile"
         )
-    mosaic.is_covered[target] = True
+    image = _to_stored(patch.image[:, :height, :width])
+    unknown = tile.raster.unknown[target]
+    np.copyto(tile.raster.image[target], image, where=unknown[..., None])
+    unknown &= ~image.any(axis=2)
+    tile.is_covered[target] = True
     np.copyto(before, new, where=is_free)
-    for name, layer in mosaic.layers.items():
-        np.copyto(layer[target], patch.layers[name][source], where=is_free)
-    step = mosaic.preview_step
-    image = patch.image[:, -row % step : height : step, -col % step : width : step]
-    top, left = -(-row // step), -(-col // step)
-    mosaic.preview_image[:, top : top + image.shape[1], left : left + image.shape[2]] = image
-    if patch.summary is not None:
-        mosaic.patches.append(patch.summary)
+    tile.patch_truths.append(new)
+
+
+def _to_stored(image: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Returns `(C, h, w)` reflectance as `(h, w, C)` integers, as rasters are read; exact for prepared patches."""
+    scaled = np.rint(image.transpose(1, 2, 0) * np.float32(SCALE))
+    return scaled.clip(0, np.iinfo(np.uint16).max).astype(np.uint16)
+
+
+def build_mosaic(tile: StitchedTile, *, layers: Layers, patches: list[PatchSummary]) -> Mosaic:
+    """Makes the mosaic of a tile, which keeps only a preview of its image.
+
+    Args:
+        tile: Tile.
+        layers: Predictions by name, `(H, W)` each.
+        patches: Summaries of the patches, in order.
+    """
+    step = -(-max(tile.truth.shape) // PREVIEW_PX)
+    preview = to_reflectance(tile.raster.image[::step, ::step]).transpose(2, 0, 1)
+    return Mosaic(
+        fire=tile.fire,
+        truth=tile.truth,
+        is_covered=tile.is_covered,
+        layers=layers,
+        preview_image=np.where(tile.is_covered[::step, ::step], preview, np.float32(0.0)),
+        preview_step=step,
+        patches=patches,
+    )
 
 
 def summarize_patch(

@@ -13,6 +13,8 @@ from fireseg.errors import SettingError
 
 Split = Literal["test", "val", "train"]
 
+OffCentre = Literal["auto", "always", "never"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
@@ -23,8 +25,10 @@ class EvaluateOptions:
         split: Split to evaluate on.
         data: Folder of the patches, if they have moved since training or others are to be used.
         against: Other run to compare with; evaluated first if it has no evaluation on the same patches.
+        off_centre: Score the fires off centre as well, in mirrored and cropped tiles, to tell whether the model relies
+            on their position; takes four times as long; auto: up to 50 tiles.
         device: Device of the model.
-        batch_size: Patches per batch; as in training if not given.
+        batch_size: Windows per batch; 1 on a CPU and 8 elsewhere if not given.
         workers: Processes that read patches; as in training if not given.
         no_track: Do not log the scores to the run's tracker.
 
@@ -36,6 +40,7 @@ class EvaluateOptions:
     split: Split = "test"
     data: Annotated[Path | None, metavar("PATCHES")] = None
     against: Annotated[Path | None, metavar("RUN")] = None
+    off_centre: OffCentre = "auto"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     batch_size: Annotated[int | None, metavar("INT")] = None
     workers: Annotated[int | None, metavar("INT")] = None

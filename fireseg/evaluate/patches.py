@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fireseg.batch import Batch
 from fireseg.console import progress_bar
@@ -17,9 +19,10 @@ from fireseg.data.format import read_manifest
 from fireseg.data.joined import JoinedReader
 from fireseg.data.loader import EpochLoader, make_loader, stop_workers
 from fireseg.evaluate.fires import Fire, group_by_fire
+from fireseg.evaluate.mosaic import PatchPixels, StitchedTile, stitch_tiles
 from fireseg.evaluate.options import Split
 from fireseg.runs.patches import open_data_module
-from fireseg.task import Task
+from fireseg.task import IGNORE_INDEX, Task
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,11 @@ class Patches:
 
     Args:
         module: Data module that reads them.
+        batch_size: Windows per batch of the model; None for the default of maps.
     """
 
     module: WildfireDataModule
+    batch_size: int | None = None
 
     @property
     def root(self) -> Path:
@@ -72,6 +77,19 @@ class Patches:
         return group_by_fire(dataset.names, *folders, size=dataset[0].mask.shape[0])
 
     @contextmanager
+    def tiles(self, split: Split, label: str) -> Iterator[Iterator[StitchedTile]]:
+        """Iterates over the tiles of a split, stitched from its patches; as `batches`.
+
+        Args:
+            split: Split to read.
+            label: Label of the progress bar.
+        """
+        fires, module = self.group_by_fire(split), self.module
+        with self.batches(split, label) as batches:
+            pixels = read_patches(batches, ignore_index=module.task.ignore_index)
+            yield stitch_tiles(pixels, fires, module.bands)
+
+    @contextmanager
     def batches(self, split: Split, label: str) -> Iterator[Iterator[Batch]]:
         """Iterates over all patches of a split once; reader processes stop when the context is left.
 
@@ -81,7 +99,7 @@ class Patches:
         """
         dataset, module = self.get(split), self.module
         order = EpochBatchSampler(len(dataset), module.batch_size)
-        loader = make_loader(dataset, order, num_workers=module.num_workers, pin_memory=module.pin_memory)
+        loader = make_loader(dataset, order, num_workers=module.num_workers)
         try:
             yield iter(progress_bar(EpochLoader(loader, order, 0), label))
         finally:
@@ -96,8 +114,19 @@ def open_patches(
     required: Split,
     batch_size: int | None = None,
     num_workers: int | None = None,
-    pin_memory: bool = False,
 ) -> Patches:
-    """Opens patches with the settings of a run, see `runs.patches.open_data_module`."""
-    sizes = {"batch_size": batch_size, "num_workers": num_workers}
-    return Patches(open_data_module(settings, root, task=task, required=required, pin_memory=pin_memory, **sizes))
+    """Opens patches with the settings of a run, see `runs.patches.open_data_module` and `Patches`."""
+    module = open_data_module(settings, root, task=task, required=required, num_workers=num_workers)
+    return Patches(module, batch_size)
+
+
+def read_patches(batches: Iterable[Batch], *, ignore_index: int) -> Iterator[PatchPixels]:
+    """Yields the pixels of every patch, in order.
+
+    Args:
+        batches: All patches of a split.
+        ignore_index: Mask value of unlabelled pixels, which becomes 255.
+    """
+    for batch in batches:
+        for image, mask in zip(batch.image.numpy(), batch.mask.numpy(), strict=True):
+            yield PatchPixels(image, np.where(mask == ignore_index, np.uint8(IGNORE_INDEX), mask))

@@ -11,9 +11,9 @@ from fireseg.engine.device import set_threads
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.baseline import FIXED_MAX_NBR, FIXED_MAX_NDWI, tune_threshold
 from fireseg.evaluate.compare import check_comparable, compare_runs
-from fireseg.evaluate.inference import compute_nbr, count_nbr, find_missing_bands, predict_patches
-from fireseg.evaluate.mosaic import assemble_mosaics
-from fireseg.evaluate.options import EvaluateOptions, Split
+from fireseg.evaluate.inference import count_nbr, find_missing_bands, predict_tile
+from fireseg.evaluate.off_centre import MAX_FIRES, OffCentreCounts, check_off_centre
+from fireseg.evaluate.options import EvaluateOptions, OffCentre, Split
 from fireseg.evaluate.patches import Patches, open_patches
 from fireseg.evaluate.report import PreviewSelection, write_report
 from fireseg.evaluate.results import (
@@ -55,7 +55,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     other = _open_other_run(options, trained) if options.against else None
     patches = _open_patches(trained, folder, options)
     other_results = _get_results(*other, patches, options) if other else None
-    evaluation = score_run(trained, folder, patches, options.split)
+    evaluation = score_run(trained, folder, patches, options.split, off_centre=options.off_centre)
     if other_results is not None:
         try:
             comparison = compare_runs(evaluation.results, other_results)
@@ -67,26 +67,42 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     return evaluation
 
 
-def score_run(trained: TrainedModel, folder: RunFolder, patches: Patches, split: Split) -> Evaluation:
-    """Scores a run on a split: calibration of the run first, then one pass over the split.
+def score_run(
+    trained: TrainedModel, folder: RunFolder, patches: Patches, split: Split, *, off_centre: OffCentre = "auto"
+) -> Evaluation:
+    """Scores the maps of the tiles of a split: calibration of the run first, then one pass over the split.
 
     Args:
         trained: Model to evaluate.
         folder: Folder of its run; the calibration is stored there.
         patches: Patches to evaluate on.
         split: Split to evaluate on.
+        off_centre: Make the off-centre check: `always`, `never`, or `auto`, for at most `off_centre.MAX_FIRES` tiles.
     """
-    fires = patches.group_by_fire(split)
+    num_tiles = len(patches.group_by_fire(split))
+    has_off_centre = off_centre == "always" or (off_centre == "auto" and num_tiles <= MAX_FIRES)
     decisions = calibrate(trained, folder, patches)
     point, rules = decisions.point, decisions.rules
-    selection, scores = PreviewSelection(), list[FireScores]()
-    with patches.batches(split, split) as batches:
-        for mosaic in assemble_mosaics(predict_patches(trained, batches), fires):
+    selection, scores, views = PreviewSelection(), list[FireScores](), list[OffCentreCounts]()
+    with patches.tiles(split, split) as tiles:
+        for tile in tiles:
+            mosaic = predict_tile(trained, tile, batch_size=patches.batch_size)
+            if has_off_centre and mosaic.is_burned.any():
+                views.append(check_off_centre(trained, tile, mosaic, point, batch_size=patches.batch_size))
             maps = decide_fire(mosaic, point, rules.threshold)
             scores.append(measure_fire(mosaic, maps, num_classes=trained.task.num_classes))
             selection.add(mosaic, maps[MODEL], score_fire(scores[-1].methods[MODEL])["iou"])
     scores.sort(key=lambda each: each.fire.positions[0].number)
-    results = build_results(trained, patches, split, fires=scores, point=point, rules=rules, origin=decisions.origin)
+    results = build_results(
+        trained,
+        patches,
+        split,
+        fires=scores,
+        off_centre=views,
+        point=point,
+        rules=rules,
+        origin=decisions.origin,
+    )
     return Evaluation(results=results, previews=selection.previews)
 
 
@@ -116,7 +132,7 @@ def calibrate(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Dec
         patches: Patches to evaluate on.
     """
     stored = trained.calibration
-    if stored is not None and stored.is_checked:
+    if stored is not None and stored.is_checked and stored.is_blended:
         threshold = stored.index_threshold
         note = _NOTHING_BURNED if threshold is None else _ON_TRAIN
         return Decisions(_read_point(stored), _describe_baseline(trained, threshold, note), "run")
@@ -149,9 +165,8 @@ def tune_baseline(trained: TrainedModel, patches: Patches) -> BaselineRules:
         return _describe_baseline(trained, None, "")
     if not patches.has("train"):
         return _describe_baseline(trained, None, "there is no train split to tune a threshold on")
-    with patches.batches("train", "train, to tune the burn ratio") as batches:
-        predictions = compute_nbr(batches, trained.bands, ignore_index=trained.task.ignore_index)
-        counts = count_nbr(assemble_mosaics(predictions, patches.group_by_fire("train")))
+    with patches.tiles("train", "train, to tune the burn ratio") as tiles:
+        counts = count_nbr(tiles)
     try:
         threshold = tune_threshold(counts)
     except FiresegError:
@@ -170,8 +185,8 @@ def _describe_baseline(trained: TrainedModel, threshold: float | None, note: str
 
 
 def _choose_point(trained: TrainedModel, patches: Patches) -> OperatingPoint:
-    with patches.batches("val", "val, to choose the threshold") as batches:
-        return select_operating_point(assemble_mosaics(predict_patches(trained, batches), patches.group_by_fire("val")))
+    with patches.tiles("val", "val, to choose the threshold") as tiles:
+        return select_operating_point(predict_tile(trained, tile, batch_size=patches.batch_size) for tile in tiles)
 
 
 def _open_own_patches(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Patches | None:
@@ -184,9 +199,8 @@ def _open_own_patches(trained: TrainedModel, folder: RunFolder, patches: Patches
             root,
             task=trained.task,
             required="val",
-            batch_size=module.batch_size,
+            batch_size=patches.batch_size,
             num_workers=module.num_workers,
-            pin_memory=module.pin_memory,
         )
     except FiresegError as error:
         log.info("patches of the run not used to choose the threshold: %s", error)
@@ -224,6 +238,7 @@ def _make_calibration(trained: TrainedModel, point: OperatingPoint, rules: Basel
         gain_high=high,
         num_fires=point.gain.num,
         index_threshold=rules.threshold,
+        is_blended=True,
     )
 
 
@@ -254,7 +269,6 @@ def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOpt
         required=options.split,
         batch_size=options.batch_size,
         num_workers=options.workers,
-        pin_memory=trained.device.type == "cuda",
     )
     if patches.fingerprint != trained.fingerprint:
         log.warning(
@@ -277,7 +291,8 @@ def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, opt
     log.info("%s: evaluated first, on the same patches", folder.path)
     # Joined folders cannot be given; a run that is comparable was trained on the same ones.
     options = replace(options, data=patches.root if len(patches.roots) == 1 else None, against=None)
-    evaluation = score_run(trained, folder, _open_patches(trained, folder, options), options.split)
+    patches = _open_patches(trained, folder, options)
+    evaluation = score_run(trained, folder, patches, options.split, off_centre=options.off_centre)
     _write_evaluation(evaluation, trained, folder, options)
     return evaluation.results
 

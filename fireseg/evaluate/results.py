@@ -5,13 +5,15 @@ Its keys are listed below. An undefined score is None (null in the file). Every 
 and, if these are fewer than 5, their values instead of the interval, which is then None.
 
 ```
-format        3
+format        4
 split         "train", "val" or "test"
 run           folder, name, checkpoint (file name), sha256, epoch, task, class_names, colours, arch, encoder, bands,
               version (of fireseg)
 data          root, fingerprint, trained_on (fingerprint of the run's own data), is_same, leaks, patches, fires
               (tiles on which something burned), unburned_tiles, labelled_pixels, hectares_known (true if the area of
               every fire is known)
+inference     the map that is scored: windows (side in pixels, fitted to each tile), overlap (pixels that they share and
+              in which they are blended), input ("patches": each tile is stitched from its patches)
 decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None if val has no
               burned pixel and they are defaults), origin ("run" if they are of the run's own calibration, "given" if
               chosen on other patches given with --data), is_optimistic (true if chosen on the split that is scored),
@@ -39,6 +41,10 @@ fires         a list, one entry per tile, of the method "model": name, activatio
               boundary_iou_2px, hausdorff_95_px, index_tuned_iou, index_fixed_iou, truth_sha256
 groups        size, and country, climate, year if known: lists of {name, num, iou, index_tuned_iou, difference},
               the last three an interval each
+off_centre    None, or the check of `off_centre`: drop (largest loss of pooled fire IoU), advice (empty if it is small),
+              mirrored and cropped: {pooled {centred, off_centre}, difference (interval of off centre minus centred, on
+              the same pixels), wins, losses, ties, p_value}, fires: a list of {name, mirrored {centred, off_centre},
+              cropped {…}}
 against       None, or name, sha256, split, difference (interval of ours minus theirs), wins, losses, ties, p_value,
               pooled {ours, theirs}, unburned {ours, theirs} (as in `methods`), fires: a list of {name, ours, theirs}
 ```
@@ -58,6 +64,7 @@ from numpy.typing import NDArray
 
 from fireseg import __version__
 from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
+from fireseg.evaluate.off_centre import OffCentreCounts, describe_off_centre, describe_reliance
 from fireseg.evaluate.options import Split
 from fireseg.evaluate.patches import Patches
 from fireseg.evaluate.scores import (
@@ -74,6 +81,7 @@ from fireseg.evaluate.scores import (
 )
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.files import atomic_write
+from fireseg.geo.windows import OVERLAP_PX, WINDOW_PX
 from fireseg.metric import precision_recall, reliability, score_calibration
 from fireseg.runs import TrainedModel
 from fireseg.runs.summary import EVALUATION_FORMAT, Results
@@ -176,6 +184,7 @@ def build_results(
     split: Split,
     *,
     fires: Sequence[FireScores],
+    off_centre: Sequence[OffCentreCounts],
     point: OperatingPoint,
     rules: BaselineRules,
     origin: str,
@@ -187,6 +196,7 @@ def build_results(
         patches: Patches evaluated on.
         split: Split evaluated on.
         fires: Counts of all fires of the split.
+        off_centre: Counts of the off-centre check; empty if it was not made.
         point: Operating point of the model.
         rules: Rules of the baseline.
         origin: Patches that both were chosen on: `run` or `given`.
@@ -200,6 +210,7 @@ def build_results(
         "split": split,
         "run": _describe_run(trained),
         "data": _describe_data(trained, patches, split, fires),
+        "inference": {"windows": WINDOW_PX, "overlap": OVERLAP_PX, "input": "patches"},
         "decision": _describe_decision(
             point, origin, is_optimistic=split == "val" and _is_judged(trained, patches, origin)
         ),
@@ -210,9 +221,14 @@ def build_results(
         "detection": {"plain": methods[0]["detection"], "rule": score_rule_detection(summaries, point.rule)},
         "fires": rows,
         "groups": group_fires(rows),
+        "off_centre": describe_off_centre(off_centre),
         "against": None,
     }
-    return to_dict(results)
+    results = to_dict(results)
+    crop = trained.settings.get("data", {}).get("crop")
+    if results["off_centre"]:
+        results["off_centre"]["advice"] = describe_reliance(results["off_centre"], crop)
+    return results
 
 
 def describe_calibration(

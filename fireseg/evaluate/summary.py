@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fireseg.console import format_count, format_interval, format_score, format_table
+from fireseg.evaluate.off_centre import VIEWS
 from fireseg.evaluate.results import Results, name_evaluation
 from fireseg.runs import TrainedModel
 from fireseg.runs.folder import RunFolder
@@ -39,6 +40,13 @@ def format_summary(results: Results) -> Iterator[str]:
         for method in results["methods"]:
             if method["is_there"]:
                 yield f"{method['name']}: {format_false_alarms(method['unburned'])}"
+    if results["off_centre"]:
+        for view, description in VIEWS.items():
+            pair = results["off_centre"][view]
+            before, after = (format_score(pair["pooled"][key]) for key in ("centred", "off_centre"))
+            yield f"{description}: fire_iou {after} instead of {before}; {_format_pairs(pair)}"
+        if results["off_centre"]["advice"]:
+            yield results["off_centre"]["advice"]
     yield f"threshold {results['decision']['threshold']:.3g}: {results['decision']['threshold_reason']}"
     if results["decision"]["chosen_on"] and results["decision"]["is_optimistic"]:
         yield "threshold and temperature were chosen on these patches, so scores are optimistic; use --split test"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fireseg.decision import apply_threshold, severity_classes
+from fireseg.decision import apply_threshold, probability_log_odds, severity_classes
 from fireseg.geo.grid import M2_PER_HA
 
 
@@ -34,8 +34,6 @@ def classify(
     sigmoid(d / temperature). A pixel burned if it reaches the threshold; its class is then the likeliest one
     above 0. For two classes, temperature 1 and threshold 0.5 this is the argmax.
 
-    The log-odds are computed in NumPy: torch's float32 log and exp differ from NumPy's in the last bit.
-
     Args:
         probabilities: Softmax, `(K, H, W)`, K at least 2.
         unknown: Pixels without a value in some band, `(H, W)`.
@@ -50,7 +48,7 @@ def classify(
         >>> classify(probabilities, np.zeros((1, 2), bool), threshold=0.3).classes.tolist()
         [[0, 1]]
     """
-    log_odds = _log_odds(probabilities)
+    log_odds = probability_log_odds(probabilities)
     severity = severity_classes(torch.from_numpy(probabilities)[None])[0].numpy()  # shares memory, no copy
     classes = apply_threshold(log_odds, severity, threshold=threshold, temperature=temperature, unknown=unknown)
     log_odds /= -temperature
@@ -60,14 +58,6 @@ def classify(
     np.reciprocal(fire, out=fire)
     fire[unknown] = np.nan
     return PixelPrediction(classes, fire)
-
-
-def _log_odds(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    # The log of the ratio, not a difference of logs: its sign is then exactly that of p - (1 - p).
-    fire = probabilities[1].copy() if len(probabilities) == 2 else probabilities[1:].sum(axis=0)
-    with np.errstate(divide="ignore", over="ignore"):  # a probability of 0 or 1 gives infinite log-odds
-        fire /= probabilities[0]
-        return np.log(fire, out=fire)
 
 
 @dataclass

@@ -42,6 +42,8 @@ class Calibration:
         gain_high: Upper end.
         num_fires: Number of fires of val.
         index_threshold: Threshold of the burn ratio tuned on train; None if a band or a burned pixel is missing.
+        is_blended: True if chosen on the probabilities of maps; False in files of earlier versions, which chose on
+            those of single patches.
     """
 
     temperature: Annotated[float, Field(ge=TEMPERATURE_LIMITS[0], le=TEMPERATURE_LIMITS[1])]
@@ -56,6 +58,7 @@ class Calibration:
     gain_high: Annotated[float, Field(ge=-_MAX_GAIN, le=_MAX_GAIN)] | None = None
     num_fires: Annotated[int, Field(ge=0)] | None = None
     index_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
+    is_blended: bool = False
 
     @property
     def is_checked(self) -> bool:

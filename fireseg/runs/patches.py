@@ -28,20 +28,16 @@ def open_data_module(
     *,
     task: Task,
     required: str,
-    batch_size: int | None = None,
     num_workers: int | None = None,
-    pin_memory: bool = False,
 ) -> WildfireDataModule:
-    """Opens patches with the settings of a run, without augmentation, weighted sampling and sample generation.
+    """Opens patches with the settings of a run, without augmentation, crops, weighted sampling and sample generation.
 
     Args:
         settings: Settings of the run.
         root: Folder of the splits, or several that are joined.
         task: Classes of the masks.
         required: Split that must be there; the others are opened if they are.
-        batch_size: Patches per batch; as in the run if None.
         num_workers: Processes that read patches; as in the run if None.
-        pin_memory: True if batches go to a CUDA device.
 
     Raises:
         FiresegError: If patches are missing, or do not fit the run.
@@ -51,11 +47,11 @@ def open_data_module(
     for one in roots:
         _check_split(one, required)
     node_root = str(root) if isinstance(root, Path) else [str(one) for one in root]
-    changes: dict[str, Any] = {"root": node_root, "augment": None, "weighted_sampling": False, "maker": None}
-    changes |= {} if batch_size is None else {"batch_size": batch_size}
+    changes: dict[str, Any] = {"root": node_root, "augment": None, "crop": None, "maker": None}
+    changes["weighted_sampling"] = False
     changes |= {} if num_workers is None else {"num_workers": num_workers}
     node = {**settings["data"], **changes, "fold": _get_fold(settings, roots[0])}
-    module = make(node, WildfireDataModule, task=task, seed=settings["seed"], pin_memory=pin_memory)
+    module = make(node, WildfireDataModule, task=task, seed=settings["seed"])
     module.setup(required=(required,))
     for note in module.notes:
         log.warning(note)

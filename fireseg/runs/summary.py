@@ -24,7 +24,7 @@ from fireseg.files import (
 )
 from fireseg.runs.folder import RunFolder, follow_latest
 
-EVALUATION_FORMAT = 3
+EVALUATION_FORMAT = 4
 """Format of `evaluation_<split>.json`; increased when earlier readers could not read the file."""
 
 SPLITS = ("val", "test", "train")
@@ -288,7 +288,7 @@ class _Data:
 class _ComparedResults:
     """The part of an evaluation that a comparison with another run reads."""
 
-    format: Literal[3]
+    format: Literal[4]
     split: str
     run: _Run
     data: _Data

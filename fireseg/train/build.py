@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fireseg.data.reader import open_splits
 from fireseg.engine import SINGLE_PROCESS, Checkpoints, EarlyStopping, Engine, Processes, TrainingState
 from fireseg.engine.loop import derive_seed
 from fireseg.errors import FiresegError, SettingError
-from fireseg.files import BEST_CHECKPOINT, load_tensors
+from fireseg.files import BEST_CHECKPOINT, find_run_folder, load_tensors
 from fireseg.loss import CombinedLoss
 from fireseg.metric import CombinedMetrics
 from fireseg.model import FireSegmentationModel
@@ -135,7 +136,7 @@ def build_learner(settings: Settings, point: ResumePoint, processes: Processes) 
         engine=engine,
         data=data,
         state=state,
-        loss=_make_loss(settings, task, data).to(engine.device),
+        loss=_make_loss(settings, task, _get_class_counts(data, point)).to(engine.device),
         metrics=CombinedMetrics(task.num_classes, class_names=task.class_names, ignore_index=task.ignore_index),
         stopping=stopping,
     )
@@ -195,8 +196,17 @@ def _make_state(settings: Settings, engine: Engine, model: FireSegmentationModel
     return engine.create_state(model, optimizer, scheduler)
 
 
-def _make_loss(settings: Settings, task: Task, data: WildfireDataModule) -> CombinedLoss:
-    counts = data.class_counts
+def _get_class_counts(data: WildfireDataModule, point: ResumePoint) -> tuple[int, ...]:
+    """Returns the counts that the loss is weighted by: those a resumed run began with, else those of the patches.
+
+    Earlier versions counted pixels of overlapping patches more than once, and the loss of a run must not change.
+    """
+    folder = find_run_folder(point.checkpoint) if point.checkpoint else None
+    counts = RunFolder(folder).read_provenance().get("data", {}).get("class_counts", ()) if folder else ()
+    return tuple(counts) if len(counts) == len(data.class_counts) else data.class_counts
+
+
+def _make_loss(settings: Settings, task: Task, counts: Sequence[int]) -> CombinedLoss:
     if absent := [name for name, count in zip(task.class_names, counts, strict=True) if count == 0]:
         log.warning("the training split has no pixel of %s; the loss weight is 1", ", ".join(absent))
     loss = make(settings["loss"], CombinedLoss, class_counts=counts, ignore_index=task.ignore_index)
@@ -272,7 +282,7 @@ def _write_provenance(folder: RunFolder, learner: Learner, point: ResumePoint) -
                 "indices": list(data.indices),
                 "mean": list(data.mean),
                 "std": list(data.std),
-                "class_counts": list(data.class_counts),
+                "class_counts": list(_get_class_counts(data, point)),
                 "pixel_m": data.summary.pixel_m,
                 "level": data.summary.level,
             },

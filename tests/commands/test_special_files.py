@@ -14,9 +14,9 @@ import pytest
 from fireseg.config import compose_settings
 from fireseg.data.bands import BAND_NAMES
 from fireseg.data.format import read_manifest
+from fireseg.data.positions import read_metadata
 from fireseg.data.reader import map_array
 from fireseg.errors import FiresegError
-from fireseg.evaluate.fires import read_metadata
 from fireseg.prepare.journal import Journal
 from fireseg.runs.calibration import read_calibration
 from fireseg.runs.folder import RunFolder

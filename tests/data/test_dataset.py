@@ -52,6 +52,24 @@ def test_a_sample_depends_only_on_its_index(folder: Path) -> None:
     assert not torch.equal(dataset[SampleIndex(1, 4, 2)].image, first.image)
 
 
+def test_crops_are_parts_of_the_patch_at_offsets_drawn_from_seed_epoch_and_position(tmp_path: Path) -> None:
+    rows, cols = np.mgrid[:48, :40]
+    np.save(tmp_path / "a_image.npy", np.repeat((rows * 40 + cols)[..., None], 7, axis=2).astype(np.float32))
+    np.save(tmp_path / "a_mask.npy", ((rows + cols) % 2).astype(np.uint8))
+    dataset = WildfirePatchDataset(tmp_path, crop=32)
+    offsets = set()
+    for epoch, position in itertools.product(range(1, 20), range(20)):
+        image, mask, _ = dataset[SampleIndex(epoch, position, 0)]
+        top, left = divmod(int(image[0, 0, 0]), 40)
+        offsets.add((top, left))
+        np.testing.assert_array_equal(image[3].numpy(), (rows * 40 + cols)[top : top + 32, left : left + 32])
+        np.testing.assert_array_equal(mask.numpy(), ((rows + cols) % 2)[top : top + 32, left : left + 32])
+        assert image.is_contiguous()
+        assert torch.equal(image, WildfirePatchDataset(tmp_path, crop=32)[SampleIndex(epoch, position, 0)].image)
+    assert {top for top, _ in offsets} == set(range(17))
+    assert {left for _, left in offsets} == set(range(9))
+
+
 def test_the_seed_changes_the_augmentation(folder: Path) -> None:
     one, two = (WildfirePatchDataset(folder, augment=get_strong_augmentation(light=1.0), seed=seed) for seed in (1, 2))
     assert not torch.equal(one[0].image, two[0].image)

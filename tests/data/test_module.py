@@ -28,7 +28,7 @@ from fireseg.data import (
 from fireseg.data.checks import validate_dataset
 from fireseg.data.module import compute_sampling_weights
 from fireseg.data.statistics import PatchStatistics
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 from fireseg.task import DELINEATION_CLASSES, GRADING_CLASSES, Task, inverse_frequency_weights
 
 AUGMENT = FireAwareAugmentation(get_training_augmentation(light=1.0), get_strong_augmentation(light=1.0))
@@ -75,6 +75,23 @@ def test_batches_are_the_same_for_any_number_of_workers(open_data) -> None:
         assert are_equal(list(one.train_dataloader(epoch)), batches)
         assert are_equal(list(two.train_dataloader(epoch)), batches)
     assert are_equal(list(two.val_dataloader()), list(alone.val_dataloader()))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_patches_are_cropped_and_validation_patches_are_whole(make_patches, num_workers: int) -> None:
+    data = WildfireDataModule(make_patches(size=48), 4, augment=AUGMENT, crop=32, num_workers=num_workers)
+    batches = list(data.train_dataloader(1))
+    assert {tuple(batch.image.shape[2:]) for batch in batches} == {(32, 32)} != {tuple(data.val[0].mask.shape)}
+    assert [batch.mask.shape for batch in data.val_dataloader()] == [(4, 48, 48)]
+    assert are_equal(batches, list(data.train_dataloader(1)))
+    data.close()
+
+
+def test_a_crop_larger_than_the_patches_is_refused(make_patches) -> None:
+    with pytest.raises(
+        SettingError, match=r"data\.crop: 64, but the patches in .* 48 x 48 px; use at most data\.crop=32"
+    ):
+        WildfireDataModule(make_patches(size=48), 4, crop=64).setup()
 
 
 def test_workers_persist_after_an_abandoned_epoch(open_data) -> None:

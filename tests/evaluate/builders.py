@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fireseg.batch import Batch
 from fireseg.engine import Interrupts
 from fireseg.evaluate.fires import Fire, PatchPosition
 from fireseg.evaluate.inference import ARGMAX, FIXED_RULE, LOG_ODDS, NBR, SEVERITY
-from fireseg.evaluate.mosaic import Mosaic, PatchPrediction, PatchSummary, summarize_patch
+from fireseg.evaluate.mosaic import ArrayRaster, Mosaic, PatchPixels, PatchSummary, StitchedTile, summarize_patch
 from fireseg.evaluate.results import Evaluation, Preview
 from fireseg.metric import MIN_FIRES, find_components
 from fireseg.model import FireSegmentationModel
@@ -62,13 +61,28 @@ def make_mosaic(
     )
 
 
-def make_prediction(truth: Any, log_odds: Any = None, *, image: Any = None) -> PatchPrediction:
-    """Makes a patch of one band with predictions; the image is the truth unless given."""
+def make_pixels_of_patch(truth: Any, image: Any = None) -> PatchPixels:
+    """Makes a patch of one band; the image is 0.5 everywhere unless given, `(S, S)`."""
     truth = np.array(truth, np.uint8)
-    log_odds = np.zeros(truth.shape, np.float32) if log_odds is None else np.array(log_odds, np.float32)
-    image = truth[None].astype(np.float32) if image is None else image
-    layers = {LOG_ODDS: log_odds, ARGMAX: (log_odds > 0).astype(np.uint8)}
-    return PatchPrediction(image, truth, layers, summarize(truth, layers))
+    image = np.full(truth.shape, 0.5) if image is None else np.array(image)
+    return PatchPixels(image[None].astype(np.float32), truth)
+
+
+def make_tile(*bands: Any, truth: Any = 0) -> StitchedTile:
+    """Makes a tile of one patch of 32 pixels with the bands B03, B08, B12, a number or `(32, 32)` each."""
+    image = np.stack([np.broadcast_to(np.float64(band), (32, 32)) for band in bands], axis=2)
+    labels = np.broadcast_to(np.uint8(truth), (32, 32)).copy()
+    return StitchedTile(
+        fire=Fire(name="T", positions=(PatchPosition(0, 0, 0),), height=32, width=32),
+        raster=ArrayRaster(
+            bands=("B03", "B08", "B12"),
+            image=(image * 10_000).round().astype(np.uint16),
+            unknown=np.zeros((32, 32), bool),
+        ),
+        is_covered=np.ones((32, 32), bool),
+        truth=labels,
+        patch_truths=[labels],
+    )
 
 
 def summarize(truth: np.ndarray, layers: dict[str, Any]) -> PatchSummary:
@@ -112,12 +126,6 @@ def make_trained(num_classes: int = 2, ignore_index: int = 255) -> TrainedModel:
         folder=None,
         calibration=None,
     )
-
-
-def make_batch(*bands: float, mask: int = 0) -> Batch:
-    """Makes a batch of one patch with constant reflectance."""
-    image = torch.tensor(bands)[None, :, None, None].expand(1, -1, 32, 32).contiguous()
-    return Batch(image, torch.full((1, 32, 32), mask, dtype=torch.uint8), ("patch",))
 
 
 def train_run(parent: Path, patches: Path, *overrides: str, name: str) -> RunFolder:
@@ -310,7 +318,7 @@ def make_results() -> dict[str, Any]:
     recall = [place / 60 for place in range(61)]
     classes = ["background", "fire"]
     return {
-        **{"format": 3, "split": "test"},
+        **{"format": 4, "split": "test"},
         "run": {
             **{"folder": "outputs/2025-06-03_unet", "name": "unet-<resnet34>", "checkpoint": "best_model.pt"},
             **{"sha256": "ab12" * 16, "epoch": 37, "task": "del", "class_names": classes},
@@ -321,6 +329,7 @@ def make_results() -> dict[str, Any]:
             **{"root": "patches", "fingerprint": "f00d" * 16, "trained_on": "f00d" * 16, "is_same": True, "leaks": []},
             **{"patches": 437, "fires": 13, "unburned_tiles": 1, "labelled_pixels": 27_911_204, "hectares_known": True},
         },
+        "inference": {"windows": 544, "overlap": 64, "input": "patches"},
         "decision": {
             **{"temperature": 1.31, "threshold": 0.43, "rule": {"min_pixels": 12, "min_probability": 0.61}},
             **{"chosen_on": "val", "is_optimistic": False, "origin": "run", "best_threshold": 0.43},
@@ -356,8 +365,19 @@ def make_results() -> dict[str, Any]:
             climate=[fire["climate"] for fire in fires],
             year=[fire["date"] and fire["date"][:4] for fire in fires],
         ),
+        "off_centre": make_off_centre(),
         "against": None,
     }
+
+
+def make_off_centre() -> dict[str, Any]:
+    """Makes the off-centre check of a model that hardly relies on the position of fires."""
+    pairs = {"difference": make_interval(-0.031, 0.03), "wins": 1, "losses": 12, "ties": 0, "p_value": 0.003}
+    views = {
+        view: {"pooled": {"centred": 0.876, "off_centre": iou}, **pairs}
+        for view, iou in (("mirrored", 0.85), ("cropped", 0.841))
+    }
+    return {"drop": 0.035, **views, "fires": [], "advice": ""}
 
 
 def make_poor_results() -> dict[str, Any]:
@@ -383,6 +403,7 @@ def make_poor_results() -> dict[str, Any]:
         method["fires"] = {each: make_interval(0.62, None, 1) for each in ("iou", "dice", "precision", "recall")}
         method["edges"]["hausdorff_95_px"] = float("nan")
     results["gain"] = {"pooled": None, "per_fire": None}
+    results["off_centre"] = None
     results["confusion"] = [[900, 5, 10, 0, 0], [0] * 5, [30, 0, 200, 40, 4], [10, 0, 60, 180, 30], [0, 0, 3, 44, 90]]
     after = results["calibration"]["reliability"]["after"]
     for key in ("confidence", "frequency"):

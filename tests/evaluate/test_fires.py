@@ -70,18 +70,34 @@ def test_a_last_patch_close_to_the_previous_one_is_accepted(tmp_path: Path):
     assert fire.width == 513
 
 
-def test_padding_beyond_the_tile_is_not_part_of_the_fire(tmp_path: Path):
+def test_a_fire_is_its_whole_tile_without_the_padding_beyond_it(tmp_path: Path):
     write_metadata(tmp_path, [{"patch_id": "T_r0_c0", "tile_height": 20, "tile_width": 40}])
 
     (fire,) = group_by_fire(("T_r0_c0",), tmp_path, size=32)
 
-    assert (fire.height, fire.width) == (20, 32)
+    assert (fire.height, fire.width) == (20, 40)
 
 
 def test_positions_are_relative_to_the_first_patch(tmp_path: Path):
     (fire,) = group_by_fire(("T_r64_c32", "T_r64_c64"), tmp_path, size=32)
 
     assert (fire.height, fire.width, fire.positions) == (32, 64, (PatchPosition(0, 0, 0), PatchPosition(1, 0, 32)))
+
+
+def test_positions_count_from_the_corner_of_a_tile_of_known_size(tmp_path: Path):
+    write_metadata(tmp_path, [{"patch_id": "T_r64_c32", "tile_height": 100, "tile_width": 90}])
+
+    (fire,) = group_by_fire(("T_r64_c32",), tmp_path, size=32)
+
+    assert (fire.height, fire.width, fire.positions) == (100, 90, (PatchPosition(0, 64, 32),))
+
+
+def test_the_size_of_a_tile_that_ends_before_its_patches_is_ignored(tmp_path: Path):
+    write_metadata(tmp_path, [{"patch_id": "T_r64_c32", "tile_height": 64, "tile_width": 90}])
+
+    (fire,) = group_by_fire(("T_r64_c32",), tmp_path, size=32)
+
+    assert (fire.height, fire.width, fire.positions) == (32, 90, (PatchPosition(0, 0, 32),))
 
 
 def test_fires_have_the_metadata_of_their_tile(tmp_path: Path):

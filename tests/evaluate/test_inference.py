@@ -1,4 +1,4 @@
-"""Tests of predicting patches."""
+"""Tests of predicting tiles."""
 
 from __future__ import annotations
 
@@ -6,54 +6,71 @@ import numpy as np
 import pytest
 
 from fireseg.evaluate.fires import Fire, PatchPosition
-from fireseg.evaluate.inference import MissingBands, compute_nbr, count_nbr, find_missing_bands, predict_patches
-from fireseg.evaluate.mosaic import assemble_mosaics
-from tests.evaluate.builders import make_batch, make_trained
+from fireseg.evaluate.inference import MissingBands, count_nbr, find_missing_bands, predict_tile
+from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile, stitch_tiles
+from tests.evaluate.builders import make_pixels_of_patch, make_tile, make_trained
 
 BANDS = ("B03", "B08", "B12")
 
 
 def test_layers_follow_from_the_logits():
-    (prediction,) = predict_patches(make_trained(3), [make_batch(1.0, 0.5, 0.75)])
+    mosaic = predict_tile(make_trained(3), make_tile(1.0, 0.5, 0.75))
 
     fire = np.log(np.exp(0.5) + np.exp(0.75)) - 1.0
-    assert prediction.layers["log_odds"][0, 0] == pytest.approx(fire)
-    assert (prediction.layers["argmax"][0, 0], prediction.layers["severity"][0, 0]) == (0, 2)
-    assert (prediction.image.shape, prediction.truth.shape) == ((3, 32, 32), (32, 32))
+    assert mosaic.layers["log_odds"][0, 0] == pytest.approx(fire, rel=1e-5)
+    assert (mosaic.layers["argmax"][0, 0], mosaic.layers["severity"][0, 0]) == (0, 2)
+    assert mosaic.preview_image[:, 0, 0].tolist() == pytest.approx([1.0, 0.5, 0.75])
 
 
 def test_baseline_layers_are_computed_from_the_same_pixels():
-    (prediction,) = predict_patches(make_trained(), [make_batch(0.1, 0.2, 0.6)])
-    assert prediction.summary is not None
+    mosaic = predict_tile(make_trained(), make_tile(0.1, 0.2, 0.6))
 
-    assert prediction.layers["nbr"][5, 5] == pytest.approx((0.2 - 0.6) / 0.8)
-    assert prediction.layers["fixed_rule"].all()
-    assert prediction.summary.min_nbr == pytest.approx(-0.5)
-    assert prediction.summary.is_fixed_burned
+    assert mosaic.layers["nbr"][5, 5] == pytest.approx((0.2 - 0.6) / 0.8)
+    assert mosaic.layers["fixed_rule"].all()
+    assert mosaic.patches[0].min_nbr == pytest.approx(-0.5)
+    assert mosaic.patches[0].is_fixed_burned
 
 
 def test_summaries_only_include_labelled_pixels():
-    batch = make_batch(0.0, 1.0, 0.0, mask=255)
-    batch.mask[0, 0, 0] = 1
-    batch.image[0, 1, 0, 0] = -1.0
-    (prediction,) = predict_patches(make_trained(), [batch])
-    assert prediction.summary is not None
+    corner = np.zeros((32, 32))
+    corner[0, 0] = 1
+    mosaic = predict_tile(make_trained(), make_tile(corner, 1 - corner, 0.0, truth=np.where(corner, 1, 255)))
+    (patch,) = mosaic.patches
 
-    assert (prediction.summary.is_labelled, prediction.summary.is_burned, prediction.summary.is_argmax_burned) == (
-        True,
-        True,
-        False,
+    assert (patch.is_labelled, patch.is_burned, patch.is_argmax_burned) == (True, True, False)
+    assert patch.max_log_odds == pytest.approx(-1.0)
+    assert patch.components == ()
+
+
+def test_certain_pixels_have_finite_log_odds():
+    mosaic = predict_tile(make_trained(), make_tile(0.0, 6.5, 0.0))
+    certain = make_tile(0.0, 0.0, 0.0)
+    certain.raster.unknown[:] = True
+    unknown = predict_tile(make_trained(), certain)
+
+    assert mosaic.layers["log_odds"].max() == pytest.approx(6.5, rel=1e-5)
+    assert np.isfinite(unknown.layers["log_odds"]).all()
+
+
+def test_detection_of_overlapping_patches_is_read_off_one_map():
+    # The second patch repeats the labels of the first one in its left half, which are 255 there.
+    fire = Fire(name="T", positions=(PatchPosition(0, 0, 0), PatchPosition(1, 0, 16)), height=32, width=48)
+    burned = np.where(np.arange(48) < 32, 1.0, 0.0) * np.ones((32, 1))
+    image = np.stack([(5000 * (1 - burned)), 5000 * burned, np.full((32, 48), 5000)], axis=2).astype(np.uint16)
+    truths = [np.ones((32, 32), np.uint8), np.where(np.arange(32) < 16, 255, 0).astype(np.uint8) * np.ones((32, 1))]
+    tile = StitchedTile(
+        fire=fire,
+        raster=ArrayRaster(bands=BANDS, image=image, unknown=np.zeros((32, 48), bool)),
+        is_covered=np.ones((32, 48), bool),
+        truth=burned.astype(np.uint8),
+        patch_truths=[truth.astype(np.uint8) for truth in truths],
     )
-    assert prediction.summary.max_log_odds == -1.0
-    assert prediction.summary.components == ()
 
+    mosaic = predict_tile(make_trained(), tile)
 
-def test_another_ignore_index_becomes_255():
-    (prediction,) = predict_patches(make_trained(ignore_index=9), [make_batch(0.0, 1.0, 0.0, mask=9)])
-    assert prediction.summary is not None
-
-    assert (prediction.truth == 255).all()
-    assert not prediction.summary.is_labelled
+    assert [patch.is_burned for patch in mosaic.patches] == [True, False]
+    assert [patch.is_argmax_burned for patch in mosaic.patches] == [True, False]
+    assert [[part.pixels for part in patch.components] for patch in mosaic.patches] == [[32 * 32], []]
 
 
 def test_missing_bands_are_named():
@@ -66,13 +83,16 @@ def test_missing_bands_are_named():
 
 
 def test_each_labelled_pixel_is_counted_once_by_burn_ratio():
-    burned = make_batch(0.1, 0.2, 0.6, mask=1)
-    burned.mask[0, 0] = 255
-    shifted = make_batch(0.1, 0.6, 0.2)
-    shifted.mask[0, :, :16] = 255
+    def make_patch(near: float, short: float, truth: np.ndarray):
+        patch = make_pixels_of_patch(truth)
+        image = np.stack([np.full((32, 32), value, np.float32) for value in (0.1, near, short)])
+        return patch._replace(image=image)
+
+    burned, shifted = np.ones((32, 32)), np.zeros((32, 32))
+    burned[0] = shifted[:, :16] = 255
     fire = Fire(name="T", positions=(PatchPosition(0, 0, 0), PatchPosition(1, 0, 16)), height=32, width=48)
 
-    counts = count_nbr(assemble_mosaics(compute_nbr([burned, shifted], BANDS, ignore_index=255), [fire]))
+    counts = count_nbr(stitch_tiles([make_patch(0.2, 0.6, burned), make_patch(0.6, 0.2, shifted)], [fire], BANDS))
 
     assert counts.sum(1).tolist() == [32 * 16, 31 * 32]
     assert np.flatnonzero(counts[1]) < np.flatnonzero(counts[0])

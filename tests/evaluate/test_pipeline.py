@@ -13,13 +13,18 @@ import pytest
 import rasterio
 import torch
 
+import fireseg
 from fireseg.errors import FiresegError, SettingError
+from fireseg.evaluate.inference import predict_tile
 from fireseg.evaluate.options import EvaluateOptions
-from fireseg.evaluate.pipeline import evaluate
+from fireseg.evaluate.patches import open_patches
+from fireseg.evaluate.pipeline import calibrate, evaluate
+from fireseg.evaluate.scores import MODEL, decide_fire
 from fireseg.evaluate.summary import list_metrics
 from fireseg.runs import load_trained_model
 from fireseg.runs.folder import RunFolder
-from tests.evaluate.builders import make_run, read_json
+from tests.evaluate.builders import cut_tiles, make_run, read_json
+from tests.prepare.builders import write_set
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -62,17 +67,51 @@ def test_scores_of_the_mosaic_are_those_of_the_tile(trained: Path, workspace: Pa
         assert (row["labelled_pixels"], row["burned_share"]) == (truth.size, truth.mean())
 
 
-def test_each_pixel_of_val_counts_once_and_argmax_scores_equal_those_of_training(workspace: Path):
+def test_each_pixel_of_val_counts_once(workspace: Path):
     results = evaluate_run(workspace, split="val")
 
     masks = np.load(workspace / "packed/val/masks_del.npy")
     assert results["data"]["labelled_pixels"] == (masks != 255).sum() == np.sum(results["confusion"])
-    argmax = results["methods"][1]
-    reported = RunFolder(workspace / "outputs/ours").read_metrics()[0]
-    for measure in ("fire_iou", "fire_precision", "mean_iou", "iou_background"):
-        assert argmax["pixels"][measure] == pytest.approx(reported[f"val/{measure}"], abs=1e-12)
-    assert argmax["detection"]["tp"] == reported["val/tp"]
     assert results["decision"]["is_optimistic"]
+    assert results["inference"] == {"windows": 544, "overlap": 64, "input": "patches"}
+
+
+@pytest.mark.parametrize("size", [{}, {"height": 760, "width": 70}], ids=["one window", "two windows"])
+def test_evaluate_scores_the_map_that_predict_draws(workspace: Path, tmp_path: Path, size: dict[str, int]):
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=1, **size)
+    patches = cut_tiles(tiles, tmp_path / "patches")
+    (image,) = (tiles / "test").rglob("*_S2L2A.tif")
+    run = workspace / "outputs/ours"
+    evaluate_run(workspace)  # chooses temperature and threshold
+    scene = fireseg.load(run, runtime="torch").predict_scene(image, tmp_path / "maps", fire_dtype="float32")
+    trained = load_trained_model(run, device="cpu")
+    opened = open_patches(trained.settings, patches, task=trained.task, required="test", num_workers=0)
+
+    with opened.tiles("test", "test") as stitched:
+        (mosaic,) = (predict_tile(trained, tile) for tile in stitched)
+    point = calibrate(trained, RunFolder(run), opened).point
+    classes = decide_fire(mosaic, point, None)[MODEL]
+
+    with rasterio.open(scene.files.classes) as raster:
+        np.testing.assert_array_equal(raster.read(1), classes)
+    with rasterio.open(scene.files.fire) as raster:
+        fire = 1 / (1 + np.exp(-mosaic.layers["log_odds"] / np.float32(point.temperature)))
+        np.testing.assert_allclose(raster.read(1), fire, rtol=1e-6)
+    assert len(np.unique(mosaic.layers["log_odds"])) > 1000
+    assert point.temperature != 1
+
+
+def test_the_off_centre_check_is_made_unless_there_are_many_tiles_or_it_is_left_out(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checked = evaluate_run(workspace)["off_centre"]
+    assert [fire["name"] for fire in checked["fires"]] == [fire["name"] for fire in evaluate_run(workspace)["fires"]]
+
+    monkeypatch.setattr("fireseg.evaluate.pipeline.MAX_FIRES", 1)
+    assert evaluate_run(workspace)["off_centre"] is None
+    assert evaluate_run(workspace, off_centre="always")["off_centre"] == checked
+    monkeypatch.undo()
+    assert evaluate_run(workspace, off_centre="never")["off_centre"] is None
 
 
 def test_pixels_shared_by_train_patches_count_once(trained: Path, workspace: Path):
@@ -284,6 +323,30 @@ def test_an_existing_evaluation_of_the_other_run_is_reused(workspace: Path):
     against = evaluate_run(workspace, against=workspace / "outputs/theirs")["against"]
 
     assert against["fires"][0]["theirs"] == 0.125
+
+
+def test_an_evaluation_of_patch_by_patch_inference_is_not_compared_but_made_again(workspace: Path):
+    path = workspace / "outputs/theirs/evaluation_test.json"
+    evaluate_run(workspace, "theirs")
+    earlier = {**read_json(path), "format": 3}
+    earlier["fires"][0]["iou"] = 0.125
+    path.write_text(json.dumps(earlier))
+
+    against = evaluate_run(workspace, against=workspace / "outputs/theirs")["against"]
+
+    assert against["fires"][0]["theirs"] != 0.125
+    assert read_json(path)["format"] == 4
+
+
+def test_a_calibration_of_patch_by_patch_inference_is_renewed(workspace: Path):
+    path = workspace / "outputs/ours/calibration.json"
+    evaluate_run(workspace)
+    new = read_json(path)
+    earlier = {key: value for key, value in new.items() if key != "is_blended"}
+    path.write_text(json.dumps({**earlier, "temperature": 7.5}))
+
+    assert evaluate_run(workspace)["decision"]["temperature"] == new["temperature"]
+    assert read_json(path) == new
 
 
 def test_an_evaluation_of_another_checkpoint_is_not_reused(workspace: Path):

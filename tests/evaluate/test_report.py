@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from fireseg.evaluate.fires import Fire, PatchPosition
-from fireseg.evaluate.mosaic import assemble_mosaics
+from fireseg.evaluate.mosaic import PatchPixels, build_mosaic, stitch_tiles
 from fireseg.evaluate.report import PreviewSelection, make_preview, write_report
 from fireseg.evaluate.results import Evaluation
 from tests.evaluate.builders import (
+    ALL_BANDS,
     FIRES,
     METHODS,
     Page,
@@ -26,7 +27,6 @@ from tests.evaluate.builders import (
     make_full_results,
     make_mosaic,
     make_poor_results,
-    make_prediction,
     make_results,
 )
 
@@ -84,6 +84,13 @@ def test_the_headline_is_the_gain_over_the_baseline(write: Any, iou: Any, gain: 
     assert write(results).headings[0] == headline
 
 
+def test_scores_off_centre_have_a_table(full: Page, poor: Page) -> None:
+    assert full.column("Fire IoU of the same pixels", "off centre") == ["0.850", "0.841"]
+    assert full.column("Fire IoU of the same pixels", "difference per fire")[0].startswith("-0.031 [-0.061, -0.001]")
+    assert "Off centre" not in poor.headings
+    assert "blended windows of about 544 px" in full.text
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
@@ -119,9 +126,10 @@ def test_the_summary_gives_the_uncertainty_of_the_gain(write: Any, values: dict[
         ("decision", {"chosen_on": None}, "There is no burned pixel of val to choose a threshold on: threshold 0.43"),
         ("data", {"leaks": ["a: b", "c: d"]}, "2 leaks between the splits accepted"),
         ("data", {"is_same": False}, "These are not the patches that the run was trained on"),
+        ("off_centre", {"advice": "drops 0.10 off centre: why; cure"}, "The score drops 0.10 off centre: why; cure."),
         ("data", {"fires": 3}, "Only 3 fires:"),
     ],
-    ids=["optimistic", "nothing to choose on", "leaks", "other data", "few fires"],
+    ids=["optimistic", "nothing to choose on", "leaks", "other data", "off centre", "few fires"],
 )
 def test_each_reason_for_doubt_is_a_warning(write: Any, part: str, values: dict[str, Any], start: str) -> None:
     results = make_results()
@@ -347,8 +355,9 @@ def test_fires_without_iou_are_not_selected() -> None:
 
 def test_previews_are_small_and_mark_gaps_between_patches() -> None:
     fire = Fire(name="T", positions=(PatchPosition(0, 0, 0), PatchPosition(1, 0, 400)), height=200, width=600)
-    patch = make_prediction(np.ones((200, 200)), image=np.full((7, 200, 200), 0.3, np.float32))
-    (mosaic,) = assemble_mosaics([patch, patch], [fire])
+    patch = PatchPixels(np.full((7, 200, 200), 0.3, np.float32), np.ones((200, 200), np.uint8))
+    (tile,) = stitch_tiles([patch, patch], [fire], ALL_BANDS)
+    mosaic = build_mosaic(tile, layers={}, patches=[])
 
     preview = make_preview(mosaic, np.ones((200, 600), np.uint8))
 

@@ -33,7 +33,7 @@ def test_named_tuples_become_dicts():
 def make_results() -> dict[str, Any]:
     """Makes the part of an evaluation that a comparison reads."""
     return {
-        "format": 3,
+        "format": 4,
         "split": "test",
         "run": {"name": "São Tomé", "sha256": "0" * 64, "task": "del", "class_names": ["background", "fire"]},
         "data": {"fingerprint": "f" * 64},

@@ -44,6 +44,7 @@ def results() -> dict[str, Any]:
         },
         "calibration": {"after": {"ece": 0.01, "brier": 0.02, "nll": 0.03, "average_precision": 0.9}},
         "detection": {"rule": {"detection_f1": 0.95}},
+        "off_centre": None,
         "against": None,
     }
 
@@ -98,6 +99,20 @@ def test_a_baseline_without_its_bands_gives_the_reason(results: dict[str, Any]):
 
     assert lines[1] == "gain over index_tuned: unknown (needs B12)"
     assert lines[4].split(maxsplit=1) == ["index_tuned", "needs B12"]
+
+
+def test_scores_off_centre_are_told_with_advice(results: dict[str, Any]):
+    pairs = {"difference": make_interval(-0.09, -0.12, -0.06), "wins": 0, "losses": 7, "p_value": 0.016}
+    view = {"pooled": {"centred": 0.8, "off_centre": 0.71}, **pairs}
+    results["off_centre"] = {"mirrored": view, "cropped": view, "advice": "drops 0.09 off centre: …; use data.crop=128"}
+
+    lines = list(format_summary(results))
+
+    assert any(
+        line.startswith("off centre, corner crops: fire_iou 0.710 instead of 0.800; -0.090 [-0.120, -0.060]")
+        for line in lines
+    )
+    assert results["off_centre"]["advice"] in lines
 
 
 def test_the_comparison_is_the_last_line(results: dict[str, Any]):

@@ -68,7 +68,7 @@ def write_evaluation(folder: RunFolder, *, leaks: tuple[str, ...] = (), split: s
         "class_names": ["background", "fire"],
     }
     content = {
-        "format": 3,
+        "format": 4,
         "split": split,
         "run": run,
         "data": {"fingerprint": builders.FINGERPRINT, "is_same": True, "fires": 2, "leaks": list(leaks)},

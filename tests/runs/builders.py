@@ -117,7 +117,7 @@ def write_evaluation(folder: RunFolder, split: str, scores: Mapping[str, float |
     run = {"name": folder.path.name, "sha256": "ab12", "checkpoint": "best_model.pt", "epoch": epoch, "task": "del"}
     fires = [{"name": name, "iou": iou, "truth_sha256": name} for name, iou in scores.items()]
     content = {
-        "format": 3,
+        "format": 4,
         "split": split,
         "run": {**run, "class_names": ["background", "fire"]},
         "data": {"fingerprint": FINGERPRINT},

@@ -202,15 +202,28 @@ def test_a_run_with_indices_maps_images_of_its_bands(run: Run, tmp_path: Path):
     np.testing.assert_allclose(prediction.fire, expected.softmax(1)[0, 1].numpy(), atol=2e-3)
 
 
-def test_a_resumed_run_with_indices_and_radiometric_augmentation_equals_an_uninterrupted_one(run: Run, tmp_path: Path):
-    words = ("data.indices=[NBR,BAI]", "data/augment=radiometric", "data.augment.drop=0.5")
-    whole = run("engine.epochs=2", *words, parent=tmp_path / "whole")
+def test_a_resumed_run_with_indices_augmentation_and_crops_equals_an_uninterrupted_one(run: Run, tmp_path: Path):
+    words = ("data.indices=[NBR,BAI]", "data/augment=radiometric", "data.augment.drop=0.5", "data.crop=32")
+    whole = run("engine.epochs=2", *words, parent=tmp_path / "whole", size=48)
     part = run(*words, parent=tmp_path / "part")
     resumed = run("engine.epochs=2", *words, point=find_resume_point(part.path))
 
     weights = [load(folder.checkpoints / "final_model.pt")["model"] for folder in (whole, resumed)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     assert [row["train/loss"] for row in whole.read_metrics()] == [row["train/loss"] for row in resumed.read_metrics()]
+
+
+def test_a_resumed_run_keeps_the_class_weights_that_it_began_with(run: Run, log: pytest.LogCaptureFixture):
+    folder = run()
+    provenance = json.loads(folder.provenance.read_text())
+    # As of an earlier version, which counted the pixels of overlapping patches more than once.
+    provenance["data"]["class_counts"] = [3000, 1000]
+    folder.provenance.write_text(json.dumps(provenance))
+
+    run("engine.epochs=2", point=find_resume_point(folder.path))
+
+    assert folder.read_provenance()["data"]["class_counts"] == [3000, 1000]
+    assert "class weights: background 0.5, fire 1.5" in log.text
 
 
 def test_without_fire_in_validation_the_lowest_loss_is_the_best_and_both_logs_mention_it(
