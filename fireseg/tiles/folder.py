@@ -295,7 +295,7 @@ def find_cloud_mask(scene: Path) -> Path | None:
 
 
 def find_pre_scene(scene: Path) -> Path | None:
-    """Finds the scene before the fire beside a scene: `<name>_PRE.tif`, in upper or lower case.
+    """Finds the scene before the fire beside a scene: `<name>_PRE.tif`, or `<name>_before.tif` as `fetch` names it.
 
     Args:
         scene: Raster, `<name>.tif` or `<name>_S2L2A.tif`.
@@ -305,7 +305,7 @@ def find_pre_scene(scene: Path) -> Path | None:
     paths = (
         scene.with_name(f"{stem}{end}{suffix}")
         for stem in stems
-        for end in (PRE_SUFFIX, PRE_SUFFIX.lower())
+        for end in (PRE_SUFFIX, PRE_SUFFIX.lower(), "_before")
         for suffix in RASTER_SUFFIXES
         if suffix != _PICTURE_SUFFIX
     )

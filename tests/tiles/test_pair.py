@@ -35,7 +35,13 @@ def read(path: Path, **options: Any) -> tuple[NDArray[np.uint16], NDArray[np.boo
 
 
 @pytest.mark.parametrize(
-    ("scene", "before"), [("a.tif", "a_PRE.tif"), ("a_S2L2A.tif", "a_PRE.tif"), ("a_s2l2a.jp2", "a_s2l2a_pre.tiff")]
+    ("scene", "before"),
+    [
+        ("a.tif", "a_PRE.tif"),
+        ("a_S2L2A.tif", "a_PRE.tif"),
+        ("a_s2l2a.jp2", "a_s2l2a_pre.tiff"),
+        ("fire.tif", "fire_before.tif"),
+    ],
 )
 def test_the_scene_before_the_fire_is_found_beside_the_other(tmp_path: Path, scene: str, before: str) -> None:
     for name in (scene, before, "b_PRE.tif"):
