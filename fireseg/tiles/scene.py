@@ -277,8 +277,7 @@ def open_bands(
                 raster, bands, source.metadata, name=name, origin=origin, options=options, hint=hint
             )
         if own_grid and channels:
-            is_same = grid is None or own_grid == grid
-            warp = None if is_same else _Warp.plan(raster, grid, channels)
+            warp = None if grid is None or own_grid == grid else _Warp.plan(raster, grid, channels)
             pairs = flatten_metadata(raster.tags(), source.metadata, {"name": origin})
             reader = BandReader(
                 path,

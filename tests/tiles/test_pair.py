@@ -17,7 +17,7 @@ from fireseg.tiles.folder import find_pre_scene
 from tests.tiles.builders import GRID, PIXEL, make_reflectance, write_raster
 
 BANDS = ("B08", "B12", "B08_PRE", "B12_PRE")
-NAMES = {"descriptions": ("B08", "B12")}
+NAMES: dict[str, Any] = {"descriptions": ("B08", "B12")}
 
 
 def write_pair(folder: Path, before: NDArray[Any] | None = None, **pre: Any) -> tuple[Path, NDArray[Any], NDArray[Any]]:
