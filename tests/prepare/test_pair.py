@@ -16,6 +16,7 @@ from fireseg.errors import FiresegError, SettingError
 from fireseg.pairs import add_pre_bands
 from fireseg.prepare.options import PrepareOptions, TilingOptions
 from fireseg.prepare.pipeline import prepare
+from fireseg.prepare.report import write_report
 from fireseg.tiles.options import LabelOptions
 from tests.prepare.builders import write_set
 from tests.tiles.builders import PIXEL, make_reflectance, write_raster
@@ -60,6 +61,12 @@ def test_patches_hold_the_bands_of_both_scenes_and_unknown_pixels_of_either_are_
     assert not images[0, :3].any()
     assert (masks[0, :3] == 255).all()
     assert (masks[0, 3:] != 255).all()
+
+
+def test_the_report_shows_both_scenes_of_its_examples(tmp_path: Path) -> None:
+    prepare(make_options(write_pairs(tmp_path / "tiles"), tmp_path / "patches"), write_report=write_report)
+    page = (tmp_path / "patches/report.html").read_text()
+    assert page.count("Satellite image before the fire of patch") == page.count("Satellite image of patch") > 0
 
 
 def test_tiles_without_a_scene_before_the_fire_are_refused_together_or_left_out(
