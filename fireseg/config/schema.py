@@ -54,7 +54,10 @@ VALUES = ("seed", "resume", "output_dir")
 
 _FOLLOWERS = {
     "data.bands": ("model.bands", "model.in_channels", "data.augment.bands"),
-    "data.pre": ("model.bands", "model.in_channels", "data.augment.bands"),
+    "data.pre": (
+        *("model.bands", "model.in_channels", "data.augment.bands"),
+        *(f"data.augment.{part}pre" for part in ("", "standard.", "strong.", "base.standard.", "base.strong.")),
+    ),
     "data.indices": ("model.indices",),
     "task.num_classes": ("model.num_classes",),
     "task.name": ("data.maker.task_name",),

@@ -197,6 +197,7 @@ def test_a_pair_gives_the_model_the_bands_before_the_fire_behind_the_others() ->
     bands = ["B08", "B12", "B08_PRE", "B12_PRE"]
     assert (settings["model"]["bands"], settings["model"]["in_channels"]) == (bands, 4)
     assert settings["data"]["augment"]["bands"] == bands
+    assert settings["data"]["augment"]["base"]["strong"]["pre"] is True
     assert check(settings) == []
 
 
@@ -206,3 +207,9 @@ def test_an_index_of_change_without_a_pair_is_one_fault_with_its_cure() -> None:
     ) as caught:
         compose_settings(["data.indices=[RBR]"])
     assert len(caught.value.faults) == 1
+
+
+def test_a_wrong_value_of_the_pair_is_one_fault() -> None:
+    with pytest.raises(SettingError) as caught:
+        compose_settings(["data.pre=yes please"])
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["data.pre"]

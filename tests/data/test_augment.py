@@ -279,3 +279,12 @@ def test_nothing_changes_if_all_probabilities_are_0() -> None:
 def test_a_radiometric_number_outside_its_range_is_an_error(setting: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         RadiometricAugmentation(**setting)
+
+
+def test_the_two_scenes_of_a_pair_have_a_gain_haze_and_noise_of_their_own() -> None:
+    image, mask = make_patch(channels=2)
+    pair = np.concatenate([image, image], axis=2)
+    single, _ = get_training_augmentation(light=1)(image, mask, np.random.default_rng(3), is_fire=False)
+    both, _ = get_training_augmentation(light=1, pre=True)(pair, mask, np.random.default_rng(3), is_fire=False)
+    np.testing.assert_array_equal(both[:2], single)
+    assert not np.allclose(both[2:], single, atol=0.002)
