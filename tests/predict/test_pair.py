@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-import torch
-from torch import Tensor, nn
 
-from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError, SettingError
-from fireseg.indices import compute_index
-from fireseg.model import FireSegmentationModel
-from fireseg.pairs import add_pre_bands
 from fireseg.predict.api import Run
 from fireseg.predict.manifest import Manifest
 from fireseg.predict.options import PredictOptions
 from fireseg.predict.pipeline import predict_scenes
-from fireseg.runs import TrainedModel
-from tests.predict.builders import make_trained, predict, write_scene
-
-BANDS = add_pre_bands(BAND_NAMES)
-
-
-class ChangeIsBurned(nn.Module):
-    """Calls burned where dNBR is above 0.3."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        change = 40 * (compute_index("dNBR", image, BANDS) - 0.3)
-        return torch.stack([torch.zeros_like(change), change], 1)
-
-
-def make_pair_model() -> TrainedModel:
-    model = FireSegmentationModel(ChangeIsBurned(), bands=BANDS).eval()
-    return replace(make_trained(), bands=BANDS, build_model=lambda: model)
+from tests.predict.builders import make_pair_model, make_trained, predict, write_scene
 
 
 @pytest.fixture
