@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ seeds = st.integers(0, 2**32 - 1)
 sizes = st.sampled_from([(8, 8), (8, 12), (33, 20), (64, 64)])
 
 
-def geometric(**settings: float):
+def geometric(**settings: Any):
     """Returns an augmentation without radiometric changes."""
     return get_training_augmentation(**{"flip": 0.0, "turn": 0.0, "light": 0.0, "noise": 0.0} | settings)
 
