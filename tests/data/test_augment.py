@@ -20,7 +20,8 @@ sizes = st.sampled_from([(8, 8), (8, 12), (33, 20), (64, 64)])
 
 def geometric(**settings: Any):
     """Returns an augmentation without radiometric changes."""
-    return get_training_augmentation(**{"flip": 0.0, "turn": 0.0, "light": 0.0, "noise": 0.0} | settings)
+    options: dict[str, Any] = {"flip": 0.0, "turn": 0.0, "light": 0.0, "noise": 0.0} | settings
+    return get_training_augmentation(**options)
 
 
 def make_patch(size: tuple[int, int] = (8, 8), channels: int = 7) -> tuple[np.ndarray, np.ndarray]:
