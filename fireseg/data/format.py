@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Protocol, get_args
 
@@ -62,6 +62,8 @@ class Manifest:
         folds: Description of each fold of a cross-validation; empty if there are none.
         pixel_m: Pixel size of the training tiles in metres; None if unknown.
         level: Their processing level, `1C` or `2A`; None if unknown.
+        options: Options that the patches were cut with.
+        sources: Files of the tiles by their path below the folder of the tiles.
     """
 
     layout: Layout
@@ -73,6 +75,8 @@ class Manifest:
     folds: tuple[Mapping[str, Any], ...] = ()
     pixel_m: float | None = None
     level: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_manifest(root: Path) -> Manifest | None:

@@ -110,7 +110,7 @@ def count_classes_once(reader: SplitReader, patches: Sequence[PatchStatistics], 
     """Counts the pixels of each class; where patches of a tile overlap, each pixel of the tile counts once.
 
     Fires lie in the middle of tiles, where most windows overlap: counted by patch, they would look more frequent than
-    they are. Only the masks of patches that overlap an earlier one are read, 0.1 ms each. Patches whose place is
+    they are. Only the masks of patches that overlap an earlier one are read, 0.3 ms each. Patches whose place is
     unknown count whole.
 
     Args:
@@ -149,9 +149,8 @@ def _count_tile(
     for patch in sorted(located, key=lambda patch: (patch.row, patch.col)):
         row, col = patch.row - top, patch.col - left
         region = is_counted[row : row + rows, col : col + cols]
+        totals.update(patches[patch.number].pixels)
         if region.any():
-            totals.update(count_values(reader.read_mask(patch.number)[~region]))
-        else:
-            totals.update(patches[patch.number].pixels)
+            totals.subtract(count_values(reader.read_mask(patch.number)[region]))
         region[:] = True
     return totals

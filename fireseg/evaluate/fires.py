@@ -78,6 +78,7 @@ class Fire:
         height, width: Size in pixels.
         grid: Grid of the pixels; None if unknown.
         activation, country, climate, date: Metadata of the tile; None if unknown.
+        source_image: File name of the image of the tile; None if unknown.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Fire:
     country: str | None = None
     climate: str | None = None
     date: str | None = None
+    source_image: str | None = None
 
 
 def group_by_fire(names: Sequence[str], folder: Path, *more_folders: Path, size: int) -> tuple[Fire, ...]:
@@ -146,6 +148,7 @@ def _make_fire(tile: str, patches: Sequence[LocatedPatch], size: int) -> Fire:
         country=metadata.get("country") or None,
         climate=metadata.get("climate") or None,
         date=metadata.get("date") or None,
+        source_image=metadata.get("source_image") or None,
     )
 
 

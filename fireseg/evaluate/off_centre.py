@@ -23,6 +23,7 @@ from fireseg.evaluate.mosaic import ArrayRaster, Mosaic, StitchedTile
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.memory import check_memory
 from fireseg.metric import compare_paired, fire_scores, image_counts
+from fireseg.model.network import MIN_SIZE_PX
 from fireseg.runs import TrainedModel
 from fireseg.task import IGNORE_INDEX
 
@@ -151,17 +152,17 @@ def _iou(counts: NDArray[np.int64]) -> float:
     return fire_scores(torch.from_numpy(counts))["fire_iou"]
 
 
-def describe_reliance(off_centre: Mapping[str, Any] | None, crop: int | None) -> str:
+def describe_reliance(off_centre: Mapping[str, Any], window_px: int) -> str:
     """Describes the reliance of a model on the position of fires, with what to do; empty if there is little or none.
 
     Args:
         off_centre: Entry of the results.
-        crop: `data.crop` of the run.
+        window_px: Side of the windows that the model was trained on, in pixels.
     """
-    if off_centre is None or off_centre["drop"] is None or off_centre["drop"] < MIN_DROP:
+    if off_centre["drop"] is None or off_centre["drop"] < MIN_DROP:
         return ""
-    cure = f"a data.crop below {crop}" if crop else "data.crop=128"
+    smaller = max(MIN_SIZE_PX, round(window_px / 2 / MIN_SIZE_PX) * MIN_SIZE_PX)
     return (
         f"drops {off_centre['drop']:.2f} off centre: the model relies on the position of the fire in its window; "
-        f"train with {cure}, or with smaller patches"
+        f"train with data.crop={smaller}, or with smaller patches"
     )

@@ -24,6 +24,8 @@ class EvaluateOptions:
         run: Run folder, or a checkpoint in one.
         split: Split to evaluate on.
         data: Folder of the patches, if they have moved since training or others are to be used.
+        tiles: Folder of the tiles that the patches were cut from, to read them in place of stitching the patches:
+            windows that were left out, as cloudy, are then no gaps beside the pixels that are scored.
         against: Other run to compare with; evaluated first if it has no evaluation on the same patches.
         off_centre: Score the fires off centre as well, in mirrored and cropped tiles, to tell whether the model relies
             on their position; takes four times as long; auto: up to 50 tiles.
@@ -39,6 +41,7 @@ class EvaluateOptions:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     split: Split = "test"
     data: Annotated[Path | None, metavar("PATCHES")] = None
+    tiles: Annotated[Path | None, metavar("FOLDER")] = None
     against: Annotated[Path | None, metavar("RUN")] = None
     off_centre: OffCentre = "auto"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -48,9 +51,12 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         minimums = (("batch-size", self.batch_size, 1), ("workers", self.workers, 0))
-        if faults := [
+        faults = [
             f"--{name}: {value}, but it must be {minimum} or more"
             for name, value, minimum in minimums
             if value is not None and value < minimum
-        ]:
+        ]
+        if self.tiles is not None and not self.tiles.is_dir():
+            faults.append(f"--tiles {self.tiles}: no such folder; give the folder that was given to prepare")
+        if faults:
             raise SettingError(*faults)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fireseg.data.dataset import EpochBatchSampler
 from fireseg.data.format import read_manifest
 from fireseg.data.joined import JoinedReader
 from fireseg.data.loader import EpochLoader, make_loader, stop_workers
+from fireseg.errors import SettingError
 from fireseg.evaluate.fires import Fire, group_by_fire
 from fireseg.evaluate.mosaic import PatchPixels, StitchedTile, stitch_tiles
 from fireseg.evaluate.options import Split
@@ -32,10 +33,17 @@ class Patches:
     Args:
         module: Data module that reads them.
         batch_size: Windows per batch of the model; None for the default of maps.
+        tiles_folder: Folder of the tiles that the patches were cut from; None to stitch them from the patches.
     """
 
     module: WildfireDataModule
     batch_size: int | None = None
+    tiles_folder: Path | None = None
+
+    @property
+    def input(self) -> Literal["tile", "patches"]:
+        """Source of the images of tiles."""
+        return "tile" if self.tiles_folder else "patches"
 
     @property
     def root(self) -> Path:
@@ -77,17 +85,28 @@ class Patches:
         return group_by_fire(dataset.names, *folders, size=dataset[0].mask.shape[0])
 
     @contextmanager
-    def tiles(self, split: Split, label: str) -> Iterator[Iterator[StitchedTile]]:
-        """Iterates over the tiles of a split, stitched from its patches; as `batches`.
+    def tiles(self, split: Split, label: str, fires: Sequence[Fire] | None = None) -> Iterator[Iterator[StitchedTile]]:
+        """Iterates over the tiles of a split, stitched from its patches or read from their folder; as `batches`.
 
         Args:
             split: Split to read.
             label: Label of the progress bar.
+            fires: Fires of the split, if they are known.
         """
-        fires, module = self.group_by_fire(split), self.module
+        fires, module = fires or self.group_by_fire(split), self.module
         with self.batches(split, label) as batches:
             pixels = read_patches(batches, ignore_index=module.task.ignore_index)
-            yield stitch_tiles(pixels, fires, module.bands)
+            stitched = stitch_tiles(pixels, fires, module.bands)
+            yield stitched if self.tiles_folder is None else self._read_tiles(stitched, self.tiles_folder)
+
+    def _read_tiles(self, stitched: Iterator[StitchedTile], folder: Path) -> Iterator[StitchedTile]:
+        from fireseg.evaluate.source_tiles import read_source_tiles  # imports rasterio
+
+        manifest = read_manifest(self.root)
+        if manifest is None or len(self.roots) > 1:
+            reason = "several folders of patches" if manifest else "patches that prepare did not make"
+            raise SettingError(f"--tiles: {self.root}: {reason}; leave --tiles out")
+        return read_source_tiles(stitched, folder, manifest)
 
     @contextmanager
     def batches(self, split: Split, label: str) -> Iterator[Iterator[Batch]]:
@@ -114,10 +133,11 @@ def open_patches(
     required: Split,
     batch_size: int | None = None,
     num_workers: int | None = None,
+    tiles_folder: Path | None = None,
 ) -> Patches:
     """Opens patches with the settings of a run, see `runs.patches.open_data_module` and `Patches`."""
     module = open_data_module(settings, root, task=task, required=required, num_workers=num_workers)
-    return Patches(module, batch_size)
+    return Patches(module, batch_size, tiles_folder)
 
 
 def read_patches(batches: Iterable[Batch], *, ignore_index: int) -> Iterator[PatchPixels]:

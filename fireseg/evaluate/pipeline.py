@@ -80,12 +80,12 @@ def score_run(
         split: Split to evaluate on.
         off_centre: Make the off-centre check: `always`, `never`, or `auto`, for at most `off_centre.MAX_FIRES` tiles.
     """
-    num_tiles = len(patches.group_by_fire(split))
-    has_off_centre = off_centre == "always" or (off_centre == "auto" and num_tiles <= MAX_FIRES)
+    fires = patches.group_by_fire(split)
+    has_off_centre = off_centre == "always" or (off_centre == "auto" and len(fires) <= MAX_FIRES)
     decisions = calibrate(trained, folder, patches)
     point, rules = decisions.point, decisions.rules
     selection, scores, views = PreviewSelection(), list[FireScores](), list[OffCentreCounts]()
-    with patches.tiles(split, split) as tiles:
+    with patches.tiles(split, split, fires) as tiles:
         for tile in tiles:
             mosaic = predict_tile(trained, tile, batch_size=patches.batch_size)
             if has_off_centre and mosaic.is_burned.any():
@@ -275,6 +275,7 @@ def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOpt
         required=options.split,
         batch_size=options.batch_size,
         num_workers=options.workers,
+        tiles_folder=options.tiles,
     )
     if patches.fingerprint != trained.fingerprint:
         log.warning(
@@ -289,11 +290,11 @@ def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, opt
     """Reads the results of the other run, or evaluates it if they are missing or of other patches or weights."""
     name = name_evaluation(options.split, patches.fingerprint, trained.fingerprint)
     results = read_evaluation(folder.evaluation(name, "json"))
-    if results is not None and (results["run"]["sha256"], results["data"]["fingerprint"]) == (
-        trained.sha256,
-        patches.fingerprint,
-    ):
-        return results
+    expected = trained.sha256, patches.fingerprint, patches.input
+    if results is not None:
+        found = results["run"]["sha256"], results["data"]["fingerprint"], results.get("inference", {}).get("input")
+        if found == expected:
+            return results
     log.info("%s: evaluated first, on the same patches", folder.path)
     # Joined folders cannot be given; a run that is comparable was trained on the same ones.
     options = replace(options, data=patches.root if len(patches.roots) == 1 else None, against=None)

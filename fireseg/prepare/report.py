@@ -27,7 +27,7 @@ from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, to_uri, writ
 from fireseg.prepare.footprints import degrees_east
 from fireseg.prepare.journal import Journal, TileRecord
 from fireseg.prepare.output import AUDIT, read_json
-from fireseg.prepare.pipeline import REPORT
+from fireseg.prepare.pipeline import REPORT, advise_window_size
 from fireseg.task import TASKS, inverse_frequency_weights
 
 BALANCE = "balance.png"
@@ -117,6 +117,7 @@ def write_report(patches_root: Path) -> None:
         empty=[tile for tile in tiles if not tile.rows and not tile.faults],
         graded_only=sum(tile.disagreements[0] for tile in tiles),
         delineated_only=sum(tile.disagreements[1] for tile in tiles),
+        size_advice=advise_window_size(tiles, data.manifest["size"]),
         flags=[(f"{tile.split} {tile.name}", _shorten_path(flag)) for tile in tiles for flag in tile.flags],
         missing=Counter(kind for tile in tiles for kind in tile.missing),
         tile_rows=[_make_tile_row(tile) for tile in tiles],

@@ -307,6 +307,7 @@ def list_differences(ours: Results, theirs: Results) -> list[str]:
         "split": (ours["split"], theirs["split"]),
         "task": (ours["run"]["task"], theirs["run"]["task"]),
         "classes": (ours["run"]["class_names"], theirs["run"]["class_names"]),
+        "input": tuple(results.get("inference", {}).get("input") for results in (ours, theirs)),
         "patches (fingerprint)": (ours["data"]["fingerprint"][:12], theirs["data"]["fingerprint"][:12]),
     }
     faults = [f"{what}: {our}, theirs {their}" for what, (our, their) in pairs.items() if our != their]

@@ -86,6 +86,7 @@ def test_moved_patches_are_given_by_data(
         (["RUN", "--split", "tests"], 2, "--split"),
         (["RUN", "--batch-size", "0"], 2, "--batch-size: 0"),
         (["RUN", "--workers", "-1"], 2, "--workers: -1"),
+        (["RUN", "--tiles", "nowhere"], 2, "--tiles nowhere: no such folder"),
         (["RUN", "--data", "nowhere"], 2, "--data nowhere: no such folder"),
         (["RUN", "--against", "RUN"], 2, "the same checkpoint"),
         ([], 2, "RUN"),

@@ -93,11 +93,10 @@ def test_differences_are_paired_over_fires_with_an_interval():
 
 
 def test_a_loss_is_told_with_what_to_do():
-    assert describe_reliance(None, None) == describe_reliance({"drop": None}, None) == ""
-    assert describe_reliance({"drop": 0.04}, None) == ""
-    assert "drops 0.09 off centre" in describe_reliance({"drop": 0.09}, None)
-    assert "data.crop=128" in describe_reliance({"drop": 0.09}, None)
-    assert "data.crop below 128" in describe_reliance({"drop": 0.09}, 128)
+    assert describe_reliance({"drop": None}, 224) == describe_reliance({"drop": 0.04}, 224) == ""
+    assert "drops 0.09 off centre" in describe_reliance({"drop": 0.09}, 224)
+    assert "data.crop=128" in describe_reliance({"drop": 0.09}, 224)
+    assert "data.crop=64" in describe_reliance({"drop": 0.09}, 128)
 
 
 def test_no_fire_gives_no_entry():

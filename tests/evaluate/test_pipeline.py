@@ -114,6 +114,58 @@ def test_the_off_centre_check_is_made_unless_there_are_many_tiles_or_it_is_left_
     assert evaluate_run(workspace, off_centre="never")["off_centre"] is None
 
 
+def test_the_tile_itself_is_scored_where_windows_were_left_out(workspace: Path, tmp_path: Path):
+    cloud = np.zeros((96, 96), np.uint8)
+    cloud[:32, :64] = 1  # two of nine windows are left out, one of them at the corner
+    tiles = write_set(tmp_path / "tiles", train=1, val=1, test=1, height=96, width=96, cloud=cloud)
+    patches = cut_tiles(tiles, tmp_path / "patches")
+    run = workspace / "outputs/ours"
+    (image,) = (tiles / "test").rglob("*_S2L2A.tif")
+    evaluate_run(workspace)
+    scene = fireseg.load(run, runtime="torch").predict_scene(image, tmp_path / "maps", clouds="keep")
+    trained = load_trained_model(run, device="cpu")
+    with rasterio.open(scene.files.classes) as raster:
+        classes = raster.read(1)
+
+    settings: dict[str, Any] = {"task": trained.task, "required": "test", "num_workers": 0}
+    maps = {}
+    for folder in (None, tiles):
+        opened = open_patches(trained.settings, patches, tiles_folder=folder, **settings)
+        with opened.tiles("test", "test") as found:
+            ((tile, mosaic),) = ((tile, predict_tile(trained, tile)) for tile in found)
+        maps[opened.input] = decide_fire(mosaic, calibrate(trained, RunFolder(run), opened).point, None)[MODEL]
+        assert (tile.truth != 255).sum() == 96 * 96 - 32 * 64
+        assert tile.raster.unknown.any() == (folder is None)
+    np.testing.assert_array_equal(maps["tile"], classes)
+    assert (maps["patches"] != classes)[tile.truth != 255].any()
+
+    assert evaluate_run(workspace, data=patches, tiles=tiles)["inference"]["input"] == "tile"
+
+
+def test_tiles_with_other_pixels_or_without_the_image_are_refused(trained: Path, workspace: Path, tmp_path: Path):
+    shutil.copytree(trained / "tiles", tmp_path / "tiles")
+    image, _ = sorted((tmp_path / "tiles/test").rglob("*_S2L2A.tif"))
+    with rasterio.open(image, "r+") as raster:
+        raster.write(raster.read(8) * np.float32(1.5), 8)
+    with pytest.raises(FiresegError, match=r"_S2L2A\.tif: other pixels than those of the patches; give the folder"):
+        evaluate_run(workspace, tiles=tmp_path / "tiles")
+    image.unlink()
+    with pytest.raises(FiresegError, match=r"_S2L2A\.tif: no such file.*give the folder that was given to prepare"):
+        evaluate_run(workspace, tiles=tmp_path / "tiles")
+    with pytest.raises(SettingError, match=r"--tiles .*: no such folder"):
+        evaluate_run(workspace, tiles=tmp_path / "nowhere")
+
+
+def test_scores_of_tiles_and_of_stitched_patches_are_not_compared(trained: Path, workspace: Path):
+    evaluate_run(workspace, "theirs")
+    path = workspace / "outputs/theirs/evaluation_test.json"
+
+    results = evaluate_run(workspace, against=workspace / "outputs/theirs", tiles=trained / "tiles")
+
+    assert results["against"] is not None
+    assert read_json(path)["inference"]["input"] == "tile"  # evaluated again
+
+
 def test_pixels_shared_by_train_patches_count_once(trained: Path, workspace: Path):
     masks = sorted((trained / "tiles/train").rglob("*_DEL.tif"))
     sizes = []

@@ -127,6 +127,19 @@ def test_a_finished_folder_is_not_changed(tmp_path: Path, log: pytest.LogCapture
     ]
 
 
+def test_windows_as_large_as_the_tiles_are_told_with_what_to_do(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    tiles = write_set(tmp_path / "tiles", train=2, height=192, width=200)
+    for size in (96, 160):
+        prepare(make_options(tiles, tmp_path / f"patches{size}", size=size))
+        assert any("windows of" in line for line in log.messages) == (size == 160)
+        assert any("class weights count them once" in line for line in log.messages)
+
+    advice = next(line for line in log.messages if "windows of" in line)
+    assert "windows of 160 px" in advice
+    assert "median 192 px" in advice
+    assert advice.endswith("use --size 96, or train with data.crop=96")
+
+
 def test_other_options_for_the_same_folder_raise_with_all_differences(tmp_path: Path) -> None:
     tiles = write_set(tmp_path / "tiles")
     prepare(make_options(tiles, tmp_path / "patches"))

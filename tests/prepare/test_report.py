@@ -85,6 +85,14 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_windows_as_large_as_the_tiles_are_a_warning(tmp_path: Path, page: Page) -> None:
+    root = cut(write_set(tmp_path / "tiles", height=96, width=96), tmp_path / "patches", TilingOptions(size=96))
+    write_report(root)
+
+    assert "Windows of 96 px are nearly as large as the training tiles" in Page((root / "report.html").read_text()).text
+    assert "nearly as large as the training tiles" not in page.text
+
+
 @pytest.fixture(scope="module")
 def page(patches: Path) -> Page:
     return Page((patches / "report.html").read_text(encoding="utf-8"))
