@@ -25,6 +25,8 @@ _BANDS = {
     "narrow_nir": ("B8A",),
     "swir1": ("B11",),
     "swir2": ("B12",),
+    "pre_nir": ("B08_PRE", "B8A_PRE"),
+    "pre_swir2": ("B12_PRE",),
 }
 """Sentinel-2 bands by the names of the formulas; of several, the first that the model has."""
 
@@ -38,6 +40,28 @@ def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def _normalised_difference(first: Tensor, second: Tensor) -> Tensor:
     return _divide(first - second, first + second)
+
+
+_CHANGE_BANDS = ("nir", "swir2", "pre_nir", "pre_swir2")
+
+_SMALLEST_NBR = 1e-3
+"""Smallest absolute NBR before the fire in the divisor of RdNBR: one unit of the NBR scaled by 1000."""
+
+
+def _difference_nbr(nir: Tensor, swir2: Tensor, pre_nir: Tensor, pre_swir2: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns dNBR and the NBR before the fire."""
+    before = _normalised_difference(pre_nir, pre_swir2)
+    return before - _normalised_difference(nir, swir2), before
+
+
+def _relative_nbr(*bands: Tensor) -> Tensor:
+    change, before = _difference_nbr(*bands)
+    return change / before.abs().clamp(min=_SMALLEST_NBR).sqrt()
+
+
+def _burn_ratio(*bands: Tensor) -> Tensor:
+    change, before = _difference_nbr(*bands)
+    return change / (before + 1.001)
 
 
 @dataclass(frozen=True)
@@ -115,6 +139,13 @@ INDICES = {
         mean=-0.3,
         std=0.25,
     ),
+    # Of a scene before the fire and one after it, unscaled: the literature gives dNBR and RdNBR times 1000.
+    # dNBR: Key and Benson, USDA RMRS-GTR-164, 2006. RdNBR: Miller and Thode, doi:10.1016/j.rse.2006.12.006; it is
+    # infinite where NBR was 0. RBR: Parks et al., doi:10.3390/rs6031827; -2000 where NBR rises from -1 to 1.
+    # Constants from five pairs in California, where 99.8 % of land is within -0.2 and 0.7 (dNBR, RBR).
+    "dNBR": Index(_CHANGE_BANDS, lambda *bands: _difference_nbr(*bands)[0], 0.05, 0.15, low=-2.0, high=2.0),
+    "RdNBR": Index(_CHANGE_BANDS, _relative_nbr, mean=0.2, std=0.6, low=-2.0, high=2.0),
+    "RBR": Index(_CHANGE_BANDS, _burn_ratio, mean=0.05, std=0.12),
 }
 """The known indices by name."""
 

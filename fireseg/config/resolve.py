@@ -1,4 +1,5 @@
-"""Resolves the interpolations of composed settings to a plain dict; defines `${count:...}` and `${slug:...}`."""
+"""Resolves the interpolations of composed settings to a plain dict; defines `${count:...}`, `${input_bands:...}` and
+`${slug:...}`."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fireseg.errors import SettingError
+from fireseg.pairs import add_pre_bands
 
 _MAX_SLUG_LENGTH = 80
 
@@ -82,5 +84,12 @@ def _count(items: Any) -> int:
     return len(items) if isinstance(items, ListConfig | list | tuple) else 1
 
 
+def _list_input_bands(bands: Any, pre: Any) -> Any:
+    # Other values are reported by the checks of the settings themselves.
+    is_list = isinstance(bands, ListConfig | list | tuple) and all(isinstance(band, str) for band in bands)
+    return ListConfig([*add_pre_bands(list(bands), pre is True)]) if is_list else bands
+
+
+OmegaConf.register_new_resolver("input_bands", _list_input_bands, replace=True)
 OmegaConf.register_new_resolver("count", _count, replace=True)
 OmegaConf.register_new_resolver("slug", slug, replace=True)

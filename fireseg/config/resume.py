@@ -35,7 +35,7 @@ CHANGEABLE = (
 
 _SHAPE = (
     *("model.arch", "model.encoder", "model.bands", "model.indices", "model.in_channels", "model.stem"),
-    *("data.bands", "data.indices"),
+    *("data.bands", "data.pre", "data.indices"),
 )
 """Settings that decide which weights fit; if they differ, starting from the weights of the run does not work either."""
 

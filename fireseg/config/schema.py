@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar, get_args, 
 from fireseg.config.targets import RECIPES, find_target_fault, get_targets, is_allowed, locate, update_targets
 from fireseg.errors import FiresegError, SettingError, did_you_mean
 from fireseg.indices import find_missing_bands
+from fireseg.pairs import PRE_SUFFIX, add_pre_bands
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -53,6 +54,10 @@ VALUES = ("seed", "resume", "output_dir")
 
 _FOLLOWERS = {
     "data.bands": ("model.bands", "model.in_channels", "data.augment.bands"),
+    "data.pre": (
+        *("model.bands", "model.in_channels", "data.augment.bands"),
+        *(f"data.augment.{part}pre" for part in ("", "standard.", "strong.", "base.standard.", "base.strong.")),
+    ),
     "data.indices": ("model.indices",),
     "task.num_classes": ("model.num_classes",),
     "task.auxiliary": ("model.auxiliary",),
@@ -141,9 +146,14 @@ def _check_bands_of_indices(data: Any) -> list[str]:
     bands, indices = (data.get(key) for key in ("bands", "indices")) if isinstance(data, dict) else (None, None)
     if not (_is_list_of_texts(bands) and _is_list_of_texts(indices)):
         return []
-    missing = find_missing_bands(dict.fromkeys(indices), bands)
-    shown = f"data.bands is {format_value(bands)}"
-    return [f"data.indices: {clause}, but {shown}; add the band, or leave out the index" for clause in missing]
+    pre = data.get("pre") is True
+    shown = f"data.bands is {format_value(bands)}" + (" and data.pre is true" if pre else "")
+    return [
+        f"data.indices: {clause}, but {shown}; "
+        + ("set data.pre=true" if PRE_SUFFIX in clause and not pre else "add the band")
+        + ", or leave out the index"
+        for clause in find_missing_bands(dict.fromkeys(indices), add_pre_bands(bands, pre))
+    ]
 
 
 def _is_list_of_texts(value: Any) -> TypeGuard[list[str]]:
@@ -158,6 +168,8 @@ def _check_together(tree: Mapping[str, Any]) -> list[str]:
     except FiresegError as error:
         faults += error.faults
     model, bands, loss = tree["model"], tree["data"].get("bands"), tree["loss"]
+    if bands is not None:
+        bands = list(add_pre_bands(bands, tree["data"].get("pre", False)))
     expected = [("num_classes", tree["task"]["num_classes"], "task.num_classes")]
     if bands is not None:
         expected += [("in_channels", len(bands), "the number of data.bands"), ("bands", bands, "data.bands")]

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from fireseg.data.augment import Augmentation, Image, Mask, Probability
 from fireseg.data.bands import BAND_NAMES, SCALE, WAVELENGTH_NM, check_bands
 from fireseg.errors import FiresegError
+from fireseg.pairs import split_pair
 
 ANGSTROM_EXPONENT = 1.3
 """Decrease of haze with wavelength, as (492 nm / wavelength) to this power: typical of continental aerosol."""
@@ -31,8 +32,9 @@ class AcquisitionAugmentation:
     Band `b` becomes `sun · (1 + gain) · (1 + gain[b]) · x + offset + offset[b] + haze · (492 nm / wavelength[b])^1.3`.
     Gain and offset are thus correlated between bands: one part is common to all, one is of each band by itself. The
     common factors leave normalised differences of bands unchanged, all other parts change them. Finally a band may be
-    lost. The result is within 0 and 1; pixels that are 0 in all bands, which are unknown, stay so, also where the
-    first augmentation would add haze or noise to them, and known pixels stay above 0.
+    lost. All this is drawn for each of the two scenes of a pair by itself, which differ in date. The result is within 0
+    and 1; pixels that are 0 in all bands, which are unknown, stay so, also where the first augmentation would add haze
+    or noise to them, and known pixels stay above 0.
 
     Args:
         base: Augmentation that is applied first.
@@ -76,18 +78,29 @@ class AcquisitionAugmentation:
             image[is_unknown] = np.nan  # moves with the pixel, and a pixel interpolated from it is unknown, too
         image, mask = self.base(image, mask, rng, is_fire=is_fire)
         is_known = ~np.isnan(image[0])
-        gain, offset, dropped = self._draw(rng)
+        first = 0
+        for bands in filter(None, split_pair(self.bands)):
+            self._change_scene(image[first : first + len(bands)], is_known, bands, rng)
+            first += len(bands)
+        return image, mask
+
+    def _change_scene(
+        self, image: Image, is_known: NDArray[np.bool_], bands: tuple[str, ...], rng: np.random.Generator
+    ) -> None:
+        """Changes the bands of one scene in place, `(C, H, W)`."""
+        gain, offset, dropped = self._draw(bands, rng)
         image *= gain[:, None, None]
         image += offset[:, None, None]
         np.clip(image, _MIN_KNOWN, 1.0, out=image)
         image[:, ~is_known] = 0.0
         if dropped is not None and is_known.any():
             image[dropped, is_known] = image[dropped, is_known].mean(dtype=np.float64)
-        return image, mask
 
-    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32], int | None]:
+    def _draw(
+        self, bands: tuple[str, ...], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], int | None]:
         """Draws the gain and the offset of each band, and the band to drop; always as many random numbers."""
-        num_bands = len(self.bands)
+        num_bands = len(bands)
         is_changed, is_dropped = rng.random(2) < (self.probability, self.drop)
         common_gain, common_offset, sun = rng.uniform(-1, 1, 3)
         band_gain, band_offset = rng.uniform(-1, 1, (2, num_bands))
@@ -101,7 +114,7 @@ class AcquisitionAugmentation:
             * (1 + self.strength * self.max_gain * common_gain)
             * (1 + self.strength * self.max_band_gain * band_gain)
         )
-        wavelength = np.array([WAVELENGTH_NM[band] for band in self.bands])
+        wavelength = np.array([WAVELENGTH_NM[band] for band in bands])
         offset = self.strength * (
             self.max_offset * common_offset
             + self.max_band_offset * band_offset

@@ -119,6 +119,7 @@ class PatchAugmentation:
         elastic: Probability of an elastic warp.
         max_shift_px: Largest shift of the warp, in pixels.
         radiometric: Changes of the reflectance.
+        pre: The second half of the bands is of a scene before the fire, whose reflectance is changed by itself.
     """
 
     flip: Probability = 0.5
@@ -126,6 +127,7 @@ class PatchAugmentation:
     elastic: Probability = 0.0
     max_shift_px: ShiftPx = 4.0
     radiometric: RadiometricAugmentation = dataclasses.field(default_factory=RadiometricAugmentation)
+    pre: bool = False
 
     def __call__(self, image: Image, mask: Mask, rng: np.random.Generator, *, is_fire: bool) -> tuple[Image, Mask]:
         """Augments a patch, see `Augmentation`."""
@@ -135,7 +137,8 @@ class PatchAugmentation:
             image, mask = _warp(image, mask, self.max_shift_px, rng)
         image, mask = _flip_and_rotate(image, mask, flips, quarter_turns)
         channels_first = image.transpose(2, 0, 1).copy()
-        self.radiometric(channels_first, rng)
+        for scene in np.split(channels_first, 2) if self.pre else [channels_first]:  # views
+            self.radiometric(scene, rng)
         return channels_first, mask.copy()
 
 
@@ -168,6 +171,7 @@ def get_training_augmentation(
     max_band_gain: BandGain = 0.02,
     max_haze: Haze = 0.01,
     max_noise: Noise = 0.005,
+    pre: bool = False,
 ) -> PatchAugmentation:
     """Returns the standard augmentation of training patches.
 
@@ -182,6 +186,7 @@ def get_training_augmentation(
         max_band_gain: Largest relative change of a single band.
         max_haze: Largest reflectance that haze adds to or subtracts from the shortest wavelength.
         max_noise: Largest standard deviation of the noise, in reflectance.
+        pre: The second half of the bands is of a scene before the fire, which gets a gain, haze and noise of its own.
 
     Raises:
         pydantic.ValidationError: If a number is outside its range.
@@ -203,6 +208,7 @@ def get_training_augmentation(
             max_haze=max_haze,
             max_noise=max_noise,
         ),
+        pre=pre,
     )
 
 
@@ -218,6 +224,7 @@ def get_strong_augmentation(
     max_band_gain: BandGain = 0.03,
     max_haze: Haze = 0.02,
     max_noise: Noise = 0.01,
+    pre: bool = False,
 ) -> PatchAugmentation:
     """Returns a stronger augmentation, with elastic warps, for patches with fire.
 
@@ -237,6 +244,7 @@ def get_strong_augmentation(
         max_band_gain=max_band_gain,
         max_haze=max_haze,
         max_noise=max_noise,
+        pre=pre,
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError, did_you_mean
+from fireseg.pairs import add_pre_bands, describe_wrong_pair
 
 SENTINEL2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """The thirteen bands of the instrument, in its own order."""
@@ -44,13 +45,16 @@ def check_bands(bands: Sequence[str]) -> tuple[str, ...]:
     """Checks that all bands are known and none is repeated, and returns them as a tuple.
 
     Args:
-        bands: 1 to 13 names such as `B08`.
+        bands: 1 to 13 names such as `B08`, and behind them perhaps those of a scene before the fire, such as `B08_PRE`.
 
     Raises:
-        ValueError: If there are none, one is unknown, or one is repeated.
+        ValueError: If there are none, one is unknown or repeated, or those before the fire are not the last.
     """
-    faults = [f"no band '{band}'{did_you_mean(band, SENTINEL2_BANDS)}" for band in bands if band not in SENTINEL2_BANDS]
+    known = add_pre_bands(SENTINEL2_BANDS)
+    faults = [f"no band '{band}'{did_you_mean(band, known)}" for band in bands if band not in known]
     faults += [f"{band} is repeated" for band in sorted({band for band in bands if bands.count(band) > 1})]
+    if fault := describe_wrong_pair(bands):
+        faults.append(fault)
     if not bands:
         faults.append("empty; name 1 to 13 of " + ", ".join(SENTINEL2_BANDS))
     if faults:
@@ -103,7 +107,8 @@ def _select_by_name(num_channels: int, bands: Sequence[str], stored: Sequence[st
     if missing := [band for band in bands if band not in stored]:
         raise FiresegError(
             f"data.bands: {' '.join(bands)}, but the patches were made with {' '.join(stored)}, without "
-            f"{' '.join(missing)}; name bands that they hold, or prepare them again with --bands"
+            f"{' '.join(missing)}; name bands that they hold, or prepare them again with "
+            f"{'--pre' if set(missing) <= set(add_pre_bands(stored)) else '--bands'}"
         )
     channels = [stored.index(band) for band in bands]
     return None if channels == list(range(num_channels)) else channels

@@ -34,6 +34,7 @@ from fireseg.data.statistics import PatchStatistics, count_values
 from fireseg.errors import FiresegError, SettingError, shorten
 from fireseg.files import count_cores
 from fireseg.indices import check_indices
+from fireseg.pairs import add_pre_bands
 from fireseg.task import IGNORE_INDEX, TASKS, Task, inverse_frequency_weights
 
 Maker = Callable[[Path], None]
@@ -54,6 +55,7 @@ class WildfireDataModule:
         batch_size: Patches per batch. A last training batch of one is merged into the one before.
         task: Task of the masks; burned or not by default.
         bands: Bands of the model, in this order.
+        pre: Also reads these bands of a scene before the fire, as `B02_PRE` and so on, behind them.
         indices: Spectral indices that the model computes from them. Batches contain only the bands.
         num_workers: Worker processes for each split in use, at most one per core, or 2; 0 loads in the main process.
         weighted_sampling: Samples patches with fire more often, with replacement.
@@ -77,6 +79,7 @@ class WildfireDataModule:
     Attributes:
         roots: Folders of the data sets.
         patches_root: The first of them.
+        bands: Bands of the batches, in order.
         train: Training patches, after `setup`.
         val: Validation patches, after `setup`.
         test: Test patches, after `setup`; None if there is no such split.
@@ -99,6 +102,7 @@ class WildfireDataModule:
         *,
         task: Task = TASKS["del"],
         bands: Annotated[tuple[str, ...], AfterValidator(check_bands)] = BAND_NAMES,
+        pre: bool = False,
         indices: Annotated[tuple[str, ...], AfterValidator(check_indices)] = (),
         num_workers: NonNegativeInt = 0,
         weighted_sampling: bool = False,
@@ -121,7 +125,7 @@ class WildfireDataModule:
         self.patches_root = self.roots[0]
         self.batch_size = batch_size
         self.task = task
-        self.bands = tuple(bands)
+        self.bands = add_pre_bands(bands, pre)
         self.indices = tuple(indices)
         self.num_workers = min(num_workers, max(count_cores(), DEFAULT_WORKERS))
         self.weighted_sampling = weighted_sampling

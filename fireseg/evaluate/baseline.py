@@ -1,17 +1,22 @@
-"""Baseline that needs no training: a threshold on the normalised burn ratio (NBR)."""
+"""Baselines that need no training: thresholds on the normalised burn ratio (NBR), and on its change in a pair."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fireseg.errors import FiresegError
+from fireseg.indices import compute_index, find_missing_bands
 from fireseg.task import IGNORE_INDEX
 
 NUM_BINS = 400
 """Bins of the burn ratio from -1 to 1, 0.005 wide."""
+
+CHANGE_INDICES = ("dNBR", "RdNBR", "RBR")
+"""Indices of `fireseg.indices` that compare a scene with the one before the fire."""
 
 FIXED_MAX_NBR = -0.1
 
@@ -30,6 +35,25 @@ def missing_for_fixed_rule(bands: Sequence[str]) -> str:
     near = () if {"B08", "B8A"} & set(bands) else ("B08 or B8A",)
     missing = [*(band for band in ("B03", "B12") if band not in bands), *near]
     return f"the fixed rule also needs {', '.join(missing)}" if missing else ""
+
+
+def has_change(bands: Sequence[str]) -> bool:
+    """Returns True if the bands are those of a pair from which the indices of change can be computed."""
+    return not find_missing_bands(CHANGE_INDICES, bands)
+
+
+def compute_change(name: str, image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.float32]:
+    """Computes an index of change; burned land has high values.
+
+    Args:
+        name: One of `CHANGE_INDICES`.
+        image: Reflectance, `(C, H, W)` float32.
+        bands: Names of the C bands, for which `has_change` is true.
+
+    Returns:
+        `(H, W)` float32.
+    """
+    return compute_index(name, torch.from_numpy(np.ascontiguousarray(image))[None], bands)[0].numpy()
 
 
 def normalised_burn_ratio(image: NDArray[np.float32], bands: Sequence[str]) -> NDArray[np.float32]:

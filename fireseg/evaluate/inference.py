@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from fireseg.data.bands import to_reflectance
 from fireseg.decision import argmax_classes, probability_log_odds, severity_classes
 from fireseg.evaluate.baseline import (
+    CHANGE_INDICES,
+    compute_change,
     count_ratios,
     fixed_rule,
+    has_change,
     missing_for_fixed_rule,
     missing_for_nbr,
     normalised_burn_ratio,
@@ -36,7 +40,8 @@ from fireseg.runtime.inference import RasterSource, predict_rows
 from fireseg.task import IGNORE_INDEX
 
 LOG_ODDS, ARGMAX, SEVERITY, NBR, FIXED_RULE = "log_odds", "argmax", "severity", "nbr", "fixed_rule"
-"""Layers: log-odds of fire, argmax class, argmax over the classes above 0, burn ratio, burned by the fixed rule."""
+"""Layers: log-odds of fire, argmax class, argmax over the classes above 0, burn ratio, burned by the fixed rule.
+Those of a pair also have the indices of change under their own names."""
 
 _MAX_LOG_ODDS = 1e6
 """Limit of the log-odds, far beyond any threshold; those of a probability of 0 or 1 in float32 are infinite."""
@@ -81,6 +86,8 @@ def predict_tile(trained: TrainedModel, tile: StitchedTile, *, batch_size: int |
         layers[NBR] = _apply_rule(tile.raster, normalised_burn_ratio)
     if not missing.fixed_rule:
         layers[FIXED_RULE] = _apply_rule(tile.raster, fixed_rule)
+    if has_change(trained.bands):
+        layers |= {name: _apply_rule(tile.raster, partial(compute_change, name)) for name in CHANGE_INDICES}
     return build_mosaic(tile, layers=layers, patches=[*_summarize_patches(tile, layers)])
 
 
@@ -124,6 +131,7 @@ def _summarize_patches(tile: StitchedTile, layers: Layers) -> Iterator[PatchSumm
             argmax=cut[ARGMAX],
             nbr=cut.get(NBR),
             fixed_rule=cut.get(FIXED_RULE),
+            changes={name: cut[name] for name in CHANGE_INDICES if name in cut},
             components=find_components(cut[LOG_ODDS], truth != IGNORE_INDEX),
         )
 
@@ -134,10 +142,20 @@ def _apply_rule(raster: ArrayRaster, rule: Callable[..., NDArray[Any]]) -> NDArr
     return np.concatenate([rule(to_reflectance(part.transpose(2, 0, 1)), raster.bands) for part in parts])
 
 
-def count_nbr(tiles: Iterable[StitchedTile]) -> NDArray[np.int64]:
+def count_indices(tiles: Iterable[StitchedTile]) -> dict[str, NDArray[np.int64]]:
     """Counts burned and unburned pixels by burn ratio, for `baseline.tune_threshold`; each pixel counts once.
 
     Args:
         tiles: All tiles of a split, at least one; the bands of the ratio must be among theirs.
+
+    Returns:
+        Counts of the burn ratio under `nbr`; of a pair also those of each index of change, of whose negative value,
+        because burned land is above its threshold.
     """
-    return np.sum([count_ratios(_apply_rule(tile.raster, normalised_burn_ratio), tile.truth) for tile in tiles], axis=0)
+    totals: dict[str, NDArray[np.int64]] = {}
+    for tile in tiles:
+        counts = {NBR: count_ratios(_apply_rule(tile.raster, normalised_burn_ratio), tile.truth)}
+        for name in CHANGE_INDICES if has_change(tile.raster.bands) else ():
+            counts[name] = count_ratios(-_apply_rule(tile.raster, partial(compute_change, name)), tile.truth)
+        totals = {name: totals.get(name, 0) + values for name, values in counts.items()}
+    return totals

@@ -16,13 +16,14 @@ from fireseg.errors import FiresegError
 from fireseg.evaluate.fires import Fire, PatchPosition
 from fireseg.memory import check_memory
 from fireseg.metric import Component, DetectionRule, count_detections, detection_scores
+from fireseg.pairs import split_pair
 from fireseg.task import IGNORE_INDEX
 
 PREVIEW_PX = 320
 """Longest side of a preview image."""
 
-LAYER_BYTES = 11
-"""Bytes of a pixel in all layers: two float32, two uint8 and one bool."""
+LAYER_BYTES, PAIR_LAYER_BYTES = 11, 12
+"""Bytes of a pixel in all layers: two float32, two uint8 and one bool; and in three more float32 of a pair."""
 
 Layers = dict[str, NDArray[Any]]
 """Arrays of the same shape by name."""
@@ -39,6 +40,7 @@ class PatchSummary(NamedTuple):
         min_nbr: Lowest burn ratio; infinite if a band is missing.
         is_fixed_burned: True if any pixel is burned by the fixed rule.
         components: Connected burned areas that a detection rule selects from.
+        max_changes: Highest value of each index of change; empty of a single scene.
     """
 
     is_labelled: bool
@@ -48,6 +50,7 @@ class PatchSummary(NamedTuple):
     min_nbr: float
     is_fixed_burned: bool
     components: tuple[Component, ...]
+    max_changes: Mapping[str, float] = {}
 
 
 class PatchPixels(NamedTuple):
@@ -177,7 +180,7 @@ def stitch_tiles(patches: Iterable[PatchPixels], fires: Iterable[Fire], bands: S
 
 def _make_tile(fire: Fire, patch: PatchPixels, bands: tuple[str, ...]) -> StitchedTile:
     shape = fire.height, fire.width
-    pixel_bytes = 2 * len(patch.image) + 3 + LAYER_BYTES
+    pixel_bytes = 2 * len(patch.image) + 3 + LAYER_BYTES + (PAIR_LAYER_BYTES if split_pair(bands)[1] else 0)
     check_memory(
         fire.height * fire.width * pixel_bytes + len(fire.positions) * patch.truth.nbytes,
         f"{fire.name}: patches from a rectangle of {fire.height:,} x {fire.width:,} pixels",
@@ -249,6 +252,7 @@ def summarize_patch(
     nbr: NDArray[np.float32] | None,
     fixed_rule: NDArray[np.bool_] | None,
     components: Iterable[Component],
+    changes: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> PatchSummary:
     """Summarizes the arrays of a patch, `(S, S)` each, for detection.
 
@@ -259,6 +263,7 @@ def summarize_patch(
         nbr: Burn ratio; None if a band is missing.
         fixed_rule: Burned by the fixed rule; None if a band is missing.
         components: Connected burned areas in the log-odds.
+        changes: Indices of change by name, of a pair.
     """
     is_labelled = truth != IGNORE_INDEX
     return PatchSummary(
@@ -269,6 +274,7 @@ def summarize_patch(
         min_nbr=np.inf if nbr is None else float(nbr[is_labelled].min(initial=np.inf)),
         is_fixed_burned=fixed_rule is not None and bool((is_labelled & fixed_rule).any()),
         components=tuple(components),
+        max_changes={name: float(values[is_labelled].max(initial=-np.inf)) for name, values in (changes or {}).items()},
     )
 
 

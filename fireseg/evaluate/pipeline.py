@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -11,7 +12,7 @@ from fireseg.engine.device import set_threads
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.baseline import FIXED_MAX_NBR, FIXED_MAX_NDWI, tune_threshold
 from fireseg.evaluate.compare import check_comparable, compare_runs
-from fireseg.evaluate.inference import count_nbr, find_missing_bands, predict_tile
+from fireseg.evaluate.inference import NBR, count_indices, find_missing_bands, predict_tile
 from fireseg.evaluate.off_centre import MAX_FIRES, OffCentreCounts, check_off_centre
 from fireseg.evaluate.options import EvaluateOptions, OffCentre, Split
 from fireseg.evaluate.patches import Patches, open_patches
@@ -89,7 +90,7 @@ def score_run(
             mosaic = predict_tile(trained, tile, batch_size=patches.batch_size)
             if has_off_centre and mosaic.is_burned.any():
                 views.append(check_off_centre(trained, tile, mosaic, point, batch_size=patches.batch_size))
-            maps = decide_fire(mosaic, point, rules.threshold)
+            maps = decide_fire(mosaic, point, rules.threshold, rules.changes)
             scores.append(measure_fire(mosaic, maps, num_classes=trained.task.num_classes))
             selection.add(mosaic, maps[MODEL], score_fire(scores[-1].methods[MODEL])["iou"])
     scores.sort(key=lambda each: each.fire.positions[0].number)
@@ -135,7 +136,8 @@ def calibrate(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Dec
     if stored is not None and stored.is_checked and stored.is_blended:
         threshold = stored.index_threshold
         note = _NOTHING_BURNED if threshold is None else _ON_TRAIN
-        return Decisions(_read_point(stored), _describe_baseline(trained, threshold, note), "run")
+        rules = _describe_baseline(trained, threshold, note, stored.change_thresholds)
+        return Decisions(_read_point(stored), rules, "run")
     own = patches if patches.fingerprint == trained.fingerprint else _open_own_patches(trained, folder, patches)
     if own is not None:
         point, rules = _choose_point(trained, own), tune_baseline(trained, own)
@@ -155,7 +157,7 @@ def calibrate(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Dec
 
 
 def tune_baseline(trained: TrainedModel, patches: Patches) -> BaselineRules:
-    """Tunes the NBR threshold on train if the bands of the model allow it.
+    """Tunes the thresholds of NBR, and of its change in a pair, on train if the bands of the model allow it.
 
     Args:
         trained: Model whose bands are used.
@@ -166,22 +168,25 @@ def tune_baseline(trained: TrainedModel, patches: Patches) -> BaselineRules:
     if not patches.has("train"):
         return _describe_baseline(trained, None, "there is no train split to tune a threshold on")
     with patches.tiles("train", "train, to tune the burn ratio") as tiles:
-        counts = count_nbr(tiles)
+        counts = count_indices(tiles)
     try:
-        threshold = tune_threshold(counts)
+        threshold = tune_threshold(counts.pop(NBR))
     except FiresegError:
         return _describe_baseline(trained, None, _NOTHING_BURNED)
-    return _describe_baseline(trained, threshold, _ON_TRAIN)
+    changes = {name: -tune_threshold(values) for name, values in counts.items()}
+    return _describe_baseline(trained, threshold, _ON_TRAIN, changes)
 
 
-def _describe_baseline(trained: TrainedModel, threshold: float | None, note: str) -> BaselineRules:
+def _describe_baseline(
+    trained: TrainedModel, threshold: float | None, note: str, changes: Mapping[str, float] | None = None
+) -> BaselineRules:
     missing = find_missing_bands(trained.bands)
     fixed = missing.fixed_rule or f"burned where NBR < {FIXED_MAX_NBR:g} and NDWI <= {FIXED_MAX_NDWI:g}"
     if missing.nbr:
         return BaselineRules(None, missing.nbr, fixed)
     if threshold is None:
         return BaselineRules(None, note, fixed)
-    return BaselineRules(threshold, f"burned where NBR is below {threshold:.3g}, {note}", fixed)
+    return BaselineRules(threshold, f"burned where NBR is below {threshold:.3g}, {note}", fixed, changes or {})
 
 
 def _choose_point(trained: TrainedModel, patches: Patches) -> OperatingPoint:
@@ -238,6 +243,7 @@ def _make_calibration(trained: TrainedModel, point: OperatingPoint, rules: Basel
         gain_high=high,
         num_fires=point.gain.num,
         index_threshold=rules.threshold,
+        change_thresholds=dict(rules.changes) or None,
         is_blended=True,
     )
 

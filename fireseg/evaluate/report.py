@@ -14,6 +14,7 @@ from fireseg.evaluate.mosaic import Mosaic
 from fireseg.evaluate.results import Evaluation, Preview, Results
 from fireseg.evaluate.scores import BASELINES, Classes
 from fireseg.evaluate.summary import format_false_alarms
+from fireseg.pairs import split_pair
 from fireseg.plots import ERROR_COLOURS, choose_composite, colour_classes, colour_errors, render_composite
 from fireseg.plots.html import (
     Cell,
@@ -254,7 +255,7 @@ def _make_overview(results: Results, previews: Mapping[str, Preview], task: Task
     for title, fires in ends.items():
         for fire in fires:
             strip = _make_strip(fire, previews[fire["name"]], results["run"]["bands"], task)
-            strips.append(Strip(f"{title}: {strip.title}", strip.caption, [strip.pictures[0], strip.pictures[3]]))
+            strips.append(Strip(f"{title}: {strip.title}", strip.caption, [strip.pictures[-4], strip.pictures[-1]]))
     return strips
 
 
@@ -265,7 +266,9 @@ def _make_strip(fire: Results, preview: Preview, bands: Sequence[str], task: Tas
     if fire["true_ha"] is not None and fire["predicted_ha"] is not None:
         caption += f", {fire['true_ha']:,.1f} ha burned, {fire['predicted_ha']:,.1f} ha predicted"
     image = np.where(preview.predicted == task.ignore_index, np.float32(math.nan), preview.composite_image)
+    post, pre = split_pair(bands)
     panels = {
+        **({"before": (render_composite(image[len(post) :], pre), "Satellite image before")} if pre else {}),
         "image": (render_composite(image, bands), "Satellite image"),
         "truth": (colour_classes(preview.truth, task), "True mask"),
         "prediction": (colour_classes(preview.predicted, task), "Predicted mask"),
@@ -274,7 +277,7 @@ def _make_strip(fire: Results, preview: Preview, bands: Sequence[str], task: Tas
     pictures = [
         Picture(
             title,
-            encode_pixels(pixels, "jpeg" if title == "image" else "png"),
+            encode_pixels(pixels, "jpeg" if title in ("before", "image") else "png"),
             f"{description} of fire {fire['name']}, {caption}",
         )
         for title, (pixels, description) in panels.items()

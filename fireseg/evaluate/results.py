@@ -21,7 +21,7 @@ decision      temperature, threshold, rule {min_pixels, min_probability}, chosen
               best_threshold (of val; used only if its gain is certain), gain (of it over 0.5, in IoU cross-validated
               over the fires of val: {gain, low, high, num}; None if unknown), threshold_reason
 methods       a list: "model" (temperature and threshold from val) first, then "model_argmax", "index_tuned",
-              "index_fixed"; each
+              "index_fixed", and of a model of a pair "index_dnbr", "index_rdnbr", "index_rbr"; each
                 name, label, note, is_there (false if a band is missing; the values below are then None)
                 confusion  K x K pixels, rows the truth; 2 x 2 for "index_*"
                 pixels     as `metric.segmentation_scores`; only `fire_*` for "index_*"
@@ -65,11 +65,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg import __version__
+from fireseg.evaluate.baseline import has_change
 from fireseg.evaluate.mosaic import score_any_pixel_detection, score_rule_detection
 from fireseg.evaluate.off_centre import OffCentreCounts, describe_off_centre, describe_reliance
 from fireseg.evaluate.options import Split
 from fireseg.evaluate.patches import Patches
 from fireseg.evaluate.scores import (
+    CHANGE_METHODS,
     INDEX_FIXED,
     INDEX_TUNED,
     METHODS,
@@ -173,11 +175,13 @@ class BaselineRules(NamedTuple):
         threshold: Threshold of the burn ratio, tuned on train; None if not available.
         tuned_note: Description of the threshold, or the reason why there is none.
         fixed_note: Description of the fixed rule, or the reason why it cannot be applied.
+        changes: Thresholds of the indices of change, tuned on train, by index; empty if not available.
     """
 
     threshold: float | None
     tuned_note: str
     fixed_note: str
+    changes: Mapping[str, float] = {}
 
 
 def build_results(
@@ -205,7 +209,8 @@ def build_results(
     """
     rows = [describe_fire(fire) for fire in fires]
     counts = np.sum([fire.log_odds_counts for fire in fires], axis=0)
-    methods = [_describe_method(name, trained, fires, point, rules) for name in METHODS]
+    names = (*METHODS, *(CHANGE_METHODS if has_change(trained.bands) else ()))
+    methods = [_describe_method(name, trained, fires, point, rules) for name in names]
     summaries = [patch for fire in fires for patch in fire.patches]
     results = {
         "format": EVALUATION_FORMAT,
@@ -314,6 +319,11 @@ def _describe_method(
         MODEL_ARGMAX: [patch.is_argmax_burned for patch in patches],
         INDEX_TUNED: [rules.threshold is not None and patch.min_nbr < rules.threshold for patch in patches],
         INDEX_FIXED: [patch.is_fixed_burned for patch in patches],
+        **{
+            method: [patch.max_changes[index] > rules.changes[index] for patch in patches]
+            for method, index in CHANGE_METHODS.items()
+            if index in rules.changes
+        },
     }
     scores = score_method(name, fires, trained.task.class_names)
     return {**description, **scores, "detection": score_any_pixel_detection(patches, predictions[name])}
@@ -326,4 +336,11 @@ def _label_method(name: str, point: OperatingPoint, rules: BaselineRules) -> tup
         MODEL_ARGMAX: ("model, argmax", "the likeliest class: no threshold, no temperature"),
         INDEX_TUNED: ("NBR, tuned", rules.tuned_note),
         INDEX_FIXED: ("NBR, fixed", rules.fixed_note),
+        **{method: (f"{index}, tuned", _note_change(index, rules)) for method, index in CHANGE_METHODS.items()},
     }[name]
+
+
+def _note_change(index: str, rules: BaselineRules) -> str:
+    if index not in rules.changes:
+        return rules.tuned_note
+    return f"burned where {index} is above {rules.changes[index]:.3g}, the best threshold on train"

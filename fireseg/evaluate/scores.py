@@ -34,7 +34,10 @@ from fireseg.metric import (
 MODEL, MODEL_ARGMAX, INDEX_TUNED, INDEX_FIXED = METHODS = ("model", "model_argmax", "index_tuned", "index_fixed")
 """Model with the threshold from val; its argmax; burn ratio with the threshold from train; fixed rule."""
 
-BASELINES = (INDEX_TUNED, INDEX_FIXED)
+CHANGE_METHODS = {"index_dnbr": "dNBR", "index_rdnbr": "RdNBR", "index_rbr": "RBR"}
+"""Indices of change with the threshold from train, by method; only of models of a pair."""
+
+BASELINES = (INDEX_TUNED, INDEX_FIXED, *CHANGE_METHODS)
 """Methods without severity classes."""
 
 Classes = NDArray[np.uint8]
@@ -95,13 +98,19 @@ class FireScores:
         return float(self.log_odds_counts[1].sum() / self.labelled_pixels) if self.labelled_pixels else float("nan")
 
 
-def decide_fire(mosaic: Mosaic, point: OperatingPoint, nbr_threshold: float | None) -> dict[str, Classes]:
+def decide_fire(
+    mosaic: Mosaic,
+    point: OperatingPoint,
+    nbr_threshold: float | None,
+    change_thresholds: Mapping[str, float] | None = None,
+) -> dict[str, Classes]:
     """Classifies the pixels of a fire by each method.
 
     Args:
         mosaic: Assembled fire.
         point: Operating point from val.
         nbr_threshold: Threshold of the burn ratio from train, or None.
+        change_thresholds: Thresholds of the indices of change from train by index, or None.
 
     Returns:
         Classes by method, `(H, W)` uint8; 0 and 1 only for the baselines.
@@ -115,6 +124,9 @@ def decide_fire(mosaic: Mosaic, point: OperatingPoint, nbr_threshold: float | No
         maps[INDEX_TUNED] = (layers[NBR] < nbr_threshold).astype(np.uint8)
     if FIXED_RULE in layers:
         maps[INDEX_FIXED] = layers[FIXED_RULE].astype(np.uint8)
+    for method, index in CHANGE_METHODS.items():
+        if index in layers and change_thresholds:
+            maps[method] = (layers[index] > change_thresholds[index]).astype(np.uint8)
     return maps
 
 

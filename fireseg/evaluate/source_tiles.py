@@ -12,7 +12,9 @@ from fireseg.data.format import MANIFEST, PREPARE_AGAIN, Manifest
 from fireseg.errors import FiresegError, SettingError
 from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile
 from fireseg.memory import check_memory
-from fireseg.tiles import open_bands
+from fireseg.pairs import split_pair
+from fireseg.tiles import open_scene
+from fireseg.tiles.folder import RASTER_SUFFIXES
 from fireseg.tiles.options import RasterOptions
 
 _CURE = "give the folder that was given to prepare, or leave --tiles out"
@@ -43,7 +45,12 @@ def read_source_tiles(tiles: Iterable[StitchedTile], folder: Path, manifest: Man
         path = folder / _find_source(tile, manifest)
         if not path.is_file():
             raise FiresegError(f"{path}: no such file, but the patches of {tile.fire.name} were cut from it; {_CURE}")
-        with open_bands(path, tile.raster.bands, options) as reader:
+        is_pair = bool(split_pair(tile.raster.bands)[1])
+        pre = _find_pre(path.relative_to(folder).as_posix(), manifest) if is_pair else None
+        ignores_clouds = manifest.options.get("clouds") != "keep"
+        with open_scene(
+            path, tile.raster.bands, options, pre=pre and folder / pre, ignores_clouds=ignores_clouds
+        ) as reader:
             sizes = [f"{height} x {width} px" for height, width in ((reader.height, reader.width), tile.truth.shape)]
             if sizes[0] != sizes[1]:
                 raise FiresegError(f"{path}: {sizes[0]}, but the tile of the patches has {sizes[1]}; {_CURE}")
@@ -61,3 +68,12 @@ def _find_source(tile: StitchedTile, manifest: Manifest) -> str:
         if Path(path).name == tile.fire.source_image:
             return path
     raise SettingError(f"--tiles: the patches of {tile.fire.name} do not tell their tile; leave --tiles out")
+
+
+def _find_pre(image: str, manifest: Manifest) -> str | None:
+    """Finds the path of the scene before the fire of a tile, the last of its rasters."""
+    paths = list(manifest.sources)
+    files = paths[paths.index(image) + 1 :]
+    ends = (number for number, path in enumerate(files) if "pixels_sha256" in manifest.sources[path])
+    own = [path for path in files[: next(ends, len(files))] if Path(path).suffix.lower() in RASTER_SUFFIXES]
+    return own[-1] if own else None

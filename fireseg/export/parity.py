@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fireseg.data.bands import CEMS_BANDS, SCALE
 from fireseg.errors import FiresegError
 from fireseg.export.formats import Predict
+from fireseg.pairs import split_pair
 from fireseg.runs import TrainedModel
 from fireseg.runs.patches import mirror_image, open_val_patches, select_evenly
 from fireseg.runtime.onnx import DeployedModel
@@ -74,10 +75,14 @@ def collect_images(trained: TrainedModel, data: Any = None, *, size: int | None 
 
 
 def _make_image(bands: Sequence[str], number: int) -> NDArray[np.float32]:
-    reflectance = make_scene(0, number, height=_SYNTHETIC_PX, width=_SYNTHETIC_PX).reflectance
-    # B10 measures no ground; any values do for a comparison.
-    channels = [CEMS_BANDS.index(band) if band in CEMS_BANDS else 0 for band in bands]
-    return np.ascontiguousarray(reflectance[..., channels].transpose(2, 0, 1))
+    images = []
+    # Any other scene does for the one before the fire.
+    for seed, names in enumerate(filter(None, split_pair(bands))):
+        reflectance = make_scene(seed, number, height=_SYNTHETIC_PX, width=_SYNTHETIC_PX).reflectance
+        # B10 measures no ground; any values do for a comparison.
+        channels = [CEMS_BANDS.index(band) if band in CEMS_BANDS else 0 for band in names]
+        images.append(reflectance[..., channels].transpose(2, 0, 1))
+    return np.concatenate(images)
 
 
 def _round(image: NDArray[np.float32]) -> NDArray[np.float32]:

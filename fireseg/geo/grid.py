@@ -93,6 +93,12 @@ class Grid:
                 f"reference system {self.crs}: PROJ does not know it; give it as EPSG:… or in WKT"
             ) from error
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Smallest and largest coordinates in the CRS: left, bottom, right, top."""
+        xs, ys = zip(*self._corners(), strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
     @cached_property
     def bounds_lonlat(self) -> tuple[float, float, float, float]:
         """West, south, east, north in degrees; west > east across the antimeridian.
@@ -100,8 +106,7 @@ class Grid:
         Raises:
             FiresegError: If the CRS cannot be transformed to longitude and latitude.
         """
-        xs, ys = zip(*self._corners(), strict=True)
-        bounds = min(xs), min(ys), max(xs), max(ys)
+        bounds = self.bounds
         if self._is_lonlat:
             return bounds
         try:

@@ -26,6 +26,7 @@ from fireseg.model.weights import (
     load_encoder,
     read_weights,
 )
+from fireseg.pairs import describe_wrong_pair, get_band
 from fireseg.task import NUM_AUXILIARY
 
 _TRIAL_PX = 64
@@ -199,9 +200,11 @@ RANDOM = {"source": "none: random", "sha256": "", "note": ""}
 
 
 def _check_bands(bands: tuple[str, ...]) -> tuple[str, ...]:
-    wrong = [band for band in bands if not re.fullmatch("B(0[1-9]|1[0-2]|8A)", band)]
+    wrong = [band for band in bands if not re.fullmatch("B(0[1-9]|1[0-2]|8A)", get_band(band))]
     if wrong or len(set(bands)) < len(bands):
         raise ValueError(f"must be distinct Sentinel-2 bands ({' '.join(wrong) or 'one is repeated'})")
+    if fault := describe_wrong_pair(bands):
+        raise ValueError(fault)
     return bands
 
 
@@ -211,7 +214,7 @@ def create_segmentation_model(
     *,
     weights: str | Path = "imagenet",
     weights_bands: Annotated[tuple[str, ...], AfterValidator(_check_bands)] = (),
-    in_channels: Annotated[int, Field(ge=1, le=13)] = 7,
+    in_channels: Annotated[int, Field(ge=1, le=26)] = 7,
     num_classes: Annotated[int, Field(ge=2, le=254)] = 2,
     auxiliary: Literal["landcover"] | None = None,
     bands: Annotated[tuple[str, ...], AfterValidator(_check_bands)] = BANDS7,
@@ -231,7 +234,7 @@ def create_segmentation_model(
         in_channels: Number of input bands; must equal `len(bands)` (checked).
         num_classes: Number of classes, unburned included.
         auxiliary: Second task with a head of its own, whose logits only training sees.
-        bands: Sentinel-2 bands of the channels, in order.
+        bands: Sentinel-2 bands of the channels, in order; those of a scene before the fire, such as `B12_PRE`, last.
         indices: Spectral indices of `fireseg.indices.INDICES` that are computed inside and appended to the bands.
         stem: Adaptation of RGB weights to the bands: `by_band` (see `encoders.spread_filters`), or `smp`, which
             repeats the filters of red, green and blue in order.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fireseg.errors import FiresegError, did_you_mean
+from fireseg.pairs import get_band
 
 ENCODERS = (
     "resnet18",
@@ -72,10 +73,10 @@ COLOUR_OF_BAND = {"B04": 0, "B03": 1, "B02": 2}
 def spread_filters(weight: Tensor, channels: Sequence[str]) -> Tensor:
     """Adapts the filters of a convolution over red, green and blue to other bands and spectral indices.
 
-    A visible band gets the filter of its colour, any other band and every index the mean of the three, all scaled by
-    3 / C. The sum over the input channels is thus unchanged: a pixel of equal values in all channels gives the response
-    of a grey RGB pixel, and the following layers see activations of the scale they were trained on. (This is exact if
-    the bands include all three visible bands or none of them.)
+    A visible band, of either scene of a pair, gets the filter of its colour, any other band and every index the mean of
+    the three, all scaled by 3 / C. The sum over the input channels is thus unchanged: a pixel of equal values in all
+    channels gives the response of a grey RGB pixel, and the following layers see activations of the scale they were
+    trained on. (This is exact if the bands include all three visible bands or none of them.)
 
     Args:
         weight: RGB filters, `(out, 3, h, w)`.
@@ -85,7 +86,8 @@ def spread_filters(weight: Tensor, channels: Sequence[str]) -> Tensor:
         `(out, C, h, w)`.
     """
     mean = weight.mean(1)
-    filters = [weight[:, COLOUR_OF_BAND[band]] if band in COLOUR_OF_BAND else mean for band in channels]
+    colours = [COLOUR_OF_BAND.get(get_band(channel)) for channel in channels]
+    filters = [mean if colour is None else weight[:, colour] for colour in colours]
     return torch.stack(filters, 1) * (3 / len(channels))
 
 

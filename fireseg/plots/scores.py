@@ -124,7 +124,7 @@ def plot_precision_recall(
     if threshold is not None and x is not None and y is not None:
         axes.plot(x, y, **_MODEL, markersize=8, linestyle="", label=f"operating point, {threshold:.2f}")
         alt.append(f"Operating point at threshold {threshold:.3f}: precision {y:.3f}, recall {x:.3f}.")
-    for mark, (name, (x, y)) in zip("sD^v", rules.items(), strict=False):
+    for mark, (name, (x, y)) in zip("sD^vP", rules.items(), strict=False):
         if None not in (x, y):
             axes.plot(x, y, **{**_OTHER, "marker": mark}, markersize=7, linestyle="", label=name)
             alt.append(f"{name}: precision {y:.3f}, recall {x:.3f}.")

@@ -16,6 +16,7 @@ from fireseg.console import format_score, format_share
 from fireseg.data.bands import SCALE
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
+from fireseg.pairs import split_pair
 from fireseg.plots.maps import plot_classes
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import get_decision_threshold
@@ -195,7 +196,8 @@ class Run:
         Args:
             path: Raster with the bands of the run, SAFE product, or STAC item.
             out: Output folder; created if missing.
-            **options: Fields of `fireseg.predict.options.MapOptions`: `threshold`, `tta`, `geojson`, `overwrite`…
+            **options: Fields of `fireseg.predict.options.MapOptions`: `threshold`, `tta`, `geojson`, `overwrite`…;
+                `pre` is the scene before the fire, for a run that compares two.
 
         Returns:
             Paths of the files, and the summary.
@@ -317,7 +319,9 @@ def read_image(
     offset = options.offset or 0.0
     scaling = get_scaling(planes.dtype, offset=offset, scales=ones, shifts=zeros, scale=options.scale)
     nodata = [() if options.nodata is None else (options.nodata,)] * len(bands)
-    unknown |= find_nodata(planes, nodata, has_offset=bool((scaling.biases < 0).any()))
+    num_post = len(split_pair(bands)[0])
+    for part in (slice(num_post), slice(num_post, None))[: 1 if num_post == len(bands) else 2]:  # scene by scene
+        unknown |= find_nodata(planes[part], nodata[part], has_offset=bool((scaling.biases < 0).any()))
     sample = PixelSample(unknown.size)
     sample.add(0, 0, planes, unknown)
     source = "none" if options.offset is None or options.scale is None else "option"

@@ -20,6 +20,7 @@ from fireseg.errors import FiresegError
 from fireseg.files import atomic_write, check_regular_file, disk_error, list_leftovers, read_error
 from fireseg.predict.options import PredictOptions
 from fireseg.predict.outputs import DecisionThreshold, MapFiles
+from fireseg.tiles.folder import find_pre_scene
 from fireseg.tiles.metadata import SOFTWARE_TAG
 from fireseg.tiles.products import Scene, get_scene_name
 
@@ -44,7 +45,8 @@ class SceneRecord:
     Attributes:
         scene: The scene as it was named.
         state: `missing` from the beginning of a command to the end of its map.
-        file: Size and time of change (ns) of the scene; None for an address.
+        file: Size and time of change (ns) of the scene, together with the one before the fire beside it; None for an
+            address.
         settings: Key of the settings of the map.
         replaced: Time of change (ns) of the summary that the new map replaces; None if there was none.
         faults: Reasons of a failure.
@@ -264,11 +266,13 @@ def _identify(scene: Scene) -> str:
 
 
 def _get_file(scene: Scene) -> tuple[int, int] | None:
+    if not isinstance(scene, Path):
+        return None
     try:
-        status = scene.stat() if isinstance(scene, Path) else None
+        stats = [path.stat() for path in (scene, find_pre_scene(scene)) if path is not None]
     except OSError:
         return None
-    return (status.st_size, status.st_mtime_ns) if status else None
+    return sum(status.st_size for status in stats), max(status.st_mtime_ns for status in stats)
 
 
 def _get_mtime(path: Path) -> int | None:

@@ -24,6 +24,8 @@ class MapOptions(RasterOptions):
         clouds: Leave pixels under cloud and cloud shadow unknown, or map them all the same.
         cloud_mask: Cloud mask of the scene, a raster of codes CM or SCL (default: <name>_CM.tif or <name>_SCL.tif
             beside the scene, else a channel SCL).
+        pre: Scene before the fire, for a model that compares two (default: <name>_PRE.tif beside the scene); on another
+            grid it is resampled.
         geojson: Also write the polygons as scene_burned.geojson in longitude and latitude.
         min_area_ha: Smallest burned area that gets a polygon, in hectares; the rasters keep smaller ones.
         simplify_m: Tolerance for simplifying polygon outlines, in metres.
@@ -41,6 +43,7 @@ class MapOptions(RasterOptions):
     overwrite: bool = False
     clouds: Literal["ignore", "keep"] = "ignore"
     cloud_mask: Annotated[Path | None, metavar("FILE")] = None
+    pre: Annotated[str | None, metavar("SCENE")] = None
     geojson: bool = False
     min_area_ha: float = 0.5
     simplify_m: float = 0.0
@@ -76,8 +79,10 @@ class MapOptions(RasterOptions):
             raise SettingError(*faults)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the fields of `MapOptions` by name, for the JSON summary of a map."""
+        """Returns the fields of `MapOptions` by name, for the JSON summary of a map; `pre` only if it is given."""
         values = {field.name: getattr(self, field.name) for field in fields(MapOptions)}
+        if self.pre is None:  # summaries of earlier versions do not have it
+            del values["pre"]
         return {**values, "cloud_mask": self.cloud_mask and str(self.cloud_mask)}
 
 

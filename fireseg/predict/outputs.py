@@ -25,7 +25,7 @@ from fireseg.predict.options import MapOptions
 from fireseg.predict.statistics import MapStatistics
 from fireseg.runs import TrainedModel
 from fireseg.runtime.engines import InferenceEngine, describe_engine
-from fireseg.tiles import BandReader
+from fireseg.tiles import BandReader, SceneReader
 from fireseg.tiles.metadata import SOFTWARE_TAG
 from fireseg.tiles.products import Scene, get_scene_name
 
@@ -301,7 +301,7 @@ def get_decision_threshold(
 
 def describe_map(
     trained: TrainedModel,
-    reader: BandReader,
+    reader: SceneReader,
     *,
     clouds: str | None,
     decision: DecisionThreshold,
@@ -314,17 +314,18 @@ def describe_map(
     """Returns the JSON summary of a map.
 
     Returns:
-        `has_fire`, `max_probability` (largest fire probability), `burned_fraction` (burned share of the known pixels),
-        `burned_ha`, `hectares` by class, `unknown` (unknown share of all pixels), `pixels` by class, `threshold`,
-        `temperature`, `polygons`, `cloud` (name of the cloud mask and share of all pixels under cloud or shadow),
-        `flags`, then scene, grid, model, runtime (the engine that computed it, and the effect of int8 on
-        val), options and versions.
+        `pre` (of a pair: the scene before the fire, its date, and whether it was resampled), `has_fire`,
+        `max_probability` (largest fire probability), `burned_fraction` (burned share of the known pixels), `burned_ha`,
+        `hectares` by class, `unknown` (unknown share of all pixels), `pixels` by class, `threshold`, `temperature`,
+        `polygons`, `cloud` (name of the cloud mask and share of all pixels under cloud or shadow), `flags`, then scene,
+        grid, model, runtime (the engine that computed it, and the effect of int8 on val), options and versions.
     """
     grid = reader.grid
     return {
         SOFTWARE_TAG[0]: SOFTWARE_TAG[1],
         "scene": str(reader.path),
         "date": reader.date,
+        **({"pre": describe_pre(reader.pre)} if reader.pre else {}),
         **statistics.as_dict(trained.task.class_names),
         "threshold": decision.threshold,
         "temperature": decision.temperature,
@@ -348,6 +349,11 @@ def describe_map(
         "options": options.as_dict(),
         "versions": _list_versions(),
     }
+
+
+def describe_pre(pre: BandReader) -> dict[str, Any]:
+    """Describes the scene before the fire for the summary of a map."""
+    return {"scene": str(pre.path), "date": pre.date, "is_resampled": pre.is_resampled}
 
 
 def get_file_name(scene: Scene) -> str:

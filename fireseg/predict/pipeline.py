@@ -62,6 +62,10 @@ def predict_scenes(options: PredictOptions) -> list[str]:
     scenes = [parse_scene(text) for text in options.scenes]
     if len(scenes) > 1 and options.cloud_mask is not None:
         raise SettingError(f"--cloud-mask {options.cloud_mask}: belongs to one scene; map the scenes one by one")
+    if len(scenes) > 1 and options.pre is not None:
+        raise SettingError(
+            f"--pre {options.pre}: belongs to one scene; map the scenes one by one, or put <name>_PRE.tif beside each"
+        )
     prepared = _prepare(options, scenes)
     trained, decision, done = prepared.trained, prepared.decision, prepared.done
     missing = [scene for scene in scenes if scene not in done]

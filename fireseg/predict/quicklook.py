@@ -15,7 +15,7 @@ from fireseg.plots.style import choose_composite
 from fireseg.predict.outputs import DecisionThreshold, format_date
 from fireseg.predict.statistics import MapStatistics
 from fireseg.runs import TrainedModel
-from fireseg.tiles import BandReader
+from fireseg.tiles import SceneReader
 
 _MAX_SIDE_PX = 1000
 
@@ -45,7 +45,7 @@ class Thumbnail:
         self.classes = np.full(shape, 255, np.uint8)
 
     @classmethod
-    def of_scene(cls, reader: BandReader) -> Thumbnail:
+    def of_scene(cls, reader: SceneReader) -> Thumbnail:
         """Creates the thumbnail of a scene with the bands that its colour composite needs."""
         bands = list(reader.bands)
         return cls(reader.height, reader.width, [bands.index(band) for band in choose_composite(bands).bands])
@@ -83,7 +83,7 @@ def draw_quicklook(
     path: Path,
     trained: TrainedModel,
     *,
-    reader: BandReader,
+    reader: SceneReader,
     thumbnail: Thumbnail,
     statistics: MapStatistics,
     decision: DecisionThreshold,
@@ -111,6 +111,9 @@ def draw_quicklook(
     if statistics.num_unknown:
         clouds = f", {format_share(statistics.cloud_share)} because of cloud or shadow" if statistics.num_cloudy else ""
         burned += f" Not seen: {format_share(statistics.unknown_share)} of the scene{clouds}."
+    if reader.pre:
+        of_date = f" of {format_date(reader.pre.date)}" if reader.pre.date else ""
+        burned += f" Compared with {format_name(reader.pre.name)}{of_date} before the fire."
     name = format_name(trained.name)
     run = f"Mapped by run {name}: burned where the fire probability is {decision.threshold:.3g} or more."
     sampled = f" One of {step} x {step} pixels is shown." if step > 1 else ""

@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -39,9 +39,9 @@ from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel
 from fireseg.runtime.engines import InferenceEngine, TorchEngine
 from fireseg.runtime.inference import predict_rows
-from fireseg.tiles import BandReader, open_bands
+from fireseg.tiles import SceneReader, open_scene
 from fireseg.tiles.clouds import CloudMask, is_cloudy
-from fireseg.tiles.products import Scene, get_scene_name
+from fireseg.tiles.products import Scene, get_scene_name, parse_scene
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,7 +93,8 @@ def predict_scene(
 
     Args:
         trained: Model.
-        scene: Raster with the bands of the model, of any size, CRS and data type, a SAFE product, or a STAC item.
+        scene: Raster with the bands of the model, of any size, CRS and data type, a SAFE product, or a STAC item; for a
+            model that compares two scenes that after the fire.
         out: Output folder; created if missing.
         options: Options of the map.
         engine: Engine that computes the model; torch if None.
@@ -109,7 +110,7 @@ def predict_scene(
     decision = get_decision_threshold(trained, options.threshold, options.temperature)
     engine = engine or TorchEngine(trained)
     with (
-        open_bands(scene, trained.bands, options) as reader,
+        open_map_scene(scene, trained.bands, options) as reader,
         staged_outputs(files, name) as staged,
         ThreadPoolExecutor(1, thread_name_prefix="background") as background,
     ):
@@ -161,7 +162,13 @@ def predict_scene(
     return SceneMap(files=files, summary=summary, seconds=time.monotonic() - start)
 
 
-def _check_scene(trained: TrainedModel, reader: BandReader, engine: InferenceEngine) -> list[str]:
+def open_map_scene(scene: Scene, bands: Sequence[str], options: MapOptions) -> SceneReader:
+    """Opens a scene with the options of its map, and the one before the fire if the bands are those of a pair."""
+    pre = None if options.pre is None else parse_scene(options.pre)
+    return open_scene(scene, bands, options, pre=pre, ignores_clouds=options.clouds == "ignore")
+
+
+def _check_scene(trained: TrainedModel, reader: SceneReader, engine: InferenceEngine) -> list[str]:
     """Refuses values that cannot be reflectance before any time is spent on them, and returns flags about odd ones."""
     if reader.ignored:
         log.info("%s: channels that are no Sentinel-2 band are not used: %s", reader.path, ", ".join(reader.ignored))
@@ -182,7 +189,7 @@ def _check_scene(trained: TrainedModel, reader: BandReader, engine: InferenceEng
     return flags
 
 
-def _find_cloud_mask(reader: BandReader, options: MapOptions) -> CloudMask | None:
+def _find_cloud_mask(reader: SceneReader, options: MapOptions) -> CloudMask | None:
     if options.clouds == "keep":
         return None
     clouds = reader.open_cloud_mask(options.cloud_mask)
@@ -196,7 +203,7 @@ def _find_cloud_mask(reader: BandReader, options: MapOptions) -> CloudMask | Non
 def _write_rasters(
     trained: TrainedModel,
     engine: InferenceEngine,
-    reader: BandReader,
+    reader: SceneReader,
     clouds: CloudMask | None,
     *,
     decision: DecisionThreshold,
@@ -241,7 +248,7 @@ def _write_rasters(
 def _predict_and_write(
     trained: TrainedModel,
     engine: InferenceEngine,
-    reader: BandReader,
+    reader: SceneReader,
     options: MapOptions,
     thumbnail: Thumbnail,
     write: Callable[..., None],
@@ -287,7 +294,7 @@ def _predict_and_write(
 
 
 def _write_polygons(
-    staged: MapFiles, trained: TrainedModel, reader: BandReader, flags: list[str], options: MapOptions
+    staged: MapFiles, trained: TrainedModel, reader: SceneReader, flags: list[str], options: MapOptions
 ) -> Polygons:
     """Writes the burned areas as polygons, and adds a flag if there are too many."""
     polygons = polygonize(

@@ -103,11 +103,12 @@ class CutJob:
 
     def _cut(self, number: int, tile: Tile, values: dict[str, Any]) -> TileRecord:
         options, split = self.options, self.tiles[number].split
+        image, unknown = _stack_pair(tile, ignores_clouds=options.clouds == "ignore")
         labels = mask_labels(
             tile.delineation,
             tile.grading,
             tile.cloud,
-            tile.unknown,
+            unknown,
             clouds=options.clouds,
             light_clouds=options.light_clouds,
             disagreement=options.disagreement,
@@ -116,7 +117,7 @@ class CutJob:
         counts = PixelCounts(options, has_sums=split in ("train", ALL))
         rows, patches = [], []
         for patch in cut_patches(
-            tile.image, labels, size=options.size, stride=options.strides()[split], ignore_repeats=split != "train"
+            image, labels, size=options.size, stride=options.strides()[split], ignore_repeats=split != "train"
         ):
             both: dict[MaskName, NDArray[np.uint8]] = {"del": patch.delineation, "gra": patch.grading}
             masks: dict[MaskName, NDArray[np.uint8]] = {name: both[name] for name in options.masks}
@@ -177,6 +178,18 @@ def _cut_landcover(tile: Tile, patch: Patch, size: int) -> NDArray[np.uint8]:
     return landcover
 
 
+def _stack_pair(tile: Tile, *, ignores_clouds: bool) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    """Returns the bands of both scenes of a tile, 0 where either is unknown, and these pixels."""
+    if tile.pre is None:
+        return tile.image, tile.unknown
+    unknown = tile.unknown | tile.pre.unknown
+    if ignores_clouds:
+        unknown |= tile.pre.cloudy
+    image = np.concatenate([tile.image, tile.pre.image], axis=2)
+    image[unknown] = 0
+    return image, unknown
+
+
 class PixelCounts:
     """Exact pixel counts by class and sums of stored values by band, independent of the order of patches.
 
@@ -187,7 +200,7 @@ class PixelCounts:
 
     def __init__(self, options: TilingOptions, *, has_sums: bool) -> None:
         self._pixels = {name: np.zeros(TASKS[name].num_classes + 1, np.int64) for name in options.masks}
-        self._sums = np.zeros((2, len(options.bands)), np.int64)
+        self._sums = np.zeros((2, len(options.stored_bands)), np.int64)
         self._has_sums = has_sums
 
     def add(self, image: NDArray[np.uint16], masks: Mapping[MaskName, NDArray[np.uint8]]) -> None:

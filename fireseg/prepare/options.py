@@ -13,6 +13,7 @@ from fireseg.data.bands import BAND_NAMES, check_bands
 from fireseg.data.format import MASKS, FilesWriter, Layout, MaskName, PackedWriter, PatchWriter, StoredMask
 from fireseg.data.patches import ALL, SPLITS
 from fireseg.errors import SettingError
+from fireseg.pairs import add_pre_bands, split_pair
 from fireseg.prepare.split_options import SplitOptions, hash_option
 from fireseg.tiles.options import LabelOptions, RasterOptions
 
@@ -58,6 +59,8 @@ class TilingOptions(RasterOptions):
             check_bands(self.bands)
         except ValueError as error:
             faults.append(f"--bands: {error}")
+        if split_pair(self.bands)[1]:
+            faults.append("--bands: names bands before the fire, which --pre adds; leave them out")
         if not 8 <= self.size <= 4096:
             faults.append(f"--size: {self.size}, but must be 8 to 4096 pixels")
         elif self.stride is not None and not 1 <= self.stride <= self.size:
@@ -73,6 +76,11 @@ class TilingOptions(RasterOptions):
             faults.append("--landcover: only packed patches hold it; omit --layout files")
         if faults:
             raise SettingError(*faults)
+
+    @property
+    def stored_bands(self) -> tuple[str, ...]:
+        """Bands of a patch: those of the image and, of a pair, those of the scene before the fire."""
+        return add_pre_bands(self.bands, self.labels.pre is not None)
 
     @property
     def masks(self) -> tuple[MaskName, ...]:
@@ -96,7 +104,7 @@ class TilingOptions(RasterOptions):
         """Returns the patch writer of the layout."""
         if self.task is None:
             stored: tuple[StoredMask, ...] = (*MASKS, "landcover") if self.labels.landcover else MASKS
-            return PackedWriter(root=root, size=self.size, num_bands=len(self.bands), masks=stored)
+            return PackedWriter(root=root, size=self.size, num_bands=len(self.stored_bands), masks=stored)
         return FilesWriter(root=root, mask=self.task)
 
 

@@ -158,7 +158,7 @@ def make_manifest(
         "format": FORMAT_VERSION,
         "layout": options.layout,
         "task": options.task,
-        "bands": list(options.bands),
+        "bands": list(options.stored_bands),
         "scale": SCALE,
         "size": options.size,
         "stride": {split: stride for split, stride in options.strides().items() if (split == ALL) == bool(parts)},

@@ -238,7 +238,7 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
     tiles, names = journal.tiles, journal.patch_names()
     yield (
         f"{folder}: {format_count(sum(map(len, names.values())), 'patch', 'patches')} of size {options.size} x "
-        f"{options.size}, bands {' '.join(options.bands)}, layout {options.layout}"
+        f"{options.size}, bands {' '.join(options.stored_bands)}, layout {options.layout}"
     )
     rows = [["split", "tiles", "patches", "labelled pixels", "burned"]]
     for split in (*SPLITS, ALL):
@@ -335,10 +335,11 @@ def _next_command(folder: Path, options: PrepareOptions) -> str:
         settings["task"] = options.tiling.task
     if options.tiling.bands != BAND_NAMES:
         settings["data.bands"] = options.tiling.bands
+    pre = "" if options.tiling.labels.pre is None else " data.pre=true"
     if options.folds is None:
-        return format_command("train", settings=settings)
+        return format_command("train", settings=settings) + pre
     folds = ",".join(map(str, range(options.folds)))
-    return f"{format_command('train', '-m', settings=settings)} data.fold={folds}"
+    return f"{format_command('train', '-m', settings=settings)}{pre} data.fold={folds}"
 
 
 def _list_faults(journal: Journal, other_faults: Sequence[Fault]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from fireseg.console import format_count
 from fireseg.data.patches import ALL, SPLITS, Fault
-from fireseg.errors import FiresegError, SettingError, convert_unexpected_errors
+from fireseg.errors import FiresegError, SettingError, convert_unexpected_errors, join_names
 from fireseg.prepare.audit import Audit, audit
 from fireseg.prepare.footprints import Footprint, TileMetadata, make_footprint, read_tile_metadata
 from fireseg.prepare.groups import find_near_tiles
@@ -21,6 +22,10 @@ from fireseg.prepare.tile_table import read_tile_column
 from fireseg.tiles.folder import TileFiles
 from fireseg.tiles.options import LabelOptions
 from fireseg.tiles.reader import count_burned, find_tiles, read_grid_and_date
+
+log = logging.getLogger("fireseg")
+
+_MAX_NAMES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +51,33 @@ def make_plan(root: Path, options: PrepareOptions) -> Plan:
     """Finds the tiles below a folder.
 
     Raises:
-        FiresegError: If there are none.
+        FiresegError: If there are none, or one lacks the scene before the fire that is wanted.
     """
     search = find_tiles(root, options.tiling.labels)
+    tiles = _select_pairs(root, search.tiles, options.tiling.labels)
     metadata = None if options.metadata is None else read_tile_metadata(options.metadata)
     # Tiles outside of split folders are a fault of the folder, unless the folders do not give the splits.
     is_given = not options.is_drawn and options.split_csv is None
     faults = (fault for fault in search.faults if is_given or fault.path != root)
-    return Plan(root=root, tiles=search.tiles, metadata=metadata, other_faults=tuple(faults))
+    return Plan(root=root, tiles=tiles, metadata=metadata, other_faults=tuple(faults))
+
+
+def _select_pairs(root: Path, tiles: tuple[TileFiles, ...], labels: LabelOptions) -> tuple[TileFiles, ...]:
+    """Returns the tiles that have a scene before the fire, if pairs are wanted."""
+    missing = [] if labels.pre is None else [files for files in tiles if files.pre is None]
+    if not missing:
+        return tiles
+    count = f"{len(missing)} of {format_count(len(tiles), 'tile')}"
+    pairs = tuple(files for files in tiles if files.pre is not None)
+    if labels.missing_pre == "refuse" or not pairs:
+        cure = "add it" + (", or leave these tiles out with --missing-pre skip" if pairs else "")
+        raise FiresegError(
+            f"{root}: no scene before the fire that --pre {labels.pre} matches for {count}, listed below; {cure}",
+            *(f"{files.image}: no scene before the fire" for files in missing),
+        )
+    names = join_names([files.name for files in missing], _MAX_NAMES)
+    log.warning("%s: %s left out, without a scene before the fire: %s", root, count, names)
+    return pairs
 
 
 def assign_splits(plan: Plan, options: PrepareOptions) -> tuple[Plan, Audit]:

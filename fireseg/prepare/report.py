@@ -20,6 +20,7 @@ from fireseg.data.patches import ALL, MASK_SUFFIX, SPLITS, read_array
 from fireseg.data.reader import map_array, open_split
 from fireseg.errors import FiresegError
 from fireseg.geo.grid import M2_PER_HA, get_geod
+from fireseg.pairs import split_pair
 from fireseg.plots import choose_composite, colour_classes, render_composite
 from fireseg.plots.balance import Balance, ClassCounts, LonLatBox, draw_panel, list_panels, render_balance
 from fireseg.plots.html import Cell, Picture, Strip, encode_pixels, to_uri, write_page
@@ -323,6 +324,10 @@ def _make_strip(example: Example, bands: Sequence[str]) -> Strip:
     burned, cloud = format_share(example.row["burn_fraction"]), example.row["cloud_cover"]
     image = encode_pixels(render_composite(example.image, bands), "jpeg")
     pictures = [Picture("image", image, f"Satellite image of patch {name}")]
+    post, pre = split_pair(bands)
+    if pre:
+        before = encode_pixels(render_composite(example.image[len(post) :], pre), "jpeg")
+        pictures.insert(0, Picture("before", before, f"Satellite image before the fire of patch {name}"))
     for mask, labels in example.masks.items():
         alt = f"{mask.upper()} mask of patch {name}: {burned} of its labelled pixels burned"
         pictures.append(Picture(mask.upper(), encode_pixels(colour_classes(labels, TASKS[mask]), "png"), alt))

@@ -42,6 +42,7 @@ class Calibration:
         gain_high: Upper end.
         num_fires: Number of fires of val.
         index_threshold: Threshold of the burn ratio tuned on train; None if a band or a burned pixel is missing.
+        change_thresholds: Thresholds of dNBR, RdNBR and RBR tuned on train; None if the model is of a single scene.
         is_blended: True if chosen on the probabilities of maps; False in files of earlier versions, which chose on
             those of single patches.
     """
@@ -58,6 +59,7 @@ class Calibration:
     gain_high: Annotated[float, Field(ge=-_MAX_GAIN, le=_MAX_GAIN)] | None = None
     num_fires: Annotated[int, Field(ge=0)] | None = None
     index_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
+    change_thresholds: dict[str, Annotated[float, Field(ge=-1, le=1)]] | None = None
     is_blended: bool = False
 
     @property

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from fireseg import __version__
 from fireseg.errors import FiresegError
+from fireseg.pairs import split_pair
 from fireseg.serve.access import AccessControl
 from fireseg.serve.names import UPLOAD_SUFFIXES, check_upload_name, find_scene, list_scenes
 from fireseg.serve.options import ServeOptions
@@ -206,6 +207,7 @@ def create_app(store: Store, supervisor: Supervisor, options: ServeOptions) -> A
                     scene, base = _read_path(await _read_json(request), root), str(root)
                 else:
                     scene, base = check_upload_name(name or ""), ""
+                    _check_single_scene(supervisor)
                     await _save_upload(request, folder / INPUT / scene, options)
                 job = await run_in_threadpool(
                     store.add, folder, scene, root=base, settings=settings, key=idempotency_key
@@ -357,6 +359,16 @@ def _read_path(content: Any, root: Path | None) -> str:
     if root is None:
         raise FiresegError("path: this server has no folder of scenes; upload the scene, or start it with --root")
     return find_scene(root, content["path"]).as_posix()
+
+
+def _check_single_scene(supervisor: Supervisor) -> None:
+    """Refuses an upload for a model that compares two scenes; without it the worker would, after the upload."""
+    bands = (supervisor.model or {}).get("bands", ())
+    if split_pair(bands)[1]:
+        raise FiresegError(
+            "name: the model compares a scene with one before the fire, but an upload is one file; put both below "
+            '--root as <name>.tif and <name>_PRE.tif, and send {"path": "<name>.tif"}'
+        )
 
 
 async def _save_upload(request: Request, path: Path, options: ServeOptions) -> None:

@@ -19,7 +19,7 @@ _MAX_CHARACTERS = 120
 _PART = re.compile(r"\w[\w .()+=@-]*")
 """Names of files and folders: no separator, no colon as in GDAL's connection strings, no dot in front."""
 
-_NO_SCENE = re.compile(r"_(CM|SCL|DEL|GRA|classes|fire)\.\w+$", re.IGNORECASE)
+_NO_SCENE = re.compile(r"_(CM|SCL|DEL|GRA|PRE|classes|fire)\.\w+$", re.IGNORECASE)
 
 _MAX_LISTED, _MAX_DEPTH = 1000, 6
 

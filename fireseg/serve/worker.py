@@ -28,11 +28,11 @@ from fireseg.geo.display import sum_area_by_probability, write_picture
 from fireseg.plots.style import choose_composite, render_composite
 from fireseg.predict.options import MapOptions
 from fireseg.predict.outputs import MapFiles
-from fireseg.predict.scene import predict_scene
+from fireseg.predict.scene import open_map_scene, predict_scene
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runtime.engines import InferenceEngine, create_engine
 from fireseg.serve.store import MAP, POLYGONS, RESULT, SCENE_PICTURE
-from fireseg.tiles import BandReader, open_bands
+from fireseg.tiles import SceneReader
 from fireseg.tiles.products import get_scene_name
 
 _MAX_POLYGONS = 500
@@ -96,7 +96,7 @@ def map_scene(
         if (folder / RESULT).exists():
             return
         files = MapFiles.of(out, get_scene_name(scene))
-        with open_bands(scene, trained.bands, options) as reader:
+        with open_map_scene(scene, trained.bands, options) as reader:
             if reader.height * reader.width > max_pixels:
                 raise FiresegError(
                     f"{scene}: {reader.height:,} x {reader.width:,} pixels, but this server maps at most "
@@ -155,7 +155,7 @@ def _limit_memory(memory_gb: float, trained: TrainedModel) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _draw_scene(path: Path, reader: BandReader) -> None:
+def _draw_scene(path: Path, reader: SceneReader) -> None:
     step = max(1, -(-max(reader.height, reader.width) // _MAX_PICTURE_PX))
     # A whole multiple of the step, so that the sampled rows go on evenly from strip to strip.
     num_rows = step * max(1, 256 // step)

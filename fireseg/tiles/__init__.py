@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fireseg.tiles.folder import TileFiles, TileSearch
     from fireseg.tiles.options import RasterOptions
+    from fireseg.tiles.pair import SceneReader, open_scene
     from fireseg.tiles.reader import Tile, find_tiles, read_grid_and_date, read_tile
     from fireseg.tiles.scene import BandReader, open_bands
 
 __all__ = [
     "BandReader",
     "RasterOptions",
+    "SceneReader",
     "Tile",
     "TileFiles",
     "TileSearch",
     "find_tiles",
     "open_bands",
+    "open_scene",
     "read_grid_and_date",
     "read_tile",
 ]
@@ -32,6 +35,8 @@ _MODULES = {
     "TileFiles": "folder",
     "TileSearch": "folder",
     "RasterOptions": "options",
+    "SceneReader": "pair",
+    "open_scene": "pair",
 }
 
 

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
 
 from fireseg.errors import FiresegError
 from fireseg.files import check_regular_file
@@ -21,7 +19,7 @@ from fireseg.geo.grid import GDAL_ERRORS, Grid
 from fireseg.geo.windows import Window
 from fireseg.task import CLOUD, IGNORE_INDEX, LIGHT_CLOUD, SHADOW
 from fireseg.tiles.folder import is_scene_classification_file
-from fireseg.tiles.raster_file import open_dataset
+from fireseg.tiles.raster_file import measure_coverage, open_dataset
 
 CloudMaskKind = Literal["CM", "SCL"]
 
@@ -119,7 +117,9 @@ class CloudMask:
                         f"{self.name}: {raster.count} channels, but a cloud mask has one; use the mask alone"
                     )
                 self._nodata = raster.nodata
-                self.coverage = 1.0 if is_same else self._measure_coverage(raster)
+                self.coverage = 1.0 if is_same or raster.crs is None else measure_coverage(raster, grid)
+                if self.coverage == 0:
+                    raise FiresegError(f"{self.name}: lies outside of the scene; use the cloud mask of the scene")
                 if not is_same and raster.crs is None:
                     raise FiresegError(
                         f"{self.name}: {raster.height} x {raster.width} pixels without a georeference, but the scene "
@@ -149,21 +149,6 @@ class CloudMask:
 
     def __exit__(self, *reason: object) -> None:
         self._open.close()
-
-    def _measure_coverage(self, raster: Any) -> float:
-        """Returns the share of the scene's extent that the mask covers."""
-        if raster.crs is None:
-            return 1.0
-        grid = self._grid
-        scene = array_bounds(grid.height, grid.width, grid.affine)
-        mask = transform_bounds(raster.crs, grid.rasterio_crs, *raster.bounds)
-        share = 1.0
-        for axis in (0, 1):  # the rows of a raster may go north
-            (low, high), (first, last) = (sorted((bounds[axis], bounds[axis + 2])) for bounds in (scene, mask))
-            share *= max(0.0, min(high, last) - max(low, first)) / (high - low)
-        if share == 0:
-            raise FiresegError(f"{self.name}: lies outside of the scene; use the cloud mask of the scene")
-        return share
 
     def read_codes(self, top: int, height: int, *, left: int = 0, width: int | None = None) -> NDArray[np.uint8]:
         """Reads a window as codes of a CM mask: 0 clear, 1 cloud, 2 light cloud, 3 shadow, 255 unknown.

@@ -7,13 +7,14 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from fireseg.console import is_plain_name
 from fireseg.data.patches import SPLITS, Fault
 from fireseg.errors import FiresegError, join_names
+from fireseg.pairs import PRE_SUFFIX
 from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".img", ".vrt", ".bil", ".bip", ".bsq", ".dat", ".asc")
@@ -56,6 +57,7 @@ class TileFiles:
         cloud: `<name>_CM.tif`, else `<name>_SCL.tif`, if it exists.
         metadata: `<name>_S2L2A.json`, if it exists.
         landcover: `<name>_ESA_LC.tif`, if it exists and is wanted.
+        pre: Scene before the fire, if pairs are wanted and it exists.
     """
 
     name: str
@@ -67,11 +69,12 @@ class TileFiles:
     cloud: Path | None = None
     metadata: Path | None = None
     landcover: Path | None = None
+    pre: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All existing files, the image first; of a shapefile those with its values and its reference system, too."""
-        paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata, self.landcover)
+        paths = (self.image, self.delineation, self.grading, self.cloud, self.metadata, self.landcover, self.pre)
         existing = [path for path in paths if path is not None]
         shapefiles = [path for path in existing if path.suffix.lower() == ".shp"]
         beside = [path.with_suffix(suffix) for path in shapefiles for suffix in (".dbf", ".prj")]
@@ -104,7 +107,13 @@ def group_tile_files(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileS
         FiresegError: If a pattern of `labels` matches no raster.
     """
     faults: list[Fault] = []
-    tiles = _group_by_name(root, labels, faults) if labels.images is None else _group_by_pattern(root, labels, faults)
+    pre = [] if labels.pre is None else _match_files(root, "--pre", labels.pre, faults)
+    if labels.images is None:
+        tiles = _group_by_name(root, labels, faults)
+    else:
+        tiles = _group_by_pattern(root, labels, faults, without=set(pre))
+    if labels.pre is not None:
+        tiles = _add_pre_scenes(root, tiles, pre, labels, faults)
     if labels.landcover and tiles and not any(files.landcover for files in tiles):
         raise FiresegError(
             f"--landcover: no tile in {root} has <name>_ESA_LC.tif beside <name>_S2L2A.tif; add them, or omit it"
@@ -143,7 +152,7 @@ def _is_wanted(kind: str, suffix: str, labels: LabelOptions) -> bool:
     return suffix in RASTER_SUFFIXES or (suffix in VECTOR_SUFFIXES and kind in ("DEL", "GRA"))
 
 
-def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> list[TileFiles]:
+def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault], *, without: set[Path]) -> list[TileFiles]:
     """Groups images with the masks of equal name, or of a name that adds something to that of the image."""
     patterns = {"DEL": labels.masks, "GRA": labels.gradings}
     masks = {
@@ -151,7 +160,7 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
         for (kind, pattern), option in zip(patterns.items(), ("--masks", "--gradings"), strict=True)
         if pattern is not None
     }
-    taken = {path for paths in masks.values() for path in paths}
+    taken = without.union(*masks.values())
     pattern = labels.images or ""
     images = [
         path
@@ -162,9 +171,7 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
     by_name, by_key = _index_images(images, pattern)
     for kind, paths in masks.items():
         for path in paths:
-            candidates = _find_images(path, by_name) or by_key.get(_cut_fixed_parts(path, patterns[kind] or ""), [])
-            split = _find_split(root, path)
-            candidates = [image for image in candidates if split in ("", _find_split(root, image) or split)]
+            candidates = _find_candidates(root, path, patterns[kind] or "", by_name, by_key)
             if len(candidates) > 1:
                 names = join_names([str(image) for image in candidates], _MAX_NAMES_SHOWN)
                 faults.append(Fault(path, f"mask of several images ({names}); give each image a name of its own"))
@@ -182,16 +189,38 @@ def _group_by_pattern(root: Path, labels: LabelOptions, faults: list[Fault]) -> 
     return [_make_tile(root, _get_tile_name(image), group) for image, group in groups.items()]
 
 
+def _add_pre_scenes(
+    root: Path, tiles: list[TileFiles], scenes: list[Path], labels: LabelOptions, faults: list[Fault]
+) -> list[TileFiles]:
+    """Adds to each tile the scene before the fire whose name is that of its image, as masks are found."""
+    by_name, by_key = _index_images([files.image for files in tiles], labels.images or "*_S2L2A.*")
+    found: dict[Path, Path] = {}
+    for path in scenes:
+        candidates = _find_candidates(root, path, labels.pre or "", by_name, by_key)
+        if not candidates:
+            faults.append(
+                Fault(path, "scene before a fire without an image after it; add the image or remove the scene")
+            )
+        elif len(candidates) > 1:
+            names = join_names([str(image) for image in candidates], _MAX_NAMES_SHOWN)
+            faults.append(
+                Fault(path, f"scene before the fire of several images ({names}); give each image its own name")
+            )
+        elif (known := found.setdefault(candidates[0], path)) != path:
+            faults.append(Fault(path, f"scene before that of {candidates[0].name} as well as {known.name}; keep one"))
+    return [replace(files, pre=found.get(files.image)) for files in tiles]
+
+
 def _match_files(root: Path, option: str, pattern: str, faults: list[Fault]) -> list[Path]:
     """Returns the files that a pattern matches, sorted, without pictures beside a raster of the same name."""
-    suffixes = RASTER_SUFFIXES if option == "--images" else RASTER_SUFFIXES + VECTOR_SUFFIXES
+    suffixes = RASTER_SUFFIXES if option in ("--images", "--pre") else RASTER_SUFFIXES + VECTOR_SUFFIXES
     paths = [Path(root, name) for name in sorted(glob.glob(pattern, root_dir=root, recursive=True))]  # noqa: PTH207
     same, num_faults = defaultdict[Path, list[Path]](list), len(faults)
     for path in paths:
         if path.suffix.lower() in suffixes and path.is_file() and _has_plain_name(path, faults):
             same[path.with_suffix("")].append(path)
     if not same and len(faults) == num_faults:
-        what = "no raster" if option == "--images" else "no raster or vector file"
+        what = "no raster" if option in ("--images", "--pre") else "no raster or vector file"
         raise FiresegError(
             f"{option} {pattern}: matches {what} in {root}; write a pattern relative to it, in quotes, such as "
             "'*/images/*.tif' or '**/*_mask.tif'"
@@ -231,6 +260,19 @@ def _find_images(mask: Path, by_name: Mapping[str, list[Path]]) -> list[Path]:
     return next((by_name[mask.stem[:end]] for end in ends if mask.stem[:end] in by_name), [])
 
 
+def _find_candidates(
+    root: Path,
+    path: Path,
+    pattern: str,
+    by_name: Mapping[str, list[Path]],
+    by_key: Mapping[str, list[Path]],
+) -> list[Path]:
+    """Returns the images that a file belongs to by its name, in the same split."""
+    candidates = _find_images(path, by_name) or by_key.get(_cut_fixed_parts(path, pattern), [])
+    split = _find_split(root, path)
+    return [image for image in candidates if split in ("", _find_split(root, image) or split)]
+
+
 def _cut_fixed_parts(path: Path, pattern: str) -> str:
     """Returns a file name without the parts that its pattern fixes: `7` of `img_7.tif` and `img_*.tif`."""
     name = Path(pattern).stem
@@ -262,6 +304,24 @@ def find_cloud_mask(scene: Path) -> Path | None:
     ]
     files = {path.name.lower(): path for path in scene.parent.iterdir()} if scene.parent.is_dir() else {}
     return next((files[name] for name in names if name in files and files[name] != scene), None)
+
+
+def find_pre_scene(scene: Path) -> Path | None:
+    """Finds the scene before the fire beside a scene: `<name>_PRE.tif`, or `<name>_before.tif` as `fetch` names it.
+
+    Args:
+        scene: Raster, `<name>.tif` or `<name>_S2L2A.tif`.
+    """
+    stems = dict.fromkeys((scene.stem, re.sub("_S2L2A$", "", scene.stem, flags=re.IGNORECASE)))
+    # Tried by name: to list the folder for each of thousands of scenes would take longer.
+    paths = (
+        scene.with_name(f"{stem}{end}{suffix}")
+        for stem in stems
+        for end in (PRE_SUFFIX, PRE_SUFFIX.lower(), "_before")
+        for suffix in RASTER_SUFFIXES
+        if suffix != _PICTURE_SUFFIX
+    )
+    return next((path for path in paths if path.is_file()), None)
 
 
 def report_orphan_masks(name: str, masks: Iterable[Path]) -> list[Fault]:

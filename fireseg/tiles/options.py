@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fireseg.console import metavar
 from fireseg.errors import SettingError
@@ -66,6 +66,9 @@ class LabelOptions:
         gradings: Gradings of these images, as a pattern.
         landcover: Store the land cover of <name>_ESA_LC.tif (ESA WorldCover) with the patches, for training with
             task.auxiliary=landcover.
+        pre: Scenes before the fire, as a pattern such as '**/*_PRE.tif', whose bands follow those of the images as
+            B02_PRE and so on; a scene has the name of its image, or adds words to it. On another grid it is resampled.
+        missing_pre: Stop and list the tiles without a scene before the fire (refuse), or leave them out (skip).
 
     Raises:
         SettingError: If a rule of `classes` is invalid, or images are named without masks; lists all faults.
@@ -78,6 +81,8 @@ class LabelOptions:
     masks: Annotated[str | None, metavar("GLOB")] = None
     gradings: Annotated[str | None, metavar("GLOB")] = None
     landcover: bool = False
+    pre: Annotated[str | None, metavar("GLOB")] = None
+    missing_pre: Literal["refuse", "skip"] = "refuse"
 
     def __post_init__(self) -> None:
         faults, seen = self._list_pattern_faults(), set[tuple[str, float]]()
@@ -101,14 +106,17 @@ class LabelOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the options that are given as plain values."""
-        return {name: value for name, value in {**asdict(self), "classes": self._list_rules()}.items() if value}
+        values = {**asdict(self), "classes": self._list_rules()}
+        if self.missing_pre == "refuse":
+            del values["missing_pre"]
+        return {name: value for name, value in values.items() if value}
 
     def _list_pattern_faults(self) -> list[str]:
         patterns = {"--images": self.images, "--masks": self.masks, "--gradings": self.gradings}
         given = {option: pattern for option, pattern in patterns.items() if pattern is not None}
         faults = [
             f"{option} {pattern}: leads out of the folder of the tiles; write a pattern relative to it"
-            for option, pattern in given.items()
+            for option, pattern in (*given.items(), *([] if self.pre is None else [("--pre", self.pre)]))
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts
         ]
         if given and (self.images is None or len(given) == 1):
@@ -117,6 +125,8 @@ class LabelOptions:
             faults.append(
                 "--landcover: is found by the name of <name>_S2L2A.tif; rename the images, or omit one of both"
             )
+        if self.missing_pre == "skip" and self.pre is None:
+            faults.append("--missing-pre skip: has no effect without --pre; add it, or leave --missing-pre out")
         return faults
 
     def _list_rules(self) -> list[str]:

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
+from rasterio.warp import transform_bounds
 
 from fireseg.errors import FiresegError
 from fireseg.files import check_regular_file
@@ -243,6 +244,16 @@ def read_grid(raster: DatasetReader, name: str) -> Grid:
     except FiresegError as error:
         raise FiresegError(f"{name}: {error}") from error
     return grid
+
+
+def measure_coverage(raster: DatasetReader, grid: Grid) -> float:
+    """Returns the share of the extent of a grid that a georeferenced raster covers, 0 to 1."""
+    given = transform_bounds(raster.crs, grid.rasterio_crs, *Grid.of_raster(raster).bounds)
+    share = 1.0
+    for axis in (0, 1):  # the rows of a raster may go north
+        (low, high), (first, last) = (sorted((bounds[axis], bounds[axis + 2])) for bounds in (grid.bounds, given))
+        share *= max(0.0, min(high, last) - max(low, first)) / (high - low)
+    return share
 
 
 def check_no_quick_look(raster: DatasetReader, name: str) -> None:

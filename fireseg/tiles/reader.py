@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from fireseg.geo.windows import Window
 from fireseg.memory import check_memory
 from fireseg.task import IGNORE_INDEX
 from fireseg.tiles.blocks import ChannelSelection, PixelSample, read_window, select_channels, set_gdal_cache
-from fireseg.tiles.clouds import CloudMask
+from fireseg.tiles.clouds import CloudMask, is_cloudy
 from fireseg.tiles.folder import (
     RASTER_SUFFIXES,
     VECTOR_SUFFIXES,
@@ -30,10 +30,26 @@ from fireseg.tiles.folder import (
 from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_landcover, read_mask
 from fireseg.tiles.metadata import find_date, find_level, flatten_metadata, read_metadata_beside
 from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
+from fireseg.tiles.pair import list_pair_flags
 from fireseg.tiles.raster_file import collect_errors, is_quick_look, open_raster, read_grid
+from fireseg.tiles.scene import open_bands
 from fireseg.tiles.vectors import read_vector_mask
 
 _MASKS: dict[str, MaskKind] = {"delineation": "DEL", "grading": "GRA", "cloud": "CM"}
+
+
+class PreImage(NamedTuple):
+    """A scene before the fire on the grid of a tile.
+
+    Attributes:
+        image: `(H, W, C)` uint16, reflectance x 10000; 0 where unknown.
+        unknown: `(H, W)`, True where a requested band has no value.
+        cloudy: `(H, W)`, True under cloud or cloud shadow; all False if its clouds are unknown.
+    """
+
+    image: NDArray[np.uint16]
+    unknown: NDArray[np.bool_]
+    cloudy: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +68,7 @@ class Tile:
         level: Processing level, `1C` or `2A`; None if unknown.
         ignored: Names of the channels that are neither bands nor masks.
         flags: Warnings about suspicious values, each prefixed with its file.
+        pre: Scene before the fire; None of a tile that is no pair.
     """
 
     image: NDArray[np.uint16]
@@ -65,6 +82,7 @@ class Tile:
     level: str | None
     ignored: tuple[str, ...]
     flags: tuple[str, ...]
+    pre: PreImage | None = None
 
 
 def find_tiles(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileSearch:
@@ -126,7 +144,8 @@ def read_tile(
 
     Args:
         files: Files of the tile.
-        bands: Names of the requested bands, in the order of the channels.
+        bands: Names of the requested bands, in the order of the channels; of the scene before the fire as well, if the
+            tile has one.
         options: Options used where the metadata are silent.
         labels: Options for reading the masks.
 
@@ -148,7 +167,7 @@ def read_tile(
     parts: dict[str, Any] = {}
     masks: dict[str, Mask] = {}
     with collect_errors(faults), open_raster(files.image) as raster:
-        _check_tile_memory(raster, len(bands))
+        _check_tile_memory(raster, len(bands) * (1 if files.pre is None else 2))
         with collect_errors(faults):
             parts["grid"] = read_grid(raster, str(files.image))
         pairs = flatten_metadata(raster.tags(), metadata, {"name": str(Path(raster.name).absolute())})
@@ -177,6 +196,9 @@ def read_tile(
             check_unknown_pixels(
                 files.delineation, masks["delineation"], parts["unknown"], values["cloud"], has_grading=has_grading
             )
+    if files.pre is not None and "grid" in parts:
+        with collect_errors(faults):
+            parts["pre"] = _read_pre(files.pre, bands, options, parts["grid"], parts["date"], flags)
     if faults:
         raise FiresegError(*faults)
     if values["delineation"] is None:
@@ -224,6 +246,19 @@ def _read_labels(path: Path, kind: MaskKind, image: DatasetReader, grid: Grid | 
 
 def _read_date(raster: DatasetReader, metadata: dict[str, Any]) -> str | None:
     return find_date(flatten_metadata(raster.tags(), metadata, {"name": str(Path(raster.name).absolute())}))
+
+
+def _read_pre(
+    path: Path, bands: Sequence[str], options: RasterOptions, grid: Grid, date: str | None, flags: list[str]
+) -> PreImage:
+    with open_bands(path, bands, options, grid=grid) as reader:
+        flags += (*reader.check_values(), *list_pair_flags(reader, date))
+        image, unknown = reader.read(0, 0, grid.height, grid.width)
+        cloudy = np.zeros_like(unknown)
+        if (clouds := reader.open_cloud_mask()) is not None:
+            with clouds:
+                cloudy = is_cloudy(clouds.read_codes(0, grid.height))
+    return PreImage(image, unknown, cloudy)
 
 
 def _is_quick_look_file(path: Path) -> bool:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
+from rasterio.vrt import WarpedVRT
 
 from fireseg.console import is_plain_name
 from fireseg.errors import FiresegError, did_you_mean
@@ -36,6 +38,7 @@ from fireseg.tiles.raster_file import (
     check_no_quick_look,
     collect_errors,
     convert_raster_errors,
+    measure_coverage,
     open_dataset,
     open_raster,
     read_grid,
@@ -52,7 +55,9 @@ class BandReader:
         path: Raster file, product or address, as given.
         name: Name of the scene.
         bands: Band of each channel, as requested.
-        grid: Pixel grid of the raster.
+        grid: Pixel grid of the raster, or that on which it is read.
+        coverage: Share of the extent of that grid that the raster covers, 0 to 1.
+        is_resampled: True if the raster has another grid.
         date: Acquisition date, see `find_date`; None if unknown.
         level: Processing level, `1C` or `2A`; None if unknown.
         height: Height of the raster in pixels.
@@ -64,6 +69,9 @@ class BandReader:
         >>> with open_bands(Path("scene.tif"), ("B08", "B12")) as reader:  # doctest: +SKIP
         ...     image, unknown = reader.read(0, 0, 512, reader.width)
     """
+
+    pre: BandReader | None = None
+    """The scene before the fire, which only a `PairReader` has."""
 
     def __init__(
         self,
@@ -77,11 +85,13 @@ class BandReader:
         channels: ChannelSelection,
         block: BlockShape,
         options: RasterOptions,
+        warp: _Warp | None = None,
     ) -> None:
         self.path, self.name, self.bands, self.grid = path, get_scene_name(path), bands, grid
         self.date, self.level = date, level
         self.height, self.width, self.ignored = grid.height, grid.width, channels.ignored
-        self._source = source
+        self.is_resampled, self.coverage = warp is not None, warp.coverage if warp else 1.0
+        self._source, self._warp = source, warp
         self.block_rows, self._block, self._channels, self._options = block[0], block, channels, options
         self._thread_local = threading.local()
         self._handles, self._lock = ExitStack(), threading.Lock()
@@ -168,6 +178,9 @@ class BandReader:
             handle = open_dataset(self._source.address)
             with self._lock:
                 self._handles.callback(handle.close)  # not its context manager, which is bound to this thread
+                if self._warp is not None:
+                    handle = self._warp.open(handle)
+                    self._handles.callback(handle.close)
             self._thread_local.handle = handle
         return handle
 
@@ -180,7 +193,59 @@ class _Source(NamedTuple):
     memory: tuple[rasterio.MemoryFile, ...] = ()
 
 
-def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS) -> BandReader:
+class _Warp(NamedTuple):
+    """Resampling of a raster to another grid: linear, or nearest if channels tell which pixels are valid."""
+
+    grid: Grid
+    nodata: float
+    resampling: Resampling
+    scale: float
+    coverage: float
+
+    @classmethod
+    def plan(cls, raster: DatasetReader, grid: Grid, channels: ChannelSelection) -> _Warp:
+        """Plans the resampling.
+
+        Raises:
+            FiresegError: If the raster lies elsewhere, or has a mask that resampling would lose.
+        """
+        if channels.has_mask:
+            raise FiresegError(
+                f"{channels.name}: has another grid than the scene, and a mask band that would be lost when resampled; "
+                "warp it to the grid of the scene with gdalwarp"
+            )
+        if not (coverage := measure_coverage(raster, grid)):
+            raise FiresegError(f"{channels.name}: lies outside of the scene; give a raster of the same area")
+        dtype = np.result_type(*raster.dtypes)
+        limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+        tags = (number for numbers in channels.nodata for number in numbers)
+        # 0 is what marks gaps where no tag does, see `find_nodata`.
+        nodata = next((tag for tag in tags if tag != tag or limits.min <= tag <= limits.max), 0.0)
+        resampling = Resampling.nearest if channels.masks else Resampling.bilinear
+        return cls(grid, nodata, resampling, Grid.of_raster(raster).pixel_m / grid.pixel_m, coverage)
+
+    def open(self, raster: DatasetReader) -> Any:
+        """Opens a view of the raster on the grid."""
+        return WarpedVRT(
+            raster,
+            crs=self.grid.rasterio_crs,
+            transform=self.grid.affine,
+            width=self.grid.width,
+            height=self.grid.height,
+            resampling=self.resampling,
+            # What GDAL derives from the window, so that values would depend on it: an approximate transform, and the
+            # number of pixels on the grid per pixel of the raster, by which it smooths finer rasters.
+            tolerance=1e-6,
+            XSCALE=self.scale,
+            YSCALE=self.scale,
+            src_nodata=self.nodata,
+            nodata=self.nodata,
+        )
+
+
+def open_bands(
+    path: Scene, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS, *, grid: Grid | None = None
+) -> BandReader:
     """Opens a Sentinel-2 raster of any size, reference system and data type, a SAFE product, or a STAC item.
 
     Metadata (date, radiometric offset) are read from the raster's tags, from a json of the same name beside it
@@ -191,6 +256,7 @@ def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAU
         path: Raster file, SAFE folder or archive, STAC item, or an address that GDAL resolves.
         bands: Names of the requested bands, in the order of the channels.
         options: Options used where the metadata are silent.
+        grid: Grid to read it on, if not its own: values are resampled, and unknown beyond its edge.
 
     Raises:
         FiresegError: With all faults: not a readable raster, a picture for display, no georeference, missing or
@@ -200,32 +266,41 @@ def open_bands(path: Scene, bands: Sequence[str], options: RasterOptions = DEFAU
     source = _find_source(path, faults)
     reader = None
     with collect_errors(faults), open_raster(path, source.address) as raster:
-        grid, channels, name = None, None, str(path)
+        own_grid, channels, name = None, None, str(path)
         origin = str(path.absolute()) if isinstance(path, Path) else path
         with collect_errors(faults):
-            grid = read_grid(raster, name)
+            own_grid = read_grid(raster, name)
         with collect_errors(faults):
             check_no_quick_look(raster, name)
             hint = "use a raster with the bands of the model"
             channels = select_channels(
                 raster, bands, source.metadata, name=name, origin=origin, options=options, hint=hint
             )
-        if grid and channels:
+        if own_grid and channels:
+            warp = None if grid is None or own_grid == grid else _Warp.plan(raster, grid, channels)
             pairs = flatten_metadata(raster.tags(), source.metadata, {"name": origin})
             reader = BandReader(
                 path,
                 tuple(bands),
                 source=source,
-                grid=grid,
+                grid=grid or own_grid,
                 date=find_date(pairs),
                 level=find_level(pairs) or ("1C" if channels.has_cirrus else None),
                 channels=channels,
-                block=raster.block_shapes[0],
+                block=_read_block_shape(raster, warp),
                 options=options,
+                warp=warp,
             )
     if faults or reader is None:
         raise FiresegError(*faults)
     return reader
+
+
+def _read_block_shape(raster: DatasetReader, warp: _Warp | None) -> BlockShape:
+    if warp is None:
+        return raster.block_shapes[0]
+    with warp.open(raster) as warped:
+        return warped.block_shapes[0]
 
 
 def _find_source(path: Scene, faults: list[str]) -> _Source:

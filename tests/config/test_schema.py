@@ -49,7 +49,7 @@ def test_default_settings_are_valid_plain_values(settings: Settings) -> None:
         ("optimizer.betas[1]", 2, "less than 1"),
         ("data.bands", "B04", "a list, as [a,b]; for a list of one write [B04]"),
         ("data.bands", ["B04", "B8"], "did you mean 'B8A'?"),
-        ("data.indices", ["NDVI", "NRB"], "no index 'NRB' (did you mean 'NBR'?)"),
+        ("data.indices", ["NDVI", "NBRR"], "no index 'NBRR' (did you mean 'NBR'?)"),
         ("data.indices", ["NBR", "NBR"], "NBR is repeated"),
         ("data.root", 5, "quote it twice for the shell: data.root='\"5\"'"),
         ("data.root", "${x}", "'${x}' is not resolved"),
@@ -135,9 +135,9 @@ def test_settings_that_contradict_each_other_are_reported(
 
 
 def test_bands_that_indices_need_are_reported_beside_all_other_faults(settings: Settings) -> None:
-    tree = change(change(settings, "data.indices", ["NBR", "NRB", "BAIS2"]), "data.bands", ["B04", "B12"])
+    tree = change(change(settings, "data.indices", ["NBR", "NBRR", "BAIS2"]), "data.bands", ["B04", "B12"])
     assert [fault.partition(", but data.bands")[0] for fault in check(tree)] == [
-        "data.indices: no index 'NRB' (did you mean 'NBR'?); use " + ", ".join(INDICES),
+        "data.indices: no index 'NBRR' (did you mean 'NBR'?); use " + ", ".join(INDICES),
         "data.indices: NBR needs B08 or B8A",
         "data.indices: BAIS2 needs B06 and B07 and B8A",
     ]
@@ -190,3 +190,27 @@ def test_make_checks_before_it_builds(settings: Settings) -> None:
 def test_an_error_of_a_constructor_is_passed_on(settings: Settings) -> None:
     with pytest.raises(FiresegError, match=r"^task.ignore_index: 1"):
         make({**settings["task"], "ignore_index": 1}, Task)
+
+
+def test_a_pair_gives_the_model_the_bands_before_the_fire_behind_the_others() -> None:
+    words = ["data.bands=[B08,B12]", "data.pre=true", "data.indices=[dNBR]", "data/augment=radiometric"]
+    settings = compose_settings(words)
+    bands = ["B08", "B12", "B08_PRE", "B12_PRE"]
+    assert (settings["model"]["bands"], settings["model"]["in_channels"]) == (bands, 4)
+    assert settings["data"]["augment"]["bands"] == bands
+    assert settings["data"]["augment"]["base"]["strong"]["pre"] is True
+    assert check(settings) == []
+
+
+def test_an_index_of_change_without_a_pair_is_one_fault_with_its_cure() -> None:
+    with pytest.raises(
+        SettingError, match=r"data.indices: RBR needs B08_PRE or B8A_PRE .*; set data.pre=true"
+    ) as caught:
+        compose_settings(["data.indices=[RBR]"])
+    assert len(caught.value.faults) == 1
+
+
+def test_a_wrong_value_of_the_pair_is_one_fault() -> None:
+    with pytest.raises(SettingError) as caught:
+        compose_settings(["data.pre=yes please"])
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["data.pre"]

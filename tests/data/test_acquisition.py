@@ -163,3 +163,18 @@ def test_a_value_outside_its_range_is_an_error(setting: dict[str, Any]) -> None:
     options: dict[str, Any] = {"base": keep} | setting
     with pytest.raises(ValidationError):
         AcquisitionAugmentation(**options)
+
+
+def test_the_two_scenes_of_a_pair_change_by_themselves_but_turn_together() -> None:
+    image, mask = make_patch(unknown=True, bands=2)
+    pair = np.concatenate([image, image], axis=2)
+    augmentation = AcquisitionAugmentation(
+        base=get_training_augmentation(light=0, noise=0), bands=("B08", "B12", "B08_PRE", "B12_PRE"), probability=1
+    )
+    after, before = np.split(augmentation(pair, mask, np.random.default_rng(1), is_fire=True)[0], 2)
+    is_known = after.any(axis=0)
+    assert np.array_equal(is_known, before.any(axis=0))
+    assert not np.allclose(after, before, atol=0.01)
+    for one, other in zip(after, before, strict=True):  # the same pixels, as a gain and an offset keep their order
+        is_inside = is_known & (one > 0.001) & (one < 0.999) & (other > 0.001) & (other < 0.999)
+        assert np.corrcoef(one[is_inside], other[is_inside])[0, 1] == pytest.approx(1, abs=1e-4)

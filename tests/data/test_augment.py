@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ seeds = st.integers(0, 2**32 - 1)
 sizes = st.sampled_from([(8, 8), (8, 12), (33, 20), (64, 64)])
 
 
-def geometric(**settings: float):
+def geometric(**settings: Any):
     """Returns an augmentation without radiometric changes."""
-    return get_training_augmentation(**{"flip": 0.0, "turn": 0.0, "light": 0.0, "noise": 0.0} | settings)
+    options: dict[str, Any] = {"flip": 0.0, "turn": 0.0, "light": 0.0, "noise": 0.0} | settings
+    return get_training_augmentation(**options)
 
 
 def make_patch(size: tuple[int, int] = (8, 8), channels: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -279,3 +281,12 @@ def test_nothing_changes_if_all_probabilities_are_0() -> None:
 def test_a_radiometric_number_outside_its_range_is_an_error(setting: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         RadiometricAugmentation(**setting)
+
+
+def test_the_two_scenes_of_a_pair_have_a_gain_haze_and_noise_of_their_own() -> None:
+    image, mask = make_patch(channels=2)
+    pair = np.concatenate([image, image], axis=2)
+    single, _ = get_training_augmentation(light=1)(image, mask, np.random.default_rng(3), is_fire=False)
+    both, _ = get_training_augmentation(light=1, pre=True)(pair, mask, np.random.default_rng(3), is_fire=False)
+    np.testing.assert_array_equal(both[:2], single)
+    assert not np.allclose(both[2:], single, atol=0.002)

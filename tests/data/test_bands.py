@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireseg.data.bands import SENTINEL2_BANDS, WAVELENGTH_NM, to_reflectance
+from fireseg.data.bands import SENTINEL2_BANDS, WAVELENGTH_NM, check_bands, to_reflectance
 
 
 @pytest.fixture
@@ -33,3 +33,13 @@ def test_reflectance_is_a_new_contiguous_array(train: Path) -> None:
     image = to_reflectance(stored)
     assert image.flags.c_contiguous
     assert image.flags.writeable
+
+
+def test_bands_before_the_fire_follow_those_after_it() -> None:
+    assert check_bands(["B08", "B12", "B12_PRE"]) == ("B08", "B12", "B12_PRE")
+    with pytest.raises(ValueError, match="must follow all those of the scene after it"):
+        check_bands(["B08_PRE", "B08"])
+    with pytest.raises(ValueError, match=r"only bands before the fire \(B08_PRE\)"):
+        check_bands(["B08_PRE"])
+    with pytest.raises(ValueError, match=r"no band 'B8_PRE' \(did you mean"):
+        check_bands(["B08", "B8_PRE"])

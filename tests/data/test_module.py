@@ -199,6 +199,19 @@ def test_skipped_patches_are_in_no_batch(make_patches) -> None:
     assert "1 patch was left out" in data.notes[0]
 
 
+def test_bands_before_the_fire_are_read_only_if_wanted(make_packed, tmp_path: Path) -> None:
+    pair = make_packed(bands=("B08", "B12", "B08_PRE", "B12_PRE"))
+    data = WildfireDataModule(pair, 2, bands=("B12", "B08"), pre=True)
+    assert data.bands == ("B12", "B08", "B12_PRE", "B08_PRE")
+    image = next(iter(data.val_dataloader())).image
+    single = WildfireDataModule(pair, 2, bands=("B12", "B08"))
+    assert torch.equal(next(iter(single.val_dataloader())).image, image[:, :2])
+    assert data.mean[:2] == single.mean
+    alone = make_packed(tmp_path / "alone", bands=("B08", "B12"))
+    with pytest.raises(FiresegError, match=r"without B08_PRE B12_PRE; .* prepare them again with --pre"):
+        WildfireDataModule(alone, bands=("B08", "B12"), pre=True).setup()
+
+
 def test_a_fraction_trains_on_a_part_and_validates_on_everything(open_data, root: Path) -> None:
     whole, part, same, other = (open_data(**one) for one in ({}, {"fraction": 0.5}, {"fraction": 0.5}, {"seed": 1}))
     names = [name for batch in part.train_dataloader(1) for name in batch.names]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fireseg.data.bands import to_reflectance
+from fireseg.evaluate.baseline import CHANGE_INDICES, compute_change, iou_at, tune_threshold
 from fireseg.evaluate.fires import Fire, PatchPosition
-from fireseg.evaluate.inference import MissingBands, count_nbr, find_missing_bands, predict_tile
-from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile, stitch_tiles
+from fireseg.evaluate.inference import MissingBands, count_indices, find_missing_bands, predict_tile
+from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile, build_mosaic, stitch_tiles
+from fireseg.evaluate.scores import decide_fire
+from fireseg.evaluate.thresholds import OperatingPoint
 from tests.evaluate.builders import make_pixels_of_patch, make_tile, make_trained
 
 BANDS = ("B03", "B08", "B12")
@@ -92,7 +96,48 @@ def test_each_labelled_pixel_is_counted_once_by_burn_ratio():
     burned[0] = shifted[:, :16] = 255
     fire = Fire(name="T", positions=(PatchPosition(0, 0, 0), PatchPosition(1, 0, 16)), height=32, width=48)
 
-    counts = count_nbr(stitch_tiles([make_patch(0.2, 0.6, burned), make_patch(0.6, 0.2, shifted)], [fire], BANDS))
+    tiles = stitch_tiles([make_patch(0.2, 0.6, burned), make_patch(0.6, 0.2, shifted)], [fire], BANDS)
+    counts = count_indices(tiles)["nbr"]
 
     assert counts.sum(1).tolist() == [32 * 16, 31 * 32]
     assert np.flatnonzero(counts[1]) < np.flatnonzero(counts[0])
+
+
+def make_pair(truth: np.ndarray, *, old_scar: np.ndarray) -> StitchedTile:
+    """Makes a tile on which NBR is 7/11 before and -0.2 after a fire, and -0.2 in both scenes on an older scar."""
+    spectra = {True: (0.2, 0.3), False: (0.45, 0.1)}
+    is_char = (truth == 1) | old_scar, old_scar
+    image = np.stack([np.where(char, spectra[True][n], spectra[False][n]) for char in is_char for n in (0, 1)], 2)
+    raster = ArrayRaster(
+        bands=("B08", "B12", "B08_PRE", "B12_PRE"),
+        image=np.rint(image * 10_000).astype(np.uint16),
+        unknown=np.zeros(truth.shape, bool),
+    )
+    fire = Fire(name="T", positions=(PatchPosition(0, 0, 0),), height=truth.shape[0], width=truth.shape[1])
+    return StitchedTile(fire=fire, raster=raster, is_covered=~raster.unknown, truth=truth, patch_truths=[truth])
+
+
+def test_indices_of_change_tell_a_fire_from_an_older_scar_that_nbr_takes_for_one():
+    truth = np.zeros((32, 48), np.uint8)
+    truth[:, :16] = 1
+    old_scar = np.zeros(truth.shape, bool)
+    old_scar[:, 40:] = True
+    tile = make_pair(truth, old_scar=old_scar)
+    counts = count_indices([tile])
+    assert tuple(counts) == ("nbr", "dNBR", "RdNBR", "RBR")
+    assert all(values.sum() == truth.size for values in counts.values())
+    assert iou_at(counts["nbr"], tune_threshold(counts["nbr"])) == pytest.approx(16 / 24)
+    change, before = 7 / 11 + 0.2, 7 / 11
+    for name, value in {"dNBR": change, "RdNBR": change / before**0.5, "RBR": change / (before + 1.001)}.items():
+        threshold = -tune_threshold(counts[name])
+        assert iou_at(counts[name], -threshold) == 1
+        assert 0 <= threshold < value
+
+    rules = {name: -tune_threshold(counts[name]) for name in CHANGE_INDICES}
+    image = to_reflectance(tile.raster.image).transpose(2, 0, 1)
+    layers = {name: compute_change(name, image, tile.raster.bands) for name in CHANGE_INDICES}
+    layers |= {"log_odds": np.zeros(truth.shape, np.float32), "argmax": truth, "severity": truth}
+    mosaic = build_mosaic(tile, layers=layers, patches=[])
+    maps = decide_fire(mosaic, OperatingPoint(), None, rules)
+    for method in ("index_dnbr", "index_rdnbr", "index_rbr"):
+        np.testing.assert_array_equal(maps[method], truth)

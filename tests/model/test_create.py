@@ -31,11 +31,23 @@ def test_a_model_carries_its_bands() -> None:
     assert model.bands == SENTINEL2_BANDS
 
 
+def test_a_model_of_a_pair_takes_the_bands_before_the_fire_last() -> None:
+    bands = ("B08", "B12", "B08_PRE", "B12_PRE")
+    model = create_segmentation_model(
+        encoder="tu-test_efficientnet", weights="none", in_channels=4, bands=bands, indices=("dNBR",)
+    )
+    assert model.bands == bands
+    with pytest.raises(SettingError, match=r"model.bands: .* must follow all those of the scene after it"):
+        create_segmentation_model(encoder="resnet18", weights="none", in_channels=2, bands=("B08_PRE", "B08"))
+    with pytest.raises(SettingError, match="RBR needs B08_PRE or B8A_PRE and B12_PRE"):
+        create_segmentation_model(weights="none", in_channels=2, bands=("B08", "B12"), indices=("RBR",))
+
+
 def test_all_faults_are_reported_at_once() -> None:
-    request: dict[str, Any] = {"arch": "unet++", "encoder": "resnet43", "in_channels": 14, "num_classes": 1}
+    request: dict[str, Any] = {"arch": "unet++", "encoder": "resnet43", "in_channels": 27, "num_classes": 1}
     with pytest.raises(SettingError) as caught:
         create_segmentation_model(**request, bands=("B2", "B03"))
-    starts = ("model.arch: 'unet++'", "model.encoder: 'resnet43'", "model.in_channels: 14", "model.num_classes: 1")
+    starts = ("model.arch: 'unet++'", "model.encoder: 'resnet43'", "model.in_channels: 27", "model.num_classes: 1")
     assert [fault for fault in caught.value.faults if fault.startswith(starts)] == list(caught.value.faults[:4])
     assert "did you mean 'resnet34'?" in str(caught.value)
     assert "model.bands" in caught.value.faults[4]

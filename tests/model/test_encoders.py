@@ -66,6 +66,11 @@ def test_an_index_gets_the_mean_of_the_filters() -> None:
     assert spread_filters(red_green_blue, ("B02", "B08", "NBR", "NDVI")).flatten().tolist() == [18, 9, 9, 9]
 
 
+def test_a_visible_band_before_the_fire_gets_the_filter_of_its_colour() -> None:
+    red_green_blue = torch.tensor([4.0, 8.0, 24.0]).view(1, 3, 1, 1)
+    assert spread_filters(red_green_blue, ("B02", "B08", "B02_PRE")).flatten().tolist() == [24, 12, 24]
+
+
 def test_the_sum_of_the_filters_is_unchanged() -> None:
     weight = torch.randn(16, 3, 3, 3)
     torch.testing.assert_close(spread_filters(weight, BANDS7).sum(1), weight.sum(1))

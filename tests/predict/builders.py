@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 from fireseg.data.bands import BAND_NAMES
 from fireseg.files import BEST_CHECKPOINT
+from fireseg.indices import compute_index
 from fireseg.model import FireSegmentationModel, create_segmentation_model
+from fireseg.pairs import add_pre_bands
 from fireseg.predict.api import Run
 from fireseg.predict.scene import SceneMap
 from fireseg.runs import Calibration, TrainedModel
@@ -22,6 +25,9 @@ from fireseg.task import Task, get_class_names
 
 UTM = {"crs": "EPSG:32629", "transform": Affine(10, 0, 500_000, 0, -10, 4_400_000)}
 """A grid of 10 m near longitude -9, the central meridian of the zone, where the scale of UTM is 0.9996."""
+
+
+PAIR_BANDS = add_pre_bands(BAND_NAMES)
 
 
 class DarkIsBurned(nn.Module):
@@ -54,6 +60,20 @@ def make_trained(
         folder=None,
         calibration=calibration,
     )
+
+
+class ChangeIsBurned(nn.Module):
+    """Calls burned where dNBR is above 0.3."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        change = 40 * (compute_index("dNBR", image, PAIR_BANDS) - 0.3)
+        return torch.stack([torch.zeros_like(change), change], 1)
+
+
+def make_pair_model() -> TrainedModel:
+    """Wraps a network that calls burned what changed between two scenes as the model of a run."""
+    model = FireSegmentationModel(ChangeIsBurned(), bands=PAIR_BANDS).eval()
+    return replace(make_trained(), bands=PAIR_BANDS, build_model=lambda: model)
 
 
 def make_task(num_classes: int) -> Task:

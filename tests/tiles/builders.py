@@ -214,3 +214,9 @@ def interpolate(values: NDArray[Any]) -> NDArray[Any]:
         resampling=Resampling.bilinear,
     )
     return result
+
+
+def copy_before(image: Path, path: Path, *, seed: int) -> Path:
+    """Writes another scene on the grid of an image, as the one before the fire."""
+    with rasterio.open(image) as raster:
+        return write_raster(path, make_reflectance(raster.height, raster.width, seed=seed), transform=raster.transform)

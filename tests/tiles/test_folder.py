@@ -196,3 +196,32 @@ def test_the_json_of_an_image_is_its_metadata(tmp_path: Path) -> None:
     (files,) = group_tile_files(tmp_path, LabelOptions(images="images/*", gradings="masks/*")).tiles
     assert [path.name for path in files.paths] == ["a.tif", "a.tif", "a.json"]
     assert files.delineation is None
+
+
+@pytest.mark.parametrize(
+    ("image", "before", "options"),
+    [
+        ("train/a_S2L2A.tif", "train/a_PRE.tif", {"pre": "**/*_PRE.tif"}),
+        ("train/a_S2L2A.tif", "before/a.tif", {"pre": "before/*"}),
+        ("post/7.tif", "pre/7.tif", {"images": "post/*", "masks": "masks/*", "pre": "pre/*"}),
+        ("fire7_post.tif", "fire7_pre.tif", {"images": "*_post.tif", "masks": "masks/*", "pre": "*_pre.tif"}),
+        ("7.tif", "7_pre.tif", {"images": "*.tif", "masks": "masks/*", "pre": "*_pre.tif"}),
+    ],
+)
+def test_the_scene_before_the_fire_is_that_of_the_name_of_the_image(
+    tmp_path: Path, image: str, before: str, options: dict[str, str]
+) -> None:
+    touch(tmp_path, image, before, "masks/7_mask.tif", "masks/fire7.tif")
+    (files,) = group_tile_files(tmp_path, LabelOptions(**options)).tiles  # pyright: ignore[reportArgumentType]
+    assert (files.image, files.pre) == (tmp_path / image, tmp_path / before)
+    assert files.paths[-1] == tmp_path / before
+
+
+def test_scenes_before_fires_are_left_alone_without_the_option_and_faults_if_they_belong_to_no_image(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, "a_S2L2A.tif", "a_PRE.tif", "b_PRE.tif")
+    tiles, faults = group_tile_files(tmp_path)
+    assert (tiles[0].pre, faults) == (None, ())
+    tiles, (fault,) = group_tile_files(tmp_path, LabelOptions(pre="*_PRE.tif"))
+    assert "b_PRE.tif: scene before a fire without an image after it" in str(fault)
