@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -49,9 +50,7 @@ def run_benchmark(options: BenchmarkOptions) -> int:
         raise FiresegError(f"{options.out}: another process runs this benchmark; wait for it or stop it") from error
     with lock:
         settle_protocol(protocol, options.out / "protocol.yaml", options.protocol)
-        _run(
-            "prepare", options.tiles, options.out / "folds", *_list_fold_words(protocol), f"--workers={options.workers}"
-        )
+        _prepare(options, "folds", *_list_fold_words(protocol))
         groups = [Group(name, number) for number in protocol.max_tiles for name in protocol.recipes]
         judged, failed, results = list[JudgedRun](), list[Group](), None
         for position, group in enumerate(groups, start=1):
@@ -80,10 +79,17 @@ def _list_fold_words(protocol: Protocol) -> list[str]:
 def _prepare_fold(protocol: Protocol, group: Group, fold: int, options: BenchmarkOptions) -> Path:
     """Cuts the patches of a fold, with overlapping ones for training, and returns their folder."""
     size, stride = protocol.get_size(protocol.recipes[group.recipe])
-    patches = options.out / "patches" / f"{size}_{stride}" / f"fold_{fold}"
     table = options.out / "folds" / name_fold_file(fold)
     words = [f"--split-csv={table}", f"--size={size}", f"--stride={stride}", *protocol.prepare]
-    _run("prepare", options.tiles, patches, *words, f"--workers={options.workers}")
+    return _prepare(options, f"patches/{size}_{stride}/fold_{fold}", *words)
+
+
+def _prepare(options: BenchmarkOptions, name: str, *words: str) -> Path:
+    """Cuts tiles into patches, unless that is done, and returns their folder."""
+    patches = options.out / name
+    log.info("cutting %s into %s", options.tiles, patches)
+    if code := _run("prepare", options.tiles, patches, *words, f"--workers={options.workers}"):
+        raise FiresegError(f"{options.tiles}: cannot be cut into {patches} (exit code {code}, see above)")
     return patches
 
 
@@ -98,7 +104,7 @@ def _train(protocol: Protocol, group: Group, folds: Sequence[Path], options: Ben
     if group.max_tiles is not None:
         own.append(f"data.max_tiles={group.max_tiles}")
     words = [*protocol.settings, *recipe.settings, *own, *options.list_words()]
-    return _run("train", "-m", *words, is_checked=False)
+    return _run("train", "-m", *words)
 
 
 def _quote(path: Path) -> str:
@@ -107,13 +113,11 @@ def _quote(path: Path) -> str:
     return word.removeprefix("x=")
 
 
-def _run(command: str, *words: object, is_checked: bool = True) -> int:
-    """Runs a command of fireseg in a process of its own, which Ctrl-C reaches as well."""
+def _run(command: str, *words: object) -> int:
+    """Runs a command of fireseg in a process of its own, which Ctrl-C reaches as well, and returns its exit code."""
     code = subprocess.run([sys.executable, "-m", f"fireseg.{command}", *map(str, words)], check=False).returncode
-    if code in (130, 143) or code < 0:
+    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM) or code < 0:
         raise KeyboardInterrupt
-    if code and is_checked:
-        raise FiresegError(f"{command}: ended with exit code {code}, see above; mend it and start again")
     return code
 
 

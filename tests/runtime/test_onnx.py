@@ -12,18 +12,24 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from fireseg.data.bands import BAND_NAMES
 from fireseg.decision import fire_log_odds
 from fireseg.errors import FiresegError
 from fireseg.indices import INDICES
 from fireseg.model import FireSegmentationModel, create_segmentation_model
+from fireseg.pairs import add_pre_bands
 from fireseg.runtime.onnx import convert_to_onnx
 
 
 def make_model(arch: Any = "unet", *, num_classes: int = 2, indices: tuple[str, ...] = ()) -> FireSegmentationModel:
+    """Makes a model of the default bands; with indices, of those of a pair of scenes, which some of them need."""
     torch.manual_seed(0)
-    options: Any = {"num_classes": num_classes, "indices": indices}
+    bands = add_pre_bands(BAND_NAMES, pre=bool(indices))
+    options: Any = {"num_classes": num_classes, "indices": indices, "bands": bands, "in_channels": len(bands)}
     model = create_segmentation_model(arch, "tu-test_efficientnet", weights="none", **options)
-    model.set_normalisation([0.1, 0.12, 0.14, 0.2, 0.22, 0.18, 0.15], [0.05, 0.06, 0.07, 0.1, 0.1, 0.09, 0.08])
+    scenes = len(bands) // 7
+    mean, std = [0.1, 0.12, 0.14, 0.2, 0.22, 0.18, 0.15], [0.05, 0.06, 0.07, 0.1, 0.1, 0.09, 0.08]
+    model.set_normalisation(mean * scenes, std * scenes)
     return model.eval()
 
 
@@ -51,7 +57,7 @@ def test_the_file_gives_the_logits_of_torch_for_any_batch_and_any_size_of_multip
 def test_indices_are_computed_inside_the_file(tmp_path: Path) -> None:
     model = make_model(indices=tuple(name for name in INDICES if name != "BAIS2"))
     convert_to_onnx(model, tmp_path / "model.onnx")
-    image = torch.rand(2, 7, 64, 96) * 0.4
+    image = torch.rand(2, 14, 64, 96) * 0.4
     image[..., :20] = 0
     image[0, 0] = 0
     with torch.inference_mode():
