@@ -23,8 +23,8 @@ class BenchmarkOptions(EngineOptions):
         workers: Processes that cut tiles into patches.
     """
 
-    protocol: Annotated[Path, tyro.conf.Positional]
-    tiles: Annotated[Path, tyro.conf.Positional]
+    protocol: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PROTOCOL")]
+    tiles: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TILES")]
     out: Path = Path("benchmark")
     workers: int = 1
 
