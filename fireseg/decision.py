@@ -48,16 +48,22 @@ def argmax_classes(scores: Tensor) -> Tensor:
     return classes
 
 
-def severity_classes(scores: Tensor) -> Tensor:
+def severity_classes(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Returns the likeliest class above 0 of every pixel, burned or not; of equal ones the first.
 
     Args:
-        scores: Logits or probabilities, `(B, K, H, W)`, K at least 2.
+        probabilities: Probability of each class, `(K, H, W)`, K at least 2.
 
     Returns:
-        `(B, H, W)` uint8, 1 to K - 1.
+        `(H, W)` uint8, 1 to K - 1.
     """
-    return argmax_classes(scores[:, 1:]) + 1
+    best = probabilities[1]
+    severity = np.ones(best.shape, np.uint8)
+    for number in range(2, len(probabilities)):
+        # As in `argmax_classes`; NumPy, because a map is made without torch.
+        np.maximum(severity, (probabilities[number] > best) * np.uint8(number), out=severity)
+        best = np.maximum(best, probabilities[number])
+    return severity
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
@@ -70,6 +76,14 @@ def class_probabilities(logits: Tensor) -> Tensor:
         `(B, K, H, W)` float32 in [0, 1], summing to 1 over K.
     """
     return logits.float().softmax(1)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the softmax over the classes of logits, `(B, K, H, W)`, of an engine other than torch."""
+    powers = logits - logits.max(axis=1, keepdims=True)
+    np.exp(powers, out=powers)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 def fire_probability(logits: Tensor) -> Tensor:

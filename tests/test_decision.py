@@ -19,6 +19,7 @@ from fireseg.decision import (
     fire_probability,
     min_log_odds,
     severity_classes,
+    softmax,
 )
 
 # Two patches of two pixels, three classes: the first patch burns in its second pixel, the second nowhere.
@@ -47,7 +48,7 @@ def test_argmax_classes_equals_argmax_also_for_ties(seed: int, num_classes: int,
 
 
 def test_severity_is_the_likeliest_class_above_0_even_where_unburned_is_likelier() -> None:
-    assert severity_classes(LOGITS).tolist() == [[[1, 2]], [[1, 1]]]
+    assert [severity_classes(each).tolist() for each in LOGITS.numpy()] == [[[1, 2]], [[1, 1]]]
 
 
 def test_fire_probability_is_the_sum_of_the_fire_classes() -> None:
@@ -86,10 +87,17 @@ def test_decisions_agree_with_argmax_and_softmax(num_classes: int, seed: int, sc
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(3, num_classes, 4, 5, generator=generator).mul(scale).round(decimals=1)
     assert torch.equal(argmax_classes(logits).long(), logits.argmax(1))
-    assert torch.equal(severity_classes(logits).long(), logits[:, 1:].argmax(1) + 1)
+    for each in logits:
+        np.testing.assert_array_equal(severity_classes(each.numpy()), each[1:].argmax(0).numpy() + 1)
     assert torch.equal(class_probabilities(logits), logits.softmax(1))
     fire = fire_probability(logits)
     assert ((fire >= 0) & (fire <= 1)).all()
+
+
+@given(seed=st.integers(0, 10**6), num_classes=st.integers(2, 6))
+def test_the_softmax_of_numpy_is_that_of_torch(seed: int, num_classes: int) -> None:
+    logits = 30 * draw_logits(seed, num_classes)
+    np.testing.assert_allclose(softmax(logits.numpy()), logits.softmax(1).numpy(), atol=1e-6)
 
 
 def test_half_precision_logits_give_float32_probabilities() -> None:
@@ -113,8 +121,8 @@ def test_unknown_pixels_become_255() -> None:
 
 def test_numpy_and_torch_agree_at_one_half_for_two_classes() -> None:
     logits = torch.randn(1, 2, 40, 50, generator=torch.Generator().manual_seed(0))
-    log_odds, severity = fire_log_odds(logits).numpy(), severity_classes(logits).numpy()
-    np.testing.assert_array_equal(apply_threshold(log_odds, severity, threshold=0.5), argmax_classes(logits).numpy())
+    log_odds, severity = fire_log_odds(logits).numpy()[0], severity_classes(logits.numpy()[0])
+    np.testing.assert_array_equal(apply_threshold(log_odds, severity, threshold=0.5), argmax_classes(logits)[0].numpy())
 
 
 @given(threshold=st.floats(0.001, 0.999), temperature=st.floats(0.05, 20))

@@ -43,9 +43,8 @@ def run_benchmark(options: BenchmarkOptions) -> int:
     protocol = read_protocol(options.protocol)
     with convert_disk_errors(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(options.out / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = FileLock(options.out / ".lock").acquire(timeout=0)
     except Timeout as error:
         raise FiresegError(f"{options.out}: another process runs this benchmark; wait for it or stop it") from error
     with lock:

@@ -24,7 +24,6 @@ from fireseg.evaluate.baseline import (
     normalised_burn_ratio,
 )
 from fireseg.evaluate.mosaic import (
-    ArrayRaster,
     Layers,
     Mosaic,
     PatchSummary,
@@ -36,7 +35,7 @@ from fireseg.geo import plan_sliding_windows
 from fireseg.metric import find_components
 from fireseg.runs import TrainedModel
 from fireseg.runtime.engines import TorchEngine
-from fireseg.runtime.inference import RasterSource, predict_rows
+from fireseg.runtime.inference import ArrayRaster, RasterSource, predict_rows
 from fireseg.task import IGNORE_INDEX
 
 LOG_ODDS, ARGMAX, SEVERITY, NBR, FIXED_RULE = "log_odds", "argmax", "severity", "nbr", "fixed_rule"
@@ -113,11 +112,10 @@ def predict_raster(trained: TrainedModel, raster: RasterSource, *, batch_size: i
     with closing(predict_rows(trained, raster, layout, engine=engine, batch_size=batch_size)) as rows:
         for top, left, probabilities, _, _ in rows:
             region = slice(top, top + probabilities.shape[1]), slice(left, left + probabilities.shape[2])
-            scores = torch.from_numpy(probabilities)[None]
             # Peaks of components are stored, and infinity is no JSON number.
             layers[LOG_ODDS][region] = probability_log_odds(probabilities).clip(-_MAX_LOG_ODDS, _MAX_LOG_ODDS)
-            layers[ARGMAX][region] = argmax_classes(scores)[0].numpy()
-            layers[SEVERITY][region] = severity_classes(scores)[0].numpy()
+            layers[ARGMAX][region] = argmax_classes(torch.from_numpy(probabilities)[None])[0].numpy()
+            layers[SEVERITY][region] = severity_classes(probabilities)
     return layers
 
 

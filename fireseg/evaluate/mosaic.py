@@ -17,6 +17,7 @@ from fireseg.evaluate.fires import Fire, PatchPosition
 from fireseg.memory import check_memory
 from fireseg.metric import Component, DetectionRule, count_detections, detection_scores
 from fireseg.pairs import split_pair
+from fireseg.runtime.inference import ArrayRaster
 from fireseg.task import IGNORE_INDEX
 
 PREVIEW_PX = 320
@@ -63,38 +64,6 @@ class PatchPixels(NamedTuple):
 
     image: NDArray[np.float32]
     truth: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArrayRaster:
-    """An image in memory as a `runtime.inference.RasterSource`.
-
-    Attributes:
-        bands: Bands of the channels.
-        image: Reflectance x 10000, `(H, W, C)` uint16, 0 where unknown.
-        unknown: True where there is no value in any band, `(H, W)` bool.
-    """
-
-    bands: tuple[str, ...]
-    image: NDArray[np.uint16]
-    unknown: NDArray[np.bool_]
-
-    block_rows = 64
-
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return self.image.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.image.shape[1]
-
-    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-        """Returns reflectance x 10000, `(h, w, C)`, and the unknown pixels, `(h, w)`."""
-        region = slice(top, top + height), slice(left, left + width)
-        return self.image[region], self.unknown[region]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,20 +19,20 @@ import torch
 from numpy.typing import NDArray
 
 from fireseg.evaluate.inference import LOG_ODDS, predict_raster
-from fireseg.evaluate.mosaic import ArrayRaster, Mosaic, StitchedTile
+from fireseg.evaluate.mosaic import Mosaic, StitchedTile
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.memory import check_memory
 from fireseg.metric import compare_paired, fire_scores, image_counts
 from fireseg.model.network import MIN_SIZE_PX
 from fireseg.runs import TrainedModel
+from fireseg.runtime.inference import ArrayRaster
 from fireseg.task import IGNORE_INDEX
 
 MAX_FIRES = 50
 """Number of tiles up to which the check is made without being asked for; it takes four times as long as the scores."""
 
 MIN_DROP = 0.05
-"""Loss of IoU from which on the model is said to rely on the position. Crops have less context, which costs a little:
-on real fires a model of 128 px patches lost up to 0.04, one of 224 px patches, as large as its tiles, 0.07 to 0.15."""
+"""Loss of IoU from which on a model is said to rely on the position. Crops have less context, which costs a little."""
 
 VIEWS = {"mirrored": "off centre, mirrored tiles", "cropped": "off centre, corner crops"}
 """Views of a tile, with their titles."""

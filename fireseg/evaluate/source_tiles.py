@@ -10,9 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from fireseg.data.format import MANIFEST, PREPARE_AGAIN, Manifest
 from fireseg.errors import FiresegError, SettingError
-from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile
+from fireseg.evaluate.mosaic import StitchedTile
 from fireseg.memory import check_memory
 from fireseg.pairs import split_pair
+from fireseg.runtime.inference import ArrayRaster
 from fireseg.tiles import open_scene
 from fireseg.tiles.folder import RASTER_SUFFIXES
 from fireseg.tiles.options import RasterOptions

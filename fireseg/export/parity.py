@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fireseg.data.bands import CEMS_BANDS, SCALE
+from fireseg.decision import softmax
 from fireseg.errors import FiresegError
 from fireseg.export.formats import Predict
 from fireseg.pairs import split_pair
@@ -130,7 +131,7 @@ def compare_outputs(
             expected = reference(torch.from_numpy(batch)).numpy()
         result = predict(batch)
         if temperature is None:
-            expected, result = _softmax(expected), _softmax(result)
+            expected, result = softmax(expected), softmax(result)
         if result.shape[1] < expected.shape[1]:
             expected = np.stack([expected[:, 0], 1 - expected[:, 0]], axis=1)
         difference = np.abs(result.astype(np.float64) - expected)
@@ -155,8 +156,3 @@ def compare_outputs(
         "note": images.note,
         "shapes": sorted({batch.shape for batch in batches}),
     }
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)

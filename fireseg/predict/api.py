@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from fireseg.predict.scene import SceneMap, predict_scene
 from fireseg.predict.statistics import MapStatistics, classify
 from fireseg.runs import TrainedModel, load_trained_model
 from fireseg.runtime.engines import InferenceEngine, RuntimeName, RuntimePrecision, create_engine
-from fireseg.runtime.inference import predict_rows
+from fireseg.runtime.inference import ArrayRaster, predict_rows
 from fireseg.task import Task
 from fireseg.tiles.blocks import PixelSample
 from fireseg.tiles.channels import apply_channels, find_channels
@@ -167,16 +167,16 @@ class Run:
             batch_size=batch_size,
         )
         decision = get_decision_threshold(trained, options.threshold, options.temperature)
-        source = read_image(image, trained.bands, options)
-        classes = np.empty((source.height, source.width), np.uint8)
+        raster, cloudy, image_flags = read_image(image, trained.bands, options)
+        classes = np.empty((raster.height, raster.width), np.uint8)
         fire = np.empty(classes.shape, np.float32)
         statistics = MapStatistics(trained.task.num_classes)
-        layout = plan_sliding_windows(source.height, source.width)
+        layout = plan_sliding_windows(raster.height, raster.width)
         for top, left, probabilities, gaps, _ in predict_rows(
-            trained, source, layout, engine=self.engine, batch_size=options.batch_size, tta=options.tta
+            trained, raster, layout, engine=self.engine, batch_size=options.batch_size, tta=options.tta
         ):
             window = slice(top, top + gaps.shape[0]), slice(left, left + gaps.shape[1])
-            unknown = gaps if source.cloudy is None else gaps | source.cloudy[window]
+            unknown = gaps if cloudy is None else gaps | cloudy[window]
             pixels = classify(probabilities, unknown, threshold=decision.threshold, temperature=decision.temperature)
             classes[window], fire[window] = pixels
             statistics.add(pixels)
@@ -187,7 +187,7 @@ class Run:
             max_probability=statistics.max_probability,
             burned_fraction=statistics.burned_fraction,
             task=trained.task,
-            flags=(*source.flags, *(engine.int8.list_flags() if (engine := self.engine) and engine.int8 else [])),
+            flags=(*image_flags, *(engine.int8.list_flags() if (engine := self.engine) and engine.int8 else [])),
         )
 
     def predict_scene(self, path: Path | str, out: Path | str = "maps", **options: Any) -> SceneMap:
@@ -240,45 +240,23 @@ def load(
     return Run(trained, create_engine(trained, runtime=runtime, precision=precision))
 
 
-@dataclass(frozen=True)
-class ArraySource:
-    """An image in memory that is read by window, as a raster is.
+class InputImage(NamedTuple):
+    """An image in memory as a raster with the same reflectance.
 
     Attributes:
-        image: Reflectance x 10000, `(H, W, C)` uint16; 0 where unknown.
-        unknown: Pixels without a measurement, `(H, W)`.
-        bands: Bands of the channels.
+        raster: Its reflectance and its unknown pixels.
         cloudy: Pixels under cloud or cloud shadow, `(H, W)`; None if the clouds are unknown.
         flags: Remarks about odd values.
     """
 
-    image: NDArray[np.uint16]
-    unknown: NDArray[np.bool_]
-    bands: tuple[str, ...]
-    cloudy: NDArray[np.bool_] | None = None
-    flags: tuple[str, ...] = ()
-
-    block_rows = 1024
-
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return self.image.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.image.shape[1]
-
-    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-        """Returns a window of the image and its unknown pixels."""
-        window = slice(top, top + height), slice(left, left + width)
-        return self.image[window], self.unknown[window]
+    raster: ArrayRaster
+    cloudy: NDArray[np.bool_] | None
+    flags: tuple[str, ...]
 
 
 def read_image(
     image: np.ndarray | Tensor, bands: Sequence[str], options: RasterOptions = DEFAULT_OPTIONS
-) -> ArraySource:
+) -> InputImage:
     """Converts an image to the values that a raster with the same reflectance gives.
 
     Args:
@@ -291,9 +269,8 @@ def read_image(
     Raises:
         FiresegError: If the channel axis is ambiguous or missing, or the values are not reflectance.
     """
-    values = np.asanyarray(
-        image if isinstance(image, np.ndarray) or not hasattr(image, "detach") else image.detach().cpu()
-    )
+    detach = getattr(image, "detach", None)  # of a tensor; torch need not be imported for an array
+    values = np.asanyarray(image if detach is None else detach().cpu())
     if values.dtype.kind != "f" and not (values.dtype.kind in "iu" and options.scale is not None):
         raise FiresegError(
             f"image: data type {values.dtype}, but float reflectance from 0 to 1 is expected; for digital numbers give "
@@ -319,9 +296,11 @@ def read_image(
     offset = options.offset or 0.0
     scaling = get_scaling(planes.dtype, offset=offset, scales=ones, shifts=zeros, scale=options.scale)
     nodata = [() if options.nodata is None else (options.nodata,)] * len(bands)
-    num_post = len(split_pair(bands)[0])
-    for part in (slice(num_post), slice(num_post, None))[: 1 if num_post == len(bands) else 2]:  # scene by scene
+    first = 0
+    for scene_bands in filter(None, split_pair(bands)):  # a pixel of either scene may be without a measurement
+        part = slice(first, first + len(scene_bands))
         unknown |= find_nodata(planes[part], nodata[part], has_offset=bool((scaling.biases < 0).any()))
+        first = part.stop
     sample = PixelSample(unknown.size)
     sample.add(0, 0, planes, unknown)
     source = "none" if options.offset is None or options.scale is None else "option"
@@ -331,7 +310,7 @@ def read_image(
     for flag in flags:
         log.warning("%s", flag)
     reflectance = quantize_reflectance(planes, unknown, scaling)
-    return ArraySource(reflectance, unknown, tuple(bands), cloudy, tuple(flags))
+    return InputImage(ArrayRaster(bands=tuple(bands), image=reflectance, unknown=unknown), cloudy, tuple(flags))
 
 
 def _put_channels_last(image: np.ndarray, bands: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -34,9 +34,6 @@ from fireseg.runtime.engines import InferenceEngine, create_engine, describe_eng
 from fireseg.runtime.int8 import format_comparison
 from fireseg.tiles.products import Scene, get_scene_name, parse_scene
 from fireseg.workers import receiving_signals
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("fireseg")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.decision import apply_threshold, probability_log_odds
+from fireseg.decision import apply_threshold, probability_log_odds, severity_classes
 from fireseg.geo.grid import M2_PER_HA
 
 
@@ -48,7 +48,7 @@ def classify(
         [[0, 1]]
     """
     log_odds = probability_log_odds(probabilities)
-    severity = _severity_classes(probabilities)
+    severity = severity_classes(probabilities)
     classes = apply_threshold(log_odds, severity, threshold=threshold, temperature=temperature, unknown=unknown)
     log_odds /= -temperature
     with np.errstate(over="ignore"):  # exp(inf) is inf, and 1 / inf is the correct 0
@@ -57,17 +57,6 @@ def classify(
     np.reciprocal(fire, out=fire)
     fire[unknown] = np.nan
     return PixelPrediction(classes, fire)
-
-
-def _severity_classes(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """As `decision.severity_classes`, without torch, which takes seconds to import."""
-    best = probabilities[1]
-    severity = np.ones(best.shape, np.uint8)
-    for number in range(2, len(probabilities)):
-        # A later class has the larger number, so the maximum of the numbers is the latest winner.
-        np.maximum(severity, (probabilities[number] > best) * np.uint8(number), out=severity)
-        best = np.maximum(best, probabilities[number])
-    return severity
 
 
 @dataclass

@@ -10,13 +10,13 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fireseg.decision import class_probabilities
+from fireseg.decision import class_probabilities, softmax
 from fireseg.errors import FiresegError, SettingError
 from fireseg.hardware import get_num_threads, has_amx
 from fireseg.runs import TrainedModel
 from fireseg.runtime.cache import INPUT_NAME, open_onnx
 from fireseg.runtime.int8 import Int8Comparison, load_int8
-from fireseg.runtime.openvino import OpenVinoEngine, read_graph, softmax
+from fireseg.runtime.openvino import OpenVinoEngine, read_graph
 
 log = logging.getLogger("fireseg")
 

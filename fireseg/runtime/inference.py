@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import NamedTuple, Protocol
 
@@ -51,6 +52,38 @@ class RasterSource(Protocol):
     def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
         """Returns reflectance x 10000, `(h, w, C)`, and the unknown pixels, `(h, w)`; called from several threads."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayRaster:
+    """An image in memory as a `RasterSource`.
+
+    Attributes:
+        bands: Bands of the channels.
+        image: Reflectance x 10000, `(H, W, C)` uint16, 0 where unknown.
+        unknown: True where there is no value in any band, `(H, W)` bool.
+    """
+
+    bands: tuple[str, ...]
+    image: NDArray[np.uint16]
+    unknown: NDArray[np.bool_]
+
+    block_rows = 1024
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.image.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.image.shape[1]
+
+    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+        """Returns reflectance x 10000, `(h, w, C)`, and the unknown pixels, `(h, w)`."""
+        region = slice(top, top + height), slice(left, left + width)
+        return self.image[region], self.unknown[region]
 
 
 class PredictedRows(NamedTuple):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fireseg.decision import softmax
 from fireseg.hardware import get_num_threads
 
 if TYPE_CHECKING:
@@ -48,14 +49,6 @@ class OpenVinoEngine:
     def predict_probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Computes the softmax of a batch."""
         return softmax(self.predict_logits(image))
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the softmax over the classes of logits, `(B, K, H, W)`."""
-    logits = logits - logits.max(axis=1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=1, keepdims=True)
-    return logits
 
 
 def read_graph(path: Path) -> Any:

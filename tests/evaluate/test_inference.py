@@ -9,9 +9,10 @@ from fireseg.data.bands import to_reflectance
 from fireseg.evaluate.baseline import CHANGE_INDICES, compute_change, iou_at, tune_threshold
 from fireseg.evaluate.fires import Fire, PatchPosition
 from fireseg.evaluate.inference import MissingBands, count_indices, find_missing_bands, predict_tile
-from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile, build_mosaic, stitch_tiles
+from fireseg.evaluate.mosaic import StitchedTile, build_mosaic, stitch_tiles
 from fireseg.evaluate.scores import decide_fire
 from fireseg.evaluate.thresholds import OperatingPoint
+from fireseg.runtime.inference import ArrayRaster
 from tests.evaluate.builders import make_pixels_of_patch, make_tile, make_trained
 
 BANDS = ("B03", "B08", "B12")

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from fireseg.evaluate.fires import Fire, PatchPosition
 from fireseg.evaluate.inference import predict_tile
-from fireseg.evaluate.mosaic import ArrayRaster, StitchedTile
+from fireseg.evaluate.mosaic import StitchedTile
 from fireseg.evaluate.off_centre import check_off_centre, describe_off_centre, describe_reliance
 from fireseg.evaluate.results import to_dict
 from fireseg.evaluate.thresholds import OperatingPoint
 from fireseg.model import FireSegmentationModel
 from fireseg.runs import TrainedModel
+from fireseg.runtime.inference import ArrayRaster
 from tests.evaluate.builders import make_trained
 
 

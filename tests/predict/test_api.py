@@ -143,21 +143,21 @@ BANDS = ("B04", "B08", "B12")
 def test_the_channel_axis_may_be_first_or_last() -> None:
     image = np.random.default_rng(0).random((3, 5, 6)).astype(np.float32)
     first, last = read_image(image, BANDS), read_image(image.transpose(1, 2, 0), BANDS)
-    assert first.image.shape == (5, 6, 3)
-    np.testing.assert_array_equal(first.image, last.image)
-    np.testing.assert_array_equal(read_image(torch.from_numpy(image), BANDS).image, first.image)
+    assert first.raster.image.shape == (5, 6, 3)
+    np.testing.assert_array_equal(first.raster.image, last.raster.image)
+    np.testing.assert_array_equal(read_image(torch.from_numpy(image), BANDS).raster.image, first.raster.image)
 
 
 def test_reflectance_is_rounded_and_clipped_like_that_of_a_raster() -> None:
     image = np.array([0.0, 0.12344, 0.12346, 1.0, 1.7, -0.2], np.float64).reshape(1, 2, 3).transpose(0, 1, 2)
-    assert read_image(image.reshape(3, 1, 2), BANDS).image.ravel().tolist() == [0, 1235, 10000, 1234, 10000, 0]
+    assert read_image(image.reshape(3, 1, 2), BANDS).raster.image.ravel().tolist() == [0, 1235, 10000, 1234, 10000, 0]
 
 
 def test_a_pixel_is_unknown_if_any_band_is_not_finite() -> None:
     image = np.full((3, 1, 4), 0.5, np.float32)
     image[0, 0, 1], image[2, 0, 2] = np.nan, np.inf
     source = read_image(image, BANDS)
-    assert source.unknown.tolist() == [[False, True, True, False]]
+    assert source.raster.unknown.tolist() == [[False, True, True, False]]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_values_that_cannot_be_reflectance_are_rejected_unless_trusted(
         image = np.rint(image)
     with pytest.raises(FiresegError, match=rf"^image: .*{words}.*trust_values=True"):
         read_image(image, BANDS)
-    assert read_image(image, BANDS, RasterOptions(trust_values=True)).image.shape == (80, 90, 3)
+    assert read_image(image, BANDS, RasterOptions(trust_values=True)).raster.image.shape == (80, 90, 3)
 
 
 def test_channels_select_and_order_the_bands_and_masks_make_gaps() -> None:
@@ -208,8 +208,8 @@ def test_channels_select_and_order_the_bands_and_masks_make_gaps() -> None:
     given = np.concatenate([image[2:], np.full_like(mask, 7.0), image[:2], mask])
     source = read_image(given, BANDS, RasterOptions(channels=("swir22", "-", "red", "nir", "dataMask")))
     expected = read_image(np.where(mask == 0, np.nan, image), BANDS)
-    np.testing.assert_array_equal(source.image, expected.image)
-    np.testing.assert_array_equal(source.unknown, expected.unknown)
+    np.testing.assert_array_equal(source.raster.image, expected.raster.image)
+    np.testing.assert_array_equal(source.raster.unknown, expected.raster.unknown)
 
 
 def test_channels_without_a_band_of_the_run_are_rejected() -> None:
@@ -230,9 +230,11 @@ def test_digital_numbers_percent_and_gaps_are_the_same_image_with_their_options(
     with_offset = read_image(numbers + 1000, BANDS, RasterOptions(scale=1e-4, offset=1000))
     percent = read_image(numbers / 100, BANDS, RasterOptions(scale=0.01))
     for source in (with_offset, percent):
-        np.testing.assert_array_equal(source.image, expected.image)
+        np.testing.assert_array_equal(source.raster.image, expected.raster.image)
     numbers[1, 2, 3] = 7777
-    assert np.argwhere(read_image(numbers, BANDS, RasterOptions(scale=1e-4, nodata=7777)).unknown).tolist() == [[2, 3]]
+    assert np.argwhere(read_image(numbers, BANDS, RasterOptions(scale=1e-4, nodata=7777)).raster.unknown).tolist() == [
+        [2, 3]
+    ]
 
 
 def test_clouds_of_a_scene_classification_are_unknown(run: Run) -> None:
@@ -250,14 +252,14 @@ def test_clouds_of_a_scene_classification_are_unknown(run: Run) -> None:
 def test_any_memory_layout_is_accepted(convert: Callable[[np.ndarray], np.ndarray]) -> None:
     image = convert(np.random.default_rng(0).random((3, 5, 6)).astype(np.float32))
     plain = read_image(np.ascontiguousarray(image, np.float32), BANDS)
-    np.testing.assert_array_equal(read_image(image, BANDS).image, plain.image)
+    np.testing.assert_array_equal(read_image(image, BANDS).raster.image, plain.raster.image)
 
 
 def test_masked_pixels_of_an_array_are_unknown() -> None:
     image = np.random.default_rng(0).uniform(0.005, 0.45, (3, 8, 9)).astype(np.float32)
     mask = np.zeros(image.shape, bool)
     mask[1, 2, 3] = True
-    assert np.argwhere(read_image(np.ma.array(image, mask=mask), BANDS).unknown).tolist() == [[2, 3]]
+    assert np.argwhere(read_image(np.ma.array(image, mask=mask), BANDS).raster.unknown).tolist() == [[2, 3]]
 
 
 def test_an_offset_without_scale_is_flagged(run: Run) -> None:

@@ -15,23 +15,30 @@ from fireseg.data.bands import BAND_NAMES
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
 from fireseg.geo.windows import SlidingWindows
-from fireseg.predict.api import ArraySource, read_image
+from fireseg.predict.api import read_image
 from fireseg.runs import TrainedModel
 from fireseg.runtime.engines import TorchEngine
-from fireseg.runtime.inference import PredictedRows, get_batch_size, predict_rows, predict_windows, read_window_rows
+from fireseg.runtime.inference import (
+    ArrayRaster,
+    PredictedRows,
+    get_batch_size,
+    predict_rows,
+    predict_windows,
+    read_window_rows,
+)
 from tests.predict.builders import DarkIsBurned, draw_image, make_trained
 
 
-def make_source(height: int, width: int) -> ArraySource:
+def make_source(height: int, width: int) -> ArrayRaster:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 10_000, (height, width, 2)).astype(np.uint16)
-    return ArraySource(image, rng.random((height, width)) < 0.1, ("B08", "B12"))
+    return ArrayRaster(bands=("B08", "B12"), image=image, unknown=rng.random((height, width)) < 0.1)
 
 
 class RecordingSource:
     """A source that records which rows are read, and can fail at one of them."""
 
-    def __init__(self, source: ArraySource, *, block_rows: int = 16, broken_row: int | None = None) -> None:
+    def __init__(self, source: ArrayRaster, *, block_rows: int = 16, broken_row: int | None = None) -> None:
         self.source, self.block_rows, self.broken_row = source, block_rows, broken_row
         self.height, self.width, self.bands = source.height, source.width, source.bands
         self.rows: list[tuple[int, int]] = []
@@ -155,11 +162,11 @@ def test_probabilities_that_are_not_finite_are_rejected(trained: TrainedModel, w
 
 
 @pytest.fixture(scope="module")
-def source() -> ArraySource:
-    return read_image(draw_image(1100, 900), BAND_NAMES)
+def source() -> ArrayRaster:
+    return read_image(draw_image(1100, 900), BAND_NAMES).raster
 
 
-def predict(source: ArraySource, network: nn.Module, **options: Any) -> list[PredictedRows]:
+def predict(source: ArrayRaster, network: nn.Module, **options: Any) -> list[PredictedRows]:
     layout = plan_sliding_windows(source.height, source.width)
     rows = predict_rows(make_trained(network), source, layout, **options)
     # Unknown and image are valid until the next rows only.
@@ -170,13 +177,13 @@ def join(rows: list[PredictedRows]) -> np.ndarray:
     return np.concatenate([each.probabilities for each in rows], axis=1)
 
 
-def test_every_row_is_yielded_once_with_its_input(source: ArraySource) -> None:
+def test_every_row_is_yielded_once_with_its_input(source: ArrayRaster) -> None:
     rows = predict(source, DarkIsBurned())
     assert [each.top for each in rows] == list(np.cumsum([0, *(len(each.unknown) for each in rows[:-1])]))
     np.testing.assert_array_equal(np.concatenate([each.image for each in rows]), source.image)
 
 
-def test_a_model_without_context_gives_the_result_of_one_pass_over_the_whole(source: ArraySource) -> None:
+def test_a_model_without_context_gives_the_result_of_one_pass_over_the_whole(source: ArrayRaster) -> None:
     model = make_trained().model
     image = torch.from_numpy(source.image.astype(np.float32) / 10_000).permute(2, 0, 1)[None]
     np.testing.assert_allclose(
@@ -185,7 +192,7 @@ def test_a_model_without_context_gives_the_result_of_one_pass_over_the_whole(sou
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 2}, {"batch_size": 64}, {"readers": 1}, {"readers": 5}])
-def test_batch_size_and_readers_change_only_rounding(source: ArraySource, options: dict[str, int]) -> None:
+def test_batch_size_and_readers_change_only_rounding(source: ArrayRaster, options: dict[str, int]) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(7, 8, 9, padding=4), nn.ReLU(), nn.Conv2d(8, 2, 9, padding=4))
     np.testing.assert_allclose(
@@ -193,7 +200,7 @@ def test_batch_size_and_readers_change_only_rounding(source: ArraySource, option
     )
 
 
-def test_progress_counts_every_window(source: ArraySource) -> None:
+def test_progress_counts_every_window(source: ArrayRaster) -> None:
     counts: list[int] = []
     predict(source, DarkIsBurned(), batch_size=2, on_progress=counts.append)
     assert sum(counts) == plan_sliding_windows(source.height, source.width).num_windows
@@ -214,11 +221,11 @@ class CountingNetwork(nn.Module):
 def test_windows_without_a_known_pixel_are_not_predicted() -> None:
     image = draw_image(300, 2000)
     image[:, :, 700:] = np.nan
-    source, network = read_image(image, BAND_NAMES), CountingNetwork()
+    source, network = read_image(image, BAND_NAMES).raster, CountingNetwork()
     known = join(predict(source, network))[:, :, :700]
     layout = plan_sliding_windows(300, 2000)
     assert network.num_windows == sum(left < 700 for left in layout.cols) < layout.num_windows
-    everywhere = read_image(np.nan_to_num(image), BAND_NAMES)
+    everywhere = read_image(np.nan_to_num(image), BAND_NAMES).raster
     everywhere.unknown[:] = False
     np.testing.assert_array_equal(known, join(predict(everywhere, DarkIsBurned()))[:, :, :700])
 
@@ -253,14 +260,14 @@ SEAM_SIZE, RIM = (1000, 1100), 64
 
 
 @pytest.fixture(scope="module")
-def smooth_source() -> ArraySource:
+def smooth_source() -> ArrayRaster:
     """Smooth random reflectance, on which a step at a window border is larger than those of the ground."""
     noise = torch.rand(1, 7, SEAM_SIZE[0] // 10, SEAM_SIZE[1] // 10, generator=torch.Generator().manual_seed(1))
-    return read_image(0.5 * F.interpolate(noise, size=SEAM_SIZE, mode="bicubic")[0].clamp(0, 1), BAND_NAMES)
+    return read_image(0.5 * F.interpolate(noise, size=SEAM_SIZE, mode="bicubic")[0].clamp(0, 1), BAND_NAMES).raster
 
 
 @pytest.fixture(scope="module")
-def whole(smooth_source: ArraySource) -> np.ndarray:
+def whole(smooth_source: ArrayRaster) -> np.ndarray:
     """Fire probability of one pass over the whole image."""
     image = torch.from_numpy(smooth_source.image.astype(np.float32) / 10_000).permute(2, 0, 1)[None]
     fire = make_trained(ContextNetwork()).model.predict_probabilities(image)[0, 1].numpy()
@@ -268,7 +275,7 @@ def whole(smooth_source: ArraySource) -> np.ndarray:
     return fire
 
 
-def predict_fire(source: ArraySource, layout: SlidingWindows) -> np.ndarray:
+def predict_fire(source: ArrayRaster, layout: SlidingWindows) -> np.ndarray:
     rows = predict_rows(make_trained(ContextNetwork()), source, layout)
     return np.concatenate([each.probabilities[1] for each in rows])
 
@@ -291,7 +298,7 @@ def compare_border_steps(windowed: np.ndarray, whole: np.ndarray, layout: Slidin
 
 
 def test_steps_at_window_borders_are_not_larger_than_in_one_pass_over_the_whole(
-    smooth_source: ArraySource, whole: np.ndarray
+    smooth_source: ArrayRaster, whole: np.ndarray
 ) -> None:
     layout = plan_sliding_windows(*SEAM_SIZE)
     assert layout.num_windows > 1
@@ -301,9 +308,11 @@ def test_steps_at_window_borders_are_not_larger_than_in_one_pass_over_the_whole(
     assert np.abs(windowed - whole)[inside].mean() < 0.005
 
 
-def test_blocks_of_columns_give_the_bits_of_the_whole_raster(smooth_source: ArraySource) -> None:
-    wide = ArraySource(
-        np.tile(smooth_source.image, (1, 3, 1))[:600], np.tile(smooth_source.unknown, (1, 3))[:600], BAND_NAMES
+def test_blocks_of_columns_give_the_bits_of_the_whole_raster(smooth_source: ArrayRaster) -> None:
+    wide = ArrayRaster(
+        bands=BAND_NAMES,
+        image=np.tile(smooth_source.image, (1, 3, 1))[:600],
+        unknown=np.tile(smooth_source.unknown, (1, 3))[:600],
     )
     joined, lefts = np.zeros((2, wide.height, wide.width), np.float32), set()
     for rows in predict(wide, ContextNetwork(), max_cols=1500):
@@ -316,6 +325,6 @@ def test_blocks_of_columns_give_the_bits_of_the_whole_raster(smooth_source: Arra
     np.testing.assert_array_equal(joined, join(predict(wide, ContextNetwork())))
 
 
-def test_without_overlap_seams_would_be_found(smooth_source: ArraySource, whole: np.ndarray) -> None:
+def test_without_overlap_seams_would_be_found(smooth_source: ArrayRaster, whole: np.ndarray) -> None:
     layout = SlidingWindows(*SEAM_SIZE, 512, 576, 0, (0, 512), (0, 576))
     assert compare_border_steps(predict_fire(smooth_source, layout), whole, layout) > 1.5
