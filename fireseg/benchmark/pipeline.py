@@ -55,10 +55,13 @@ def run_benchmark(options: BenchmarkOptions) -> int:
         for position, group in enumerate(groups, start=1):
             log.info("recipe %d of %d: %s", position, len(groups), group.folder_name)
             folds = [_prepare_fold(protocol, group, fold, options) for fold in range(protocol.folds)]
-            if _train(protocol, group, folds, options):
+            sweeps = {seed: options.out / "runs" / group.folder_name / f"seed_{seed}" for seed in protocol.seeds}
+            codes = [_train(protocol, group, folds, seed, sweep, options) for seed, sweep in sweeps.items()]
+            if any(codes):
                 failed.append(group)
                 continue
-            judged += _evaluate(group, folds, read_plan(options.out / "runs" / group.folder_name))
+            for sweep in sweeps.values():
+                judged += _evaluate(group, folds, read_plan(sweep))
             results = build_results(protocol, judged)
             write_results(results, options.out)
     if results is not None:
@@ -92,18 +95,19 @@ def _prepare(options: BenchmarkOptions, name: str, *words: str) -> Path:
     return patches
 
 
-def _train(protocol: Protocol, group: Group, folds: Sequence[Path], options: BenchmarkOptions) -> int:
-    """Trains a recipe on all folds with all seeds as one sweep, and returns the exit code of the sweep."""
+def _train(
+    protocol: Protocol, group: Group, folds: Sequence[Path], seed: int, sweep: Path, options: BenchmarkOptions
+) -> int:
+    """Trains a recipe on all folds with one seed, as a sweep, and returns the exit code of the sweep."""
     recipe = protocol.recipes[group.recipe]
     own = [
         f"data.root={','.join(_quote(fold) for fold in folds)}",
-        f"seed={','.join(map(str, protocol.seeds))}",
-        f"hydra.sweep.dir={_quote(options.out / 'runs' / group.folder_name)}",
+        f"seed={seed}",
+        f"hydra.sweep.dir={_quote(sweep)}",
     ]
     if group.max_tiles is not None:
         own.append(f"data.max_tiles={group.max_tiles}")
-    words = [*protocol.settings, *recipe.settings, *own, *options.list_words()]
-    return _run("train", "-m", *words)
+    return _run("train", "-m", *protocol.settings, *recipe.settings, *own, *options.list_words())
 
 
 def _quote(path: Path) -> str:
@@ -113,8 +117,20 @@ def _quote(path: Path) -> str:
 
 
 def _run(command: str, *words: object) -> int:
-    """Runs a command of fireseg in a process of its own, which Ctrl-C reaches as well, and returns its exit code."""
-    code = subprocess.run([sys.executable, "-m", f"fireseg.{command}", *map(str, words)], check=False).returncode
+    """Runs a command of fireseg in a process of its own and returns its exit code.
+
+    A request to stop is left to that command, which knows how: a training ends after its epoch.
+    """
+    with subprocess.Popen([sys.executable, "-m", f"fireseg.{command}", *map(str, words)]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # Ctrl-C has reached the process as well, and a second signal would end it at once
+            process.wait()
+            raise
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
     if code in (128 + signal.SIGINT, 128 + signal.SIGTERM) or code < 0:
         raise KeyboardInterrupt
     return code

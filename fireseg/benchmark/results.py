@@ -106,7 +106,10 @@ def _check_fires(groups: Mapping[Group, Sequence[JudgedRun]]) -> list[str]:
         for seed in {run.seed for run in runs}:
             names = sorted(fire["name"] for run in runs if run.seed == seed for fire in _list_burned(run))
             if len(set(names)) < len(names):
-                raise FiresegError(f"{group.folder_name}: a fire was judged twice; delete the folder and start again")
+                raise FiresegError(
+                    f"{group.folder_name}: a fire was judged twice; a recipe is one training for each fold and seed: "
+                    "give each of its settings one value, and further values recipes of their own"
+                )
             if fires is not None and names != fires:
                 others = sorted(set(names) ^ set(fires))
                 raise FiresegError(
