@@ -41,6 +41,7 @@ def describe_model(
         "architecture": origin["arch"],
         "encoder": origin["encoder"],
         "bands": list(trained.bands),
+        "indices": list(trained.settings["model"].get("indices", [])),
         "input": "surface reflectance, 0 to 1, (batch, bands, height, width) float32, "
         + (f"1 x {size} x {size} px" if size else "height and width multiples of 32 from 64 px"),
         "output": {"calibrated": "calibrated probabilities", "raw": "probabilities", "none": "logits"}[output],

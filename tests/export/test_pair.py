@@ -47,7 +47,8 @@ def test_patches_training_maps_and_exports_take_the_same_bands_of_both_scenes(tm
 
     out = export(folder, to="onnx", out=tmp_path / "onnx")
     report = json.loads((out / "parity.json").read_text())
-    assert report["model"]["bands"] == list(BANDS)
+    assert (report["model"]["bands"], report["model"]["indices"]) == (list(BANDS), ["NBR", "RBR"])
+    assert "computes NBR RBR from them" in (out / "MODEL_CARD.md").read_text()
     assert (report["parity"]["source"], report["parity"]["max_difference"] < 1e-4) == ("val patches", True)
 
     (scene,) = tiles.rglob("EMSR102_*_S2L2A.tif")
