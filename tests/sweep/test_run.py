@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -106,9 +107,10 @@ def test_two_commands_share_a_sweep_and_no_job_is_run_twice(patches: Path, tmp_p
 
     assert all("3 jobs: 3 finished" in output for output in outputs)
     assert [read_job(run)["attempts"] for run in list_jobs(tmp_path / "fires")] == [1, 1, 1]
-    starts = [output.count(": started, ") for output in outputs]
-    assert sum(starts) == 3
-    assert min(starts) >= 1
+    # Both may start a process for one job in the same instant; that of the second finds it taken and runs nothing.
+    starts = [set(re.findall(r"job \d(?=.*: started, )", output)) for output in outputs]
+    assert set.union(*starts) == {"job 0", "job 1", "job 2"}
+    assert min(map(len, starts)) >= 1
 
 
 def test_a_failed_job_leaves_the_others_is_not_tried_again_and_is_named_with_its_last_lines(

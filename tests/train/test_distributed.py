@@ -67,7 +67,9 @@ def test_a_run_of_torchrun_whose_process_is_killed_ends_and_goes_on_in_one_proce
     assert torchrun.returncode != 0
     assert time.monotonic() - killed < 60
     assert "stopped; continue with: python -m fireseg.train resume=" in output
-    assert len(re.findall(r"^fireseg: torchrun: a process of this run has ended", output, re.MULTILINE)) == 1
+    # Told by the other process or, if torchrun's SIGTERM reaches it before it misses its peer, by torchrun alone.
+    reports = re.findall(r"^fireseg: torchrun: a process of this run has ended", output, re.MULTILINE)
+    assert len(reports) == 1 or (not reports and "Signal 9 (SIGKILL) received" in output)
     assert 0 < len(read_rows(run)) < 40
     finish(start([f"resume={run}", "engine.epochs=4"], tmp_path))
     assert differences(reference, run) == []
