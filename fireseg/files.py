@@ -14,6 +14,7 @@ import struct
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -279,6 +280,9 @@ MANIFEST = "sample.json"
 Settings = Mapping[str, Any]
 
 
+_REMOVALS, _REMOVAL_PAUSE_S = 50, 0.1
+
+
 def build_once(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:
     """Makes a folder of files unless it exists already.
 
@@ -336,7 +340,7 @@ def _read_sample_manifest(path: Path) -> tuple[Settings, Mapping[str, int]]:
 def _make(root: Path, settings: Settings, write: Callable[[Path], None]) -> None:
     """Writes into a temporary folder and renames it. The caller holds the lock."""
     for leftover in root.parent.glob(f".{root.name}.*.part"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        _remove(leftover)
     part = root.parent / f".{root.name}.{os.getpid()}.part"
     try:
         part.mkdir()
@@ -347,6 +351,15 @@ def _make(root: Path, settings: Settings, write: Callable[[Path], None]) -> None
         part.replace(root)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove(leftover: Path) -> None:
+    """Removes the folder of a killed call, into which its worker processes may write for a moment longer."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(leftover, ignore_errors=True)
+        if not leftover.exists():
+            return
+        time.sleep(_REMOVAL_PAUSE_S)
 
 
 def _count_files(root: Path) -> dict[str, int]:

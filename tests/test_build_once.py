@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,24 @@ def test_a_folder_without_write_permission_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FiresegError, match="cannot be written"):
         build_once(tmp_path / "sample", SETTINGS, write)
     tmp_path.chmod(0o700)
+
+
+def test_a_leftover_into_which_a_worker_still_writes_is_removed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leftover = tmp_path / ".sample.1.part"
+    leftover.mkdir()
+    remove, num_calls = shutil.rmtree, 0
+
+    def remove_and_write(path: Path, **options: bool) -> None:
+        nonlocal num_calls
+        num_calls += 1
+        remove(path, **options)
+        if num_calls == 1:  # a worker of the killed process makes the file that it was about to
+            path.mkdir()
+            (path / "late.npy").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", remove_and_write)
+    build_once(tmp_path / "sample", SETTINGS, write)
+    assert not leftover.exists()
+    assert list_names(tmp_path / "sample")[-1] == "val/c/three"

@@ -110,6 +110,20 @@ def _list_keys(words: Sequence[Override]) -> list[str]:
     return list(dict.fromkeys(key.replace("/", ".") if (CONF_DIR / key).is_dir() else key for key in keys))
 
 
+def compare_settings(before: Any, now: Any, place: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yields key, value before and value now of each setting that differs between two runs.
+
+    A setting that an earlier version did not have counts as its default.
+
+    Args:
+        before: Settings of the earlier run, as in its config.json.
+        now: Settings of the other one.
+        place: Key of both in larger settings.
+    """
+    for key, (earlier, later) in _compare(before, now, place):
+        yield key.removeprefix("."), earlier, later
+
+
 def _compare(before: Any, now: Any, place: str) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yields each dotted key whose values differ, with both values formatted."""
     if isinstance(before, dict) and isinstance(now, dict):

@@ -18,6 +18,7 @@ from fireseg.data.augment import Augmentation
 from fireseg.data.bands import BAND_NAMES, select_bands
 from fireseg.data.patches import SplitReader
 from fireseg.data.reader import open_split
+from fireseg.data.scene_normalisation import SceneScaling
 from fireseg.task import IGNORE_INDEX
 
 _ORDER_STREAM, _SAMPLE_STREAM = 0, 1  # separate random streams for the order of an epoch and for its samples
@@ -67,6 +68,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         crop: Side in pixels of the square that is cut from each patch at a random offset, before the augmentation;
             None for whole patches.
         landcover: Adds the land cover to the masks, and augments it alike.
+        scalings: What makes the reflectance of each patch relative to its scene; None for reflectance as stored.
         fire_threshold: A patch is augmented as one with fire if more than this share of its labelled
             pixels is burned.
         ignore_index: Mask value of unlabelled pixels.
@@ -89,6 +91,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         augment: Augmentation | None = None,
         crop: int | None = None,
         landcover: bool = False,
+        scalings: Sequence[SceneScaling] | None = None,
         fire_threshold: float = 0.01,
         ignore_index: int = IGNORE_INDEX,
         seed: int = 0,
@@ -99,6 +102,7 @@ class WildfirePatchDataset(Dataset[Sample]):
         self.augment = augment
         self.crop = crop
         self.landcover = landcover
+        self.scalings = scalings
         self.fire_threshold = fire_threshold
         self.ignore_index = ignore_index
         self.seed = seed
@@ -117,6 +121,8 @@ class WildfirePatchDataset(Dataset[Sample]):
         image, mask = self.patches.read(index.patch)
         if (channels := select_bands(image.shape[2], self.bands, self.patches.bands)) is not None:
             image = image[..., channels]
+        if self.scalings is not None:
+            image = self.scalings[index.patch].apply(image)
         if self.landcover:
             mask = np.stack([mask, self.patches.read_landcover(index.patch)], -1)
         rng = sample_rng(self.seed, index)

@@ -30,6 +30,7 @@ from fireseg.data.loader import (
 )
 from fireseg.data.patches import DATA_ROOT_HELP, MASK_SUFFIX, read_array
 from fireseg.data.reader import map_array
+from fireseg.data.scene_normalisation import Normalisation, compute_split_scalings, get_reference
 from fireseg.data.statistics import PatchStatistics, count_values
 from fireseg.errors import FiresegError, SettingError, shorten
 from fireseg.files import count_cores
@@ -57,6 +58,9 @@ class WildfireDataModule:
         bands: Bands of the model, in this order.
         pre: Also reads these bands of a scene before the fire, as `B02_PRE` and so on, behind them.
         indices: Spectral indices that the model computes from them. Batches contain only the bands.
+        normalisation: `dataset` normalises by mean and standard deviation of the training pixels; `scene` first gives
+            every band of every tile the same median and interquartile range, so that batches contain reflectance
+            relative to the scene, see `scene_normalisation`.
         num_workers: Worker processes for each split in use, at most one per core, or 2; 0 loads in the main process.
         weighted_sampling: Samples patches with fire more often, with replacement.
         fire_weight: Sampling weight of patches with fire, relative to the others.
@@ -104,6 +108,7 @@ class WildfireDataModule:
         bands: Annotated[tuple[str, ...], AfterValidator(check_bands)] = BAND_NAMES,
         pre: bool = False,
         indices: Annotated[tuple[str, ...], AfterValidator(check_indices)] = (),
+        normalisation: Normalisation = "dataset",
         num_workers: NonNegativeInt = 0,
         weighted_sampling: bool = False,
         fire_weight: PositiveFloat = 5.0,
@@ -127,6 +132,7 @@ class WildfireDataModule:
         self.task = task
         self.bands = add_pre_bands(bands, pre)
         self.indices = tuple(indices)
+        self.normalisation: Normalisation = normalisation
         self.num_workers = min(num_workers, max(count_cores(), DEFAULT_WORKERS))
         self.weighted_sampling = weighted_sampling
         self.fire_weight = fire_weight
@@ -200,13 +206,13 @@ class WildfireDataModule:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean reflectance of each band over the labelled training pixels."""
-        return self.summary.mean
+        """Mean reflectance of each band over the labelled training pixels, or that of scene-relative reflectance."""
+        return self.summary.mean if self.normalisation == "dataset" else get_reference(self.bands)[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of each band over the labelled training pixels; 1 for a constant band."""
-        return self.summary.std
+        """Standard deviation of each band over the same; 1 for a constant band."""
+        return self.summary.std if self.normalisation == "dataset" else get_reference(self.bands)[1]
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -274,13 +280,15 @@ class WildfireDataModule:
     def _create_dataset(
         self, split: str, augment: Augmentation | None = None, *, crop: int | None = None, landcover: bool = False
     ) -> WildfirePatchDataset:
+        reader = self.summary.readers[split].select(patch.name for patch in self.summary.splits[split])
+        is_relative = self.normalisation == "scene"
         return WildfirePatchDataset(
-            self.summary.readers[split],
+            reader,
             bands=self.bands,
-            names=[patch.name for patch in self.summary.splits[split]],
             augment=augment,
             crop=crop,
             landcover=landcover,
+            scalings=compute_split_scalings(reader, self.bands) if is_relative else None,
             fire_threshold=self.fire_threshold,
             ignore_index=self.task.ignore_index,
             seed=self.seed,

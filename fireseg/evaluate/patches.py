@@ -136,7 +136,7 @@ def open_patches(
     tiles_folder: Path | None = None,
 ) -> Patches:
     """Opens patches with the settings of a run, see `runs.patches.open_data_module` and `Patches`."""
-    module = open_data_module(settings, root, task=task, required=required, num_workers=num_workers)
+    module = open_data_module(settings, root, task=task, required=required, num_workers=num_workers, as_stored=True)
     return Patches(module, batch_size, tiles_folder)
 
 

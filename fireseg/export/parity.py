@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fireseg.data.bands import CEMS_BANDS, SCALE
+from fireseg.data.scene_normalisation import compute_scaling, find_known
 from fireseg.decision import softmax
 from fireseg.errors import FiresegError
 from fireseg.export.formats import Predict
@@ -61,7 +62,7 @@ def collect_images(trained: TrainedModel, data: Any = None, *, size: int | None 
         FiresegError: If the folder given by the user does not exist, or does not hold such patches.
     """
     try:
-        module = open_val_patches(trained, data)
+        module = open_val_patches(trained, data, as_stored=True)
         images = [module.val[number].image for number in select_evenly(len(module.val), MAX_PATCHES)]
         found = ParityImages(images=[], source="val patches", note=" ".join(map(str, module.roots)))
     except FiresegError as error:
@@ -89,6 +90,15 @@ def _make_image(bands: Sequence[str], number: int) -> NDArray[np.float32]:
 def _round(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rounds reflectance to the steps of maps, without the 0 of pixels that were not measured."""
     return (np.rint(np.clip(image, 1 / SCALE, 1.0) * SCALE) / SCALE).astype(np.float32)
+
+
+def _make_relative(batch: NDArray[np.float32], trained: TrainedModel) -> NDArray[np.float32]:
+    """Returns what the model of the run takes: each image relative to itself, if it was trained so."""
+    if not trained.is_scene_relative:
+        return batch
+    images = batch.transpose(0, 2, 3, 1)
+    relative = [compute_scaling(image[find_known(image)], trained.bands).apply(image) for image in images]
+    return np.ascontiguousarray(np.stack(relative).transpose(0, 3, 1, 2))
 
 
 def compare_outputs(
@@ -128,7 +138,7 @@ def compare_outputs(
     largest, total, num_values, num_changed, num_pixels = 0.0, 0.0, 0, 0, 0
     for batch in batches:
         with torch.inference_mode():
-            expected = reference(torch.from_numpy(batch)).numpy()
+            expected = reference(torch.from_numpy(_make_relative(batch, trained))).numpy()
         result = predict(batch)
         if temperature is None:
             expected, result = softmax(expected), softmax(result)

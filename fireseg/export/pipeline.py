@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fireseg.engine.device import set_threads
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 from fireseg.export.formats import MODEL_FILES, open_model, write_model
 from fireseg.export.metadata import describe_for_deepness, describe_model
 from fireseg.export.model_card import write_model_card
@@ -54,6 +54,11 @@ def export_model(options: ExportOptions) -> Path:
     _check_extra(options.to)
     set_threads(None)
     trained = load_trained_model(options.run, device="cpu")
+    if trained.is_scene_relative and options.to != "mlflow":
+        raise SettingError(
+            f"--to {options.to}: the model takes reflectance relative to the whole scene (data.normalisation=scene), "
+            "which such a file cannot compute; use --to mlflow, or map scenes with fireseg predict"
+        )
     out = options.out or _get_default_folder(trained, options)
     _check_folder(out, overwrite=options.overwrite)
     metadata = describe_model(trained, output=options.probabilities, size=options.static, precision=options.precision)

@@ -57,15 +57,16 @@ def predict_samples(table: Table, data: Path | None = None) -> Samples:
     """
     set_threads(None)
     entries = table.entries[:_NUM_ENTRIES]
-    batches: dict[tuple[str, ...], Batch] = {}
+    batches: dict[tuple[bool, tuple[str, ...]], Batch] = {}
     first: TrainedModel | None = None
     columns: list[list[Picture]] = []
     for rank, entry in enumerate(entries, start=1):
         trained = load_trained_model(entry.best_run.path)
-        if trained.bands not in batches:
+        key = trained.is_scene_relative, trained.bands
+        if key not in batches:
             module = _open_val(entry.best_run, trained, table, data)
-            batches[trained.bands] = module.sample_validation(_NUM_PATCHES)
-        batch = batches[trained.bands]
+            batches[key] = module.sample_validation(_NUM_PATCHES)
+        batch = batches[key]
         if first is None:
             first = trained
             columns = [_draw_truth(batch, index, trained) for index in range(len(batch.names))]

@@ -79,6 +79,11 @@ class TrainedModel:
         """Name of the run folder, or of the checkpoint file if there is no run folder."""
         return (self.folder.path.resolve() if self.folder else self.checkpoint).name
 
+    @property
+    def is_scene_relative(self) -> bool:
+        """True if the model takes reflectance relative to its scene, see `data.scene_normalisation`."""
+        return self.settings.get("data", {}).get("normalisation") == "scene"
+
     def describe(self) -> dict[str, Any]:
         """Returns origin, task and architecture as plain values, as the results of evaluation and prediction store."""
         settings = self.settings.get("model", {})

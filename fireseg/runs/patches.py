@@ -29,6 +29,7 @@ def open_data_module(
     task: Task,
     required: str,
     num_workers: int | None = None,
+    as_stored: bool = False,
 ) -> WildfireDataModule:
     """Opens patches with the settings of a run, without augmentation, crops, weighted sampling and sample generation.
 
@@ -38,6 +39,7 @@ def open_data_module(
         task: Classes of the masks.
         required: Split that must be there; the others are opened if they are.
         num_workers: Processes that read patches; as in the run if None.
+        as_stored: Returns reflectance also if the run was trained on reflectance relative to the scene.
 
     Raises:
         FiresegError: If patches are missing, or do not fit the run.
@@ -50,6 +52,7 @@ def open_data_module(
     changes: dict[str, Any] = {"root": node_root, "augment": None, "crop": None, "maker": None}
     changes["weighted_sampling"] = False
     changes |= {} if num_workers is None else {"num_workers": num_workers}
+    changes |= {"normalisation": "dataset"} if as_stored else {}
     node = {**settings["data"], **changes, "fold": _get_fold(settings, roots[0])}
     module = make(node, WildfireDataModule, task=task, seed=settings["seed"])
     module.setup(required=(required,))
@@ -111,12 +114,13 @@ def find_patches_root(
     )
 
 
-def open_val_patches(trained: TrainedModel, given: Path | None) -> WildfireDataModule:
+def open_val_patches(trained: TrainedModel, given: Path | None, *, as_stored: bool = False) -> WildfireDataModule:
     """Opens the val patches that a model was validated on, or others, for comparisons of its conversions.
 
     Args:
         trained: Model, with the folder of its run if there is one.
         given: Folder of the patches given by the user, or None.
+        as_stored: As in `open_data_module`.
 
     Raises:
         FiresegError: If the patches are not available, or do not fit the run.
@@ -124,7 +128,9 @@ def open_val_patches(trained: TrainedModel, given: Path | None) -> WildfireDataM
     provenance = trained.folder.read_provenance() if trained.folder else {}
     try:
         root = find_patches_root(trained.settings, provenance, given)
-        return open_data_module(trained.settings, root, task=trained.task, required="val", num_workers=0)
+        return open_data_module(
+            trained.settings, root, task=trained.task, required="val", num_workers=0, as_stored=as_stored
+        )
     except KeyError as error:
         raise FiresegError(f"{trained.checkpoint}: {error} is missing from the settings") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.bands import to_reflectance
+from fireseg.data.scene_normalisation import SceneScaling, compute_scaling, find_known, get_sampling_step
 from fireseg.errors import FiresegError
 from fireseg.geo.windows import MAX_COLS, Blend, ColumnBlock, SlidingWindows
 from fireseg.runs import TrainedModel
@@ -22,6 +23,9 @@ _CPU_BATCH, _GPU_BATCH = 1, 8
 
 _READ_ROWS, _READ_COLS = 64, 1024
 """Approximate size of one read: whole blocks, of which the widest in common use have 1024 columns."""
+
+_MAX_SAMPLED_PX, _SAMPLED_SIDE, _SAMPLED_PER_AXIS = 4096**2, 512, 8
+"""Pixels up to which all of a scene is read for its statistics; of a larger one squares on a grid are."""
 
 _VIEWS = [(quarter_turns, is_flipped) for quarter_turns in range(4) for is_flipped in (False, True)]
 
@@ -137,12 +141,15 @@ def predict_rows(
     """
     engine = engine or TorchEngine(trained)
     size = batch_size or get_batch_size(trained.device)
+    # Once for the whole raster, so that all windows agree.
+    scaling = measure_scene(source) if trained.is_scene_relative else None
     for block in layout.split_columns(max_cols):
         wait_for_consumer()
         yield from _predict_block(
             trained,
             source,
             block,
+            scaling,
             engine=engine,
             batch_size=size,
             readers=readers,
@@ -156,6 +163,7 @@ def _predict_block(
     trained: TrainedModel,
     source: RasterSource,
     block: ColumnBlock,
+    scaling: SceneScaling | None,
     *,
     engine: InferenceEngine,
     batch_size: int,
@@ -181,7 +189,7 @@ def _predict_block(
             cols = known[first : first + batch_size]
             lefts = [layout.cols[col] for col in cols]
             windows = np.stack([window_row.image[:, left : left + layout.size_cols] for left in lefts])
-            for col, probabilities in zip(cols, predict_windows(engine, windows, tta=tta), strict=True):
+            for col, probabilities in zip(cols, predict_windows(engine, windows, scaling, tta=tta), strict=True):
                 blend.add(row, col, probabilities)
             on_progress(len(cols))
         wait_for_consumer()
@@ -197,17 +205,48 @@ def _predict_block(
         del probabilities
 
 
+def measure_scene(source: RasterSource) -> SceneScaling:
+    """Computes what makes the reflectance of a raster relative to it, in one pass over a sample of its pixels.
+
+    Up to 4096 x 4096 pixels these are the pixels that training samples of the same tile.
+
+    Args:
+        source: Raster.
+    """
+    step = get_sampling_step(source.height, source.width)
+    if source.height * source.width <= _MAX_SAMPLED_PX:
+        rows, cols = pairwise(_split(0, source.height, max(source.block_rows, _READ_ROWS))), [(0, source.width)]
+    else:
+        rows, cols = _select_spans(source.height, source.block_rows), _select_spans(source.width, source.block_rows)
+    parts = []
+    for (top, bottom), (left, right) in product(list(rows), cols):
+        image, _ = source.read(top, left, bottom - top, right - left)
+        parts.append(image[-top % step :: step, -left % step :: step].reshape(-1, image.shape[2]))
+    pixels = to_reflectance(np.concatenate(parts))
+    return compute_scaling(pixels[find_known(pixels)], source.bands)
+
+
+def _select_spans(length: int, block: int) -> list[tuple[int, int]]:
+    """Returns evenly spread parts of an axis that start at the blocks of the raster."""
+    last = max(0, length - _SAMPLED_SIDE)
+    starts = {round(last * number / (_SAMPLED_PER_AXIS - 1)) // block * block for number in range(_SAMPLED_PER_AXIS)}
+    return [(start, min(start + _SAMPLED_SIDE, length)) for start in sorted(starts)]
+
+
 def get_batch_size(device: str) -> int:
     """Returns the number of windows per batch: on a CPU more than one costs memory and saves no time."""
     return _CPU_BATCH if device == "cpu" else _GPU_BATCH
 
 
-def predict_windows(engine: InferenceEngine, windows: NDArray[np.uint16], *, tta: bool = False) -> NDArray[np.float32]:
+def predict_windows(
+    engine: InferenceEngine, windows: NDArray[np.uint16], scaling: SceneScaling | None = None, *, tta: bool = False
+) -> NDArray[np.float32]:
     """Predicts the class probabilities of a batch of windows.
 
     Args:
         engine: Engine that computes the model.
         windows: Reflectance x 10000, `(B, H, W, C)`.
+        scaling: What makes it relative to the scene; None for a model of reflectance.
         tta: Average over the 8 flips and 90° rotations: eight times the work.
 
     Returns:
@@ -217,7 +256,8 @@ def predict_windows(engine: InferenceEngine, windows: NDArray[np.uint16], *, tta
         SettingError: If the batch does not fit in memory.
         FiresegError: If the probabilities are not finite.
     """
-    image = to_reflectance(windows).transpose(0, 3, 1, 2)
+    reflectance = to_reflectance(windows)
+    image = (reflectance if scaling is None else scaling.apply(reflectance)).transpose(0, 3, 1, 2)
     if tta:
         views = (_undo_view(engine.predict_probabilities(_apply_view(image, *view)), *view) for view in _VIEWS)
         probabilities = functools.reduce(np.add, views) / np.float32(len(_VIEWS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -183,20 +183,11 @@ def _compare(there: Plan, new: Plan) -> Iterator[str]:
             if some:
                 yield f"{label}: {join_names(some, _MAX_SHOWN)}"
         return
+    from fireseg.config.resume import compare_settings  # imports Hydra, which jobs do without
+
     jobs_of: dict[str, list[str]] = {}
     for job, other in zip(there.jobs, new.jobs, strict=True):
-        values, others = dict(_flatten(job.settings)), dict(_flatten(other.settings))
-        for key in dict.fromkeys([*values, *others]):
-            before, now = values.get(key, "nothing"), others.get(key, "nothing")
-            if before != now:
-                jobs_of.setdefault(f"{key} is {before} there and {now} here", []).append(str(job.number))
+        for key, before, now in compare_settings(job.settings, other.settings):
+            jobs_of.setdefault(f"{key} is {before} there and {now} here", []).append(str(job.number))
     for text, numbers in jobs_of.items():
         yield text + ("" if len(numbers) == len(new.jobs) else f" (job {join_names(numbers, _MAX_SHOWN)})")
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)

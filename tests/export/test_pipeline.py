@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ import openvino
 import pytest
 import torch
 
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 from fireseg.export import pipeline
 from fireseg.export.cli import main
 from fireseg.export.formats import Predict
+from fireseg.export.parity import collect_images, compare_outputs
 from fireseg.model import FireSegmentationModel
+from fireseg.predict.api import Run
 from fireseg.runs.folder import RunFolder
 from fireseg.runtime.onnx import DeployedModel
 from tests.conftest import MakePatches
@@ -166,3 +169,31 @@ def test_a_file_of_fixed_size_has_what_the_qgis_plugin_deepness_reads(
     # A digital number of 3000 of a product since 2022 is a reflectance of 0.2; Deepness divides by 255 first.
     mean, std = stored["standardization_mean"][0], stored["standardization_std"][0]
     assert (3000 / 255 - mean) / std == pytest.approx(0.2)
+
+
+def test_a_scene_relative_model_is_not_exported_in_a_format_that_cannot_measure_the_scene(
+    make_patches: MakePatches, tmp_path: Path
+) -> None:
+    folder = write_run(tmp_path / "relative", "data.normalisation=scene", patches=make_patches(train=1, val=2))
+    with pytest.raises(SettingError, match=r"--to onnx: .*relative to the whole scene.*use --to mlflow"):
+        export(folder, to="onnx", out=tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_the_maps_of_a_scene_relative_model_are_compared_with_images_relative_to_themselves(
+    make_patches: MakePatches, tmp_path: Path
+) -> None:
+    trained = load(write_run(tmp_path / "relative", "data.normalisation=scene", patches=make_patches(val=2, size=64)))
+    images = collect_images(trained)
+    assert images.source == "val patches"
+    mapped = Run(trained)
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        fire = np.stack([mapped.predict(image, temperature=2.0).fire for image in batch])
+        return np.stack([1 - fire, fire], axis=1)
+
+    report = compare_outputs(trained, predict, images, temperature=2.0, threshold=0.6, is_static=True)
+    assert report["max_difference"] < 1e-5
+    plain = replace(trained, settings={**trained.settings, "data": {}})
+    with pytest.raises(FiresegError, match="differ by"):
+        compare_outputs(plain, predict, images, temperature=2.0, threshold=0.6, is_static=True)

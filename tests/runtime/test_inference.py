@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fireseg.data.bands import BAND_NAMES
+from fireseg.data.scene_normalisation import compute_scaling
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
 from fireseg.geo.windows import SlidingWindows
@@ -22,6 +24,7 @@ from fireseg.runtime.inference import (
     ArrayRaster,
     PredictedRows,
     get_batch_size,
+    measure_scene,
     predict_rows,
     predict_windows,
     read_window_rows,
@@ -328,3 +331,63 @@ def test_blocks_of_columns_give_the_bits_of_the_whole_raster(smooth_source: Arra
 def test_without_overlap_seams_would_be_found(smooth_source: ArrayRaster, whole: np.ndarray) -> None:
     layout = SlidingWindows(*SEAM_SIZE, 512, 576, 0, (0, 512), (0, 576))
     assert compare_border_steps(predict_fire(smooth_source, layout), whole, layout) > 1.5
+
+
+def make_relative(network: nn.Module) -> TrainedModel:
+    """Wraps a network as a model that takes reflectance relative to its scene."""
+    trained = make_trained(network)
+    return replace(trained, settings={**trained.settings, "data": {"normalisation": "scene"}})
+
+
+def predict_whole(trained: TrainedModel, raster: ArrayRaster) -> np.ndarray:
+    layout = plan_sliding_windows(raster.height, raster.width)
+    fire = np.empty((raster.height, raster.width), np.float32)
+    for top, left, probabilities, _, _ in predict_rows(trained, raster, layout):
+        height, width = probabilities.shape[1:]
+        fire[top : top + height, left : left + width] = probabilities[1]
+    return fire
+
+
+def test_a_scene_relative_model_sees_every_window_relative_to_the_whole_scene() -> None:
+    # Two halves of different brightness: what is dark in the scene is not dark in its own window.
+    stored = np.rint(draw_image(64, 1100).transpose(1, 2, 0) * 10_000).astype(np.uint16)
+    stored[:, 550:] //= 2
+    stored[:8] = 0
+    raster = ArrayRaster(bands=BAND_NAMES, image=stored, unknown=(stored == 0).all(-1))
+    scaling = compute_scaling(stored[8:].reshape(-1, 7) / np.float32(10_000), BAND_NAMES)
+    relative = scaling.apply(stored / np.float32(10_000))
+    expected = torch.softmax(DarkIsBurned()(torch.from_numpy(relative).permute(2, 0, 1)[None]), 1)[0, 1]
+    fire = predict_whole(make_relative(DarkIsBurned()), raster)
+    np.testing.assert_allclose(fire[8:], expected[8:], atol=1e-5)
+    assert fire[8:, 600:].mean() > fire[8:, :500].mean() + 0.1
+
+
+def test_another_illumination_of_the_scene_gives_the_same_map() -> None:
+    image = draw_image(96, 80).transpose(1, 2, 0)
+    maps = []
+    for gain, offset in ((1.0, 0.0), (0.7, 0.05)):
+        stored = np.rint((image * gain + offset) * 10_000).astype(np.uint16)
+        raster = ArrayRaster(bands=BAND_NAMES, image=stored, unknown=np.zeros(stored.shape[:2], bool))
+        maps.append(predict_whole(make_relative(DarkIsBurned(steepness=5)), raster))
+    np.testing.assert_allclose(maps[1], maps[0], atol=0.01)
+    assert maps[0].max() - maps[0].min() > 0.1
+
+
+def test_the_statistics_of_a_large_scene_are_those_of_squares_on_a_grid() -> None:
+    class Large:
+        height, width, bands, block_rows = 10_000, 9_000, ("B08",), 256
+        num_pixels = 0
+
+        def read(self, top: int, left: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+            assert top % 256 == left % 256 == 0
+            self.num_pixels += height * width
+            cols = np.arange(left, left + width) / self.width
+            image = np.broadcast_to(1000 + 4000 * cols, (height, width)).astype(np.uint16)[..., None]
+            return image, np.zeros((height, width), bool)
+
+    source = Large()
+    scaling = measure_scene(source)
+    assert source.num_pixels <= 64 * 512 * 512
+    # A ramp from 0.1 to 0.5: median 0.3, interquartile range 0.2.
+    np.testing.assert_allclose(scaling.gains, [0.09 / 0.2], rtol=0.1)
+    np.testing.assert_allclose(scaling.apply(np.float32([[0.3]])), [[0.25]], atol=0.01)

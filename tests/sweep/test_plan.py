@@ -48,7 +48,7 @@ def test_another_value_is_named_once_with_the_jobs_that_it_concerns(tmp_path: Pa
     assert ": engine.epochs is 2 there and 3 here; choose" in refuse(make_plan(plan.path, epochs=3))
     changed = replace(plan.jobs[1], settings={**plan.jobs[1].settings, "data": {"bands": ["B08"]}})
     fault = refuse(replace(plan, jobs=(plan.jobs[0], changed)))
-    assert ': data.bands is ["B04"] there and ["B08"] here (job 1); choose' in fault
+    assert ": data.bands is [B04] there and [B08] here (job 1); choose" in fault
     assert read_plan(plan.path) == plan
 
 
@@ -67,3 +67,15 @@ def test_a_folder_without_a_plan_and_a_damaged_plan_are_refused_with_a_cure(tmp_
         (tmp_path / "plan.json").write_text(content)
         with pytest.raises(FiresegError, match=r"plan\.json: .*restore it"):
             read_plan(tmp_path)
+
+
+def test_a_setting_that_an_earlier_version_lacked_counts_as_its_default(tmp_path: Path):
+    plan = make_plan(tmp_path / "fires", seeds=(0,))
+    data = {"_target_": "fireseg.data.WildfireDataModule", "root": "patches"}
+    (job,) = plan.jobs
+    settle_plan(replace(plan, jobs=(replace(job, settings={**job.settings, "data": data}),)))
+
+    newer = replace(job, settings={**job.settings, "data": {**data, "crop": None, "normalisation": "dataset"}})
+    assert settle_plan(replace(plan, jobs=(newer,))) is True
+    changed = replace(job, settings={**job.settings, "data": {**data, "crop": None, "normalisation": "scene"}})
+    assert "data.normalisation is dataset there and scene here" in refuse(replace(plan, jobs=(changed,)))
