@@ -112,7 +112,23 @@ def _quantise(nncf: Any, graph: Any, patches: WildfirePatchDataset, numbers: lis
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(numbers),
         advanced_parameters=parameters,
+        # Quotients of differences of bands lose more than the 8 bits of their operands.
+        ignored_scope=nncf.IgnoredScope(names=_list_input_operations(graph)),
     )
+
+
+def _list_input_operations(graph: Any) -> list[str]:
+    """Lists the operations between the input and the first convolutions: normalisation, indices and padding."""
+    found: list[str] = []
+    pending = list(graph.get_parameters())
+    while pending:
+        for output in pending.pop().outputs():
+            for target in output.get_target_inputs():
+                node = target.get_node()
+                if "Convolution" not in node.get_type_name() and node.get_friendly_name() not in found:
+                    found.append(node.get_friendly_name())
+                    pending.append(node)
+    return found
 
 
 def _to_input(image: Tensor) -> NDArray[np.float32]:

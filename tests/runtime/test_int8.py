@@ -45,7 +45,7 @@ NUM_VAL = 6
 def write_trained_run(path: Path, patches: Path) -> RunFolder:
     """Trains until the probabilities are spread, as an untrained model decides all pixels by a hair."""
     rng = np.random.default_rng(0)
-    content = make_checkpoint(make_settings(f"data.root={patches}"))
+    content = make_checkpoint(make_settings(f"data.root={patches}", "data.indices=[NBR,BAI]"))
     model = config.make(content["config"]["model"], FireSegmentationModel)
     model.load_state_dict(content["model"])
     optimizer = torch.optim.Adam(model.train().parameters(), lr=5e-3)
@@ -89,6 +89,22 @@ def without_nncf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load(run: RunFolder) -> TrainedModel:
     return load_trained_model(run.path, device="cpu")
+
+
+def test_normalisation_and_indices_are_computed_in_float32(run: RunFolder) -> None:
+    graph, _ = load_int8(load(run))
+    operations = graph.get_ordered_ops()
+    first = next(node for node in operations if node.get_type_name() == "Convolution")
+    before, pending = set(), [first.input_value(0).get_node()]
+    while pending:
+        node = pending.pop()
+        if node.get_type_name() != "Constant" and node.get_friendly_name() not in before:
+            before.add(node.get_friendly_name())
+            pending += [value.get_node() for value in node.input_values()]
+    kinds = {node.get_friendly_name(): node.get_type_name() for node in operations}
+    quantised = [name for name in before if kinds[name] == "FakeQuantize"]
+    assert quantised == [first.input_value(0).get_node().get_friendly_name()]
+    assert {"Divide", "Concat"} <= {kinds[name] for name in before}
 
 
 def get_file(run: RunFolder) -> Path:
