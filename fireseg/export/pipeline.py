@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fireseg.engine.device import set_threads
-from fireseg.errors import FiresegError
+from fireseg.errors import FiresegError, SettingError
 from fireseg.export.formats import MODEL_FILES, open_model, write_model
 from fireseg.export.metadata import describe_for_deepness, describe_model
 from fireseg.export.model_card import write_model_card
@@ -54,6 +54,7 @@ def export_model(options: ExportOptions) -> Path:
     _check_extra(options.to)
     set_threads(None)
     trained = load_trained_model(options.run, device="cpu")
+    _check_ensemble(trained, options)
     out = options.out or _get_default_folder(trained, options)
     _check_folder(out, overwrite=options.overwrite)
     metadata = describe_model(trained, output=options.probabilities, size=options.static, precision=options.precision)
@@ -97,6 +98,18 @@ def export_model(options: ExportOptions) -> Path:
     for line in _describe_export(out, report):
         log.info("%s", line)
     return out
+
+
+def _check_ensemble(trained: TrainedModel, options: ExportOptions) -> None:
+    if not trained.members:
+        return
+    faults = []
+    if options.to == "mlflow":
+        faults.append("--to mlflow: holds the checkpoint of one run; use onnx, openvino or torch, or export one run")
+    if options.precision == "int8":
+        faults.append("--precision int8: not available for several runs as one model; use fp32, or export one run")
+    if faults:
+        raise SettingError(*faults)
 
 
 def _load_int8(trained: TrainedModel, data: Path | None) -> tuple[Any, Int8Comparison]:

@@ -115,7 +115,7 @@ class Run:
             "bands": " ".join(trained.bands),
             "best val fire IoU": format_score(trained.val_fire_iou),
             "threshold": f"{get_decision_threshold(trained).threshold:.3g}",
-            "path": str(trained.folder.path if trained.folder else trained.checkpoint),
+            "path": trained.argument,
         }
 
     def predict(
