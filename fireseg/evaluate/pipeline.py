@@ -301,9 +301,9 @@ def _check_unseen(trained: TrainedModel, patches: Patches) -> None:
         for name, fingerprint, fold in origins
     )
     raise FiresegError(
-        f"{trained.argument}: trained on different patches or folds, {listed}, so that one of them may have learnt from "
-        f"the fires of {patches.root} that another one is judged on; evaluate runs of one fold together, or give patches "
-        "of other fires with --data PATCHES"
+        f"{trained.argument}: trained on different patches or folds, {listed}, so that one of them may have learnt "
+        f"from the fires of {patches.root} that another one is judged on; evaluate runs of one fold together, or give "
+        "patches of other fires with --data PATCHES"
     )
 
 

@@ -27,8 +27,9 @@ def describe_model(
         precision: Precision of the weights and values.
 
     Returns:
-        `members` are those of an ensemble. `threshold` is the lowest fire probability, 1 minus that of class 0, that counts as burned. For logits it is
+        `threshold` is the lowest fire probability, 1 minus that of class 0, that counts as burned. For logits it is
         that of their softmax. `temperature` is that of the run; `temperature_applied` is true if it is inside.
+        `members` are those of an ensemble.
     """
     calibration = trained.calibration
     threshold, temperature = (calibration.threshold, calibration.temperature) if calibration else (0.5, 1.0)

@@ -178,7 +178,9 @@ def _get_training_end(trained: TrainedModel) -> datetime:
 
 def _get_initial_weights(trained: TrainedModel) -> str | None:
     """Returns the source of the initial weights; None for random ones."""
-    source = trained.provenance.get("weights", {}).get("source") or str(trained.settings["model"].get("weights", "unknown"))
+    source = trained.provenance.get("weights", {}).get("source") or str(
+        trained.settings["model"].get("weights", "unknown")
+    )
     return None if source.startswith("none") else source
 
 

@@ -146,7 +146,7 @@ def _build(members: Sequence[TrainedModel]) -> FireSegmentationEnsemble:
 
 
 def _combine_fingerprints(members: Sequence[TrainedModel]) -> str:
-    """Returns the fingerprint of the members' patches, or a digest that no patches have if those or the folds differ."""
+    """Returns the fingerprint of the members' patches, or a digest of no patches if those or the folds differ."""
     keys = {(member.fingerprint, member.settings.get("data", {}).get("fold")) for member in members}
     if len(keys) == 1:
         return members[0].fingerprint
