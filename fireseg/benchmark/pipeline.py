@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from fireseg.errors import FiresegError
 from fireseg.evaluate.options import EvaluateOptions
 from fireseg.evaluate.pipeline import evaluate
 from fireseg.files import convert_disk_errors
-from fireseg.runs.summary import read_run
+from fireseg.runs import load_trained_model
+from fireseg.runs.summary import RunSummary, read_evaluation, read_run
 from fireseg.sweep.plan import Plan, read_plan
 
 log = logging.getLogger("fireseg")
@@ -60,8 +62,11 @@ def run_benchmark(options: BenchmarkOptions) -> int:
             if any(codes):
                 failed.append(group)
                 continue
-            for sweep in sweeps.values():
-                judged += _evaluate(group, folds, read_plan(sweep))
+            plans = [read_plan(sweep) for sweep in sweeps.values()]
+            for plan in plans:
+                judged += _evaluate(group, folds, plan)
+            if group.recipe in protocol.ensembles:
+                judged += _evaluate_together(group, folds, plans)
             results = build_results(protocol, judged)
             write_results(results, options.out)
     if results is not None:
@@ -149,3 +154,25 @@ def _evaluate(group: Group, folds: Sequence[Path], plan: Plan) -> Iterator[Judge
         yield JudgedRun(
             group, numbers[str(run.settings["data"]["root"])], run.seed, run.seconds, run.evaluations["test"]
         )
+
+
+def _evaluate_together(group: Group, folds: Sequence[Path], plans: Sequence[Plan]) -> Iterator[JudgedRun]:
+    """Evaluates the models of all seeds as one on the test fires of each fold, unless that is done."""
+    together = Group(f"{group.recipe}, {len(plans)} seeds as one", group.max_tiles)
+    log.info("%s: %s evaluated", together.recipe, format_count(len(folds), "fold"))
+    numbers = {str(path): number for number, path in enumerate(folds)}
+    members: dict[int, list[RunSummary]] = defaultdict(list)
+    for plan in plans:
+        for job in plan.jobs:
+            run = read_run(plan.get_folder(job))
+            members[numbers[str(run.settings["data"]["root"])]].append(run)
+    for fold, runs in sorted(members.items()):
+        trained = load_trained_model(",".join(str(run.path) for run in runs), device="cpu", build=False)
+        assert trained.folder is not None
+        path = trained.folder.evaluation("test", "json")
+        results = read_evaluation(path)
+        if results is None or results["run"]["sha256"] != trained.sha256:
+            evaluate(EvaluateOptions(run=Path(trained.argument), split="test"))
+            results = read_evaluation(path)
+            assert results is not None
+        yield JudgedRun(together, fold, None, sum(run.seconds for run in runs), results)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from fireseg.errors import SettingError
+from fireseg.errors import SettingError, did_you_mean
 from fireseg.files import atomic_write, check_regular_file
 
 Overrides = tuple[str, ...]
@@ -48,6 +48,7 @@ class Protocol:
         stride: Distance between training patches in pixels.
         prepare: Further options of `python -m fireseg.prepare`.
         settings: Overrides of all recipes.
+        ensembles: Names of recipes whose seeds are also judged together, as one model.
     """
 
     recipes: Annotated[dict[Annotated[str, Field(pattern=r"^\w[\w +.-]*$")], Recipe], Field(min_length=1)]
@@ -59,6 +60,7 @@ class Protocol:
     stride: PositiveInt = 64
     prepare: Overrides = ()
     settings: Overrides = ()
+    ensembles: tuple[str, ...] = ()
 
     @field_validator("recipes", mode="before")
     @classmethod
@@ -137,9 +139,20 @@ def _find_faults(protocol: Protocol) -> list[str]:
         size, stride = protocol.get_size(recipe)
         if stride > size:
             faults.append(f"recipes.{name}: stride {stride} is larger than the patch size {size}, which leaves gaps")
-    for name, values in (("seeds", protocol.seeds), ("max_tiles", protocol.max_tiles)):
+    for name, values in (
+        ("seeds", protocol.seeds),
+        ("max_tiles", protocol.max_tiles),
+        ("ensembles", protocol.ensembles),
+    ):
         if len(set(values)) < len(values):
             faults.append(f"{name}: a value is there twice; remove it")
+    for name in protocol.ensembles:
+        if name not in protocol.recipes:
+            faults.append(
+                f"ensembles: {name}: no such recipe{did_you_mean(name, protocol.recipes)}; name some of recipes"
+            )
+    if protocol.ensembles and len(protocol.seeds) < 2:
+        faults.append("ensembles: one seed is no ensemble; give at least two seeds, or remove ensembles")
     folders = [name.replace(" ", "_").lower() for name in protocol.recipes]
     if len(set(folders)) < len(folders):
         faults.append("recipes: two names differ only in case or blanks; rename one")
@@ -149,7 +162,7 @@ def _find_faults(protocol: Protocol) -> list[str]:
 def settle_protocol(protocol: Protocol, path: Path, source: Path) -> None:
     """Writes the protocol into the folder of a benchmark, or checks that it continues the one there.
 
-    A protocol continues another if it adds recipes, seeds or numbers of tiles, and leaves all else as it is.
+    A protocol continues another if it adds recipes, seeds, numbers of tiles or ensembles, and leaves all else as it is.
 
     Args:
         protocol: The protocol.
