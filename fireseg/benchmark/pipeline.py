@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,10 +22,14 @@ from fireseg.errors import FiresegError
 from fireseg.evaluate.options import EvaluateOptions
 from fireseg.evaluate.pipeline import evaluate
 from fireseg.files import convert_disk_errors
-from fireseg.runs.summary import read_run
+from fireseg.runs import load_trained_model
+from fireseg.runs.summary import RunSummary, read_evaluation, read_run
 from fireseg.sweep.plan import Plan, read_plan
 
 log = logging.getLogger("fireseg")
+
+_FOLD = "fold_"
+"""Beginning of the names of the folders of patches."""
 
 
 def run_benchmark(options: BenchmarkOptions) -> int:
@@ -52,6 +57,7 @@ def run_benchmark(options: BenchmarkOptions) -> int:
         _prepare(options, "folds", *_list_fold_words(protocol))
         groups = [Group(name, number) for number in protocol.max_tiles for name in protocol.recipes]
         judged, failed, results = list[JudgedRun](), list[Group](), None
+        plans: dict[Group, list[Plan]] = {}
         for position, group in enumerate(groups, start=1):
             log.info("recipe %d of %d: %s", position, len(groups), group.folder_name)
             folds = [_prepare_fold(protocol, group, fold, options) for fold in range(protocol.folds)]
@@ -60,8 +66,14 @@ def run_benchmark(options: BenchmarkOptions) -> int:
             if any(codes):
                 failed.append(group)
                 continue
-            for sweep in sweeps.values():
-                judged += _evaluate(group, folds, read_plan(sweep))
+            plans[group] = [read_plan(sweep) for sweep in sweeps.values()]
+            for plan in plans[group]:
+                judged += _evaluate(group, plan)
+            for name, recipes in protocol.ensembles.items():
+                members = [Group(recipe, group.max_tiles) for recipe in recipes]
+                if group in members and all(member in plans for member in members):
+                    together = [plan for member in members for plan in plans[member]]
+                    judged += _evaluate_together(Group(name, group.max_tiles), together)
             results = build_results(protocol, judged)
             write_results(results, options.out)
     if results is not None:
@@ -83,7 +95,7 @@ def _prepare_fold(protocol: Protocol, group: Group, fold: int, options: Benchmar
     size, stride = protocol.get_size(protocol.recipes[group.recipe])
     table = options.out / "folds" / name_fold_file(fold)
     words = [f"--split-csv={table}", f"--size={size}", f"--stride={stride}", *protocol.prepare]
-    return _prepare(options, f"patches/{size}_{stride}/fold_{fold}", *words)
+    return _prepare(options, f"patches/{size}_{stride}/{_FOLD}{fold}", *words)
 
 
 def _prepare(options: BenchmarkOptions, name: str, *words: str) -> Path:
@@ -136,16 +148,38 @@ def _run(command: str, *words: object) -> int:
     return code
 
 
-def _evaluate(group: Group, folds: Sequence[Path], plan: Plan) -> Iterator[JudgedRun]:
+def _evaluate(group: Group, plan: Plan) -> Iterator[JudgedRun]:
     """Evaluates the best model of each run on the test fires of its fold, unless that is done."""
     log.info("%s: %s evaluated", group.folder_name, format_count(len(plan.jobs), "model"))
-    numbers = {str(path): number for number, path in enumerate(folds)}
     for job in plan.jobs:
         folder = plan.get_folder(job)
         run = read_run(folder)
         if "test" not in run.evaluations:
             evaluate(EvaluateOptions(run=folder.path, split="test"))
             run = read_run(folder)
-        yield JudgedRun(
-            group, numbers[str(run.settings["data"]["root"])], run.seed, run.seconds, run.evaluations["test"]
-        )
+        yield JudgedRun(group, _get_fold(run), run.seed, run.seconds, run.evaluations["test"])
+
+
+def _evaluate_together(group: Group, plans: Sequence[Plan]) -> Iterator[JudgedRun]:
+    """Evaluates all models of a fold as one on its test fires, unless that is done."""
+    members: dict[int, list[RunSummary]] = defaultdict(list)
+    for plan in plans:
+        for job in plan.jobs:
+            run = read_run(plan.get_folder(job))
+            members[_get_fold(run)].append(run)
+    log.info("%s: %s evaluated", group.folder_name, format_count(len(members), "ensemble"))
+    for fold, runs in sorted(members.items()):
+        trained = load_trained_model(",".join(str(run.path) for run in runs), device="cpu", build=False)
+        assert trained.folder is not None
+        path = trained.folder.evaluation("test", "json")
+        results = read_evaluation(path)
+        if results is None or results["run"]["sha256"] != trained.sha256:
+            evaluate(EvaluateOptions(run=Path(trained.argument), split="test"))
+            results = read_evaluation(path)
+            assert results is not None
+        yield JudgedRun(group, fold, None, sum(run.seconds for run in runs), results)
+
+
+def _get_fold(run: RunSummary) -> int:
+    """Returns the fold whose patches a run was trained on; recipes of other sizes have folders of their own."""
+    return int(Path(run.settings["data"]["root"]).name.removeprefix(_FOLD))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -10,10 +12,12 @@ import yaml
 from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
-from fireseg.errors import SettingError
+from fireseg.errors import SettingError, did_you_mean
 from fireseg.files import atomic_write, check_regular_file
 
 Overrides = tuple[str, ...]
+
+_NAME = r"^\w[\w +.-]*$"
 
 _OWN = re.compile(r"(data\.root|data\.fold|data\.max_tiles|seed|resume|output_dir|hydra\..*)=")
 """Settings that the benchmark gives itself."""
@@ -48,9 +52,11 @@ class Protocol:
         stride: Distance between training patches in pixels.
         prepare: Further options of `python -m fireseg.prepare`.
         settings: Overrides of all recipes.
+        ensembles: Names of recipes by the name of an ensemble: their models of all seeds are also judged together, as
+            one model.
     """
 
-    recipes: Annotated[dict[Annotated[str, Field(pattern=r"^\w[\w +.-]*$")], Recipe], Field(min_length=1)]
+    recipes: Annotated[dict[Annotated[str, Field(pattern=_NAME)], Recipe], Field(min_length=1)]
     folds: Annotated[int, Field(ge=3, le=100)] = 5
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     max_tiles: Annotated[tuple[PositiveInt | None, ...], Field(min_length=1)] = (None,)
@@ -59,6 +65,7 @@ class Protocol:
     stride: PositiveInt = 64
     prepare: Overrides = ()
     settings: Overrides = ()
+    ensembles: dict[Annotated[str, Field(pattern=_NAME)], tuple[str, ...]] = field(default_factory=dict)
 
     @field_validator("recipes", mode="before")
     @classmethod
@@ -140,16 +147,31 @@ def _find_faults(protocol: Protocol) -> list[str]:
     for name, values in (("seeds", protocol.seeds), ("max_tiles", protocol.max_tiles)):
         if len(set(values)) < len(values):
             faults.append(f"{name}: a value is there twice; remove it")
+    faults += _find_ensemble_faults(protocol)
     folders = [name.replace(" ", "_").lower() for name in protocol.recipes]
     if len(set(folders)) < len(folders):
         faults.append("recipes: two names differ only in case or blanks; rename one")
     return faults
 
 
+def _find_ensemble_faults(protocol: Protocol) -> Iterator[str]:
+    for name, members in protocol.ensembles.items():
+        place = f"ensembles.{name}"
+        if name in protocol.recipes:
+            yield f"{place}: is the name of a recipe, too; rename one"
+        for member in members:
+            if member not in protocol.recipes:
+                yield f"{place}: {member}: no such recipe{did_you_mean(member, protocol.recipes)}; name some of recipes"
+        if len(set(members)) < len(members):
+            yield f"{place}: a recipe is there twice; remove it"
+        if len(members) * len(protocol.seeds) < 2:
+            yield f"{place}: one model is no ensemble; name several recipes, or give several seeds"
+
+
 def settle_protocol(protocol: Protocol, path: Path, source: Path) -> None:
     """Writes the protocol into the folder of a benchmark, or checks that it continues the one there.
 
-    A protocol continues another if it adds recipes, seeds or numbers of tiles, and leaves all else as it is.
+    A protocol continues another if it adds recipes, seeds, numbers of tiles or ensembles, and leaves all else as it is.
 
     Args:
         protocol: The protocol.

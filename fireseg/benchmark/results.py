@@ -13,9 +13,9 @@ rows        a list, the recipes first, then the baselines, for each number of ti
               area_error    relative error of the burned area of all fires together, mean of the seeds
               boundary_f1   F1 of the boundary at 2 pixels, mean over fires; None for baselines
               difference    to the first recipe: {difference (interval), wins, losses, ties, p_value}; None for itself
-              minutes       mean time of a training
-judged      a list, one entry for each recipe, number of tiles, seed and fire: recipe, max_tiles, seed, fold, fire, iou,
-            iou_off_centre, true_ha, predicted_ha, boundary_f1
+              minutes       mean time of a training; of an ensemble, the sum of its trainings
+judged      a list, one entry for each recipe, number of tiles, seed and fire: recipe, max_tiles, seed (None of an
+            ensemble), fold, fire, iou, iou_off_centre, true_ha, predicted_ha, boundary_f1
 ```
 """
 
@@ -52,14 +52,14 @@ class JudgedRun(NamedTuple):
     Attributes:
         group: Recipe and number of tiles.
         fold: Fold whose test fires were judged.
-        seed: Seed of the training.
-        seconds: Time of the training.
+        seed: Seed of the training; None for an ensemble.
+        seconds: Time of the training, or of all trainings of an ensemble.
         results: Content of its `evaluation_test.json`.
     """
 
     group: Group
     fold: int
-    seed: int
+    seed: int | None
     seconds: float
     results: Mapping[str, Any]
 
@@ -145,7 +145,7 @@ def _score_recipe(
     group: Group, runs: Sequence[JudgedRun], fires: Sequence[str], difference: PairedComparison | None
 ) -> dict[str, Any]:
     ious, edges = _list_fire_ious(runs), _list_fire_ious(runs, "boundary_f1_2px")
-    by_seed: dict[int, list[JudgedRun]] = defaultdict(list)
+    by_seed: dict[int | None, list[JudgedRun]] = defaultdict(list)
     for run in runs:
         by_seed[run.seed].append(run)
     models = [[_get_method(run, "model") for run in some] for some in by_seed.values()]
@@ -300,5 +300,6 @@ def _explain(results: Mapping[str, Any]) -> list[str]:
         f"{num_fires} fires, {protocol['folds']} folds, seeds {seeds}, fireseg {results['version']}. Each fire is "
         "judged once for each seed, on the map of its whole tile, by a model that saw neither it nor its neighbours, "
         "with a threshold from other fires. Off centre: pooled IoU of maps of the corners of the tiles. Intervals: 95 "
-        "% over fires; differences are paired by fire. Minutes: one training.",
+        "% over fires; differences are paired by fire. Minutes: one training"
+        + (", or all of an ensemble." if protocol["ensembles"] else "."),
     ]

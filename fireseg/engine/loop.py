@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from fireseg.batch import EMPTY_BATCH, Batch, Sharding
 from fireseg.engine import scheduler
@@ -142,12 +143,18 @@ class Engine:
         device: `auto`, `cuda`, `mps` or `cpu`.
         shards: Number of parts of each training batch that one or several processes compute, a power of two; with 1
             a batch is not divided. The result depends on it, but not on the number of processes.
+        swa_epochs: Number of last epochs after each of which the weights are averaged (SWA), see `validate_average`; 0
+            for no average.
         reduce: `exact` adds the gradients of the shards in a fixed order, which gives the same result to the bit for
             any number of processes; `fast` leaves the order to the backend.
 
     Attributes:
         device: Device of the model.
         shards: Number of shards.
+        swa_epochs: Number of last epochs whose weights are averaged.
+
+    Raises:
+        SettingError: If settings exclude one another; with all faults.
     """
 
     def __init__(
@@ -163,12 +170,28 @@ class Engine:
         device: DeviceName = "auto",
         shards: Annotated[int, AfterValidator(check_power_of_two)] = 1,
         reduce: Literal["exact", "fast"] = "exact",
+        swa_epochs: NonNegativeInt = 0,
     ) -> None:
+        faults = []
         if accumulate > 1 and shards > 1:
-            raise SettingError(
+            faults.append(
                 f"engine.accumulate: {accumulate} batches cannot be divided into engine.shards={shards}; "
                 "use one of them, and a smaller data.batch_size if memory is short"
             )
+        if swa_epochs > epochs:
+            faults.append(f"engine.swa_epochs: {swa_epochs}, but engine.epochs is {epochs}; use at most as many")
+        if swa_epochs and ema_decay is not None:
+            faults.append(
+                f"engine.swa_epochs: {swa_epochs} averages what engine.ema_decay={ema_decay:g} has averaged; use one"
+            )
+        if swa_epochs and shards > 1:
+            faults.append(
+                f"engine.swa_epochs: {swa_epochs} recomputes batch norm in one process, without "
+                f"engine.shards={shards}; use one of them"
+            )
+        if faults:
+            raise SettingError(*faults)
+        self.swa_epochs = swa_epochs
         self.epochs = epochs
         self.shards = shards
         self.clip_norm = clip_norm
@@ -242,10 +265,12 @@ class Engine:
 
         Raises:
             FiresegError: If a loss is not finite, or memory runs out.
+            SettingError: If a mean of the weights has begun that is not that of the last epochs.
             Interrupted: If a signal was received.
             LostProcessError: If another process has ended.
         """
         interrupts = interrupts or Interrupts()
+        self._check_average(state)
         step = self._create_step(state, loss, processes, seed)
         for number in range(state.epoch + 1, self.epochs + 1):
             torch.manual_seed(derive_seed(seed, number))
@@ -257,8 +282,71 @@ class Engine:
             val = self._validate(state.eval_model, batches, loss, metrics, interrupts, processes)
             scheduler.step(state.scheduler, val["fire_iou"])
             state.epoch = number
+            if number > self.epochs - self.swa_epochs:
+                state.average_weights()
             end = time.perf_counter()
             yield Epoch(number, train, val, lr, end - start, num_images / (trained - start))
+
+    def validate_average(
+        self,
+        state: TrainingState,
+        data: EpochData,
+        *,
+        loss: Loss,
+        metrics: Metrics,
+        seed: int,
+        interrupts: Interrupts | None = None,
+        progress_bar: ProgressBar = lambda batches, label: batches,
+    ) -> dict[str, float]:
+        """Validates the mean of the weights after each of the last epochs (stochastic weight averaging).
+
+        Its batch norm has the statistics of all training batches of the last epoch, augmented as in training; those of
+        the last model would not fit other weights. The result is a function of the state and the seed.
+
+        Args:
+            state: State after the last epoch; the buffers of its `swa_model` are replaced.
+            data: Training and validation batches.
+            loss: As in `run`.
+            metrics: Running metrics; reset.
+            seed: Seed of all random numbers.
+            interrupts: Signals, checked after each batch.
+            progress_bar: As in `run`.
+
+        Returns:
+            Loss, its parts and the metrics over the validation split.
+
+        Raises:
+            FiresegError: If memory runs out.
+            Interrupted: If a signal was received.
+        """
+        assert state.swa_model is not None
+        interrupts = interrupts or Interrupts()
+        model: nn.Module = state.swa_model.module
+        torch.manual_seed(derive_seed(seed, self.epochs + 1))  # of dropout
+
+        def read_images() -> Iterator[Tensor]:
+            for batch in progress_bar(self._limited(data.train_dataloader(state.epoch)), "mean of weights, train"):
+                yield batch.image.contiguous(memory_format=get_memory_format(self.device))
+                SINGLE_PROCESS.check_interrupts(interrupts)
+
+        with autocast(self.device, self._dtype):
+            update_bn(read_images(), model, self.device)
+        batches = progress_bar(self._limited(data.val_dataloader()), "mean of weights, val")
+        return self._validate(model, batches, loss, metrics, interrupts, SINGLE_PROCESS)
+
+    def _check_average(self, state: TrainingState) -> None:
+        """Checks that the mean of the weights in a state is that of the last epochs, so far."""
+        start = self.epochs - self.swa_epochs + 1 if self.swa_epochs else 0
+        if self.swa_epochs == 0 or state.swa_start == start or (state.swa_start == 0 and state.epoch < start):
+            return
+        if state.swa_start:
+            begun, epochs = f"begun with epoch {state.swa_start}", str(state.swa_start + self.swa_epochs - 1)
+        else:
+            begun, epochs = f"not begun after epoch {state.epoch}", f"{state.epoch + self.swa_epochs} or more"
+        raise SettingError(
+            f"engine.epochs: {self.epochs}, so that the mean of the weights of the last {self.swa_epochs} epochs "
+            f"begins with epoch {start}, but it was {begun}; use engine.epochs={epochs}"
+        )
 
     def _create_step(self, state: TrainingState, loss: Loss, processes: Processes, seed: int) -> Step:
         """Returns the function that takes one optimizer step, given its batches, the epoch and the step in it."""

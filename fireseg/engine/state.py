@@ -1,4 +1,4 @@
-"""Training state: model, optimizer, scheduler, gradient scaler and EMA of the weights."""
+"""Training state: model, optimizer, scheduler, gradient scaler, and averages of the weights."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class TrainingState:
     Attributes:
         epoch: Number of completed epochs.
         ema_model: EMA of the model, or None.
+        swa_model: Mean of the weights after each epoch since `swa_start`, or None before.
+        swa_start: First epoch of this mean; 0 before.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class TrainingState:
         self.scheduler = scheduler
         self.epoch = 0
         self.scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=is_scaled)
+        self.swa_model: AveragedModel | None = None
+        self.swa_start = 0
         self.ema_model: AveragedModel | None = None
         if ema_decay is not None:
             # The running statistics of batch norm are averaged like the weights.
@@ -56,6 +60,16 @@ class TrainingState:
     def eval_model(self) -> nn.Module:
         """Model to validate and save: the EMA if there is one."""
         return self.model if self.ema_model is None else self.ema_model.module
+
+    def average_weights(self) -> None:
+        """Adds the weights after epoch `epoch` to their mean; the first call begins it.
+
+        References:
+            Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, UAI 2018.
+        """
+        if self.swa_model is None:
+            self.swa_model, self.swa_start = AveragedModel(self.model), self.epoch
+        self.swa_model.update_parameters(self.model)
 
     def step(self, loss: Tensor, *, clip_norm: float | None, propagate: Callable[[], None] = lambda: None) -> None:
         """Takes one optimizer step on a loss.
@@ -94,6 +108,7 @@ class TrainingState:
             # Called so since the first files; the EMA of the weights.
             "mean": None if self.ema_model is None else self.ema_model.state_dict(),
             "epoch": self.epoch,
+            **({"swa": {"start": self.swa_start, "model": self.swa_model.state_dict()}} if self.swa_model else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -119,6 +134,10 @@ class TrainingState:
             self.scheduler.load_state_dict(state["scheduler"])
         if self.ema_model is not None:
             self.ema_model.load_state_dict(state["mean"])
+        self.swa_model, self.swa_start = None, 0
+        if swa := state.get("swa"):
+            self.swa_model, self.swa_start = AveragedModel(self.model), swa["start"]
+            self.swa_model.load_state_dict(swa["model"])
         self.epoch = epoch
 
     def _restore_optimizer(self, state: Mapping[str, Any]) -> None:

@@ -11,7 +11,8 @@ from fireseg.evaluate.options import EvaluateOptions
 def evaluate(options: EvaluateOptions) -> int:
     """Evaluates a trained run fire by fire and compares it with the NBR baseline.
 
-    RUN is a run folder or a checkpoint in one. The results are written to the run folder: evaluation_<split>.json and
+    RUN is a run folder or a checkpoint in one; RUN1,RUN2,… are evaluated as one model, the mean of their probabilities.
+    The results are written to the run folder, or to the folder ensemble_… beside the first: evaluation_<split>.json and
     the report evaluation_<split>.html. Temperature, threshold and detection rule are chosen on val and stored in
     calibration.json, which fireseg.predict reads. Exit codes: 0 success, 1 error, 2 invalid argument.
     """

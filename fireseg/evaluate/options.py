@@ -21,7 +21,7 @@ class EvaluateOptions:
     """Options of an evaluation.
 
     Attributes:
-        run: Run folder, or a checkpoint in one.
+        run: Run folder, or a checkpoint in one; RUN1,RUN2,… are evaluated as one model.
         split: Split to evaluate on.
         data: Folder of the patches, if they have moved since training or others are to be used.
         tiles: Folder of the tiles that the patches were cut from, to read them in place of stitching the patches:

@@ -28,7 +28,7 @@ from fireseg.evaluate.results import (
 from fireseg.evaluate.scores import MODEL, FireScores, decide_fire, measure_fire, score_fire
 from fireseg.evaluate.summary import format_summary, log_to_tracker
 from fireseg.evaluate.thresholds import OperatingPoint, select_operating_point
-from fireseg.files import list_leftovers
+from fireseg.files import convert_disk_errors, list_leftovers
 from fireseg.metric import DetectionRule, ThresholdGain
 from fireseg.runs import Calibration, TrainedModel, load_trained_model, write_calibration
 from fireseg.runs.folder import RunFolder
@@ -54,7 +54,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     set_threads(None)
     trained, folder = _open_run(options)
     other = _open_other_run(options, trained) if options.against else None
-    patches = _open_patches(trained, folder, options)
+    patches = _open_patches(trained, options)
     other_results = _get_results(*other, patches, options) if other else None
     evaluation = score_run(trained, folder, patches, options.split, off_centre=options.off_centre)
     if other_results is not None:
@@ -138,7 +138,7 @@ def calibrate(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Dec
         note = _NOTHING_BURNED if threshold is None else _ON_TRAIN
         rules = _describe_baseline(trained, threshold, note, stored.change_thresholds)
         return Decisions(_read_point(stored), rules, "run")
-    own = patches if patches.fingerprint == trained.fingerprint else _open_own_patches(trained, folder, patches)
+    own = patches if patches.fingerprint == trained.fingerprint else _open_own_patches(trained, patches)
     if own is not None:
         point, rules = _choose_point(trained, own), tune_baseline(trained, own)
         if point.is_chosen:
@@ -194,10 +194,10 @@ def _choose_point(trained: TrainedModel, patches: Patches) -> OperatingPoint:
         return select_operating_point(predict_tile(trained, tile, batch_size=patches.batch_size) for tile in tiles)
 
 
-def _open_own_patches(trained: TrainedModel, folder: RunFolder, patches: Patches) -> Patches | None:
+def _open_own_patches(trained: TrainedModel, patches: Patches) -> Patches | None:
     """Opens the patches that the run was trained on; None if they are gone or have changed."""
     try:
-        root = find_patches_root(trained.settings, folder.read_provenance(), None)
+        root = find_patches_root(trained.settings, trained.provenance, None)
         module = patches.module
         own = open_patches(
             trained.settings,
@@ -255,6 +255,9 @@ def _open_run(options: EvaluateOptions) -> tuple[TrainedModel, RunFolder]:
             f"{options.run}: a checkpoint outside a run folder, but an evaluation is written to a run folder; "
             "give a run folder, such as outputs/latest"
         )
+    if trained.members:
+        with convert_disk_errors(trained.folder.path):
+            trained.folder.path.mkdir(exist_ok=True)
     return trained, trained.folder
 
 
@@ -267,23 +270,41 @@ def _open_other_run(options: EvaluateOptions, trained: TrainedModel) -> tuple[Tr
     return other, folder
 
 
-def _open_patches(trained: TrainedModel, folder: RunFolder, options: EvaluateOptions) -> Patches:
+def _open_patches(trained: TrainedModel, options: EvaluateOptions) -> Patches:
     patches = open_patches(
         trained.settings,
-        find_patches_root(trained.settings, folder.read_provenance(), options.data),
+        find_patches_root(trained.settings, trained.provenance, options.data),
         task=trained.task,
         required=options.split,
         batch_size=options.batch_size,
         num_workers=options.workers,
         tiles_folder=options.tiles,
     )
+    _check_unseen(trained, patches)
     if patches.fingerprint != trained.fingerprint:
         log.warning(
             "%s: other patches than %s was trained on (fingerprint %s instead of %s); the training data may be among "
             "the patches evaluated here",
-            *(patches.root, folder.path.name, patches.fingerprint[:12], trained.fingerprint[:12]),
+            *(patches.root, trained.name, patches.fingerprint[:12], trained.fingerprint[:12]),
         )
     return patches
+
+
+def _check_unseen(trained: TrainedModel, patches: Patches) -> None:
+    """Checks that no run of an ensemble has learnt from the patches that another one is judged on."""
+    own = [member for member in trained.members if member.fingerprint == patches.fingerprint]
+    if not own or patches.fingerprint == trained.fingerprint:
+        return
+    origins = [(one.name, one.fingerprint[:12], one.settings.get("data", {}).get("fold")) for one in trained.members]
+    listed = ", ".join(
+        f"{name} (fingerprint {fingerprint}{'' if fold is None else f', fold {fold}'})"
+        for name, fingerprint, fold in origins
+    )
+    raise FiresegError(
+        f"{trained.argument}: trained on different patches or folds, {listed}, so that one of them may have learnt "
+        f"from the fires of {patches.root} that another one is judged on; evaluate runs of one fold together, or give "
+        "patches of other fires with --data PATCHES"
+    )
 
 
 def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, options: EvaluateOptions) -> Results:
@@ -298,7 +319,7 @@ def _get_results(trained: TrainedModel, folder: RunFolder, patches: Patches, opt
     log.info("%s: evaluated first, on the same patches", folder.path)
     # Joined folders cannot be given; a run that is comparable was trained on the same ones.
     options = replace(options, data=patches.root if len(patches.roots) == 1 else None, against=None)
-    patches = _open_patches(trained, folder, options)
+    patches = _open_patches(trained, options)
     evaluation = score_run(trained, folder, patches, options.split, off_centre=options.off_centre)
     _write_evaluation(evaluation, trained, folder, options)
     return evaluation.results

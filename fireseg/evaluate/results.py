@@ -8,7 +8,8 @@ and, if these are fewer than 5, their values instead of the interval, which is t
 format        4
 split         "train", "val" or "test"
 run           folder, name, checkpoint (file name), sha256, epoch, task, class_names, colours, arch, encoder, bands,
-              version (of fireseg)
+              version (of fireseg), and of several runs as one model members: a list of {name, checkpoint, sha256,
+              epoch}; sha256 is then that of their digests
 data          root, fingerprint, trained_on (fingerprint of the run's own data), is_same, leaks, patches, fires
               (tiles on which something burned), unburned_tiles, labelled_pixels, hectares_known (true if the area of
               every fire is known)
@@ -95,7 +96,7 @@ MAX_POINTS = 200
 
 _RUN_KEYS = (
     *("folder", "name", "checkpoint", "sha256", "epoch", "task", "class_names", "colours"),
-    *("arch", "encoder", "bands", "version"),
+    *("arch", "encoder", "bands", "version", "members"),
 )
 """Keys of `results["run"]`, in the order of the file."""
 
@@ -267,7 +268,7 @@ def describe_calibration(
 def _describe_run(trained: TrainedModel) -> dict[str, Any]:
     more = {"name": trained.name, "colours": trained.task.colours, "version": __version__}
     description = {**trained.describe(), **more}
-    return {key: description[key] for key in _RUN_KEYS}
+    return {key: description[key] for key in _RUN_KEYS if key in description}
 
 
 def _describe_data(

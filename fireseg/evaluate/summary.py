@@ -24,7 +24,7 @@ def format_summary(results: Results) -> Iterator[str]:
     """
     run, data, gain, against = (results[key] for key in ("run", "data", "gain", "against"))
     yield (
-        f"{run['name']}, {run['checkpoint']} of epoch {run['epoch']}, on {results['split']}: "
+        f"{run['name']}, {_describe_origin(run)}, on {results['split']}: "
         f"{format_count(data['fires'], 'fire')}, "
         + (f"{format_count(data['unburned_tiles'], 'tile')} without fire, " if data["unburned_tiles"] else "")
         + f"{format_count(data['labelled_pixels'], 'labelled pixel')}"
@@ -75,6 +75,12 @@ def _format_pairs(pairs: Mapping[str, Any]) -> str:
         return "no fire to compare"
     difference = format_interval(pairs["difference"], "+.3f")
     return f"{difference} per fire, wins {pairs['wins']}, losses {pairs['losses']}, p_value {pairs['p_value']:.2g}"
+
+
+def _describe_origin(run: Mapping[str, Any]) -> str:
+    if "members" in run:
+        return f"mean of {', '.join(member['name'] for member in run['members'])}"
+    return f"{run['checkpoint']} of epoch {run['epoch']}"
 
 
 def _list_rows(results: Results) -> Iterator[list[str]]:

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from fireseg.export.metadata import encode
 from fireseg.export.options import Format
-from fireseg.model import FireSegmentationModel
+from fireseg.model.ensemble import SegmentationModel
 from fireseg.runtime.cache import INPUT_NAME
 from fireseg.runtime.onnx import DeployedModel, convert_to_onnx, make_dynamic_shapes, make_example
 from fireseg.runtime.openvino import add_probabilities, get_core, import_openvino, read_graph
@@ -38,7 +38,7 @@ METADATA = "metadata.json"
 """Name of the metadata inside of a .pt2 file."""
 
 
-def trace_model(model: FireSegmentationModel, *, temperature: float | None, size: int | None) -> ExportedProgram:
+def trace_model(model: SegmentationModel, *, temperature: float | None, size: int | None) -> ExportedProgram:
     """Traces a model, in float32 on the CPU.
 
     Args:
@@ -57,7 +57,7 @@ def trace_model(model: FireSegmentationModel, *, temperature: float | None, size
 
 
 def write_model(
-    model: FireSegmentationModel,
+    model: SegmentationModel,
     folder: Path,
     *,
     to: Format,
@@ -95,7 +95,7 @@ def write_model(
 
 
 def _write_onnx(
-    model: FireSegmentationModel,
+    model: SegmentationModel,
     path: Path,
     *,
     temperature: float | None,
@@ -118,7 +118,7 @@ def _write_onnx(
 
 
 def _write_openvino(
-    model: FireSegmentationModel,
+    model: SegmentationModel,
     path: Path,
     *,
     temperature: float | None,

@@ -29,6 +29,7 @@ def describe_model(
     Returns:
         `threshold` is the lowest fire probability, 1 minus that of class 0, that counts as burned. For logits it is
         that of their softmax. `temperature` is that of the run; `temperature_applied` is true if it is inside.
+        `members` are those of an ensemble.
     """
     calibration = trained.calibration
     threshold, temperature = (calibration.threshold, calibration.temperature) if calibration else (0.5, 1.0)
@@ -41,7 +42,7 @@ def describe_model(
         "architecture": origin["arch"],
         "encoder": origin["encoder"],
         "bands": list(trained.bands),
-        "indices": list(trained.settings["model"].get("indices", [])),
+        "indices": _list_indices(trained),
         "input": "surface reflectance, 0 to 1, (batch, bands, height, width) float32, "
         + (f"1 x {size} x {size} px" if size else "height and width multiples of 32 from 64 px"),
         "output": {"calibrated": "calibrated probabilities", "raw": "probabilities", "none": "logits"}[output],
@@ -58,12 +59,18 @@ def describe_model(
         "static_px": size,
         "tile_px": size or WINDOW_PX,
         "overlap_px": OVERLAP_PX,
-        "checkpoint": trained.checkpoint.name,
+        "checkpoint": origin["checkpoint"],
         "checkpoint_sha256": trained.sha256,
         "epoch": trained.epoch,
         "data_fingerprint": trained.fingerprint,
+        **({"members": origin["members"]} if trained.members else {}),
         "software": f"fireseg {__version__}",
     }
+
+
+def _list_indices(trained: TrainedModel) -> list[str]:
+    members = trained.members or (trained,)
+    return list(dict.fromkeys(name for one in members for name in one.settings["model"].get("indices", [])))
 
 
 def describe_for_deepness(

@@ -43,7 +43,7 @@ def write_model_card(
         keep_trailing_newline=True,
         finalize=_escape,
     )
-    provenance = trained.folder.read_provenance() if trained.folder else {}
+    provenance = trained.provenance
     evaluations = _read_evaluations(trained)
     text = environment.get_template(_TEMPLATE).render(
         format=report["format"],
@@ -71,8 +71,8 @@ def _cell(value: object) -> str:
 
 
 def _describe_training(trained: TrainedModel, provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    data, settings = provenance.get("data", {}), trained.settings
-    root = data.get("root") or settings.get("data", {}).get("root", "not recorded")
+    data = provenance.get("data", {})
+    root = data.get("root") or trained.settings.get("data", {}).get("root", "not recorded")
     names, counts = trained.task.class_names, data.get("class_counts", [])
     pixels = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=False))
     versions = provenance.get("versions", {})
@@ -80,15 +80,28 @@ def _describe_training(trained: TrainedModel, provenance: Mapping[str, Any]) -> 
         ("patches", _cell(" + ".join(root) if isinstance(root, list) else root)),
         ("fingerprint of the patches (SHA-256)", f"`{trained.fingerprint}`"),
         ("labelled training pixels", pixels or "not recorded"),
-        ("fold", str(settings.get("data", {}).get("fold"))),
-        ("seed", str(settings.get("seed", "not recorded"))),
-        ("epoch of this checkpoint", str(trained.epoch)),
-        ("fire IoU on val, all pixels, argmax", format_score(trained.val_fire_iou)),
+        *_describe_checkpoints(trained),
         ("initial weights", _cell(_describe_initial_weights(trained, provenance))),
         ("software", _cell(", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded")),
         ("commit", _cell(provenance.get("git_commit") or "not recorded")),
     ]
-    return [row for row in rows if row != ("fold", "None")]
+    return rows
+
+
+def _describe_checkpoints(trained: TrainedModel) -> list[tuple[str, str]]:
+    """Describes the training of the checkpoint, or of each one of an ensemble."""
+    if trained.members:
+        return [
+            (f"run {number}", "; ".join(f"{name} {value}" for name, value in _describe_checkpoints(member)))
+            for number, member in enumerate(trained.members, start=1)
+        ]
+    fold = trained.settings.get("data", {}).get("fold")
+    return [
+        *([] if fold is None else [("fold", str(fold))]),
+        ("seed", str(trained.settings.get("seed", "not recorded"))),
+        ("epoch of this checkpoint", str(trained.epoch)),
+        ("fire IoU on val, all pixels, argmax", format_score(trained.val_fire_iou)),
+    ]
 
 
 def _describe_initial_weights(trained: TrainedModel, provenance: Mapping[str, Any]) -> str:
@@ -180,6 +193,6 @@ def _list_notes(evaluations: Sequence[Results]) -> list[str]:
 
 
 def _describe_missing(trained: TrainedModel) -> str:
-    if trained.folder is None:
+    if not any(one.folder for one in trained.members or (trained,)):
         return "the model was exported without its run folder."
-    return f"`{_cell(format_command('evaluate', trained.folder.path))}` makes one; export again afterwards."
+    return f"`{_cell(format_command('evaluate', Path(trained.argument)))}` makes one; export again afterwards."

@@ -26,7 +26,7 @@ class ExportOptions:
     """Run, format and content of an export.
 
     Attributes:
-        run: Run folder, checkpoint file, or MLflow URI.
+        run: Run folder, checkpoint file, or MLflow URI; RUN1,RUN2,… exports the mean of several.
         to: Format.
         precision: Precision of the weights and values: fp32, or for openvino int8, which is calibrated once on val
             patches of the run.

@@ -54,6 +54,7 @@ def export_model(options: ExportOptions) -> Path:
     _check_extra(options.to)
     set_threads(None)
     trained = load_trained_model(options.run, device="cpu")
+    _check_ensemble(trained, options)
     if trained.is_scene_relative and options.to != "mlflow":
         raise SettingError(
             f"--to {options.to}: the model takes reflectance relative to the whole scene (data.normalisation=scene), "
@@ -102,6 +103,18 @@ def export_model(options: ExportOptions) -> Path:
     for line in _describe_export(out, report):
         log.info("%s", line)
     return out
+
+
+def _check_ensemble(trained: TrainedModel, options: ExportOptions) -> None:
+    if not trained.members:
+        return
+    faults = []
+    if options.to == "mlflow":
+        faults.append("--to mlflow: holds the checkpoint of one run; use onnx, openvino or torch, or export one run")
+    if options.precision == "int8":
+        faults.append("--precision int8: not available for several runs as one model; use fp32, or export one run")
+    if faults:
+        raise SettingError(*faults)
 
 
 def _load_int8(trained: TrainedModel, data: Path | None) -> tuple[Any, Int8Comparison]:

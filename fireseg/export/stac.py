@@ -171,15 +171,16 @@ def _build_asset(file: Mapping[str, Any], report: Mapping[str, Any], *, is_first
 
 def _get_training_end(trained: TrainedModel) -> datetime:
     """Returns the end of the training if it is known, else the time of the checkpoint."""
-    ended_ms = (trained.folder.read_provenance() if trained.folder else {}).get("tracked", {}).get("ended_ms")
+    ended_ms = trained.provenance.get("tracked", {}).get("ended_ms")
     seconds = trained.checkpoint.stat().st_mtime if ended_ms is None else ended_ms / 1000
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
 def _get_initial_weights(trained: TrainedModel) -> str | None:
     """Returns the source of the initial weights; None for random ones."""
-    provenance = trained.folder.read_provenance() if trained.folder else {}
-    source = provenance.get("weights", {}).get("source") or str(trained.settings["model"].get("weights", "unknown"))
+    source = trained.provenance.get("weights", {}).get("source") or str(
+        trained.settings["model"].get("weights", "unknown")
+    )
     return None if source.startswith("none") else source
 
 

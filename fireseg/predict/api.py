@@ -115,7 +115,7 @@ class Run:
             "bands": " ".join(trained.bands),
             "best val fire IoU": format_score(trained.val_fire_iou),
             "threshold": f"{get_decision_threshold(trained).threshold:.3g}",
-            "path": str(trained.folder.path if trained.folder else trained.checkpoint),
+            "path": trained.argument,
         }
 
     def predict(
@@ -222,7 +222,8 @@ def load(
     """Loads a trained run for prediction.
 
     Args:
-        path: Run folder, checkpoint file, or MLflow URI.
+        path: Run folder, checkpoint file, or MLflow URI; several, separated by commas, are one model, the mean of their
+            class probabilities, see `runs.ensemble.load_ensemble`.
         device: `auto`, `cuda`, `mps` or `cpu`.
         runtime: Engine that computes the model: `auto` (the fastest that is installed), `torch`, `openvino` or `onnx`.
         precision: `auto` (the fastest that keeps the map), `fp32`, `bf16`, or `int8`, which is calibrated once on val

@@ -11,8 +11,9 @@ from fireseg.predict.options import PredictOptions
 def predict(options: PredictOptions) -> int:
     """Maps burned areas in whole Sentinel-2 scenes.
 
-    RUN is a run folder, a checkpoint file, or an MLflow URI (runs:/ID, models:/NAME@ALIAS). Each SCENE is a raster
-    with the bands of the run, of any size, CRS and data type, a SAFE product, or a STAC item. For scene.tif it
+    RUN is a run folder, a checkpoint file, or an MLflow URI (runs:/ID, models:/NAME@ALIAS); RUN1,RUN2,… maps with the
+    mean probability of several. Each SCENE is a raster with the bands of the run, of any size, CRS and data type, a
+    SAFE product, or a STAC item. For scene.tif it
     writes scene_classes.tif (with labels and a style for QGIS beside it), scene_fire.tif (fire probability),
     scene_burned.gpkg (polygons of burned areas in hectares), scene.json (summary) and scene.png (quicklook): all of
     them or none. Memory does not grow with the size of a scene.

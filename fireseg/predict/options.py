@@ -94,7 +94,7 @@ class PredictOptions(MapOptions):
     """Run, scenes and options of a prediction.
 
     Attributes:
-        run: Run folder, checkpoint file, or MLflow URI.
+        run: Run folder, checkpoint file, or MLflow URI; RUN1,RUN2,… maps with the mean of several.
         scenes: Rasters, SAFE products, or STAC items to map; addresses such as https://… are passed to GDAL.
         out: Output folder.
         device: Device for inference.

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from fireseg.console import format_hectares, format_seconds, format_share, format_table
+from fireseg.console import format_command, format_hectares, format_seconds, format_share, format_table
 from fireseg.errors import FiresegError, SettingError, convert_unexpected_errors
 from fireseg.predict.collection import ALL_POLYGONS, ALL_ROWS, write_collection
 from fireseg.predict.manifest import MANIFEST, Manifest, Settings, get_settings
@@ -80,6 +80,11 @@ def predict_scenes(options: PredictOptions) -> list[str]:
         decision.temperature,
         computed_by,
     )
+    if trained.members and decision.chosen_by == "default":
+        log.info(
+            "no threshold was chosen for these runs as one model; choose it on val with %s",
+            format_command("evaluate", Path(trained.argument)),
+        )
     manifest = prepared.manifest
     results: dict[Scene, SceneMap | FiresegError] = {}
     for scene, summary in done.items():

@@ -225,6 +225,13 @@ class _Pruned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Swa:
+    epochs: PositiveInt
+    epoch: PositiveInt
+    is_best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Provenance:
     """The part of `run.json` that is read again; fields that are missing have no effect."""
 
@@ -236,6 +243,7 @@ class _Provenance:
     tracking: dict[str, Any] = field(default_factory=dict)
     tracked: _Tracked = field(default_factory=_Tracked)
     pruned: _Pruned | None = None
+    swa: _Swa | None = None
 
 
 class _QuietFileHandler(logging.FileHandler):

@@ -1,12 +1,12 @@
-"""Loads a trained model from a run folder, a checkpoint file or MLflow."""
+"""Loads a trained model from a run folder, a checkpoint file or MLflow, or several as one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, find_run_folder, ha
 from fireseg.hardware import has_gpu_driver
 from fireseg.runs.calibration import Calibration, get_calibration
 from fireseg.runs.checkpoint import CURE, Checkpoint, read_checkpoint
+from fireseg.runs.ensemble import load_ensemble, split_runs
 from fireseg.runs.folder import RunFolder
 from fireseg.task import Task
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from fireseg.engine.device import DeviceName, PrecisionName
     from fireseg.model import FireSegmentationModel
+    from fireseg.model.ensemble import SegmentationModel
 
 _MLFLOW_URI = re.compile(r"(runs|models|mlflow-artifacts):/")
 
@@ -41,20 +43,23 @@ class TrainedModel:
         build_model: Builds the network in eval mode, without gradients, on `device`.
         task: Classes of the model.
         bands: Sentinel-2 bands of the channels, in order.
-        settings: Settings of the run, as in config.json.
+        settings: Settings of the run, as in config.json; of an ensemble those of its first member.
         device: Device of the model: `cuda`, `mps` or `cpu`.
-        checkpoint: File that the model was read from; inside the cache for an MLflow URI.
-        sha256: SHA-256 of that file, 64 hexadecimal digits.
-        epoch: Epoch after which the checkpoint was saved.
-        fingerprint: Fingerprint of the training patches.
-        folder: Run folder of the checkpoint; None for a file outside of a run or from MLflow.
+        checkpoint: File that the model was read from; inside the cache for an MLflow URI; of an ensemble the first.
+        sha256: SHA-256 of that file, 64 hexadecimal digits; of an ensemble, of those of its members.
+        epoch: Epoch after which the checkpoint was saved; of an ensemble the last one.
+        fingerprint: Fingerprint of the training patches; of an ensemble whose members were trained on different ones, a
+            digest that no patches have.
+        folder: Run folder of the checkpoint; None for a file outside of a run or from MLflow. That of an ensemble is
+            one of its own, which need not exist.
         calibration: Threshold and temperature selected for this checkpoint; None if there are none.
         val_fire_iou: Fire IoU on the validation split, 0 to 1; None or NaN if it is not known.
         pixel_m: Pixel size of the training tiles in metres; None if unknown.
         level: Their processing level, `1C` or `2A`; None if unknown.
+        members: Models of an ensemble, see `ensemble.load_ensemble`; empty for a single model.
     """
 
-    build_model: Callable[[], FireSegmentationModel]
+    build_model: Callable[[], SegmentationModel]
     task: Task
     bands: tuple[str, ...]
     settings: dict[str, Any]
@@ -68,15 +73,18 @@ class TrainedModel:
     val_fire_iou: float | None = None
     pixel_m: float | None = None
     level: str | None = None
+    members: tuple[TrainedModel, ...] = ()
 
     @cached_property
-    def model(self) -> FireSegmentationModel:
+    def model(self) -> SegmentationModel:
         """The network, which is built when it is first used."""
         return self.build_model()
 
     @property
     def name(self) -> str:
         """Name of the run folder, or of the checkpoint file if there is no run folder."""
+        if self.members and not self.folder:
+            return f"ensemble of {', '.join(member.name for member in self.members)}"
         return (self.folder.path.resolve() if self.folder else self.checkpoint).name
 
     @property
@@ -84,20 +92,40 @@ class TrainedModel:
         """True if the model takes reflectance relative to its scene, see `data.scene_normalisation`."""
         return self.settings.get("data", {}).get("normalisation") == "scene"
 
+    @property
+    def argument(self) -> str:
+        """RUN of a command that loads the model."""
+        if self.members:
+            return ",".join(member.argument for member in self.members)
+        return str(self.folder.path if self.folder else self.checkpoint)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Contents of run.json, of an ensemble that of its first member; empty without a run folder."""
+        if self.members:
+            return self.members[0].provenance
+        return self.folder.read_provenance() if self.folder else {}
+
     def describe(self) -> dict[str, Any]:
         """Returns origin, task and architecture as plain values, as the results of evaluation and prediction store."""
-        settings = self.settings.get("model", {})
+        members = self.members or (self,)
+        named = [member.settings.get("model", {}) for member in members]
+        origins = [
+            {"name": one.name, "checkpoint": one.checkpoint.name, "sha256": one.sha256, "epoch": one.epoch}
+            for one in self.members
+        ]
         return {
             "folder": str(self.folder.path.resolve()) if self.folder else None,
-            "checkpoint": self.checkpoint.name,
+            "checkpoint": _join_different(member.checkpoint.name for member in members),
             "sha256": self.sha256,
             "epoch": self.epoch,
             "fingerprint": self.fingerprint,
             "task": self.task.name,
             "class_names": list(self.task.class_names),
-            "arch": settings.get("arch"),
-            "encoder": settings.get("encoder"),
+            "arch": _join_different(one.get("arch") for one in named),
+            "encoder": _join_different(one.get("encoder") for one in named),
             "bands": list(self.bands),
+            **({"members": origins} if origins else {}),
         }
 
     def predict_logits(self, image: Tensor, *, precision: PrecisionName | None = None) -> Tensor:
@@ -133,7 +161,7 @@ class TrainedModel:
 def load_trained_model(
     path: Path | str, *, device: DeviceName = "auto", threads: int | None = None, build: bool = True
 ) -> TrainedModel:
-    """Loads the model of a run, a checkpoint file or MLflow.
+    """Loads the model of a run, a checkpoint file or MLflow, or several as one.
 
     Everything is read from the checkpoint, so the run may have been moved and the paths in its settings need not
     exist. A checkpoint is data: nothing in it is executed.
@@ -141,7 +169,7 @@ def load_trained_model(
     Args:
         path: Run folder (its `best_model.pt`, else `final_model.pt`, else `last.pt`), checkpoint file, or MLflow
             URI: `runs:/<id>`, `runs:/<id>/checkpoints/best_model.pt`, `models:/name/3`, `models:/name@alias`,
-            `mlflow-artifacts:/…`.
+            `mlflow-artifacts:/…`. Several, separated by commas, are one model: see `ensemble.load_ensemble`.
         device: `auto`, `cuda`, `mps` or `cpu`.
         threads: CPU threads of torch, for the whole process; None changes nothing.
         build: Build the network at once. Otherwise it is built, and its weights are read, when it is first used: never
@@ -149,7 +177,7 @@ def load_trained_model(
             architectures, most of the start of a command.
 
     Raises:
-        FiresegError: If the path does not exist, or is not a checkpoint of fireseg.
+        FiresegError: If the path does not exist, or is not a checkpoint of fireseg, or the runs do not fit together.
         SettingError: If the device is not available.
 
     Example:
@@ -159,7 +187,15 @@ def load_trained_model(
         from fireseg.engine.device import set_threads
 
         set_threads(threads)
-    device_name = _find_device(device)
+    load = partial(_load_run, device=_find_device(device), build=build)
+    names = split_runs(str(path))
+    trained = load_ensemble(names, load) if len(names) > 1 else load(path)
+    if build:
+        _ = trained.model
+    return trained
+
+
+def _load_run(path: Path | str, *, device: str, build: bool) -> TrainedModel:
     folder = None
     if _MLFLOW_URI.match(str(path)):
         from fireseg.tracker import download_artifact
@@ -176,12 +212,12 @@ def load_trained_model(
     checkpoint = read_checkpoint(file, with_weights=build)
     task = _make_task(checkpoint, file)
     sha256 = hash_file(file)
-    trained = TrainedModel(
-        build_model=lambda: _build_model(checkpoint if build else _read_again(file, sha256), file, device_name),
+    return TrainedModel(
+        build_model=lambda: _build_model(checkpoint if build else _read_again(file, sha256), file, device),
         task=task,
         bands=checkpoint.bands,
         settings=checkpoint.config,
-        device=device_name,
+        device=device,
         checkpoint=file,
         sha256=sha256,
         epoch=checkpoint.epoch,
@@ -192,9 +228,11 @@ def load_trained_model(
         pixel_m=checkpoint.pixel_m,
         level=checkpoint.level,
     )
-    if build:
-        _ = trained.model
-    return trained
+
+
+def _join_different(values: Iterable[str | None]) -> str | None:
+    """Returns the values that differ, separated by commas; None if there are none."""
+    return ", ".join(dict.fromkeys(value for value in values if value is not None)) or None
 
 
 def _find_device(name: DeviceName) -> str:
@@ -229,7 +267,10 @@ def _describe_folder(path: Path) -> str:
         continued = format_command("train", settings={"resume": path})
         return f"a run without a checkpoint; wait for its first epoch, or continue it: {continued}"
     if runs := sorted(run for run in path.iterdir() if run.is_dir() and not run.is_symlink() and find_checkpoint(run)):
-        return f"a folder of {format_count(len(runs), 'run')}, but one run is expected; name one, such as {runs[-1]}"
+        return (
+            f"a folder of {format_count(len(runs), 'run')}, but one run is expected; name one, such as {runs[-1]}, or "
+            "several as one model, separated by commas"
+        )
     if (path / "train").is_dir() or (path / "val").is_dir():
         return "a folder of patches or tiles, but a run is expected; runs are in outputs/ and multirun/"
     return f"not a run folder: it contains none of {', '.join(CHECKPOINT_NAMES)}; runs are in outputs/ and multirun/"

@@ -125,9 +125,8 @@ def open_val_patches(trained: TrainedModel, given: Path | None, *, as_stored: bo
     Raises:
         FiresegError: If the patches are not available, or do not fit the run.
     """
-    provenance = trained.folder.read_provenance() if trained.folder else {}
     try:
-        root = find_patches_root(trained.settings, provenance, given)
+        root = find_patches_root(trained.settings, trained.provenance, given)
         return open_data_module(
             trained.settings, root, task=trained.task, required="val", num_workers=0, as_stored=as_stored
         )

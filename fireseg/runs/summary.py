@@ -91,12 +91,14 @@ class RunSummary:
 
     @cached_property
     def best(self) -> Mapping[str, Any]:
-        """Metrics of the best epoch; those of the last one if no epoch had a score or a loss."""
+        """Metrics of the best model: of an epoch, the last one if none had a score or loss, or of a mean of weights."""
+        if (swa := self.provenance.get("swa", {})).get("is_best"):
+            return swa
         return next((row for row in reversed(self.rows) if row.get("best")), self.rows[-1] if self.rows else {})
 
     @property
     def best_epoch(self) -> int:
-        """Epoch of the best model; 0 without epochs."""
+        """Epoch of the best model, the last one of a mean of weights; 0 without epochs."""
         return self.best.get("epoch", 0)
 
     @property

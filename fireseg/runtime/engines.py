@@ -83,6 +83,8 @@ def create_engine(
     """
     _check_names(runtime, precision)
     is_cpu = trained.device == "cpu"
+    if precision == "int8" and trained.members:
+        raise SettingError("--precision: int8 is not available for several runs as one model; use auto, or one run")
     if precision == "int8" and runtime == "auto":
         runtime = "openvino"
     if not is_cpu and runtime in ("openvino", "onnx"):

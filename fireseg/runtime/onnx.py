@@ -18,6 +18,7 @@ from fireseg.errors import FiresegError
 from fireseg.files import atomic_write
 from fireseg.indices import append_indices
 from fireseg.model import FireSegmentationModel
+from fireseg.model.ensemble import FireSegmentationEnsemble, SegmentationModel, average_logits
 from fireseg.model.network import MIN_SIZE_PX
 from fireseg.runtime.cache import INPUT_NAME
 
@@ -28,7 +29,7 @@ _EXAMPLE_SHAPE = 2, 2 * MIN_SIZE_PX, 3 * MIN_SIZE_PX
 
 
 class DeployedModel(nn.Module):
-    """A model as other programs compute it: indices and normalisation inside, padding outside.
+    """A model, or an ensemble, as other programs compute it: indices and normalisation inside, padding outside.
 
     Args:
         model: Trained model; a copy of it on the CPU is held.
@@ -38,15 +39,11 @@ class DeployedModel(nn.Module):
         output_name: `logits` or `probabilities`.
     """
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: FireSegmentationModel, *, temperature: float | None = None) -> None:
+    def __init__(self, model: SegmentationModel, *, temperature: float | None = None) -> None:
         super().__init__()
         model = copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue] - missing in torch's stubs
-        self.network, self.bands, self.indices = model.network, model.bands, model.indices
-        self.register_buffer("mean", model.mean.view(1, -1, 1, 1))
-        self.register_buffer("std", model.std.view(1, -1, 1, 1))
+        members = model.members if isinstance(model, FireSegmentationEnsemble) else [model]
+        self.members = nn.ModuleList(_UnpaddedModel(member) for member in members)  # pyright: ignore[reportArgumentType] - of a ModuleList
         self.temperature = temperature
         self.output_name = "logits" if temperature is None else "probabilities"
         self.requires_grad_(False).eval()
@@ -61,8 +58,8 @@ class DeployedModel(nn.Module):
             `(B, K, H, W)` float32. The sum of the probabilities of the classes above 0 is the fire probability of a
             map, sigmoid(d / temperature) with d the log-odds of fire.
         """
-        normalised = (image - self.mean) / self.std
-        logits = self.network(append_indices(normalised, image, bands=self.bands, names=self.indices))
+        parts = [member(image) for member in self.members]
+        logits = average_logits(parts) if len(parts) > 1 else parts[0]
         if self.temperature is None:
             return logits
         if self.temperature == 1.0:
@@ -71,7 +68,22 @@ class DeployedModel(nn.Module):
         return torch.cat([torch.sigmoid(-log_odds), torch.sigmoid(log_odds) * logits[:, 1:].softmax(1)], dim=1)
 
 
-def make_example(model: FireSegmentationModel) -> Tensor:
+class _UnpaddedModel(nn.Module):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: FireSegmentationModel) -> None:
+        super().__init__()
+        self.network, self.bands, self.indices = model.network, model.bands, model.indices
+        self.register_buffer("mean", model.mean.view(1, -1, 1, 1))
+        self.register_buffer("std", model.std.view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        normalised = (image - self.mean) / self.std
+        return self.network(append_indices(normalised, image, bands=self.bands, names=self.indices))
+
+
+def make_example(model: SegmentationModel) -> Tensor:
     """Returns an image for tracing, `(B, C, H, W)` float32."""
     batch, height, width = _EXAMPLE_SHAPE
     return torch.rand(batch, len(model.bands), height, width, generator=torch.Generator().manual_seed(0))
@@ -90,7 +102,7 @@ def make_dynamic_shapes() -> dict[str, dict[int, Any]]:
     return {INPUT_NAME: {0: Dim("batch", min=1, max=_MAX_BATCH), **sides}}
 
 
-def convert_to_onnx(model: FireSegmentationModel, path: Path, *, temperature: float | None = None) -> None:
+def convert_to_onnx(model: SegmentationModel, path: Path, *, temperature: float | None = None) -> None:
     """Writes a model as one ONNX file, whole or not at all.
 
     The input `image` is reflectance, `(batch, C, 32*h, 32*w)` float32 of any batch and size; an image of another size

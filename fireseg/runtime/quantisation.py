@@ -80,8 +80,7 @@ def _open_patches(trained: TrainedModel, data: Path | None) -> WildfireDataModul
         if data is not None:
             raise
         reason = error.faults[0].rpartition("; ")[0] or error.faults[0]  # without its cure
-        run = trained.folder.path if trained.folder else trained.checkpoint
-        command = format_command("export", run, "--to", "openvino", "--precision", "int8", "--data")
+        command = format_command("export", Path(trained.argument), "--to", "openvino", "--precision", "int8", "--data")
         raise FiresegError(
             f"--precision int8: needs val patches once, but {reason}; name their folder by {command} PATCHES, "
             "which keeps the int8 model for maps, too"

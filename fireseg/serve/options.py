@@ -24,7 +24,7 @@ class ServeOptions:
     """Run, folders and limits of a server.
 
     Attributes:
-        run: Run folder, checkpoint file, or MLflow URI.
+        run: Run folder, checkpoint file, or MLflow URI; RUN1,RUN2,… maps with the mean of several.
         root: Folder whose scenes can be picked on the page; nothing else on this machine can be.
         out: Folder for the queue, uploaded scenes and maps; the next start goes on with it.
         host: Address to listen on; other machines reach the server only with another one, which needs --token.

@@ -107,6 +107,12 @@ def build_learner(settings: Settings, point: ResumePoint, processes: Processes) 
     saved = read_state(point)
     task = make(settings["task"], Task)
     engine = make(settings["engine"], Engine)
+    stopping = make(settings["stopping"], EarlyStopping)
+    if engine.swa_epochs and stopping.patience:
+        raise SettingError(
+            f"engine.swa_epochs: {engine.swa_epochs} averages the weights of the last epochs, which early stopping "
+            "does not know before; set stopping.patience=0"
+        )
     if saved is not None:
         engine.keep_precision(saved.get("precision"))
     try:
@@ -126,7 +132,6 @@ def build_learner(settings: Settings, point: ResumePoint, processes: Processes) 
         model.set_normalisation(data.mean, data.std)
     processes.share_weights(model)
     state = _make_state(settings, engine, model)
-    stopping = make(settings["stopping"], EarlyStopping)
     if saved is not None:
         _check_same_data(data, saved, point)
         _restore_state(state, stopping, saved, point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import resource
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fireseg.batch import Batch
-from fireseg.console import format_command, format_epoch, progress_bar
+from fireseg.console import format_command, format_epoch, format_score, progress_bar
 from fireseg.engine import SINGLE_PROCESS, Interrupted, Interrupts, LostProcessError, Processes
 from fireseg.errors import FiresegError
 from fireseg.files import BEST_CHECKPOINT, load_tensors
@@ -85,6 +87,8 @@ def train(
             _plot_first_batch(run)
         with interrupts.deferred():
             run_epochs(run, interrupts, processes, should_prune)
+            if run.engine.swa_epochs and run.state.epoch == run.engine.epochs:
+                _judge_average(run, interrupts)
         _save_results(run)
         status = "FINISHED"
     except (Interrupted, KeyboardInterrupt, LostProcessError):
@@ -177,9 +181,51 @@ def run_epochs(
             interrupts.check(is_epoch_end=True)
 
 
+def _judge_average(run: Training, interrupts: Interrupts) -> None:
+    """Validates the mean of the weights of the last epochs, which becomes the best model if no epoch was better.
+
+    A run that is killed before `run.json` notes the outcome judges it again when it is resumed, with the same result.
+    """
+    if "swa" in run.folder.read_provenance():
+        return
+    val = run.engine.validate_average(
+        run.state,
+        run.data,
+        loss=run.loss,
+        metrics=run.metrics,
+        seed=run.settings["seed"],
+        interrupts=interrupts,
+        progress_bar=progress_bar,
+    )
+    fire_iou, epoch, num_epochs = val["fire_iou"], run.state.epoch, run.engine.swa_epochs
+    # On a copy: last.pt keeps the best epoch.
+    is_best = copy.copy(run.stopping).update(epoch, fire_iou, loss=val["loss"])
+    if is_best:
+        assert run.state.swa_model is not None
+        run.checkpoints.save_best(_model_checkpoint(run, epoch, fire_iou, model=run.state.swa_model.module))
+    scores = {f"val/{name}": value if math.isfinite(value) else None for name, value in val.items()}
+    run.folder.write_provenance({"swa": {"epochs": num_epochs, "epoch": epoch, "is_best": is_best, **scores}})
+
+
 def _save_results(run: Training) -> None:
     """Writes the final model and the plots, and passes the files of the run to the tracker."""
     run.checkpoints.save_final(_model_checkpoint(run, run.state.epoch, None))
+    swa = run.folder.read_provenance().get("swa", {})
+    if swa:
+        log.info(
+            "mean of the weights after the last %d epochs: val/fire_iou %s; %s",
+            swa["epochs"],
+            format_score(swa["val/fire_iou"], undefined="undefined"),
+            "it is the best model" if swa["is_best"] else "an epoch was better",
+        )
+    if not swa.get("is_best"):
+        _settle_best_epoch(run)
+    _plot_results(run)
+    send_files(run.tracker, run.folder)
+
+
+def _settle_best_epoch(run: Training) -> None:
+    """Logs the best epoch; if there is none, the last model is written as the best."""
     if run.stopping.best_epoch == 0:
         run.checkpoints.save_best(_model_checkpoint(run, run.state.epoch, None))
         log.warning("no validation loss was a number: %s is the last model, not the best", BEST_CHECKPOINT)
@@ -188,8 +234,6 @@ def _save_results(run: Training) -> None:
         log.warning("best: epoch %d, by val/loss %.4f: %s", run.stopping.best_epoch, run.stopping.best_loss, reason)
     else:
         log.info("best: epoch %d, val/fire_iou %.4f", run.stopping.best_epoch, run.stopping.best_score)
-    _plot_results(run)
-    send_files(run.tracker, run.folder)
 
 
 def _note_peak_memory(run: Training) -> None:
@@ -256,9 +300,11 @@ def _plot_first_batch(run: Training) -> None:
     run.tracker.artifact(run.folder.batch)
 
 
-def _model_checkpoint(run: Training, epoch: int, score: float | None) -> dict[str, Any]:
-    """Returns the weights for inference, with all that is needed to use them."""
-    state = drop_auxiliary_head(run.state.eval_model.state_dict(), run.task.num_classes)
+def _model_checkpoint(
+    run: Training, epoch: int, score: float | None, *, model: nn.Module | None = None
+) -> dict[str, Any]:
+    """Returns the weights for inference, with all that is needed to use them; those of the run if no model is given."""
+    state = drop_auxiliary_head((model or run.state.eval_model).state_dict(), run.task.num_classes)
     return {**_describe_run(run), "model": state, "epoch": epoch, "val/fire_iou": score}
 
 

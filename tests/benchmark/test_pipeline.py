@@ -52,7 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return called
 
 
-def test_every_fire_is_judged_once_and_a_further_seed_repeats_nothing(
+def test_every_fire_is_judged_once_and_a_further_seed_and_an_ensemble_repeat_nothing(
     tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -68,10 +68,20 @@ def test_every_fire_is_judged_once_and_a_further_seed_repeats_nothing(
     files = {path: path.stat().st_mtime_ns for path in Path("benchmark/runs").rglob("*.pt")}
     evaluations = {path: path.stat().st_mtime_ns for path in Path("benchmark/runs").rglob("evaluation_*.json")}
     assert (len(files) > 3, len(evaluations)) == (True, 3)
-    Path("protocol.yaml").write_text(PROTOCOL + "seeds: [0, 1]\n")
+    Path("protocol.yaml").write_text(PROTOCOL + "seeds: [0, 1]\nensembles: {two seeds: [base]}\n")
     assert main(["protocol.yaml", "tiles"]) == 0
-    assert len(json.loads(Path("benchmark/results.json").read_text())["judged"]) == 2 * 6
+    results = json.loads(Path("benchmark/results.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in [*files, *evaluations]} == {**files, **evaluations}
+    assert [row["recipe"] for row in results["rows"]][:2] == ["base", "two seeds"]
+    assert results["rows"][1]["difference"]["difference"]["num"] == 6
+    entries = [(entry["recipe"], entry["seed"], entry["fire"]) for entry in results["judged"]]
+    for recipe, seed in (("base", 0), ("base", 1), ("two seeds", None)):
+        assert sorted(fire for *of, fire in entries if of == [recipe, seed]) == results["fires"]
+    assert len(entries) == 3 * 6
+    together = {path: path.stat().st_mtime_ns for path in Path("benchmark/runs").rglob("ensemble_*/evaluation_*.json")}
+    assert len(together) == 3
+    assert main(["protocol.yaml", "tiles"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in together} == together
 
 
 def test_a_training_that_fails_is_named_and_the_other_recipes_are_judged(

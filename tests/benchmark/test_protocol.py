@@ -42,6 +42,15 @@ def test_all_faults_are_told_with_their_places(tmp_path: Path) -> None:
         ("prepare: [--stride=9]\nrecipes: {a: []}", r"prepare: --stride=9: .*use size, stride"),
         ("recipes: {a: {size: 32}}", r"recipes\.a: stride 64 is larger than the patch size 32"),
         ("seeds: [1, 1]\nrecipes: {a: []}", r"seeds: a value is there twice"),
+        (
+            "seeds: [0, 1]\nensembles: {e: [b]}\nrecipes: {a: []}",
+            r"ensembles\.e: b: no such recipe.*name some",
+        ),
+        ("ensembles: {e: [a]}\nrecipes: {a: []}", r"ensembles\.e: one model is no ensemble; name several recipes, or"),
+        (
+            "ensembles: {a: [a, a]}\nrecipes: {a: []}",
+            r"(?s)ensembles\.a: is the name of a recipe.*there twice",
+        ),
         ("recipes: {a b: [], A_b: []}", r"recipes: two names differ only"),
         ("recipes: {", r"cannot be read"),
         ("- 3", r"content: .*docs/benchmark\.md"),

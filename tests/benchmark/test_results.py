@@ -89,6 +89,19 @@ def test_scores_are_means_over_fires_and_seeds() -> None:
     assert baseline["difference"]["ties"] == 6
 
 
+def test_seeds_as_one_model_are_a_row_without_a_seed() -> None:
+    name = "two seeds"
+    together = [
+        run._replace(group=Group(name, None), seed=None, seconds=180.0) for run in make_runs("base", 0.3, seeds=(0,))
+    ]
+    results = build_results(PROTOCOL, [*make_runs("base"), *together])
+    row = results["rows"][1]
+    assert (row["recipe"], row["minutes"]) == (name, pytest.approx(3.0))
+    assert row["iou"]["mean"] == pytest.approx(0.7)
+    assert row["difference"]["difference"]["mean"] == pytest.approx(0.2)  # to the mean of the seeds, 0.5
+    assert {entry["seed"] for entry in results["judged"] if entry["recipe"] == name} == {None}
+
+
 def test_a_pair_of_grades_counts_as_burned_in_pooled_scores() -> None:
     runs = make_runs("base", seeds=(0,))
     for run in runs:  # rows are the truth: 3 hits of grade 1 and 2, 1 miss, 2 false alarms

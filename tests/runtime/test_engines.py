@@ -65,6 +65,36 @@ def test_an_engine_decides_as_torch_on_all_but_a_two_thousandth_of_the_pixels(
         assert abs(int(burned.sum()) - int(expected.sum())) <= 0.001 * expected.sum()
 
 
+@pytest.fixture(scope="module")
+def ensemble(run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(1)
+    model = create_segmentation_model("unet", "tu-test_efficientnet", weights="none")
+    return f"{run},{write_run(run.parent / 'another_run', train_a_little(model, steps=5))}"
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_an_engine_computes_the_mean_of_several_runs_as_torch(
+    ensemble: str, runtime: engines_module.RuntimeName
+) -> None:
+    alone = [create_engine(load_trained_model(run, device="cpu"), runtime="torch") for run in ensemble.split(",")]
+    trained = load_trained_model(ensemble, device="cpu", build=False)
+    image = np.stack([draw_image(96, 64, seed=number) for number in (7, 8)])
+    expected = (alone[0].predict_probabilities(image) + alone[1].predict_probabilities(image)) / 2
+
+    for name in ("torch", runtime):
+        result = create_engine(trained, runtime=name, precision="fp32").predict_probabilities(image)
+        np.testing.assert_allclose(result, expected, atol=1e-4 if name == runtime else 1e-6)
+
+    assert trained.folder is not None
+    assert (trained.folder.path / f"runtime/{trained.sha256}_1.onnx").is_file()
+    assert expected[:, 1].std() > 0.01
+
+
+def test_int8_of_several_runs_is_refused(ensemble: str) -> None:
+    with pytest.raises(SettingError, match=r"--precision: int8 is not available for several runs"):
+        create_engine(load_trained_model(ensemble, device="cpu", build=False), precision="int8")
+
+
 def test_a_process_survives_a_signal_after_another_thread_has_freed_an_engine(run: Path) -> None:
     program = (
         "import os, signal, sys, threading\n"
