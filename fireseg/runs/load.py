@@ -268,8 +268,8 @@ def _describe_folder(path: Path) -> str:
         return f"a run without a checkpoint; wait for its first epoch, or continue it: {continued}"
     if runs := sorted(run for run in path.iterdir() if run.is_dir() and not run.is_symlink() and find_checkpoint(run)):
         return (
-            f"a folder of {format_count(len(runs), 'run')}, but one run is expected; name one, such as {runs[-1]}, or "
-            "several as one model, separated by commas"
+            f"a folder of {format_count(len(runs), 'run')}, but one run is expected; name several as RUN1,RUN2 to use "
+            f"them as one model, or one, such as {runs[-1]}"
         )
     if (path / "train").is_dir() or (path / "val").is_dir():
         return "a folder of patches or tiles, but a run is expected; runs are in outputs/ and multirun/"

@@ -155,7 +155,9 @@ def describe_results(folder: RunFolder) -> str:
         return ""
     if not run.rows:
         return ""
-    lines = [f"Best: epoch {run.best_epoch}, fire IoU on val {format_score(run.val_fire_iou, undefined='undefined')}"]
+    swa = run.provenance.get("swa", {})
+    origin = f"mean of the last {swa['epochs']} epochs" if swa.get("is_best") else f"epoch {run.best_epoch}"
+    lines = [f"Best: {origin}, fire IoU on val {format_score(run.val_fire_iou, undefined='undefined')}"]
     for split in run.evaluations:
         interval = Entry(values={}, runs=(run,)).fire_interval(split)
         if interval is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ def read_fire(folder: Path) -> np.ndarray:
 
 
 def test_the_map_of_several_runs_is_the_mean_of_their_maps(
-    runs: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Wider than a window, so that two are blended.
     scene = write_scene(tmp_path / "scene.tif", draw_image(64, 700))
@@ -44,8 +43,6 @@ def test_the_map_of_several_runs_is_the_mean_of_their_maps(
         fireseg.load(run, device="cpu", runtime="torch").predict_scene(
             scene, tmp_path / f"alone_{number}", fire_dtype="float32"
         )
-    monkeypatch.setattr(logging.getLogger("fireseg"), "propagate", True)
-    caplog.set_level(logging.INFO, "fireseg")
     both, out = f"{runs[0]},{runs[1]}", tmp_path / "together"
 
     words = [both, str(scene), "--out", str(out), "--fire-dtype", "float32", "--runtime", "torch", "--device", "cpu"]
@@ -58,5 +55,6 @@ def test_the_map_of_several_runs_is_the_mean_of_their_maps(
     assert [member["name"] for member in model["members"]] == ["run_0", "run_1"]
     assert model["members"][0]["sha256"] == hash_file(runs[0] / "checkpoints/best_model.pt")
     assert model["sha256"] == load_trained_model(both, device="cpu", build=False).sha256
-    assert "2 runs as one model: run_0, run_1" in caplog.text
-    assert f"choose it on val with python -m fireseg.evaluate {both}" in caplog.text
+    printed = capsys.readouterr().out
+    assert "2 runs as one model: run_0, run_1" in printed
+    assert f"choose it on val with python -m fireseg.evaluate {both}" in printed
