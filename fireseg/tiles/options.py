@@ -84,7 +84,7 @@ class LabelOptions:
     images: Annotated[str | None, metavar("GLOB")] = None
     masks: Annotated[str | None, metavar("GLOB")] = None
     gradings: Annotated[str | None, metavar("GLOB")] = None
-    landcover: LandcoverCodes | None = None
+    landcover: Annotated[LandcoverCodes | None, metavar("{esa,esa-cems,esri,esri-cems}")] = None
     pre: Annotated[str | None, metavar("GLOB")] = None
     missing_pre: Literal["refuse", "skip"] = "refuse"
 
