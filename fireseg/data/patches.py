@@ -188,8 +188,8 @@ class FolderReader:
 def describe_missing_landcover(folder: Path) -> FiresegError:
     """Returns the error of patches without the land cover that the auxiliary task needs."""
     return FiresegError(
-        f"task.auxiliary: landcover, but {folder} has none; prepare tiles that have <name>_ESA_LC.tif with "
-        "--landcover, packed, or set task.auxiliary=null"
+        f"task.auxiliary: landcover, but {folder} has none; prepare tiles that have <name>_ESA_LC.tif or "
+        "<name>_Esri10_LC.tif with --landcover, packed, or set task.auxiliary=null"
     )
 
 

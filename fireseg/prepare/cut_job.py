@@ -62,7 +62,7 @@ class CutJob:
         values: dict[str, Any] = {"name": files.name, "split": files.split, "activation": files.activation}
         values["missing"] = list_missing(files)
         if self.options.labels.landcover and files.landcover is None:
-            values["missing"].append("ESA_LC")
+            values["missing"].append("LC")
         stats = _stat_files(files)
         try:
             with convert_unexpected_errors(files.image):

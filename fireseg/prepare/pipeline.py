@@ -44,7 +44,7 @@ _MISSING = {
     "DEL": "without DEL: labelled only by GRA",
     "GRA": "without GRA: not used by task=gra",
     "CM": "without CM: clouds unknown",
-    "ESA_LC": "without ESA_LC: land cover unknown",
+    "LC": "without land cover",
     "json": "without json",
 }
 

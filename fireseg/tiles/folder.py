@@ -23,7 +23,7 @@ RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".img", ".vrt", ".bi
 VECTOR_SUFFIXES = (".geojson", ".gpkg", ".shp")
 """Endings of vector files with the labels of a tile."""
 
-_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM|SCL|ESA_LC)", re.IGNORECASE | re.DOTALL)
+_FILE = re.compile(r"(?P<name>.+)_(?P<kind>S2L2A|DEL|GRA|CM|SCL|ESA_LC|Esri10_LC)", re.IGNORECASE | re.DOTALL)
 
 _SCL_NAME = re.compile(r"(?<![a-z0-9])SCL(?![a-z])", re.IGNORECASE)
 
@@ -39,6 +39,9 @@ _WILDCARDS = re.compile(r"[*?\[\]]")
 _ACTIVATION = re.compile(r"(?<![a-z0-9])EMSR\d+", re.IGNORECASE)
 
 _METADATA = "metadata"
+
+_LANDCOVER = {"esa": "ESA_LC", "esa-cems": "ESA_LC", "esri": "ESRI10_LC", "esri-cems": "ESRI10_LC"}
+"""Kind of file, in upper case, for each numbering of land cover maps."""
 
 _MAX_NAMES_SHOWN = 3
 
@@ -56,7 +59,7 @@ class TileFiles:
         grading: `<name>_GRA.tif`, or polygons, if it exists.
         cloud: `<name>_CM.tif`, else `<name>_SCL.tif`, if it exists.
         metadata: `<name>_S2L2A.json`, if it exists.
-        landcover: `<name>_ESA_LC.tif`, if it exists and is wanted.
+        landcover: `<name>_ESA_LC.tif` or `<name>_Esri10_LC.tif`, if it exists and is wanted.
         pre: Scene before the fire, if pairs are wanted and it exists.
     """
 
@@ -115,8 +118,10 @@ def group_tile_files(root: Path, labels: LabelOptions = DEFAULT_LABELS) -> TileS
     if labels.pre is not None:
         tiles = _add_pre_scenes(root, tiles, pre, labels, faults)
     if labels.landcover and tiles and not any(files.landcover for files in tiles):
+        end = _LANDCOVER[labels.landcover].replace("ESRI", "Esri")
         raise FiresegError(
-            f"--landcover: no tile in {root} has <name>_ESA_LC.tif beside <name>_S2L2A.tif; add them, or omit it"
+            f"--landcover {labels.landcover}: no tile in {root} has <name>_{end}.tif beside <name>_S2L2A.tif; add "
+            "them, or omit it"
         )
     tiles.sort(key=lambda files: (files.split, files.name, str(files.image)))
     return TileSearch(tuple(tiles), tuple(sorted(faults + _check_splits(root, tiles))))
@@ -141,13 +146,13 @@ def _group_by_name(root: Path, labels: LabelOptions, faults: list[Fault]) -> lis
         if "S2L2A" in group:
             tiles.append(_make_tile(root, name, group))
         else:
-            masks = (path for kind, path in group.items() if kind not in (_METADATA, "SCL", "ESA_LC"))
+            masks = (path for kind, path in group.items() if kind not in (_METADATA, "SCL", *_LANDCOVER.values()))
             faults += report_orphan_masks(name, (path for path in masks if path.suffix.lower() != _PICTURE_SUFFIX))
     return tiles
 
 
 def _is_wanted(kind: str, suffix: str, labels: LabelOptions) -> bool:
-    if kind == "ESA_LC" and not labels.landcover:
+    if kind in _LANDCOVER.values() and (labels.landcover is None or kind != _LANDCOVER[labels.landcover]):
         return False
     return suffix in RASTER_SUFFIXES or (suffix in VECTOR_SUFFIXES and kind in ("DEL", "GRA"))
 
@@ -362,7 +367,7 @@ def _make_tile(root: Path, name: str, group: Mapping[str, Path]) -> TileFiles:
         grading=group.get("GRA"),
         cloud=group.get("CM", group.get("SCL")),
         metadata=group.get(_METADATA),
-        landcover=group.get("ESA_LC"),
+        landcover=next((group[kind] for kind in _LANDCOVER.values() if kind in group), None),
     )
 
 

@@ -19,7 +19,7 @@ from rasterio.windows import Window, from_bounds
 from fireseg.data.statistics import count_values
 from fireseg.errors import FiresegError, join_names
 from fireseg.geo.grid import GDAL_ERRORS
-from fireseg.task import CLEAR, IGNORE_INDEX, LANDCOVER_CLASSES, SHADOW, TASKS
+from fireseg.task import CLEAR, IGNORE_INDEX, SHADOW, TASKS
 from fireseg.tiles.options import DEFAULT_LABELS, LabelOptions
 
 MaskKind = Literal["DEL", "GRA", "CM"]
@@ -73,7 +73,7 @@ def read_mask(
     if raster.count != 1:
         raise FiresegError(f"{path}: {raster.count} channels, but a mask has one; check that it is no picture")
     window = Window(0, 0, raster.width, raster.height)  # pyright: ignore[reportCallIssue]  # attrs class
-    differences = _describe_grid_difference(raster, image)
+    differences = describe_grid_difference(raster, image)
     if differences:
         if not labels.align_masks:
             cure = "use one grid for both, or warp the mask to the grid of the image with --align-masks"
@@ -102,37 +102,6 @@ def read_mask(
         if doubtful is not None:
             doubtful = _align(doubtful.astype(np.uint8), transform, raster, image, fill=0) == 1
     return Mask(values=mask, doubtful=doubtful, flags=tuple(f"{path}: {flag}" for flag in flags))
-
-
-def read_landcover(raster: DatasetReader, image: DatasetReader) -> NDArray[np.uint8]:
-    """Reads the land cover of a tile.
-
-    Args:
-        raster: Values of ESA WorldCover, 0 where unknown.
-        image: Image of the tile.
-
-    Returns:
-        `(H, W)` uint8, the position of the class in `LANDCOVER_CLASSES`, 255 where unknown.
-
-    Raises:
-        FiresegError: If it has several channels, other values, or another grid than the image.
-    """
-    path = raster.name
-    if raster.count != 1:
-        raise FiresegError(f"{path}: {raster.count} channels, but a land cover has one; check that it is no picture")
-    if difference := _describe_grid_difference(raster, image):
-        raise FiresegError(
-            f"{path}: {difference} {Path(image.name).name}; warp it to the grid of the image (gdalwarp -r near)"
-        )
-    values = raster.read(1)
-    classes = np.full(values.shape, IGNORE_INDEX, np.uint8)
-    for number, value in enumerate(LANDCOVER_CLASSES):
-        classes[values == value] = number
-    is_unknown = (values == 0) | (values == IGNORE_INDEX) | (values == raster.nodata)
-    if wrong := np.unique(values[(classes == IGNORE_INDEX) & ~is_unknown]).tolist():
-        shown, known = (join_names([f"{value:g}" for value in group], 11) for group in (wrong, LANDCOVER_CLASSES))
-        raise FiresegError(f"{path}: values {shown}, but ESA WorldCover has {known}; use its map, or omit --landcover")
-    return classes
 
 
 def check_unknown_pixels(
@@ -232,8 +201,14 @@ def _check_values(values: NDArray[Any], unknown: NDArray[np.bool_] | None, kind:
         )
 
 
-def _describe_grid_difference(mask: DatasetReader, image: DatasetReader) -> str:
-    """Describes how two grids differ, as text before the name of the image; empty if they match."""
+def describe_grid_difference(mask: DatasetReader, image: DatasetReader, *, max_shift_px: float = _MAX_SHIFT_PX) -> str:
+    """Describes how two grids differ, as text before the name of the image; empty if they match.
+
+    Args:
+        mask: Mask, or map of land cover.
+        image: Image of its tile.
+        max_shift_px: Largest shift of grids that match.
+    """
     if mask.shape != image.shape:
         return f"{mask.height} x {mask.width} pixels, but {image.height} x {image.width} in"
     is_png = mask.driver == "PNG"  # holds no georeference; a world file gives it a transform only
@@ -245,7 +220,7 @@ def _describe_grid_difference(mask: DatasetReader, image: DatasetReader) -> str:
     corners = [(col, row) for col in (0, image.width) for row in (0, image.height)]
     moved = [_apply(~image.transform, _apply(mask.transform, corner)) for corner in corners]
     shift = max(abs(was - now) for pair in zip(corners, moved, strict=True) for was, now in zip(*pair, strict=True))
-    return f"shifted by {shift:.2g} pixels against" if shift > _MAX_SHIFT_PX else ""
+    return f"shifted by {shift:.2g} pixels against" if shift > max_shift_px else ""
 
 
 def _apply(transform: Affine, point: tuple[float, float]) -> tuple[float, float]:

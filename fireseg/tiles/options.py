@@ -11,6 +11,9 @@ from fireseg.console import metavar
 from fireseg.errors import SettingError
 from fireseg.task import IGNORE_INDEX, TASKS
 
+LandcoverCodes = Literal["esa", "esa-cems", "esri", "esri-cems"]
+"""Numberings of land cover maps, see `tiles.landcover.CODES`."""
+
 _CLASS_RULE = re.compile(r"(?:(DEL|GRA):)?(-?\d+(?:\.\d+)?)=(\d+)")
 
 
@@ -64,8 +67,9 @@ class LabelOptions:
         masks: Delineations of these images, as a pattern such as 'masks/*.tif'; a mask has the name of its image, or
             adds words to it.
         gradings: Gradings of these images, as a pattern.
-        landcover: Store the land cover of <name>_ESA_LC.tif (ESA WorldCover) with the patches, for training with
-            task.auxiliary=landcover.
+        landcover: Store the land cover with the patches, for training with task.auxiliary=landcover: of
+            <name>_ESA_LC.tif (ESA WorldCover) or <name>_Esri10_LC.tif (Esri) with the original values (esa, esri), or
+            as the CEMS data set numbers them, from 0 (esa-cems, esri-cems).
         pre: Scenes before the fire, as a pattern such as '**/*_PRE.tif', whose bands follow those of the images as
             B02_PRE and so on; a scene has the name of its image, or adds words to it. On another grid it is resampled.
         missing_pre: Stop and list the tiles without a scene before the fire (refuse), or leave them out (skip).
@@ -80,7 +84,7 @@ class LabelOptions:
     images: Annotated[str | None, metavar("GLOB")] = None
     masks: Annotated[str | None, metavar("GLOB")] = None
     gradings: Annotated[str | None, metavar("GLOB")] = None
-    landcover: bool = False
+    landcover: Annotated[LandcoverCodes | None, metavar("{esa,esa-cems,esri,esri-cems}")] = None
     pre: Annotated[str | None, metavar("GLOB")] = None
     missing_pre: Literal["refuse", "skip"] = "refuse"
 

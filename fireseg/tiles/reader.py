@@ -27,7 +27,8 @@ from fireseg.tiles.folder import (
     is_scene_classification_file,
     report_orphan_masks,
 )
-from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_landcover, read_mask
+from fireseg.tiles.landcover import read_landcover
+from fireseg.tiles.masks import Mask, MaskKind, check_unknown_pixels, read_mask
 from fireseg.tiles.metadata import find_date, find_level, flatten_metadata, read_metadata_beside
 from fireseg.tiles.options import DEFAULT_LABELS, DEFAULT_OPTIONS, LabelOptions, RasterOptions
 from fireseg.tiles.pair import list_pair_flags
@@ -177,9 +178,9 @@ def read_tile(
                 with collect_errors(faults):
                     if path.suffix.lower() not in VECTOR_SUFFIXES or "grid" in parts:
                         masks[name] = _read_labels(path, kind, raster, parts.get("grid"), labels)
-        if files.landcover is not None:
+        if files.landcover is not None and labels.landcover is not None:
             with collect_errors(faults), open_raster(files.landcover) as landcover:
-                parts["landcover"] = read_landcover(landcover, raster)
+                parts["landcover"] = read_landcover(landcover, raster, labels.landcover)
         with collect_errors(faults):
             parts["image"], parts["unknown"], channels = _read_image(raster, bands, metadata, options, flags)
             parts["ignored"], scl = channels.ignored, channels.scl

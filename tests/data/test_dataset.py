@@ -238,6 +238,7 @@ def test_a_land_cover_is_augmented_like_the_mask(make_packed, tmp_path: Path) ->
 def test_patches_without_a_land_cover_are_an_error(folder: Path, make_packed) -> None:
     for split in (folder, make_packed() / "train"):
         with pytest.raises(
-            FiresegError, match=r"task.auxiliary: landcover, but .*train has none; prepare .*--landcover"
+            FiresegError,
+            match=r"task.auxiliary: landcover, but .*train has none; prepare .*--landcover",
         ):
             WildfirePatchDataset(split, landcover=True)[0]

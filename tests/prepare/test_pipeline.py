@@ -584,7 +584,7 @@ def test_the_land_cover_is_cut_like_the_masks_and_unknown_where_a_tile_has_none(
     values = np.random.default_rng(0).choice([10, 30, 100], (profile["height"], profile["width"])).astype(np.uint8)
     with rasterio.open(image.with_name("EMSR101_AOI01_01_ESA_LC.tif"), "w", **profile) as raster:
         raster.write(values, 1)
-    options = TilingOptions(size=16, labels=LabelOptions(landcover=True))
+    options = TilingOptions(size=16, labels=LabelOptions(landcover="esa"))
 
     prepare(PrepareOptions(tiles=tiles, patches=tmp_path / "patches", tiling=options))
 
@@ -602,4 +602,4 @@ def test_the_land_cover_is_cut_like_the_masks_and_unknown_where_a_tile_has_none(
 
 def test_patches_in_files_hold_no_land_cover() -> None:
     with pytest.raises(SettingError, match=r"--landcover: only packed patches hold it; omit --layout files"):
-        TilingOptions(layout="files", task="del", labels=LabelOptions(landcover=True))
+        TilingOptions(layout="files", task="del", labels=LabelOptions(landcover="esa"))

@@ -10,8 +10,10 @@ import pytest
 import rasterio
 
 from fireseg.data.bands import BAND_NAMES
+from fireseg.errors import FiresegError
 from fireseg.prepare.tiling import Patch, cut_patches, mask_labels
 from fireseg.tiles import RasterOptions
+from fireseg.tiles.landcover import read_landcover
 from fireseg.tiles.reader import Tile, find_tiles, read_tile
 from tests.tiles.builders import overlay_cems, write_raster
 
@@ -57,6 +59,19 @@ def test_cems_tile_is_read(cems: dict[str, Tile]) -> None:
     assert tile.cloud is not None
     assert np.bincount(tile.cloud.ravel()).tolist() == [1_346_789, 173_599, 0, 37_632]
     assert tile.flags == ()
+
+
+def test_the_land_cover_of_the_cems_data_set_is_numbered_from_0(real: Path) -> None:
+    folder = real / "cems" / "EMSR382_AOI01_01"
+    path, image = (folder / f"EMSR382_AOI01_01_{kind}.tif" for kind in ("Esri10_LC", "DEL"))
+    with rasterio.open(path) as raster, rasterio.open(image) as mask:
+        classes = read_landcover(raster, mask, "esri-cems")
+        burned = mask.read(1) == 1
+        with pytest.raises(FiresegError, match=r"Esri10_LC.tif: 0 is no data .*--landcover esri-cems"):
+            read_landcover(raster, mask, "esri")
+    # An eighth of the tile is the sea around Gran Canaria, which did not burn.
+    assert np.bincount(classes.ravel()).tolist() == [36375, 1293797, 31, 3168, 6378, 32073, 0, 186163, 35]
+    assert burned[classes == 7].mean() < 0.01
 
 
 @pytest.mark.parametrize(

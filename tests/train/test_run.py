@@ -289,7 +289,7 @@ def test_an_auxiliary_task_is_learnt_resumed_and_dropped(run: Run, tmp_path: Pat
             profile = raster.profile | {"count": 1, "dtype": "uint8", "nodata": None}
         with rasterio.open(image.with_name(image.name.replace("S2L2A", "ESA_LC")), "w", **profile) as raster:
             raster.write(np.full((64, 64), 40, np.uint8), 1)
-    assert prepare([str(tiles), str(tmp_path / "patches"), "--size", "32", "--landcover"]) == 0
+    assert prepare([str(tiles), str(tmp_path / "patches"), "--size", "32", "--landcover", "esa"]) == 0
     settings = ("task.auxiliary=landcover", "engine.shards=2", "optimizer.lr=1e-2")
 
     folder = run(*settings)
