@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from fireseg.errors import FiresegError, SettingError, did_you_mean
 from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, find_run_folder, hash_file
 from fireseg.hardware import has_gpu_driver
 from fireseg.runs.calibration import Calibration, get_calibration
-from fireseg.runs.checkpoint import CURE, Checkpoint, read_checkpoint
+from fireseg.runs.checkpoint import CURE, Checkpoint, SelfTraining, read_checkpoint
 from fireseg.runs.folder import RunFolder
 from fireseg.task import Task
 
@@ -52,6 +52,7 @@ class TrainedModel:
         val_fire_iou: Fire IoU on the validation split, 0 to 1; None or NaN if it is not known.
         pixel_m: Pixel size of the training tiles in metres; None if unknown.
         level: Their processing level, `1C` or `2A`; None if unknown.
+        self_training: Origin of the pseudo-labels; None if the run had none.
     """
 
     build_model: Callable[[], FireSegmentationModel]
@@ -68,6 +69,7 @@ class TrainedModel:
     val_fire_iou: float | None = None
     pixel_m: float | None = None
     level: str | None = None
+    self_training: SelfTraining | None = None
 
     @cached_property
     def model(self) -> FireSegmentationModel:
@@ -93,6 +95,7 @@ class TrainedModel:
             "arch": settings.get("arch"),
             "encoder": settings.get("encoder"),
             "bands": list(self.bands),
+            **({"self_training": asdict(self.self_training)} if self.self_training else {}),
         }
 
     def predict_logits(self, image: Tensor, *, precision: PrecisionName | None = None) -> Tensor:
@@ -186,6 +189,7 @@ def load_trained_model(
         val_fire_iou=checkpoint.val_fire_iou,
         pixel_m=checkpoint.pixel_m,
         level=checkpoint.level,
+        self_training=checkpoint.self_training,
     )
     if build:
         _ = trained.model
