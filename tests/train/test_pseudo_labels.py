@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 import torch
 
 from fireseg import config
-from fireseg.engine import Interrupts
+from fireseg.engine import SINGLE_PROCESS, Interrupts
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import hash_file
 from fireseg.runs import load_trained_model
 from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
+from fireseg.train.build import Learner, build_learner
 from fireseg.train.pseudo_labels import select_labels
 from fireseg.train.run import train
 from tests.runs.builders import make_checkpoint, make_settings, write_run
@@ -63,25 +65,25 @@ def write_teacher(path: Path, *overrides: str, scale: float = 40.0, bias: float 
     return path
 
 
-def start(folder: RunFolder, *overrides: str, point: ResumePoint | None = None) -> RunFolder:
-    point = point or ResumePoint()
-    settings = config.compose_settings([*([] if point.folder else QUICK), *overrides])
-    train(settings, folder, point=point, interrupts=Interrupts())
+def compose(root: Path, unlabelled: Path, teacher: Path, *overrides: str) -> dict[str, Any]:
+    given = (f"data.root={root}", f"data.unlabelled={unlabelled}", f"data.teacher={teacher}")
+    return config.compose_settings([*QUICK, *given, *overrides])
+
+
+def train_run(parent: Path, settings: dict[str, Any]) -> RunFolder:
+    folder = RunFolder.create(parent / "outputs", "run")
+    train(settings, folder, point=ResumePoint(), interrupts=Interrupts())
     return folder
 
 
-def train_run(tmp_path: Path, root: Path, unlabelled: Path, teacher: Path, *overrides: str) -> RunFolder:
-    given = (f"data.root={root}", f"data.unlabelled={unlabelled}", f"data.teacher={teacher}")
-    return start(RunFolder.create(tmp_path / "outputs", "run"), *given, *overrides)
+def build(settings: dict[str, Any], point: ResumePoint = ResumePoint()) -> Learner:  # noqa: B008 - immutable
+    """Builds the parts of a run, which is all of it but the epochs."""
+    return build_learner(settings, point, SINGLE_PROCESS)
 
 
-def resume(folder: RunFolder, *overrides: str) -> RunFolder:
-    return start(folder, f"resume={folder.path}", *overrides, point=find_resume_point(folder.path))
-
-
-def refuse(tmp_path: Path, root: Path, unlabelled: Path, teacher: Path, *overrides: str) -> tuple[str, ...]:
+def refuse(settings: dict[str, Any], point: ResumePoint = ResumePoint()) -> tuple[str, ...]:  # noqa: B008 - immutable
     with pytest.raises(FiresegError) as caught:
-        train_run(tmp_path, root, unlabelled, teacher, *overrides)
+        build(settings, point)
     return caught.value.faults
 
 
@@ -103,7 +105,7 @@ def test_a_run_learns_from_the_confident_clear_pixels_of_its_teacher(
     unlabelled = make_unlabelled()
     teacher = write_teacher(tmp_path / "teacher", f"task={task}")
     root = make_patches(num_classes=2 if task == "del" else 5)
-    folder = train_run(tmp_path, root, unlabelled, teacher, f"task={task}")
+    run = build(compose(root, unlabelled, teacher, f"task={task}"))
 
     (path,) = (unlabelled / "pseudo_labels").glob("*.npy")
     labels, clear = np.load(path), np.load(unlabelled / "train/masks_clear.npy") == 1
@@ -114,64 +116,54 @@ def test_a_run_learns_from_the_confident_clear_pixels_of_its_teacher(
     is_sure = clear & (probabilities.max(1) >= 0.8)
     np.testing.assert_array_equal(labels, np.where(is_sure, probabilities.argmax(1), 255))
     assert len(np.unique(labels)) > 2
-    note = json.loads(folder.provenance.read_text())["self_training"]
-    assert (note["teacher"], note["teacher_sha256"]) == (str(teacher), hash_file(trained.checkpoint))
+    result = run.self_training
+    assert result is not None
+    assert (result.teacher, result.teacher_sha256) == (str(teacher), hash_file(trained.checkpoint))
     kept = [patch for patch in labels if (patch != 255).any()]
-    assert (note["patches"], note["left_out"], note["pixels"]) == (len(kept), 3 - len(kept), is_sure.sum())
-    assert note["labelled_share"] == pytest.approx(is_sure.sum() / clear.sum())
-    assert note["burned_share"] == pytest.approx((labels[is_sure] > 0).mean())
-    assert json.loads(folder.config.read_text())["data"]["teacher"] == str(teacher)
-    assert f"unlabelled patches labelled by {teacher} (sha256 {note['teacher_sha256'][:12]})" in log.text
+    assert (result.patches, result.left_out, result.pixels) == (len(kept), 3 - len(kept), is_sure.sum())
+    assert len(run.data.train) == 8 + len(kept)
+    assert result.labelled_share == pytest.approx(is_sure.sum() / clear.sum())
+    assert result.burned_share == pytest.approx((labels[is_sure] > 0).mean())
+    assert f"labelled by {teacher} (sha256 {result.teacher_sha256[:12]}) where its probability is" in log.text
     assert "was trained on other patches" in log.text
-    own = load_trained_model(folder.path, device="cpu").self_training
-    assert own is not None
-    assert (own.patches, own.fingerprint) == (note["patches"], note["fingerprint"])
 
 
-def test_a_resumed_run_equals_an_undisturbed_one_even_without_its_teacher(
-    make_patches: Make, make_unlabelled: Make, tmp_path: Path
-) -> None:
-    given = (tmp_path, make_patches(), make_unlabelled(), write_teacher(tmp_path / "teacher"))
-    whole = train_run(*given, "engine.epochs=2")
-    (labels,) = given[2].glob("pseudo_labels/*.npy")
-    written = labels.stat().st_mtime_ns
-    stopped = train_run(*given)
-    assert labels.stat().st_mtime_ns == written  # the second run found them
-    alone = start(RunFolder.create(tmp_path / "outputs", "alone"), f"data.root={given[1]}")
-    shutil.rmtree(given[3])
-    resume(stopped, "engine.epochs=2")
-
-    def read(folder: RunFolder) -> dict[str, torch.Tensor]:
-        return torch.load(folder.checkpoints / "last.pt", weights_only=True)["model"]
-
-    ours, theirs, without = map(read, (stopped, whole, alone))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert not all(torch.equal(ours[name], without[name]) for name in without)
-    rows = [[{**row, "seconds": 0} for row in folder.read_metrics()] for folder in (stopped, whole)]
-    for name in ("train/loss", "val/loss", "val/fire_iou"):
-        assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
-
-
-def test_a_resumed_run_makes_lost_labels_again_and_refuses_others(
+def test_a_resumed_run_equals_an_undisturbed_one_and_makes_lost_labels_again_but_refuses_others(
     make_patches: Make, make_unlabelled: Make, tmp_path: Path
 ) -> None:
     unlabelled, teacher = make_unlabelled(), write_teacher(tmp_path / "teacher")
-    folder = train_run(tmp_path, make_patches(), unlabelled, teacher)
+    settings = compose(make_patches(), unlabelled, teacher)
+    longer = {**settings, "engine": {**settings["engine"], "epochs": 2}}
+    whole = train_run(tmp_path, longer)
     (path,) = unlabelled.glob("pseudo_labels/*.npy")
-    content = path.read_bytes()
+    content, written = path.read_bytes(), path.stat().st_mtime_ns
+    stopped = train_run(tmp_path, settings)
+    assert path.stat().st_mtime_ns == written  # found, not made again
     path.unlink()
-    resume(folder, "engine.epochs=2")
+    train(longer, stopped, point=find_resume_point(stopped.path), interrupts=Interrupts())
+
+    ours, theirs = (torch.load(run.checkpoints / "last.pt", weights_only=True)["model"] for run in (stopped, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    rows = [[{**row, "seconds": 0} for row in run.read_metrics()] for run in (stopped, whole)]
+    assert [row["train/loss"] for row in rows[0]] == [row["train/loss"] for row in rows[1]]
     assert path.read_bytes() == content
-    path.write_bytes(content[:-1] + bytes([1 - content[-1] if content[-1] < 2 else 0]))
-    with pytest.raises(FiresegError, match=r"data.unlabelled: other patches, or other labels of the teacher, than"):
-        resume(folder, "engine.epochs=3")
-    path.unlink()
+    note = json.loads(stopped.provenance.read_text())["self_training"]
+    own = load_trained_model(stopped.path, device="cpu", build=False).self_training
+    assert own is not None
+    assert {**asdict(own), "leaks": []} == note
+    assert (note["teacher"], note["teacher_sha256"]) == (str(teacher), hash_file(teacher / "checkpoints/best_model.pt"))
+
+    point = find_resume_point(stopped.path)
     shutil.rmtree(teacher)
+    assert build(longer, point).self_training == own  # the labels are there, so the teacher need not be
+    path.write_bytes(content[:-1] + bytes([255 if content[-1] != 255 else 0]))
+    (fault,) = refuse(longer, point)
+    assert fault.startswith("data.unlabelled: other patches, or other labels of the teacher, than those that")
+    path.unlink()
     write_teacher(teacher, scale=1.0)
-    with pytest.raises(
-        FiresegError, match=rf"data.teacher: {teacher} has another checkpoint .*, and its labels are lost"
-    ):
-        resume(folder, "engine.epochs=3")
+    (fault,) = refuse(longer, point)
+    assert f"data.teacher: {teacher} has another checkpoint" in fault
+    assert "its labels are lost" in fault
 
 
 def test_a_teacher_that_differs_in_anything_is_refused_with_all_faults(
@@ -181,7 +173,8 @@ def test_a_teacher_that_differs_in_anything_is_refused_with_all_faults(
     teacher = write_teacher(
         tmp_path / "teacher", "task=gra", "data.bands=[B08,B12]", bands=["B08", "B12"], pixel_m=20.0, level="2A"
     )
-    faults = refuse(tmp_path, make_patches(), unlabelled, teacher)
+    settings = compose(make_patches(), unlabelled, teacher)
+    faults = refuse(settings)
     assert [fault.removeprefix("data.teacher: ").partition(",")[0].partition(" (")[0] for fault in faults] == [
         f"{teacher} has the task gra",
         f"{teacher} has the bands B08 B12",
@@ -189,19 +182,21 @@ def test_a_teacher_that_differs_in_anything_is_refused_with_all_faults(
         f"{unlabelled} has pixels of 10 m",
     ]
     assert not (unlabelled / "pseudo_labels").exists()
-    (fault,) = refuse(tmp_path, tmp_path / "patches", unlabelled, tmp_path / "nowhere")
+    settings["data"]["teacher"] = str(tmp_path / "nowhere")
+    (fault,) = refuse(settings)
     assert fault.startswith(f"data.teacher: {tmp_path / 'nowhere'}: no such run folder or checkpoint")
 
 
 def test_labels_of_one_kind_are_warned_of_and_none_at_all_are_refused(
     make_patches: Make, make_unlabelled: Make, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
-    root, unlabelled = make_patches(), make_unlabelled()
-    train_run(tmp_path, root, unlabelled, write_teacher(tmp_path / "burned", scale=0, bias=9))
+    settings = compose(make_patches(), make_unlabelled(), write_teacher(tmp_path / "burned", scale=0, bias=9))
+    build(settings)
     assert "all pixels that" in log.text
     assert "labelled are burned; check the images" in log.text
     teacher = write_teacher(tmp_path / "unsure", scale=0)
-    (fault,) = refuse(tmp_path, root, unlabelled, teacher)
+    settings["data"]["teacher"] = str(teacher)
+    (fault,) = refuse(settings)
     assert f"data.teacher: {teacher} is sure of no pixel of 3 patches; lower data.pseudo_confidence (0.8)" in fault
 
 
