@@ -267,18 +267,22 @@ def describe_calibration(
 def _describe_run(trained: TrainedModel) -> dict[str, Any]:
     more = {"name": trained.name, "colours": trained.task.colours, "version": __version__}
     description = {**trained.describe(), **more}
-    return {key: description[key] for key in _RUN_KEYS}
+    self_training = {key: value for key, value in description.items() if key == "self_training"}
+    return {key: description[key] for key in _RUN_KEYS} | self_training
 
 
 def _describe_data(
     trained: TrainedModel, patches: Patches, split: Split, fires: Sequence[FireScores]
 ) -> dict[str, Any]:
+    is_same = patches.fingerprint == trained.fingerprint
+    # Whether unlabelled tiles are among other patches than those of the run is not known.
+    unlabelled = trained.self_training.leaks if trained.self_training and is_same else ()
     return {
         "root": " ".join(map(str, patches.roots)),
         "fingerprint": patches.fingerprint,
         "trained_on": trained.fingerprint,
-        "is_same": patches.fingerprint == trained.fingerprint,
-        "leaks": patches.leaks,
+        "is_same": is_same,
+        "leaks": (*patches.leaks, *unlabelled),
         "patches": len(patches.get(split)),
         "fires": sum(fire.is_burned for fire in fires),
         "unburned_tiles": sum(not fire.is_burned for fire in fires),

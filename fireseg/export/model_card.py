@@ -80,6 +80,7 @@ def _describe_training(trained: TrainedModel, provenance: Mapping[str, Any]) -> 
         ("patches", _cell(" + ".join(root) if isinstance(root, list) else root)),
         ("fingerprint of the patches (SHA-256)", f"`{trained.fingerprint}`"),
         ("labelled training pixels", pixels or "not recorded"),
+        ("self-training", _cell(trained.self_training)),
         ("fold", str(settings.get("data", {}).get("fold"))),
         ("seed", str(settings.get("seed", "not recorded"))),
         ("epoch of this checkpoint", str(trained.epoch)),
@@ -88,7 +89,7 @@ def _describe_training(trained: TrainedModel, provenance: Mapping[str, Any]) -> 
         ("software", _cell(", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded")),
         ("commit", _cell(provenance.get("git_commit") or "not recorded")),
     ]
-    return [row for row in rows if row != ("fold", "None")]
+    return [row for row in rows if row not in (("fold", "None"), ("self-training", "None"))]
 
 
 def _describe_initial_weights(trained: TrainedModel, provenance: Mapping[str, Any]) -> str:

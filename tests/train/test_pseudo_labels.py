@@ -20,6 +20,7 @@ from fireseg.errors import FiresegError, SettingError
 from fireseg.files import hash_file
 from fireseg.runs import load_trained_model
 from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
+from fireseg.runs.sync import describe_run
 from fireseg.train.build import Learner, build_learner
 from fireseg.train.pseudo_labels import select_labels
 from fireseg.train.run import train
@@ -151,6 +152,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_and_makes_lost_labels_again_but
     own = load_trained_model(stopped.path, device="cpu", build=False).self_training
     assert own is not None
     assert {**asdict(own), "leaks": []} == note
+    assert describe_run(stopped).params["self_training"] == note
     assert (note["teacher"], note["teacher_sha256"]) == (str(teacher), hash_file(teacher / "checkpoints/best_model.pt"))
 
     point = find_resume_point(stopped.path)
