@@ -224,7 +224,7 @@ def validate_unlabelled(
         faults += map(str, scan.faults)
         faults += _find_misfits(pools[-1], summary, bands)
     faults += _find_repeated_names(pools, summary)
-    leaks = tuple(dict.fromkeys(_find_leaks(pools, summary, labelled_roots)))
+    leaks = list(dict.fromkeys(_find_leaks(pools, summary, labelled_roots)))
     notes = [
         f"data.unlabelled: {root} has no {JOURNAL_NAME}, so of unlabelled tiles that show one of val or test only "
         "those of the same name or content can be found"
@@ -239,7 +239,7 @@ def validate_unlabelled(
         faults += [] if allow_leaks else [f"{text}new fires; {cure}"]
     if faults:
         raise FiresegError(*shorten(faults))
-    return UnlabelledSummary(tuple(pools), leaks, tuple(notes))
+    return UnlabelledSummary(tuple(pools), tuple(leaks), tuple(notes))
 
 
 def _find_misfits(pool: UnlabelledPatches, summary: DatasetSummary, bands: Sequence[str]) -> Iterator[str]:

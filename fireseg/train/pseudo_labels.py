@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,6 +35,9 @@ PSEUDO_LABELS = "pseudo_labels"
 """Folder of the labels within a folder of unlabelled patches: one file for each teacher and confidence."""
 
 _PIXELS_PER_BATCH = 2**20
+
+_MIN_SHARE = 0.001
+"""Share of burned, or of unburned, among the labelled pixels below which the teacher seems to be of no use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +119,11 @@ def label_patches(data: WildfireDataModule, teacher: Teacher, device: DeviceName
             "among them, scores there are better than they would be on new fires",
             *(teacher.name, teacher.model.fingerprint[:12], data.fingerprint[:12]),
         )
-    if result.burned_share in (0, 1):
-        kind = "burned" if result.burned_share else "unburned"
+    if not _MIN_SHARE <= result.burned_share <= 1 - _MIN_SHARE:
+        kind = "burned" if result.burned_share > _MIN_SHARE else "unburned"
         log.warning(
-            "data.teacher: all pixels that %s labelled are %s; check the images, or lower data.pseudo_confidence (%g)",
+            "data.teacher: (almost) all pixels that %s labelled are %s; check it on such images, or change "
+            "data.pseudo_confidence (%g)",
             *(teacher.name, kind, data.pseudo_confidence),
         )
     return result
@@ -166,10 +171,25 @@ def _label_folder(
     path = pool.root / PSEUDO_LABELS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     with convert_disk_errors(path.parent):
         path.parent.mkdir(exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with _locked(path.with_suffix(".lock")):
             if not path.exists():
                 _write_labels(path, pool, data, teacher, device)
     return read_pseudo_labels(pool, path, data.task.num_classes)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock, and says so if another process has it; the lock of a killed process is released by the system."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another process labels these patches; waiting for it", path.parents[1])
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_labels(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from fireseg import config
 from fireseg.engine import SINGLE_PROCESS, Interrupts
@@ -195,11 +198,31 @@ def test_labels_of_one_kind_are_warned_of_and_none_at_all_are_refused(
     settings = compose(make_patches(), make_unlabelled(), write_teacher(tmp_path / "burned", scale=0, bias=9))
     build(settings)
     assert "all pixels that" in log.text
-    assert "labelled are burned; check the images" in log.text
+    assert "labelled are burned; check it on such images" in log.text
     teacher = write_teacher(tmp_path / "unsure", scale=0)
     settings["data"]["teacher"] = str(teacher)
     (fault,) = refuse(settings)
     assert f"data.teacher: {teacher} is sure of no pixel of 3 patches; lower data.pseudo_confidence (0.8)" in fault
+
+
+def test_jobs_at_the_same_time_label_once(
+    make_patches: Make, make_unlabelled: Make, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    unlabelled = make_unlabelled()
+    settings = compose(make_patches(), unlabelled, write_teacher(tmp_path / "teacher"))
+    first = build(settings).self_training
+    (path,) = unlabelled.glob("pseudo_labels/*.npy")
+    content = path.read_bytes()
+    path.unlink()
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(path.with_suffix(".lock")):  # as the first job, which is labelling
+            second = pool.submit(build, settings)
+            while "another process labels these patches; waiting" not in log.text and not second.done():
+                time.sleep(0.05)
+            path.write_bytes(content)
+            written = path.stat().st_mtime_ns
+        assert second.result().self_training == first
+    assert path.stat().st_mtime_ns == written
 
 
 def test_a_folder_and_its_teacher_are_set_together() -> None:
