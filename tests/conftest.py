@@ -10,6 +10,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import json
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ settings.register_profile("fireseg", deadline=None, max_examples=40, derandomize
 settings.load_profile("fireseg")
 
 MakePatches = Callable[..., Path]
+
+BANDS = ("B02", "B03", "B04", "B08", "B8A", "B11", "B12")
 
 
 class CountingServer(ThreadingHTTPServer):
@@ -193,3 +196,28 @@ def make_small_disk(tmp_path: Path) -> Iterator[Callable[..., SmallDisk]]:
     yield mount
     for each in mounted:
         subprocess.run(["umount", "--lazy", str(each)], check=True)  # even if a process of a failed test is in it
+
+
+@pytest.fixture
+def make_unlabelled(tmp_path: Path) -> MakePatches:
+    """Returns a function that writes patches without labels, as `prepare --unlabelled` does, and returns the root."""
+
+    def make(
+        root: Path | None = None, *, num: int = 3, size: int = 32, seed: int = 9, first: int = 900, **manifest: object
+    ) -> Path:
+        root = root or tmp_path / "unlabelled"
+        folder, rng = root / "train", np.random.default_rng(seed)
+        folder.mkdir(parents=True)
+        images = np.stack([draw_patch(rng, size, len(BANDS), 2)[0] for _ in range(num)])
+        np.save(folder / "images.npy", np.rint(images * 10_000).astype(np.uint16))
+        clear = np.ones((num, size, size), np.uint8)
+        clear[:, 0] = 0
+        for name, mask in (("del", np.full_like(clear, 255)), ("gra", np.full_like(clear, 255)), ("clear", clear)):
+            np.save(folder / f"masks_{name}.npy", mask)
+        names = [f"EMSR{first + number}_AOI01_01_r0_c0" for number in range(num)]
+        (folder / "metadata.csv").write_text("\n".join(["patch_id", *names, ""]))
+        content = {"format": 1, "layout": "packed", "bands": BANDS, "scale": 10_000, "patches": {"train": num}}
+        (root / "manifest.json").write_text(json.dumps({**content, "options": {"unlabelled": True}, **manifest}))
+        return root
+
+    return make

@@ -24,6 +24,8 @@ CHANGEABLE = (
     "engine.device",
     "engine.threads",
     "data.root",
+    "data.unlabelled",
+    "data.teacher",
     "data.num_workers",
     "data.allow_leaks",
     "stopping",

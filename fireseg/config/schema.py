@@ -193,6 +193,11 @@ def _check_together(tree: Mapping[str, Any]) -> list[str]:
             for key in ("ordinal_weight", "soft_labels")
             if loss.get(key)
         ]
+    unlabelled, teacher = (tree["data"].get(key) for key in ("unlabelled", "teacher"))
+    if unlabelled and not teacher:
+        faults.append("data.teacher: null, but data.unlabelled needs a run that labels it; set data.teacher=RUN")
+    if teacher and not unlabelled:
+        faults.append("data.unlabelled: null, but data.teacher labels such patches; set data.unlabelled=FOLDER")
     shards, batch_size = tree["engine"].get("shards", 1), tree["data"].get("batch_size", 2)
     if shards > 1 and (batch_size % shards or batch_size < 2 * shards):
         sizes = " or ".join(str(shards * (max(2, batch_size // shards) + more)) for more in (0, 1))

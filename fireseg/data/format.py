@@ -40,8 +40,9 @@ MaskName = Literal["del", "gra"]
 
 MASKS: tuple[MaskName, ...] = get_args(MaskName)
 
-StoredMask = Literal["del", "gra", "landcover"]
-"""Masks that packed patches can hold: labels of a task, or the classes of the auxiliary task."""
+StoredMask = Literal["del", "gra", "landcover", "clear"]
+"""Masks that packed patches can hold: labels of a task, the classes of the auxiliary task, or, of unlabelled patches, 1
+where a pixel is known and under no cloud, so that a teacher may label it."""
 
 HEADER_BYTES = 128
 """Header size of a packed array: large enough for any count, so that the data never move."""

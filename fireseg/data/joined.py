@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.format import JOURNAL_NAME
+from fireseg.data.overlaps import Box, find_overlaps, read_places
 from fireseg.data.patches import SPLITS, CacheKey, Fault, Part, SplitReader, get_tile_name
 from fireseg.data.statistics import SplitStatistics
 from fireseg.errors import FiresegError, join_names, shorten
-from fireseg.files import check_regular_file
 
 _MAX_NAMES = 3
-
-_MIN_OVERLAP = 0.01
-"""Shared area over the area of the smaller tile, above which an overlap counts, as in prepare."""
 
 
 @dataclass(frozen=True)
@@ -160,30 +156,21 @@ def _check_equal(scans: Mapping[Path, Mapping[str, SplitStatistics]]) -> None:
 
 def _note_overlaps(scans: Mapping[Path, Mapping[str, SplitStatistics]]) -> list[str]:
     """Describes tiles of different data sets and splits that overlap: prepare compares only tiles of one data set."""
-    notes, tiles = [], list[tuple[Path, str, str]]()
-    boxes = list[tuple[float, float, float, float]]()
+    notes, tiles, boxes = [], list[tuple[Path, str, str]](), list[Box]()
     for root, by_split in scans.items():
-        if (bounds := _read_bounds(root / JOURNAL_NAME)) is None:
+        if (places := read_places(root / JOURNAL_NAME)) is None:
             notes.append(f"data.root: {root} has no {JOURNAL_NAME}, so overlaps with other folders cannot be found")
             continue
         for split, scan in by_split.items():
             for tile in dict.fromkeys(get_tile_name(patch.name) or "" for patch in scan.patches):
-                if tile in bounds:
+                if tile in places:
                     tiles.append((root, split, tile))
-                    boxes.append(bounds[tile])
-    if not boxes:
-        return notes
-    west, south, east, north = np.array(boxes).T
-    areas = (east - west) * (north - south)
+                    boxes.append(places[tile].box)
     pairs = []
-    for number, (root, split, tile) in enumerate(tiles):
-        width = np.minimum(east, east[number]) - np.maximum(west, west[number])
-        height = np.minimum(north, north[number]) - np.maximum(south, south[number])
-        shared = np.maximum(width, 0.0) * np.maximum(height, 0.0)
-        for other in np.flatnonzero(shared > _MIN_OVERLAP * np.minimum(areas, areas[number])):
-            other_root, other_split, other_tile = tiles[other]
-            if other > number and other_root != root and other_split != split:
-                pairs.append(f"{split} {tile} of {root} and {other_split} {other_tile} of {other_root}")
+    for one, another in find_overlaps(boxes):
+        (root, split, tile), (other_root, other_split, other_tile) = tiles[one], tiles[another]
+        if other_root != root and other_split != split:
+            pairs.append(f"{split} {tile} of {root} and {other_split} {other_tile} of {other_root}")
     if pairs:
         more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
         notes.append(
@@ -191,20 +178,6 @@ def _note_overlaps(scans: Mapping[Path, Mapping[str, SplitStatistics]]) -> list[
             "they would be on new fires: prepare all tiles as one folder"
         )
     return notes
-
-
-def _read_bounds(path: Path) -> dict[str, tuple[float, float, float, float]] | None:
-    """Reads west, south, east and north of each tile from the journal of prepare; None if there is none."""
-    check_regular_file(path)
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    except (OSError, ValueError):
-        return None
-    bounds = {record["name"]: record["footprint"]["bounds"] for record in records if record.get("footprint")}
-    return {
-        tile: (west, south, east if east > west else east + 360.0, north)
-        for tile, (west, south, east, north) in bounds.items()
-    }
 
 
 def _describe(by_split: Mapping[str, SplitStatistics]) -> dict[str, str]:

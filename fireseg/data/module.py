@@ -20,6 +20,7 @@ from fireseg.data.bands import BAND_NAMES, check_bands
 from fireseg.data.checks import DatasetSummary, validate_dataset
 from fireseg.data.dataset import EpochBatchSampler, Sample, WildfirePatchDataset
 from fireseg.data.format import masks_file
+from fireseg.data.joined import JoinedReader
 from fireseg.data.loader import (
     EpochLoader,
     count_buffers,
@@ -32,6 +33,7 @@ from fireseg.data.patches import DATA_ROOT_HELP, MASK_SUFFIX, read_array
 from fireseg.data.reader import map_array
 from fireseg.data.scene_normalisation import Normalisation, compute_split_scalings, get_reference
 from fireseg.data.statistics import PatchStatistics, count_values
+from fireseg.data.unlabelled import PseudoLabels, UnlabelledSummary, validate_unlabelled
 from fireseg.errors import FiresegError, SettingError, shorten
 from fireseg.files import count_cores
 from fireseg.indices import check_indices
@@ -75,6 +77,11 @@ class WildfireDataModule:
         crop: Side in pixels of the square that training cuts from each patch at a random offset, which is drawn anew in
             each epoch, so that the place of a fire in its window tells the model nothing; a multiple of 32, at most the
             side of the patches. None trains on whole patches. Validation patches stay whole.
+        unlabelled: Folder of patches without labels, or several, made by `prepare --unlabelled`. They join the training
+            patches with the labels that `add_pseudo_labels` gives them, and count neither into class weights nor into
+            the normalisation.
+        teacher: Run, checkpoint file or MLflow URI of the model that labels them.
+        pseudo_confidence: Probability from which on the teacher's class is the label of a pixel, 0.5 to 1.
         maker: Function that creates the data under the root if missing; called before anything is read.
         seed: Seed of order and augmentation.
         pin_memory: Copies batches to page-locked memory, for transfer to a CUDA device.
@@ -88,6 +95,8 @@ class WildfireDataModule:
         val: Validation patches, after `setup`.
         test: Test patches, after `setup`; None if there is no such split.
         notes: Remarks for the user that do not stop the run, after `setup`.
+        unlabelled_roots: Folders of the unlabelled patches.
+        unlabelled: The unlabelled patches, after `setup`.
 
     Example:
         >>> data = WildfireDataModule(Path("patches"), 16)  # doctest: +SKIP
@@ -120,13 +129,18 @@ class WildfireDataModule:
         allow_leaks: bool = False,
         augment: Augmentation | None = None,
         crop: Annotated[int, Field(ge=32, multiple_of=32)] | None = None,
+        unlabelled: Path | list[Path] | None = None,
+        teacher: str | None = None,
+        pseudo_confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.9,
         maker: Maker | None = None,
         seed: NonNegativeInt = 0,
         pin_memory: bool = False,
         sharding: Sharding = UNDIVIDED,
     ) -> None:
         self.roots = tuple(map(Path, patches_root if isinstance(patches_root, list) else [patches_root]))
-        _check_roots(self.roots, maker)
+        given = [] if unlabelled is None else unlabelled if isinstance(unlabelled, list) else [unlabelled]
+        self.unlabelled_roots = tuple(map(Path, given))
+        _check_roots(self.roots, self.unlabelled_roots, maker)
         self.patches_root = self.roots[0]
         self.batch_size = batch_size
         self.task = task
@@ -144,6 +158,9 @@ class WildfireDataModule:
         self.allow_leaks = allow_leaks
         self.augment = augment
         self.crop = crop
+        self.teacher = teacher
+        self.pseudo_confidence = pseudo_confidence
+        self.unlabelled = UnlabelledSummary((), (), ())
         self.maker = maker
         self.seed = seed
         self.pin_memory = pin_memory
@@ -153,6 +170,8 @@ class WildfireDataModule:
             cores = f"this process has {count_cores()} cores"
             self.notes.append(f"data.num_workers: {num_workers}, but {cores}; {self.num_workers} are used")
         self._summary: DatasetSummary | None = None
+        self._train_patches: tuple[PatchStatistics, ...] = ()
+        self._has_pseudo_labels = False
         self._loaders: dict[str, tuple[DataLoader[Sample], EpochBatchSampler]] = {}
 
     def setup(self, *, required: Sequence[str] = ("train", "val")) -> None:
@@ -181,7 +200,13 @@ class WildfireDataModule:
             allow_leaks=self.allow_leaks,
         )
         self._summary, self.notes = summary, [*self.notes, *summary.notes]
+        if self.unlabelled_roots and "train" in required:
+            self.unlabelled = validate_unlabelled(
+                self.unlabelled_roots, summary, self.roots, bands=self.bands, allow_leaks=self.allow_leaks
+            )
+            self.notes += self.unlabelled.notes
         if "train" in summary.splits:
+            self._train_patches = summary.splits["train"]
             self._check_crop()
             landcover = self.task.auxiliary is not None
             self.train = self._create_dataset("train", self.augment, crop=self.crop, landcover=landcover)
@@ -196,6 +221,23 @@ class WildfireDataModule:
                 f"engine.shards={self.sharding.num_shards} needs a full batch; lower data.batch_size"
             )
         self._note_shared_memory()
+
+    def add_pseudo_labels(self, labels: Sequence[PseudoLabels]) -> None:
+        """Adds unlabelled patches with the labels of a teacher to the training patches.
+
+        Args:
+            labels: Those of each folder of unlabelled patches.
+        """
+        train = self.summary.readers["train"].select(patch.name for patch in self.summary.splits["train"])
+        reader = JoinedReader.join([train, *(one.reader for one in labels)])
+        patches = [*self.summary.splits["train"], *(patch for one in labels for patch in one.patches)]
+        self._train_patches = tuple(sorted(patches, key=lambda patch: patch.name))
+        self.train.patches = reader
+        if self.train.scalings is not None:
+            self.train.scalings = compute_split_scalings(reader, self.bands)
+        for one in labels if self.train.landcover else ():
+            one.reader.read_landcover(0)
+        self._has_pseudo_labels = True
 
     @property
     def summary(self) -> DatasetSummary:
@@ -297,6 +339,7 @@ class WildfireDataModule:
     def _load(self, split: str, epoch: int = 0) -> EpochLoader:
         if split not in self.summary.splits:
             raise FiresegError(f"{self.patches_root / split}: no such folder, needed for the {split} batches")
+        assert split != "train" or self._has_pseudo_labels or not self.unlabelled_roots
         if split not in self._loaders:
             dataset = getattr(self, split)
             is_train = split == "train"
@@ -316,7 +359,7 @@ class WildfireDataModule:
 
     def _compute_weights(self) -> Sequence[float]:
         return compute_sampling_weights(
-            self.summary.splits["train"],
+            self._train_patches,
             fire_weight=self.fire_weight,
             fire_threshold=self.fire_threshold,
             ignore_index=self.task.ignore_index,
@@ -337,7 +380,7 @@ class WildfireDataModule:
             )
 
 
-def _check_roots(roots: Sequence[Path], maker: Maker | None) -> None:
+def _check_roots(roots: Sequence[Path], unlabelled: Sequence[Path], maker: Maker | None) -> None:
     if not roots:
         raise SettingError("data.root: an empty list, but must name a folder of patches; such as data.root=patches")
     if len(roots) > 1 and maker is not None:
@@ -345,9 +388,10 @@ def _check_roots(roots: Sequence[Path], maker: Maker | None) -> None:
             "data.root: several folders, but data.maker generates the patches of one; use data=patches for folders "
             "that exist"
         )
-    repeated = [root for root, count in Counter(root.resolve() for root in roots).items() if count > 1]
-    if repeated:
-        raise SettingError(f"data.root: {repeated[0]} more than once; name each folder once")
+    for key, folders in (("data.root", roots), ("data.unlabelled", unlabelled)):
+        repeated = [root for root, count in Counter(root.resolve() for root in folders).items() if count > 1]
+        if repeated:
+            raise SettingError(f"{key}: {repeated[0]} more than once; name each folder once")
 
 
 def compute_class_weights(

@@ -23,6 +23,7 @@ from fireseg.data.format import (
     PREPARE_AGAIN,
     Manifest,
     MaskName,
+    StoredMask,
     masks_file,
     read_manifest,
 )
@@ -101,6 +102,28 @@ def open_split(folder: Path, task_name: str | None = None) -> SplitReader:
     return reader
 
 
+def open_unlabelled(root: Path) -> tuple[PackedReader, Manifest]:
+    """Opens patches of tiles without masks.
+
+    Args:
+        root: Folder made by `prepare --unlabelled`.
+
+    Returns:
+        A reader whose masks are 1 where a pixel is known and under no cloud, else 0; and the manifest.
+
+    Raises:
+        FiresegError: If there is no such folder, it holds other patches, or its files do not match each other.
+    """
+    cure = "give a folder that python -m fireseg.prepare TILES FOLDER --unlabelled has made"
+    if not root.is_dir():
+        raise FiresegError(f"data.unlabelled: {root}: no such folder; {cure}")
+    manifest = _read_complete_manifest(root)
+    if manifest is None or not manifest.options.get("unlabelled"):
+        what = "patches with labels, which belong to data.root" if manifest else "not made by prepare"
+        raise FiresegError(f"data.unlabelled: {root}: {what}; {cure}")
+    return _open_packed(root / SPLITS[0], "clear", manifest), manifest
+
+
 def find_split_folders(root: Path, required: Sequence[str] = ("train", "val")) -> dict[str, Path]:
     """Returns all split folders under a root.
 
@@ -171,7 +194,7 @@ class PackedReader:
     """
 
     folder: Path
-    mask_name: MaskName
+    mask_name: StoredMask
     names: tuple[str, ...]
     rows: tuple[int, ...]
     bands: tuple[str, ...]
@@ -179,7 +202,7 @@ class PackedReader:
 
     @property
     def cache_name(self) -> str:
-        """Name of the cache file, one per task because their unlabelled pixels differ."""
+        """Name of the cache file, one per kind of mask because their pixels differ."""
         return f".fireseg_scan_{self.mask_name}.json"
 
     def __len__(self) -> int:
@@ -243,7 +266,7 @@ class PackedReader:
         return self.folder / (IMAGES if part == "image" else masks_file(self.mask_name))
 
 
-def _open_packed(folder: Path, mask_name: MaskName, manifest: Manifest) -> PackedReader:
+def _open_packed(folder: Path, mask_name: StoredMask, manifest: Manifest) -> PackedReader:
     """Opens a packed split and checks that its files match each other, without reading pixels."""
     faults: list[str] = []
     shapes = {}

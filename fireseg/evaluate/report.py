@@ -37,6 +37,7 @@ from fireseg.plots.scores import (
     plot_precision_recall,
     plot_reliability,
 )
+from fireseg.runs.checkpoint import SelfTraining
 from fireseg.task import IGNORE_INDEX, Task
 
 NUM_PREVIEWS = 6
@@ -102,6 +103,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         },
         **results,
         json_name=path.with_suffix(".json").name,
+        self_training=str(SelfTraining(**run["self_training"])) if run.get("self_training") else "",
         by_name={method["name"]: method for method in results["methods"]},
         figures=_plot_figures(results, labels),
         group_titles=_GROUP_TITLES,

@@ -96,7 +96,7 @@ MAX_POINTS = 200
 
 _RUN_KEYS = (
     *("folder", "name", "checkpoint", "sha256", "epoch", "task", "class_names", "colours"),
-    *("arch", "encoder", "bands", "version", "members"),
+    *("arch", "encoder", "bands", "version", "members", "self_training"),
 )
 """Keys of `results["run"]`, in the order of the file."""
 
@@ -274,12 +274,15 @@ def _describe_run(trained: TrainedModel) -> dict[str, Any]:
 def _describe_data(
     trained: TrainedModel, patches: Patches, split: Split, fires: Sequence[FireScores]
 ) -> dict[str, Any]:
+    is_same = patches.fingerprint == trained.fingerprint
+    # Whether unlabelled tiles are among other patches than those of the run is not known.
+    unlabelled = trained.self_training.leaks if trained.self_training and is_same else ()
     return {
         "root": " ".join(map(str, patches.roots)),
         "fingerprint": patches.fingerprint,
         "trained_on": trained.fingerprint,
-        "is_same": patches.fingerprint == trained.fingerprint,
-        "leaks": patches.leaks,
+        "is_same": is_same,
+        "leaks": (*patches.leaks, *unlabelled),
         "patches": len(patches.get(split)),
         "fires": sum(fire.is_burned for fire in fires),
         "unburned_tiles": sum(not fire.is_burned for fire in fires),

@@ -10,6 +10,7 @@ from fireseg.console import format_count, format_interval, format_score, format_
 from fireseg.evaluate.off_centre import VIEWS
 from fireseg.evaluate.results import Results, name_evaluation
 from fireseg.runs import TrainedModel
+from fireseg.runs.checkpoint import SelfTraining
 from fireseg.runs.folder import RunFolder
 from fireseg.runs.sync import describe_results
 from fireseg.tracker import log_to_existing_run
@@ -29,6 +30,8 @@ def format_summary(results: Results) -> Iterator[str]:
         + (f"{format_count(data['unburned_tiles'], 'tile')} without fire, " if data["unburned_tiles"] else "")
         + f"{format_count(data['labelled_pixels'], 'labelled pixel')}"
     )
+    if run.get("self_training"):
+        yield f"self-training: {SelfTraining(**run['self_training'])}"
     if gain["pooled"] is None:
         tuned = _get_method(results, "index_tuned")
         reason = "nothing burned" if tuned["is_there"] else tuned["note"]

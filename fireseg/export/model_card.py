@@ -80,12 +80,13 @@ def _describe_training(trained: TrainedModel, provenance: Mapping[str, Any]) -> 
         ("patches", _cell(" + ".join(root) if isinstance(root, list) else root)),
         ("fingerprint of the patches (SHA-256)", f"`{trained.fingerprint}`"),
         ("labelled training pixels", pixels or "not recorded"),
+        ("self-training", _cell(trained.self_training)),
         *_describe_checkpoints(trained),
         ("initial weights", _cell(_describe_initial_weights(trained, provenance))),
         ("software", _cell(", ".join(f"{name} {version}" for name, version in versions.items()) or "not recorded")),
         ("commit", _cell(provenance.get("git_commit") or "not recorded")),
     ]
-    return rows
+    return [row for row in rows if row != ("self-training", "None")]
 
 
 def _describe_checkpoints(trained: TrainedModel) -> list[tuple[str, str]]:

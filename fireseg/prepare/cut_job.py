@@ -104,8 +104,10 @@ class CutJob:
     def _cut(self, number: int, tile: Tile, values: dict[str, Any]) -> TileRecord:
         options, split = self.options, self.tiles[number].split
         image, unknown = _stack_pair(tile, ignores_clouds=options.clouds == "ignore")
+        is_unlabelled = options.labels.unlabelled
         labels = mask_labels(
-            tile.delineation,
+            # Without masks, 0 stands for the pixels that could have a label; patches store it as their clear pixels.
+            np.zeros_like(tile.delineation) if is_unlabelled else tile.delineation,
             tile.grading,
             tile.cloud,
             unknown,
@@ -120,7 +122,9 @@ class CutJob:
             image, labels, size=options.size, stride=options.strides()[split], ignore_repeats=split != "train"
         ):
             both: dict[MaskName, NDArray[np.uint8]] = {"del": patch.delineation, "gra": patch.grading}
-            masks: dict[MaskName, NDArray[np.uint8]] = {name: both[name] for name in options.masks}
+            masks: dict[MaskName, NDArray[np.uint8]] = {
+                name: np.full_like(both[name], IGNORE_INDEX) if is_unlabelled else both[name] for name in options.masks
+            }
             if reason := self._find_exclusion_reason(patch):
                 totals = left_out.setdefault(reason, [0, 0])
                 totals[0] += 1
@@ -129,6 +133,8 @@ class CutJob:
             rows.append(self._make_row(patch, self.tiles[number], tile))
             counts.add(patch.image, masks)
             stored: dict[StoredMask, NDArray[np.uint8]] = {**masks}
+            if is_unlabelled:
+                stored["clear"] = (patch.delineation != IGNORE_INDEX).astype(np.uint8)
             if options.labels.landcover:
                 stored["landcover"] = _cut_landcover(tile, patch, options.size)
             patches.append(StoredPatch(rows[-1]["patch_id"], patch.image, stored))

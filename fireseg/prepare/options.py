@@ -74,6 +74,8 @@ class TilingOptions(RasterOptions):
             faults.append(f"--task {self.task}: packed patches hold both masks, and training chooses; omit it")
         if self.layout == "files" and self.labels.landcover:
             faults.append("--landcover: only packed patches hold it; omit --layout files")
+        if self.layout == "files" and self.labels.unlabelled:
+            faults.append("--unlabelled: only packed patches hold which pixels are clear; omit --layout files")
         if faults:
             raise SettingError(*faults)
 
@@ -103,7 +105,11 @@ class TilingOptions(RasterOptions):
     def open_writer(self, root: Path) -> PatchWriter:
         """Returns the patch writer of the layout."""
         if self.task is None:
-            stored: tuple[StoredMask, ...] = (*MASKS, "landcover") if self.labels.landcover else MASKS
+            stored: tuple[StoredMask, ...] = (
+                *MASKS,
+                *(("landcover",) if self.labels.landcover else ()),
+                *(("clear",) if self.labels.unlabelled else ()),
+            )
             return PackedWriter(root=root, size=self.size, num_bands=len(self.stored_bands), masks=stored)
         return FilesWriter(root=root, mask=self.task)
 
@@ -141,6 +147,11 @@ class PrepareOptions(SplitOptions):
         faults = self.list_split_faults()
         if self.workers < 1:
             faults.append(f"--workers: {self.workers}, but must be 1 or more")
+        if self.tiling.labels.unlabelled and (self.is_drawn or self.split_csv is not None):
+            faults.append(
+                "--unlabelled: all such patches are for training, so no split is drawn or given; omit --split-by, "
+                "--split-csv and --folds"
+            )
         if self.folds is not None and self.tiling.stride is not None:
             faults.append("--stride: no effect with --folds, which cuts all tiles as in val and test; omit it")
         if faults:

@@ -253,16 +253,18 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
     yield from format_table(rows)
     if parts := journal.header.get("folds"):
         yield from format_table(_list_folds(tiles, parts))
+    is_unlabelled = options.labels.unlabelled
     if (
         any(tile.split == "train" and len(tile.rows) > 1 for tile in tiles)
         and options.strides()["train"] < options.size
+        and not is_unlabelled
     ):
         yield "train: pixels of overlapping patches are counted in each of them here; class weights count them once"
-    if advice := advise_window_size(tiles, options.size):
+    if not is_unlabelled and (advice := advise_window_size(tiles, options.size)):
         yield advice
     reasons = {
         "cloud": f"more than {100 * options.max_cloud:.0f} % cloud (--max-cloud)",
-        "unlabelled": "no labelled pixel",
+        "unlabelled": "no clear pixel" if is_unlabelled else "no labelled pixel",
     }
     for reason, counts in sum_left_out(tiles).items():
         windows, pixels = counts["windows"], counts["labelled_pixels"]
@@ -270,7 +272,7 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
         yield f"left out: {format_count(windows, 'window')} with {reasons[reason]}{labelled}"
     missing = Counter(kind for tile in tiles for kind in tile.missing)
     for kind, words in _MISSING.items():
-        if missing[kind]:
+        if missing[kind] and not (is_unlabelled and kind in ("DEL", "GRA")):
             yield f"{format_count(missing[kind], 'tile')} {words}"
     if ignored := sorted({name for tile in tiles for name in tile.ignored}):
         count = format_count(sum(bool(tile.ignored) for tile in tiles), "tile")
@@ -288,7 +290,7 @@ def format_summary(journal: Journal, folder: Path, options: TilingOptions) -> It
     if len(flags) > _MAX_FLAGS:
         yield f"... and {len(flags) - _MAX_FLAGS} more, see {JOURNAL_NAME}"
     for split in SPLITS[:2]:
-        if split not in names and ALL not in names:
+        if split not in names and ALL not in names and not is_unlabelled:
             yield f"no patches for {split}, which training requires"
 
 
@@ -329,6 +331,8 @@ def _list_folds(tiles: Sequence[TileRecord], parts: Mapping[str, int]) -> list[l
 
 def _next_command(folder: Path, options: PrepareOptions) -> str:
     """Returns the training command for the patches."""
+    if options.tiling.labels.unlabelled:
+        return format_command("train", settings={"data.unlabelled": folder, "data.teacher": Path("outputs/latest")})
     settings: dict[str, str | Path | Sequence[str]] = {"data.root": folder}
     if options.tiling.task is not None:
         settings["task"] = options.tiling.task

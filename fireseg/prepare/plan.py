@@ -51,15 +51,28 @@ def make_plan(root: Path, options: PrepareOptions) -> Plan:
     """Finds the tiles below a folder.
 
     Raises:
-        FiresegError: If there are none, or one lacks the scene before the fire that is wanted.
+        FiresegError: If there are none, none is unlabelled, or one lacks the scene before the fire that is wanted.
     """
     search = find_tiles(root, options.tiling.labels)
-    tiles = _select_pairs(root, search.tiles, options.tiling.labels)
+    tiles = _select_unlabelled(root, search.tiles) if options.tiling.labels.unlabelled else search.tiles
+    tiles = _select_pairs(root, tiles, options.tiling.labels)
     metadata = None if options.metadata is None else read_tile_metadata(options.metadata)
     # Tiles outside of split folders are a fault of the folder, unless the folders do not give the splits.
-    is_given = not options.is_drawn and options.split_csv is None
+    is_given = not options.is_drawn and options.split_csv is None and not options.tiling.labels.unlabelled
     faults = (fault for fault in search.faults if is_given or fault.path != root)
     return Plan(root=root, tiles=tiles, metadata=metadata, other_faults=tuple(faults))
+
+
+def _select_unlabelled(root: Path, tiles: tuple[TileFiles, ...]) -> tuple[TileFiles, ...]:
+    """Returns the tiles without masks, all for training, whatever folder they lie in; notes the others."""
+    chosen = tuple(replace(files, split=SPLITS[0]) for files in tiles if not (files.delineation or files.grading))
+    if not chosen:
+        count = format_count(len(tiles), "tile")
+        raise FiresegError(f"{root}: {count}, all with masks, but --unlabelled prepares those without; omit it")
+    if num_labelled := len(tiles) - len(chosen):
+        count = f"{num_labelled} of {format_count(len(tiles), 'tile')}"
+        log.warning("%s: %s left out, which have masks; prepare them without --unlabelled", root, count)
+    return chosen
 
 
 def _select_pairs(root: Path, tiles: tuple[TileFiles, ...], labels: LabelOptions) -> tuple[TileFiles, ...]:
@@ -123,7 +136,7 @@ def audit_splits(footprints: Sequence[Footprint], options: PrepareOptions) -> Au
 def note_unknown_activations(tiles: Sequence[TileFiles | TileRecord], options: PrepareOptions) -> list[str]:
     """Describes how many tiles are of an unknown activation, and what follows from it; nothing if there are none."""
     num_unknown = sum(tile.activation == tile.name for tile in tiles)
-    if not num_unknown:
+    if not num_unknown or options.tiling.labels.unlabelled:  # there is one split, and training compares it with others
         return []
     count = f"{options.tiles}: {num_unknown} of {format_count(len(tiles), 'tile name')} tell no activation (EMSR…)"
     if not options.is_drawn:

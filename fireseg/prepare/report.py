@@ -99,6 +99,7 @@ def write_report(patches_root: Path) -> None:
     summary = _summarize(data)
     render_balance(data.balance, patches_root / BALANCE, title=summary)
     tiles = data.tiles
+    is_unlabelled = data.manifest["options"].get("unlabelled", False)
     write_page(
         patches_root / REPORT,
         "prepare.html.j2",
@@ -117,7 +118,7 @@ def write_report(patches_root: Path) -> None:
         empty=[tile for tile in tiles if not tile.rows and not tile.faults],
         graded_only=sum(tile.disagreements[0] for tile in tiles),
         delineated_only=sum(tile.disagreements[1] for tile in tiles),
-        size_advice=advise_window_size(tiles, data.manifest["size"]),
+        size_advice="" if is_unlabelled else advise_window_size(tiles, data.manifest["size"]),
         flags=[(f"{tile.split} {tile.name}", _shorten_path(flag)) for tile in tiles for flag in tile.flags],
         missing=Counter(kind for tile in tiles for kind in tile.missing),
         tile_rows=[_make_tile_row(tile) for tile in tiles],

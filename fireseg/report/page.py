@@ -30,6 +30,7 @@ from fireseg.report.comparison import (
 )
 from fireseg.report.importance import MIN_RUNS, Importance, estimate_importance, mean_by_value
 from fireseg.report.samples import Samples, predict_samples
+from fireseg.runs.checkpoint import SelfTraining
 from fireseg.runs.leaderboard import (
     Entry,
     Leaderboard,
@@ -97,6 +98,12 @@ def _describe_table(table: Table, number: int, split: str, data: Path | None) ->
         "means": [(short[row.key], row.value, row.num, format_number(row.mean)) for row in mean_by_value(table)],
         "fronts": _describe_fronts(table),
         "runs": _tabulate_runs(table),
+        "self_trained": [
+            (str(run.path), str(SelfTraining(**run.provenance["self_training"])))
+            for entry in table.entries
+            for run in entry.runs
+            if "self_training" in run.provenance
+        ],
         "samples": samples,
         "fault": fault,
         "commands": [

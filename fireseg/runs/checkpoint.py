@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fireseg.console import format_count, format_name, format_share
 from fireseg.errors import FiresegError
 from fireseg.files import BEST_CHECKPOINT, check_regular_file, load_tensors
 
@@ -36,6 +37,44 @@ _FILE_TYPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelfTraining:
+    """The part of the training patches of a run that a teacher labelled.
+
+    Attributes:
+        teacher: Run, checkpoint file or MLflow URI of the teacher.
+        teacher_sha256: SHA-256 of its checkpoint.
+        confidence: Probability from which on its class was the label of a pixel.
+        patches: Number of patches that it labelled.
+        left_out: Number of unlabelled patches without any label.
+        pixels: Number of labelled pixels; where patches overlap, in each of them.
+        labelled_share: Share of them among the clear pixels, 0 to 1.
+        burned_share: Share of burned among them, 0 to 1.
+        fingerprint: SHA-256 over these patches and their labels.
+        leaks: Unlabelled tiles that are one of val or test and were allowed, one line each.
+    """
+
+    teacher: str
+    teacher_sha256: str
+    confidence: float
+    patches: int
+    left_out: int
+    pixels: int
+    labelled_share: float
+    burned_share: float
+    fingerprint: str
+    leaks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        left_out = f" ({self.left_out:,} left out)" if self.left_out else ""
+        return (
+            f"{format_count(self.patches, 'unlabelled patch', 'unlabelled patches')}{left_out} labelled by "
+            f"{format_name(self.teacher)} (sha256 {self.teacher_sha256[:12]}) where its probability is at least "
+            f"{self.confidence:g}: {format_share(self.labelled_share)} of their clear pixels, "
+            f"{format_share(self.burned_share)} of these burned"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """The part of a checkpoint file that is needed to use its model.
 
@@ -51,6 +90,7 @@ class Checkpoint:
         val_fire_iou: Fire IoU on the validation split, which the file names `val/fire_iou`.
         pixel_m: Pixel size of the training tiles in metres; None if unknown, as in files of earlier versions.
         level: Their processing level.
+        self_training: Origin of the pseudo-labels; None if the run had none.
     """
 
     format: Annotated[int, Field(ge=1, le=FORMAT)]
@@ -64,6 +104,7 @@ class Checkpoint:
     val_fire_iou: Annotated[float | None, Field(alias="val/fire_iou")] = None
     pixel_m: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     level: str | None = None
+    self_training: SelfTraining | None = None
 
     @property
     def state(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fireseg.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from fireseg.model.ensemble import FireSegmentationEnsemble
+    from fireseg.runs.checkpoint import SelfTraining
     from fireseg.runs.load import TrainedModel
 
 log = logging.getLogger("fireseg")
@@ -123,6 +124,7 @@ def _combine(members: Sequence[TrainedModel]) -> TrainedModel:
         fingerprint=_combine_fingerprints(members),
         folder=folder,
         calibration=get_calibration(folder, sha256) if folder else None,
+        self_training=_join_self_training(members),
         val_fire_iou=None,
         pixel_m=next((member.pixel_m for member in members if member.pixel_m), None),
         level=next((member.level for member in members if member.level), None),
@@ -134,6 +136,13 @@ def _combine(members: Sequence[TrainedModel]) -> TrainedModel:
         ", ".join(member.name for member in members),
     )
     return trained
+
+
+def _join_self_training(members: Sequence[TrainedModel]) -> SelfTraining | None:
+    """Returns the first self-training of the members, with the leaks of all."""
+    found = [member.self_training for member in members if member.self_training]
+    leaks = tuple(dict.fromkeys(leak for one in found for leak in one.leaks))
+    return replace(found[0], leaks=leaks) if found else None
 
 
 def _build(members: Sequence[TrainedModel]) -> FireSegmentationEnsemble:

@@ -33,6 +33,7 @@ from fireseg.files import (
     find_run_folder,
     read_error,
 )
+from fireseg.runs.checkpoint import SelfTraining
 
 
 class RunBusyError(FiresegError):
@@ -244,6 +245,7 @@ class _Provenance:
     tracked: _Tracked = field(default_factory=_Tracked)
     pruned: _Pruned | None = None
     swa: _Swa | None = None
+    self_training: SelfTraining | None = None
 
 
 class _QuietFileHandler(logging.FileHandler):

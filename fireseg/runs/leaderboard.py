@@ -244,6 +244,9 @@ def _flatten(run: RunSummary) -> dict[str, str]:
     accumulated = settings["engine"].get("accumulate", 1)
     if isinstance(size := settings["data"].get("batch_size"), int) and isinstance(accumulated, int):
         flat["data.batch_size"] = str(size * accumulated)
+    # Runs of earlier versions had no teacher, and one that was trained again is another one.
+    labels = run.provenance.get("self_training")
+    flat["data.teacher"] = f"{Path(labels['teacher']).name} {labels['teacher_sha256'][:8]}" if labels else "none"
     if parent := run.provenance.get("parent"):
         flat["parent"] = str(parent)
     return flat

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from fireseg.errors import FiresegError, SettingError, did_you_mean
 from fireseg.files import CHECKPOINT_NAMES, find_checkpoint, find_run_folder, hash_file
 from fireseg.hardware import has_gpu_driver
 from fireseg.runs.calibration import Calibration, get_calibration
-from fireseg.runs.checkpoint import CURE, Checkpoint, read_checkpoint
+from fireseg.runs.checkpoint import CURE, Checkpoint, SelfTraining, read_checkpoint
 from fireseg.runs.ensemble import load_ensemble, split_runs
 from fireseg.runs.folder import RunFolder
 from fireseg.task import Task
@@ -56,6 +56,7 @@ class TrainedModel:
         val_fire_iou: Fire IoU on the validation split, 0 to 1; None or NaN if it is not known.
         pixel_m: Pixel size of the training tiles in metres; None if unknown.
         level: Their processing level, `1C` or `2A`; None if unknown.
+        self_training: Origin of the pseudo-labels; None if the run had none.
         members: Models of an ensemble, see `ensemble.load_ensemble`; empty for a single model.
     """
 
@@ -73,6 +74,7 @@ class TrainedModel:
     val_fire_iou: float | None = None
     pixel_m: float | None = None
     level: str | None = None
+    self_training: SelfTraining | None = None
     members: tuple[TrainedModel, ...] = ()
 
     @cached_property
@@ -125,6 +127,7 @@ class TrainedModel:
             "arch": _join_different(one.get("arch") for one in named),
             "encoder": _join_different(one.get("encoder") for one in named),
             "bands": list(self.bands),
+            **({"self_training": asdict(self.self_training)} if self.self_training else {}),
             **({"members": origins} if origins else {}),
         }
 
@@ -227,6 +230,7 @@ def _load_run(path: Path | str, *, device: str, build: bool) -> TrainedModel:
         val_fire_iou=checkpoint.val_fire_iou,
         pixel_m=checkpoint.pixel_m,
         level=checkpoint.level,
+        self_training=checkpoint.self_training,
     )
 
 

@@ -50,7 +50,7 @@ def open_data_module(
         _check_split(one, required)
     node_root = str(root) if isinstance(root, Path) else [str(one) for one in root]
     changes: dict[str, Any] = {"root": node_root, "augment": None, "crop": None, "maker": None}
-    changes["weighted_sampling"] = False
+    changes |= {"weighted_sampling": False, "unlabelled": None, "teacher": None}
     changes |= {} if num_workers is None else {"num_workers": num_workers}
     changes |= {"normalisation": "dataset"} if as_stored else {}
     node = {**settings["data"], **changes, "fold": _get_fold(settings, roots[0])}

@@ -130,7 +130,11 @@ def describe_run(folder: RunFolder) -> TrackedRun:
     }
     return TrackedRun(
         name=tracked.get("name", folder.path.name),
-        params={**settings, "weights_sha256": provenance.get("weights", {}).get("sha256", "")},
+        params={
+            **settings,
+            "weights_sha256": provenance.get("weights", {}).get("sha256", ""),
+            **({"self_training": provenance["self_training"]} if "self_training" in provenance else {}),
+        },
         tags={**tags, **tracked.get("tags", {})},
         dataset=dataset,
         read_epochs=lambda: list_epochs(folder, tracked.get("first_epoch", 1)),

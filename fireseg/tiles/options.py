@@ -73,9 +73,11 @@ class LabelOptions:
         pre: Scenes before the fire, as a pattern such as '**/*_PRE.tif', whose bands follow those of the images as
             B02_PRE and so on; a scene has the name of its image, or adds words to it. On another grid it is resampled.
         missing_pre: Stop and list the tiles without a scene before the fire (refuse), or leave them out (skip).
+        unlabelled: Prepare the tiles that have neither DEL nor GRA, for self-training with data.unlabelled=PATCHES.
 
     Raises:
-        SettingError: If a rule of `classes` is invalid, or images are named without masks; lists all faults.
+        SettingError: If a rule of `classes` is invalid, images are named without masks, or options contradict each
+            other; lists all faults.
     """
 
     classes: Annotated[tuple[str, ...] | None, metavar("FROM=TO ...")] = None
@@ -87,6 +89,7 @@ class LabelOptions:
     landcover: Annotated[LandcoverCodes | None, metavar("{esa,esa-cems,esri,esri-cems}")] = None
     pre: Annotated[str | None, metavar("GLOB")] = None
     missing_pre: Literal["refuse", "skip"] = "refuse"
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         faults, seen = self._list_pattern_faults(), set[tuple[str, float]]()
@@ -123,7 +126,15 @@ class LabelOptions:
             for option, pattern in (*given.items(), *([] if self.pre is None else [("--pre", self.pre)]))
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts
         ]
-        if given and (self.images is None or len(given) == 1):
+        of_labels = {"--masks": self.masks, "--gradings": self.gradings, "--classes": self.classes}
+        of_labels |= {"--grade-field": self.grade_field}
+        if self.unlabelled:
+            faults += [
+                f"{option}: has no effect with --unlabelled, which prepares tiles without masks; leave it out"
+                for option, value in of_labels.items()
+                if value is not None
+            ]
+        elif given and (self.images is None or len(given) == 1):
             faults.append(f"{', '.join(given)}: give --images, and --masks or --gradings, or none of them")
         if self.landcover and given:
             faults.append(

@@ -152,14 +152,14 @@ def read_tile(
 
     Raises:
         FiresegError: With all faults of all files: unreadable files, masks on another grid, invalid mask values,
-            missing bands, no mask at all, a delineation in which 255 seems to mean burned.
+            missing bands, no mask at all unless such tiles are wanted, a delineation in which 255 seems to mean burned.
     """
     faults: list[str] = []
     with collect_errors(faults):
-        if not (files.delineation or files.grading):
+        if not (files.delineation or files.grading or labels.unlabelled):
             raise FiresegError(
                 f"{files.image}: no label mask {files.name}_DEL.tif or {files.name}_GRA.tif, nor one that --masks or "
-                "--gradings matches; add one of them"
+                "--gradings matches; add one of them, or prepare it for self-training with --unlabelled"
             )
     metadata: dict[str, Any] = {}
     with collect_errors(faults):

@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,18 @@ from fireseg.console import format_override
 from fireseg.data import WildfireDataModule
 from fireseg.data.reader import open_splits
 from fireseg.engine import SINGLE_PROCESS, Checkpoints, EarlyStopping, Engine, Processes, TrainingState
+from fireseg.engine.device import DeviceName
 from fireseg.engine.loop import derive_seed
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import BEST_CHECKPOINT, find_run_folder, load_tensors
 from fireseg.loss import AuxiliaryLoss, CombinedLoss
 from fireseg.metric import CombinedMetrics
 from fireseg.model import FireSegmentationModel
+from fireseg.runs.checkpoint import SelfTraining
 from fireseg.runs.folder import ResumePoint, RunFolder, git_commit, host, versions
 from fireseg.task import Task
 from fireseg.tracker import Tracker
+from fireseg.train.pseudo_labels import label_patches, open_teacher
 
 log = logging.getLogger("fireseg")
 
@@ -47,6 +50,7 @@ class Learner:
     loss: CombinedLoss | AuxiliaryLoss
     metrics: CombinedMetrics
     stopping: EarlyStopping
+    self_training: SelfTraining | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,7 @@ class Training:
     stopping: EarlyStopping
     checkpoints: Checkpoints
     tracker: Tracker
+    self_training: SelfTraining | None = None
 
 
 def build_training(
@@ -122,10 +127,11 @@ def build_learner(settings: Settings, point: ResumePoint, processes: Processes) 
         raise (SettingError if isinstance(error, SettingError) else FiresegError)(*faults) from error
     processes.check_device(engine.device)
     with processes.main_first():
-        data = _make_data(settings, task, engine, Sharding(engine.shards, processes.rank, processes.size))
+        sharding = Sharding(engine.shards, processes.rank, processes.size)
+        data, self_training = _make_data(settings, task, engine, sharding, saved)
     roots = " and ".join(map(str, data.roots))
     processes.check_same(
-        data.fingerprint,
+        data.fingerprint + (self_training.fingerprint if self_training else ""),
         FiresegError(f"data.root: {roots} holds other patches on one host than on another; copy them there"),
     )
     if not model.is_normalised:
@@ -134,6 +140,7 @@ def build_learner(settings: Settings, point: ResumePoint, processes: Processes) 
     state = _make_state(settings, engine, model)
     if saved is not None:
         _check_same_data(data, saved, point)
+        _check_same_labels(self_training, saved, point)
         _restore_state(state, stopping, saved, point)
     return Learner(
         settings=settings,
@@ -144,6 +151,7 @@ def build_learner(settings: Settings, point: ResumePoint, processes: Processes) 
         loss=_make_loss(settings, task, _get_class_counts(data, point)).to(engine.device),
         metrics=CombinedMetrics(task.num_classes, class_names=task.class_names, ignore_index=task.ignore_index),
         stopping=stopping,
+        self_training=self_training,
     )
 
 
@@ -183,13 +191,19 @@ def _find_data_faults(settings: Settings, task: Task) -> list[str]:
     return []
 
 
-def _make_data(settings: Settings, task: Task, engine: Engine, sharding: Sharding) -> WildfireDataModule:
+def _make_data(
+    settings: Settings, task: Task, engine: Engine, sharding: Sharding, saved: dict[str, Any] | None
+) -> tuple[WildfireDataModule, SelfTraining | None]:
+    """Makes and checks the data, and has the teacher label unlabelled patches."""
     given = {"task": task, "seed": settings["seed"], "pin_memory": engine.device.type == "cuda"}
     data = make(settings["data"], WildfireDataModule, **given, sharding=sharding)
+    device: DeviceName = engine.device.type  # pyright: ignore[reportAssignmentType]
+    # Before the patches are read: if it does not fit, no time was spent on them.
+    teacher = open_teacher(data, device, (saved or {}).get("self_training")) if data.unlabelled_roots else None
     data.setup()
     for note in data.notes:
         log.warning(note)
-    return data
+    return data, None if teacher is None else label_patches(data, teacher, device)
 
 
 def _make_state(settings: Settings, engine: Engine, model: FireSegmentationModel) -> TrainingState:
@@ -239,6 +253,15 @@ def _check_same_data(data: WildfireDataModule, saved: dict[str, Any], point: Res
             f"data.root: {' and '.join(map(str, data.roots))} holds other patches than those {point.checkpoint} was "
             f"trained on (fingerprint {data.fingerprint[:12]}, not {fingerprint[:12]}); restore the old ones, "
             f"or start a new run with {format_override('model.weights', point.checkpoint)}"
+        )
+
+
+def _check_same_labels(labels: SelfTraining | None, saved: dict[str, Any], point: ResumePoint) -> None:
+    before = (saved.get("self_training") or {}).get("fingerprint")
+    if (labels.fingerprint if labels else None) != before:
+        raise FiresegError(
+            f"data.unlabelled: other patches, or other labels of the teacher, than those that {point.checkpoint} was "
+            "trained on; restore them, with the folder pseudo_labels in them, or start a new run"
         )
 
 
@@ -292,6 +315,7 @@ def _write_provenance(folder: RunFolder, learner: Learner, point: ResumePoint) -
                 "level": data.summary.level,
             },
             "model": {"num_parameters": sum(parameter.numel() for parameter in model.parameters())},
+            **({"self_training": asdict(learner.self_training)} if learner.self_training else {}),
             **weights,
         }
     )

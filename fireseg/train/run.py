@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,7 @@ def _describe_run(run: Training) -> dict[str, Any]:
         "fingerprint": run.data.fingerprint,
         "pixel_m": run.data.summary.pixel_m,
         "level": run.data.summary.level,
+        "self_training": asdict(run.self_training) if run.self_training else None,
         "precision": run.engine.precision,
         "versions": versions(),
     }

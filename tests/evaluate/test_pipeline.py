@@ -25,6 +25,7 @@ from fireseg.runs import load_trained_model
 from fireseg.runs.folder import RunFolder
 from tests.evaluate.builders import cut_tiles, make_run, read_json
 from tests.prepare.builders import write_set
+from tests.runs.builders import SELF_TRAINING
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -65,6 +66,21 @@ def test_scores_of_the_mosaic_are_those_of_the_tile(trained: Path, workspace: Pa
         burned = ((near - short) / (near + short) < -0.1) & ((green - broad) / (green + broad) <= 0)
         assert row["index_fixed_iou"] == pytest.approx((burned & truth).sum() / (burned | truth).sum(), abs=2e-3)
         assert (row["labelled_pixels"], row["burned_share"]) == (truth.size, truth.mean())
+
+
+def test_leaks_of_unlabelled_tiles_are_those_of_the_patches_of_the_run_alone(workspace: Path):
+    best = workspace / "outputs/ours/checkpoints/best_model.pt"
+    content = torch.load(best, weights_only=True)
+    best.unlink()  # a link to that of other tests
+    torch.save({**content, "self_training": SELF_TRAINING}, best)
+
+    results = evaluate_run(workspace)
+    assert results["run"]["self_training"] == SELF_TRAINING
+    assert results["data"]["leaks"] == SELF_TRAINING["leaks"]
+
+    change_val(workspace)
+    results = evaluate_run(workspace)
+    assert (results["data"]["is_same"], results["data"]["leaks"]) == (False, [])
 
 
 def test_each_pixel_of_val_counts_once(workspace: Path):

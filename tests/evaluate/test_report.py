@@ -29,6 +29,7 @@ from tests.evaluate.builders import (
     make_poor_results,
     make_results,
 )
+from tests.runs.builders import SELF_TRAINING
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +296,14 @@ def test_provenance_is_complete(full: Page, poor: Page) -> None:
     assert items["threshold"] == "0.43, chosen on val, where it gains IoU over 0.5: +0.031 [+0.012, +0.050], n = 9"
     assert items["trained on"] == "the same data"
     assert poor.tables["Leaks accepted"][1] == ["one fire in two splits", "EMSR1 & <b>EMSR2</b>"]
+
+
+def test_a_self_trained_run_names_its_teacher(write: Any) -> None:
+    results = make_results()
+    page = write({**results, "run": {**results["run"], "self_training": SELF_TRAINING}})
+    text = dict(page.tables["Run, data and decisions"])["self-training"]
+    assert text.startswith("12 unlabelled patches (3 left out) labelled by outputs/teacher (sha256 cafecafecafe) where")
+    assert text.endswith("at least 0.9: 50 % of their clear pixels, 25 % of these burned")
 
 
 def test_the_report_needs_no_network(folder: Path) -> None:

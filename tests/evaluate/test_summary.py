@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fireseg.evaluate.summary import format_summary, list_metrics
+from tests.runs.builders import SELF_TRAINING
 
 
 def make_interval(mean: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -55,6 +56,14 @@ def test_the_gain_is_in_the_second_line(results: dict[str, Any]):
     assert lines[0] == "ours, best_model.pt of epoch 7, on test: 3 fires, 123,456 labelled pixels"
     assert lines[1].startswith("gain over index_tuned: fire_iou +0.100 pooled; +0.090 [+0.050, +0.120] (n = 7)")
     assert lines[1].endswith("wins 3, losses 0, p_value 0.25")
+
+
+def test_a_self_trained_run_names_its_teacher(results: dict[str, Any]):
+    results["run"]["self_training"] = SELF_TRAINING
+
+    line = list(format_summary(results))[1]
+
+    assert line.startswith("self-training: 12 unlabelled patches (3 left out) labelled by outputs/teacher")
 
 
 def test_false_alarms_on_tiles_without_fire_have_their_own_line(results: dict[str, Any]):

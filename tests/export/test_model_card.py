@@ -10,6 +10,8 @@ from fireseg.export.metadata import describe_model
 from fireseg.export.model_card import write_model_card
 from fireseg.runs.folder import RunFolder
 from tests.export.builders import load, write_evaluation, write_run
+from tests.runs import builders
+from tests.runs.builders import SELF_TRAINING, make_checkpoint, make_settings
 
 
 def read_card(folder: RunFolder, **options: Any) -> str:
@@ -54,6 +56,13 @@ def test_leaks_and_scores_on_the_split_of_the_threshold_are_flagged(tmp_path: Pa
     card = read_card(folder)
     assert "**The splits leak**, so results are too good: a in train and val." in card
     assert "The threshold was chosen on val, so its scores are optimistic." in card
+
+
+def test_a_self_trained_model_names_its_teacher(tmp_path: Path) -> None:
+    content = {**make_checkpoint(make_settings()), "self_training": {**SELF_TRAINING, "teacher": "a|b"}}
+    card = read_card(builders.write_run(tmp_path / "run", content=content))
+    assert "| self-training | 12 unlabelled patches (3 left out) labelled by a\\|b (sha256 cafecafecafe) where" in card
+    assert "self-training" not in read_card(write_run(tmp_path / "other"))
 
 
 def test_the_audit_of_the_patches_is_summarised(tmp_path: Path) -> None:

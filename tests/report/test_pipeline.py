@@ -17,7 +17,7 @@ import torch
 from fireseg.report.cli import main
 from fireseg.runs.patches import open_data_module
 from fireseg.task import Task
-from tests.runs.builders import make_checkpoint, make_settings, write_finished_run, write_run
+from tests.runs.builders import SELF_TRAINING, make_checkpoint, make_settings, write_finished_run, write_run
 
 EARLIER = Path(__file__).parents[1] / "runs/run_of_0_1_0"
 
@@ -67,6 +67,15 @@ def test_a_sweep_gets_a_page_a_table_and_a_row_for_each_run(tmp_path: Path, caps
     assert (rows[6]["rank"], rows[6]["not_ranked"][:12]) == ("", "failed after")
     table = (sweep / "leaderboard.md").read_text()
     assert "| 1 | resnet18 | 0.800 ± 0.014 (n = 2) | 0.750 \\[" in table
+
+
+def test_self_trained_runs_are_listed_with_their_teacher(tmp_path: Path) -> None:
+    write_finished_run(tmp_path / "outputs/a")
+    write_finished_run(tmp_path / "outputs/b").write_provenance({"self_training": SELF_TRAINING})
+    assert main([str(tmp_path / "outputs/a"), str(tmp_path / "outputs/b"), "--out", str(tmp_path / "report")]) == 0
+    page = read_page(tmp_path / "report/leaderboard.html")
+    assert page.count("unlabelled patches (3 left out) labelled by outputs/teacher (sha256 cafecafecafe)") == 1
+    assert "teacher cafecafe" in (tmp_path / "report/leaderboard.md").read_text()  # not the same as the other run
 
 
 def test_runs_on_other_patches_are_in_a_table_of_their_own_and_none_is_called_the_best(tmp_path: Path) -> None:

@@ -17,6 +17,13 @@ from fireseg.runs.folder import RunFolder
 QUICK = ("model.encoder=tu-test_efficientnet", "model.weights=none", "engine.device=cpu", "tracker=none")
 FINGERPRINT = "f00d" * 16
 
+SELF_TRAINING: dict[str, Any] = {
+    **{"teacher": "outputs/teacher", "teacher_sha256": "cafe" * 16, "confidence": 0.9, "patches": 12, "left_out": 3},
+    **{"pixels": 5000, "labelled_share": 0.5, "burned_share": 0.25, "fingerprint": "beef" * 16},
+    "leaks": ["overlap: val EMSR1_AOI01_01 and unlabelled EMSR2_AOI01_01"],
+}
+"""`self_training` of a run in run.json and its checkpoints."""
+
 
 def make_settings(*overrides: str) -> dict[str, Any]:
     """Composes the settings of a run as a checkpoint contains them."""
