@@ -18,6 +18,8 @@ import torch
 from filelock import FileLock
 
 from fireseg import config
+from fireseg.data.bands import BAND_NAMES
+from fireseg.data.scene_normalisation import compute_scaling
 from fireseg.engine import SINGLE_PROCESS, Interrupts
 from fireseg.errors import FiresegError, SettingError
 from fireseg.files import hash_file
@@ -130,6 +132,28 @@ def test_a_run_learns_from_the_confident_clear_pixels_of_its_teacher(
     assert result.burned_share == pytest.approx((labels[is_sure] > 0).mean())
     assert f"labelled by {teacher} (sha256 {result.teacher_sha256[:12]}) where its probability is" in log.text
     assert "was trained on other patches" in log.text
+
+
+def test_a_teacher_and_its_run_see_unlabelled_patches_relative_to_their_tiles(
+    make_patches: Make, make_unlabelled: Make, tmp_path: Path
+) -> None:
+    unlabelled = make_unlabelled()
+    teacher = write_teacher(tmp_path / "teacher", "data.normalisation=scene")
+    run = build(compose(make_patches(), unlabelled, teacher, "data.normalisation=scene"))
+
+    images = np.load(unlabelled / "train/images.npy") / np.float32(10_000)
+    scalings = [compute_scaling(image.reshape(-1, 7), BAND_NAMES) for image in images]
+    relative = np.stack([scaling.apply(image) for scaling, image in zip(scalings, images, strict=True)])
+    trained = load_trained_model(teacher, device="cpu")
+    logits = trained.predict_logits(torch.from_numpy(relative).permute(0, 3, 1, 2))
+    expected = select_labels(logits.softmax(1), 0.8).numpy()
+    expected[:, 0] = 255
+    (path,) = unlabelled.glob("pseudo_labels/*.npy")
+    np.testing.assert_array_equal(np.load(path), expected)
+    assert run.data.train.scalings is not None
+    number = run.data.train.names.index("EMSR901_AOI01_01_r0_c0")
+    np.testing.assert_array_equal(run.data.train.scalings[number], scalings[1])
+    assert len(run.data.train.scalings) == len(run.data.train)
 
 
 def test_a_resumed_run_equals_an_undisturbed_one_and_makes_lost_labels_again_but_refuses_others(
