@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from fireseg.data.acquisition import AcquisitionAugmentation
     from fireseg.data.augment import FireAwareAugmentation, get_strong_augmentation, get_training_augmentation
     from fireseg.data.dataset import WildfirePatchDataset
-    from fireseg.data.module import WildfireDataModule, compute_class_weights
+    from fireseg.data.module import WildfireDataModule
+    from fireseg.data.weights import compute_class_weights
 
 
 __all__ = [
@@ -27,7 +28,7 @@ _MODULES = {
     "FireAwareAugmentation": "augment",
     "WildfireDataModule": "module",
     "WildfirePatchDataset": "dataset",
-    "compute_class_weights": "module",
+    "compute_class_weights": "weights",
     "get_strong_augmentation": "augment",
     "get_training_augmentation": "augment",
 }
