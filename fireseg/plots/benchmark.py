@@ -42,7 +42,7 @@ def plot_benchmark(rows: Sequence[Mapping[str, Any]], path: Path, *, num_fires: 
     scores.set_yticks(range(len(rows)), labels, parse_math=False)
     scores.set(ylim=(len(rows) - 0.5, -0.5), xlabel="fire IoU, mean over fires")
     differences.axvline(0, color="#4d4d4d", linewidth=0.9, linestyle=":")
-    differences.set(xlabel="difference to the first recipe (orange: interval excludes 0)")
+    differences.set(xlabel="difference to the first recipe\n(orange: the interval excludes 0)")
     figure.suptitle(
         f"{num_fires} fires, each judged by models that never saw it; 95 % intervals over fires", fontsize=10
     )
