@@ -34,6 +34,8 @@ _MLFLOW_URI = re.compile(r"(runs|models|mlflow-artifacts):/")
 
 _MAX_DEPTH, _MAX_VALUES, _MAX_FAULTS = 16, 10_000, 8
 
+_MAX_MEMBERS_NAMED = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
@@ -271,10 +273,10 @@ def _describe_folder(path: Path) -> str:
         continued = format_command("train", settings={"resume": path})
         return f"a run without a checkpoint; wait for its first epoch, or continue it: {continued}"
     if runs := sorted(run for run in path.iterdir() if run.is_dir() and not run.is_symlink() and find_checkpoint(run)):
-        return (
-            f"a folder of {format_count(len(runs), 'run')}, but one run is expected; name several as RUN1,RUN2 to use "
-            f"them as one model, or one, such as {runs[-1]}"
-        )
+        together = ",".join(map(str, runs)) if len(runs) <= _MAX_MEMBERS_NAMED else "RUN1,RUN2,…"
+        several = f"use them as one model with {together}, or " if len(runs) > 1 else ""
+        number = format_count(len(runs), "run")
+        return f"a folder of {number}, but one run is expected; {several}name one, such as {runs[-1]}"
     if (path / "train").is_dir() or (path / "val").is_dir():
         return "a folder of patches or tiles, but a run is expected; runs are in outputs/ and multirun/"
     return f"not a run folder: it contains none of {', '.join(CHECKPOINT_NAMES)}; runs are in outputs/ and multirun/"

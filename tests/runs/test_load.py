@@ -275,6 +275,7 @@ def test_a_folder_of_runs_is_reported_with_one_of_them(tmp_path: Path) -> None:
         touch(tmp_path / run / "checkpoints" / "last.pt")
     fault = load_error(tmp_path)
     assert "a folder of 2 runs" in fault
+    assert f"use them as one model with {tmp_path}/a,{tmp_path}/b, or name one" in fault
     assert fault.endswith(f"{tmp_path}/b")
 
 
