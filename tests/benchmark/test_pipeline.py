@@ -10,12 +10,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from fireseg.benchmark import pipeline
 from fireseg.benchmark.cli import main
 from fireseg.sweep.options import EngineOptions
 from fireseg.sweep.plan import Plan
 from fireseg.train.cli import train_in_folder
+from tests.evaluate.conftest import save_empty
 from tests.prepare.builders import write_set
 
 PROTOCOL = """
@@ -47,6 +49,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 train_in_folder(job.settings, run_folder=folder)
         return 0
 
+    monkeypatch.setattr(Figure, "savefig", save_empty)
     monkeypatch.setattr(pipeline, "_run", run)
     monkeypatch.setattr("fireseg.sweep.run.run_sweep", run_sweep)
     return called
