@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from fireseg.data import WildfireDataModule, get_strong_augmentation, get_training_augmentation
 from fireseg.data.bands import BAND_NAMES, SCALE, to_reflectance
 
-PROBABILITIES = {
+PROBABILITIES: dict[str, dict[str, Any]] = {
     "standard": {"flip": 0.5, "turn": 0.5, "elastic": 0.0, "light": 0.5, "noise": 0.3},
     "strong": {"flip": 0.7, "turn": 0.7, "elastic": 0.3, "light": 0.8, "noise": 0.5},
 }

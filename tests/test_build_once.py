@@ -101,10 +101,10 @@ def test_a_leftover_into_which_a_worker_still_writes_is_removed_again(
     leftover.mkdir()
     remove, num_calls = shutil.rmtree, 0
 
-    def remove_and_write(path: Path, **options: bool) -> None:
+    def remove_and_write(path: Path, *, ignore_errors: bool) -> None:
         nonlocal num_calls
         num_calls += 1
-        remove(path, **options)
+        remove(path, ignore_errors=ignore_errors)
         if num_calls == 1:  # a worker of the killed process makes the file that it was about to
             path.mkdir()
             (path / "late.npy").touch()

@@ -39,7 +39,9 @@ def test_median_and_interquartile_range_become_those_of_the_reference() -> None:
     scaling = compute_scaling(pixels, ["B08"])
     np.testing.assert_allclose(scaling.gains, [0.45], rtol=1e-6)
     np.testing.assert_allclose(scaling.offsets, [0.25 - 0.45 * 0.3], rtol=1e-6)
-    np.testing.assert_allclose(scaling.apply(np.float32([[0.3], [0.4], [9.0]])), [[0.25], [0.295], [1.0]], rtol=1e-6)
+    np.testing.assert_allclose(
+        scaling.apply(np.array([[0.3], [0.4], [9.0]], np.float32)), [[0.25], [0.295], [1.0]], rtol=1e-6
+    )
     # The scene before the fire has the reference of the same band.
     assert compute_scaling(pixels, ["B08_PRE"]) == scaling
     mean, std = get_reference(["B08"])
@@ -88,7 +90,7 @@ def test_another_illumination_of_the_same_scene_gives_the_same_batches(tmp_path:
         data = WildfireDataModule(root, 4, normalisation="scene")
         data.setup()
         assert (data.mean, data.std) == get_reference(BAND_NAMES)
-        known = data.train.patches.read(3)[0].any(-1)
+        known = torch.from_numpy(data.train.patches.read(3)[0].any(-1))
         batches.append(next(iter(data.train_dataloader(1))).image)
         assert data.train[3].image[:, known].median() == pytest.approx(0.2, abs=0.1)
     is_known = (batches[0] != batches[0][:, :, :1, :1]).any(1, keepdim=True).expand_as(batches[0])
@@ -104,5 +106,5 @@ def test_patches_without_a_tile_are_refused_with_the_cure(tmp_path: Path) -> Non
 
 def test_a_scaling_leaves_its_input_as_it_is() -> None:
     image = np.full((2, 2, 1), 0.5, np.float32)
-    SceneScaling(np.float32([2]), np.float32([0])).apply(image)
+    SceneScaling(np.array([2], np.float32), np.array([0], np.float32)).apply(image)
     assert (image == 0.5).all()

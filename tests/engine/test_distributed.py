@@ -86,7 +86,7 @@ def test_a_training_is_the_same_to_the_bit_on_one_and_on_several_processes(size:
 
 
 def test_a_limit_of_batches_counts_those_of_all_processes(tmp_path: Path):
-    settings = {"epochs": 1, "shards": 2, "limit_batches": 1}
+    settings: dict[str, Any] = {"epochs": 1, "shards": 2, "limit_batches": 1}
     rows, _ = train_alone(**settings)
 
     join(start(tmp_path, 2, **settings))

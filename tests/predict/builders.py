@@ -62,6 +62,12 @@ def make_trained(
     )
 
 
+def get_network(trained: TrainedModel) -> FireSegmentationModel:
+    """Returns the network of a model that is no ensemble."""
+    assert isinstance(trained.model, FireSegmentationModel)
+    return trained.model
+
+
 class ChangeIsBurned(nn.Module):
     """Calls burned where dNBR is above 0.3."""
 

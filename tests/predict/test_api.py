@@ -18,7 +18,7 @@ import fireseg
 from fireseg.errors import FiresegError, SettingError
 from fireseg.predict.api import Run, read_image
 from fireseg.tiles import RasterOptions
-from tests.predict.builders import draw_image, make_trained, write_run, write_scene
+from tests.predict.builders import draw_image, get_network, make_trained, write_run, write_scene
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_an_image_of_any_size_is_mapped(run: Run, shape: tuple[int, ...]) -> Non
 
 def test_an_image_is_predicted_as_the_model_predicts_it(run: Run) -> None:
     image = torch.from_numpy(draw_image(64, 96))
-    expected = run.trained.model.predict_probabilities(image[None])[0, 1]
+    expected = get_network(run.trained).predict_probabilities(image[None])[0, 1]
     np.testing.assert_allclose(run.predict(image).fire, expected.numpy(), atol=1e-5)
 
 

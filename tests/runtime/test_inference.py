@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fireseg.data.bands import BAND_NAMES
+from fireseg.data.bands import BAND_NAMES, to_reflectance
 from fireseg.data.scene_normalisation import compute_scaling
 from fireseg.errors import FiresegError
 from fireseg.geo import plan_sliding_windows
@@ -29,7 +29,7 @@ from fireseg.runtime.inference import (
     predict_windows,
     read_window_rows,
 )
-from tests.predict.builders import DarkIsBurned, draw_image, make_trained
+from tests.predict.builders import DarkIsBurned, draw_image, get_network, make_trained
 
 
 def make_source(height: int, width: int) -> ArrayRaster:
@@ -135,7 +135,7 @@ def test_windows_get_the_probabilities_of_the_model(trained: TrainedModel, windo
     image = torch.from_numpy(windows.astype(np.float32) / 10_000).permute(0, 3, 1, 2)
     probabilities = predict_windows(TorchEngine(trained), windows)
     assert probabilities.dtype == np.float32
-    np.testing.assert_allclose(probabilities, trained.model.predict_probabilities(image).numpy(), atol=1e-6)
+    np.testing.assert_allclose(probabilities, get_network(trained).predict_probabilities(image).numpy(), atol=1e-6)
 
 
 def test_rotated_and_flipped_windows_get_the_same_map_with_tta_only(trained: TrainedModel, windows: np.ndarray) -> None:
@@ -159,7 +159,7 @@ def test_a_cpu_takes_one_window_per_batch() -> None:
 
 
 def test_probabilities_that_are_not_finite_are_rejected(trained: TrainedModel, windows: np.ndarray) -> None:
-    trained.model.std.fill_(float("nan"))
+    get_network(trained).std.fill_(float("nan"))
     with pytest.raises(FiresegError, match=r"not finite.*another checkpoint"):
         predict_windows(TorchEngine(trained), windows)
 
@@ -187,7 +187,7 @@ def test_every_row_is_yielded_once_with_its_input(source: ArrayRaster) -> None:
 
 
 def test_a_model_without_context_gives_the_result_of_one_pass_over_the_whole(source: ArrayRaster) -> None:
-    model = make_trained().model
+    model = get_network(make_trained())
     image = torch.from_numpy(source.image.astype(np.float32) / 10_000).permute(2, 0, 1)[None]
     np.testing.assert_allclose(
         join(predict(source, DarkIsBurned())), model.predict_probabilities(image)[0].numpy(), atol=1e-6
@@ -273,7 +273,7 @@ def smooth_source() -> ArrayRaster:
 def whole(smooth_source: ArrayRaster) -> np.ndarray:
     """Fire probability of one pass over the whole image."""
     image = torch.from_numpy(smooth_source.image.astype(np.float32) / 10_000).permute(2, 0, 1)[None]
-    fire = make_trained(ContextNetwork()).model.predict_probabilities(image)[0, 1].numpy()
+    fire = get_network(make_trained(ContextNetwork())).predict_probabilities(image)[0, 1].numpy()
     assert fire.std() > 0.1
     return fire
 
@@ -354,8 +354,9 @@ def test_a_scene_relative_model_sees_every_window_relative_to_the_whole_scene() 
     stored[:, 550:] //= 2
     stored[:8] = 0
     raster = ArrayRaster(bands=BAND_NAMES, image=stored, unknown=(stored == 0).all(-1))
-    scaling = compute_scaling(stored[8:].reshape(-1, 7) / np.float32(10_000), BAND_NAMES)
-    relative = scaling.apply(stored / np.float32(10_000))
+    image = to_reflectance(stored)
+    scaling = compute_scaling(image[8:].reshape(-1, 7), BAND_NAMES)
+    relative = scaling.apply(image)
     expected = torch.softmax(DarkIsBurned()(torch.from_numpy(relative).permute(2, 0, 1)[None]), 1)[0, 1]
     fire = predict_whole(make_relative(DarkIsBurned()), raster)
     np.testing.assert_allclose(fire[8:], expected[8:], atol=1e-5)
@@ -390,4 +391,4 @@ def test_the_statistics_of_a_large_scene_are_those_of_squares_on_a_grid() -> Non
     assert source.num_pixels <= 64 * 512 * 512
     # A ramp from 0.1 to 0.5: median 0.3, interquartile range 0.2.
     np.testing.assert_allclose(scaling.gains, [0.09 / 0.2], rtol=0.1)
-    np.testing.assert_allclose(scaling.apply(np.float32([[0.3]])), [[0.25]], atol=0.01)
+    np.testing.assert_allclose(scaling.apply(np.array([[0.3]], np.float32)), [[0.25]], atol=0.01)

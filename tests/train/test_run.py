@@ -26,6 +26,7 @@ from fireseg.runs import load_trained_model
 from fireseg.runs.folder import ResumePoint, RunFolder, find_resume_point
 from fireseg.train.run import train
 from tests.conftest import SmallDisk
+from tests.predict.builders import get_network
 from tests.prepare.builders import write_set
 
 QUICK = (
@@ -197,7 +198,7 @@ def test_a_run_with_indices_maps_images_of_its_bands(run: Run, tmp_path: Path):
     mirbi = (10 * image[:, 6] - 9.8 * image[:, 5] + 2 - 1.6) / 0.4
     bands = (image - state["mean"].view(1, 7, 1, 1)) / state["std"].view(1, 7, 1, 1)
     with torch.inference_mode():
-        expected = trained.model.network(torch.cat([bands, nbr[:, None], mirbi[:, None]], 1))
+        expected = get_network(trained).network(torch.cat([bands, nbr[:, None], mirbi[:, None]], 1))
     torch.testing.assert_close(trained.predict_logits(image), expected)
     prediction = fireseg.load(folder.path, device="cpu", runtime="torch").predict(image[0].numpy(), temperature=1.0)
     # The map is of an image in steps of 0.0001.
@@ -278,7 +279,7 @@ def test_weights_over_sentinel_bands_are_trained_on_plain_reflectance_and_resume
     run(*settings, point=find_resume_point(folder.path))
 
     assert [row["epoch"] for row in folder.read_metrics()] == [1, 2]
-    trained = load_trained_model(folder.path).model
+    trained = get_network(load_trained_model(folder.path))
     assert (trained.mean.tolist(), trained.std.tolist()) == ([0.0] * 7, [1.0] * 7)
 
 
@@ -301,7 +302,7 @@ def test_an_auxiliary_task_is_learnt_resumed_and_dropped(run: Run, tmp_path: Pat
     head = "network.segmentation_head.0.weight"
     names = ("last.pt", "best_model.pt", "final_model.pt")
     assert [len(load(folder.checkpoints / name)["model"][head]) for name in names] == [13, 2, 2]
-    best, last = (load_trained_model(folder.checkpoints / name).model for name in ("best_model.pt", "last.pt"))
+    best, last = (get_network(load_trained_model(folder.checkpoints / name)) for name in ("best_model.pt", "last.pt"))
     assert last.predict_probabilities(torch.rand(1, 7, 32, 32)).shape == (1, 2, 32, 32)
     warm = create_segmentation_model(
         encoder="tu-test_efficientnet", weights=folder.path, auxiliary="landcover", bands=best.bands
