@@ -43,6 +43,12 @@ def test_each_sweep_has_valid_jobs(path: Path) -> None:
     assert len(preflight([override_of(path)]).jobs) > 1
 
 
+def test_the_robust_recipe_has_indices_in_each_of_three_seeds() -> None:
+    jobs = preflight(["experiment=robust", "sweep=seeds", "data=sample"]).jobs
+    assert len(jobs) == 3
+    assert settings_of("experiment=robust")["model"]["indices"] == ["NBR", "NDVI", "NDWI", "BAI"]
+
+
 @pytest.mark.parametrize("path", CHOICES, ids=override_of)
 def test_each_parameter_can_be_set_without_a_plus(path: Path) -> None:
     override = override_of(path)
