@@ -292,9 +292,15 @@ def start_logging() -> None:
         logger.addHandler(_ConsoleHandler())
 
 
-def progress_bar(batches: Any, label: str) -> Iterable[Any]:
+class ProgressBar(tqdm):
+    """A progress bar without tqdm's monitor thread, because worker processes are forked later."""
+
+    monitor_interval = 0
+
+
+def progress_bar(batches: Any, label: str, *, unit: str = "batch") -> Iterable[Any]:
     """Shows a progress bar with the remaining time while iterating; disabled without a terminal."""
-    return tqdm(batches, desc=label, unit="batch", leave=False, disable=not sys.stderr.isatty())
+    return ProgressBar(batches, desc=label, unit=unit, leave=False, disable=not sys.stderr.isatty())
 
 
 def format_epoch(row: Mapping[str, Any], *, total: int, seconds_left: float) -> str:

@@ -164,6 +164,9 @@ def _find_ensemble_faults(protocol: Protocol) -> Iterator[str]:
                 yield f"{place}: {member}: no such recipe{did_you_mean(member, protocol.recipes)}; name some of recipes"
         if len(set(members)) < len(members):
             yield f"{place}: a recipe is there twice; remove it"
+        sizes = {protocol.get_size(protocol.recipes[member]) for member in members if member in protocol.recipes}
+        if len(sizes) > 1:
+            yield f"{place}: recipes of different patch sizes, which are not judged together; name those of one"
         if len(members) * len(protocol.seeds) < 2:
             yield f"{place}: one model is no ensemble; name several recipes, or give several seeds"
 

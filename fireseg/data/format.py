@@ -27,6 +27,9 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 """Description of a prepared folder; written last, so that it exists only if the folder is complete."""
 
+MAX_PIXEL_RATIO = 1.5
+"""Ratio between two pixel sizes above which images do not fit together, as of a scene and the training tiles."""
+
 JOURNAL_NAME = "tiles.jsonl"
 """Journal of a preparation: first line the options, then one line per tile, in order."""
 

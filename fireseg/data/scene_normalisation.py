@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fireseg.console import progress_bar
 from fireseg.data.bands import select_bands
 from fireseg.data.joined import JoinedReader
 from fireseg.data.patches import SplitReader
@@ -129,7 +130,7 @@ def compute_split_scalings(reader: SplitReader, bands: Sequence[str]) -> list[Sc
             )
         tiles[located.tile].append(located)
     scalings: dict[int, SceneScaling] = {}
-    for located in tiles.values():
+    for located in progress_bar(list(tiles.values()), f"measuring {reader.folder}", unit="tile"):
         scaling = compute_scaling(_sample_tile(reader, located, bands), bands)
         scalings |= {patch.number: scaling for patch in located}
     return [scalings[number] for number in range(len(reader))]
@@ -137,8 +138,9 @@ def compute_split_scalings(reader: SplitReader, bands: Sequence[str]) -> list[Sc
 
 def _sample_tile(reader: SplitReader, patches: Sequence[LocatedPatch], bands: Sequence[str]) -> NDArray[np.float32]:
     """Samples the known pixels of a tile, `(N, C)`, those that prediction samples of the stitched tile."""
-    images = [_read_image(reader, patch.number, bands) for patch in patches]
-    size = images[0].shape[0]
+    # One at a time: those of a whole product take many gigabytes.
+    images = (_read_image(reader, patch.number, bands) for patch in patches)
+    size = reader.read_mask(patches[0].number).shape[0]
     if not are_pixel_offsets(patches, size):
         return np.concatenate([image[find_known(image)] for image in images])
     top, left = min(patch.row for patch in patches), min(patch.col for patch in patches)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from fireseg.console import ProgressBar
 from fireseg.data.bands import select_bands
 from fireseg.data.patches import CacheKey, Fault, SplitReader, UnreadableError
 from fireseg.errors import FiresegError
@@ -222,12 +222,6 @@ def _compute_digest(image: NDArray[np.float32], mask: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-class _ProgressBar(tqdm):
-    """A progress bar without tqdm's monitor thread, because worker processes are forked later."""
-
-    monitor_interval = 0
-
-
 def _scan_patches(
     reader: SplitReader, ignore_index: int, num_threads: int | None
 ) -> Iterator[tuple[str, PatchStatistics | Fault]]:
@@ -243,7 +237,7 @@ def _scan_patches(
 
     with _open_thread_pool(num_threads) as pool:
         results = pool.map(scan, range(len(names)))
-        yield from zip(names, _ProgressBar(results, title, len(names), disable=None, unit="patch"), strict=True)
+        yield from zip(names, ProgressBar(results, title, len(names), disable=None, unit="patch"), strict=True)
 
 
 @contextmanager

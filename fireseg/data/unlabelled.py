@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fireseg.data.checks import DatasetSummary
-from fireseg.data.format import JOURNAL_NAME, Manifest
+from fireseg.data.format import JOURNAL_NAME, MAX_PIXEL_RATIO, Manifest
 from fireseg.data.overlaps import Place, find_overlaps, read_places
 from fireseg.data.patches import CacheKey, Fault, Part, SplitReader, UnreadableError, get_tile_name
 from fireseg.data.reader import map_array, open_unlabelled
 from fireseg.data.statistics import PatchStatistics, SplitStatistics, count_values, scan_split
 from fireseg.errors import FiresegError, join_names, shorten
 from fireseg.task import IGNORE_INDEX
-
-MAX_PIXEL_RATIO = 1.5
-"""Ratio of two pixel sizes above which data do not fit together, as for maps."""
 
 _MAX_NAMES = 3
 

@@ -9,7 +9,8 @@ format        4
 split         "train", "val" or "test"
 run           folder, name, checkpoint (file name), sha256, epoch, task, class_names, colours, arch, encoder, bands,
               version (of fireseg), and of several runs as one model members: a list of {name, checkpoint, sha256,
-              epoch}; sha256 is then that of their digests
+              epoch}; sha256 is then that of their digests; of a self-trained run self_training, see
+              `runs.checkpoint.SelfTraining`
 data          root, fingerprint, trained_on (fingerprint of the run's own data), is_same, leaks, patches, fires
               (tiles on which something burned), unburned_tiles, labelled_pixels, hectares_known (true if the area of
               every fire is known)

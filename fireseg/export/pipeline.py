@@ -64,7 +64,8 @@ def export_model(options: ExportOptions) -> Path:
     _check_folder(out, overwrite=options.overwrite)
     metadata = describe_model(trained, output=options.probabilities, size=options.static, precision=options.precision)
     if options.to == "mlflow":
-        metadata |= {"input": "surface reflectance, 0 to 1, (batch, bands, height, width) float32 of any size"}
+        whole = "; each image a whole scene, relative to which the model sees it" if trained.is_scene_relative else ""
+        metadata |= {"input": f"surface reflectance, 0 to 1, (batch, bands, height, width) float32 of any size{whole}"}
         metadata |= {"output": "classes and calibrated fire probabilities, (batch, height, width)"}
     temperature = {"calibrated": metadata["temperature"], "raw": 1.0, "none": None}[options.probabilities]
     int8, effect = _load_int8(trained, options.data) if options.precision == "int8" else (None, None)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fireseg.console import format_name, format_share
+from fireseg.data.format import MAX_PIXEL_RATIO
 from fireseg.geo import MapWriter, PixelAreas, Polygons, plan_sliding_windows, polygonize, write_polygons
 from fireseg.geo.qgis import make_raster_style
 from fireseg.geo.windows import MAX_COLS
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 log = logging.getLogger("fireseg")
-
-_MAX_PIXEL_RATIO = 1.5
-"""Ratio between the pixel sizes of a scene and of the training tiles above which the map is flagged."""
 
 _MIN_COVERAGE = 0.99
 """Share of a scene that its cloud mask has to cover; below it the map is flagged."""
@@ -179,7 +177,7 @@ def _check_scene(trained: TrainedModel, reader: SceneReader, engine: InferenceEn
             f"expect errors, or use the product of level {trained.level}"
         )
     pixel_m = reader.grid.pixel_m
-    if trained.pixel_m and not 1 / _MAX_PIXEL_RATIO <= pixel_m / trained.pixel_m <= _MAX_PIXEL_RATIO:
+    if trained.pixel_m and not 1 / MAX_PIXEL_RATIO <= pixel_m / trained.pixel_m <= MAX_PIXEL_RATIO:
         flags.append(
             f"{reader.path}: pixels of {pixel_m:.3g} m, but the model was trained on {trained.pixel_m:.3g} m; "
             "expect errors, or resample the scene with gdalwarp -tr"

@@ -51,6 +51,7 @@ def test_all_faults_are_told_with_their_places(tmp_path: Path) -> None:
             "ensembles: {a: [a, a]}\nrecipes: {a: []}",
             r"(?s)ensembles\.a: is the name of a recipe.*there twice",
         ),
+        ("ensembles: {e: [a, b]}\nrecipes: {a: [], b: {size: 224}}", r"ensembles\.e: recipes of different patch sizes"),
         ("recipes: {a b: [], A_b: []}", r"recipes: two names differ only"),
         ("recipes: {", r"cannot be read"),
         ("- 3", r"content: .*docs/benchmark\.md"),

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from fireseg import hardware
 from fireseg.batch import Batch
 from fireseg.engine import Engine, Interrupted, Interrupts, TrainingState
-from fireseg.engine.loop import CHECK_EVERY, FiniteLossCheck, derive_seed
+from fireseg.engine.loop import derive_seed
+from fireseg.engine.losses import CHECK_EVERY, FiniteLossCheck
 from fireseg.engine.optimizer import adamw
 from fireseg.engine.scheduler import cosine
 from fireseg.errors import FiresegError

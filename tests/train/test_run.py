@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +58,6 @@ def run(make_patches: Callable[..., Path], tmp_path: Path) -> Run:
         return folder
 
     return train_run
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """Captures the package's log messages, which do not reach the root logger."""
-    logger = logging.getLogger("fireseg")
-    logger.addHandler(caplog.handler)
-    logger.setLevel(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def load(path: Path) -> dict[str, Any]:
