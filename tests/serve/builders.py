@@ -82,9 +82,10 @@ class Server:
 @contextmanager
 def serve(folder: Path, *options: str, run: Path | None = None, port: int = 0) -> Iterator[Server]:
     """Runs a server whose files lie in `folder/served`; it is stopped at the end."""
-    run = run or folder / "run"
-    if not run.exists():
-        write_run(run)
+    if run is None:
+        run = folder / "run"
+        if not run.exists():
+            write_run(run)
     server = Server(run, folder / "served", *options, log=folder / "serve.log", port=port)
     try:
         yield server

@@ -14,8 +14,10 @@ import httpx
 import numpy as np
 import pytest
 import rasterio
+import torch
 from rasterio.io import MemoryFile
 
+from fireseg.model import create_segmentation_model
 from fireseg.predict.api import load
 from tests.predict.builders import draw_image, write_run, write_scene
 from tests.serve.builders import CLIENT, Server, serve, write_odd_scene, write_scenes
@@ -67,6 +69,21 @@ def test_the_map_of_an_upload_is_that_of_predict(
     assert scene["classes"][1]["ha"] == mapped.summary["burned_ha"]
     assert scene["flags"] == scene["summary"]["flags"]
     assert json.loads(get(server, scene["files"]["summary"]).content)["scene"] == "scene.tif"
+
+
+def test_several_runs_map_as_one_model(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other = write_run(tmp_path / "other", create_segmentation_model("unet", "tu-test_efficientnet", weights="none"))
+    both = f"{folder / 'run'},{other}"
+    with serve(tmp_path, run=Path(both)) as server:
+        scene = server.wait(server.upload(folder / "scenes" / "scene.tif").json()["id"])
+    assert scene["state"] == "done", scene["faults"]
+    mapped = load(both, device="cpu").predict_scene(folder / "scenes" / "scene.tif", tmp_path)
+    assert (scene["burned_ha"], scene["max_probability"]) == (
+        mapped.summary["burned_ha"],
+        mapped.summary["max_probability"],
+    )
+    assert [member["name"] for member in scene["summary"]["model"]["members"]] == ["run", "other"]
 
 
 def test_areas_by_probability_add_up_to_the_known_ground(scene: dict[str, Any]) -> None:
