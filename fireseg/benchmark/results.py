@@ -87,7 +87,8 @@ def build_results(protocol: Protocol, runs: Sequence[JudgedRun]) -> dict[str, An
                 is_compared = group.recipe != protocol.base and reference
                 difference = _compare(_list_fire_ious(members), reference, fires) if is_compared else None
                 rows.append(_score_recipe(group, members, fires, difference))
-        rows += _score_baselines(base or [], max_tiles, reference, fires)
+        recipes = [members for group, members in groups.items() if group.max_tiles == max_tiles]
+        rows += _score_baselines(recipes, max_tiles, reference, fires)
     content = {
         "format": FORMAT,
         "protocol": asdict(protocol),  # pyright: ignore[reportArgumentType] - a dataclass of pydantic
@@ -170,30 +171,34 @@ def _score_recipe(
 
 
 def _score_baselines(
-    runs: Sequence[JudgedRun], max_tiles: int | None, reference: Mapping[str, float], fires: Sequence[str]
+    recipes: Sequence[Sequence[JudgedRun]], max_tiles: int | None, reference: Mapping[str, float], fires: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Scores the rules that need no training, with their thresholds tuned on the training tiles of the first recipe."""
-    if not runs:
-        return
-    for method in runs[0].results["methods"]:
-        name = method["name"]
-        if name in _NOT_BASELINES or not all(_get_method(run, name)["is_there"] for run in runs):
-            continue
-        seeds = {run.seed for run in runs}
-        entries = [[_get_method(run, name) for run in runs if run.seed == seed] for seed in seeds]
-        ious = _list_fire_ious(runs, f"{name}_iou")
-        yield {
-            "recipe": method["label"],
-            "is_baseline": True,
-            "max_tiles": max_tiles,
-            "iou": estimate_mean([ious[fire] for fire in fires]),
-            "pooled": _mean([_pool([entry["confusion"] for entry in some]) for some in entries]),
-            "pooled_off_centre": None,
-            "area_error": _mean([_sum_area_error([entry["area"] for entry in some]) for some in entries]),
-            "boundary_f1": None,
-            "difference": _compare(ious, reference, fires),
-            "minutes": None,
-        }
+    """Scores the rules that need no training, with their thresholds tuned on the training tiles of a recipe.
+
+    Of each rule the first recipe counts: those over the change of a pair are known only to recipes with `data.pre`.
+    """
+    done = {*_NOT_BASELINES}
+    for runs in recipes:
+        for method in runs[0].results["methods"]:
+            name = method["name"]
+            if name in done or not all(_get_method(run, name)["is_there"] for run in runs):
+                continue
+            done.add(name)
+            seeds = {run.seed for run in runs}
+            entries = [[_get_method(run, name) for run in runs if run.seed == seed] for seed in seeds]
+            ious = _list_fire_ious(runs, f"{name}_iou")
+            yield {
+                "recipe": method["label"],
+                "is_baseline": True,
+                "max_tiles": max_tiles,
+                "iou": estimate_mean([ious[fire] for fire in fires]),
+                "pooled": _mean([_pool([entry["confusion"] for entry in some]) for some in entries]),
+                "pooled_off_centre": None,
+                "area_error": _mean([_sum_area_error([entry["area"] for entry in some]) for some in entries]),
+                "boundary_f1": None,
+                "difference": _compare(ious, reference, fires) if reference else None,
+                "minutes": None,
+            }
 
 
 def _get_method(run: JudgedRun, name: str) -> Mapping[str, Any]:

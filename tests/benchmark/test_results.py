@@ -89,6 +89,19 @@ def test_scores_are_means_over_fires_and_seeds() -> None:
     assert baseline["difference"]["ties"] == 6
 
 
+def test_rules_over_the_change_of_a_pair_are_rows_if_one_recipe_has_pairs() -> None:
+    pairs = make_runs("pairs", 0.1)
+    for run in pairs:
+        rule = {**run.results["methods"][2], "name": "index_dnbr", "label": "dNBR, tuned"}
+        run.results["methods"].append({**rule, "confusion": make_confusion(0.7)})
+        for fire in run.results["fires"]:
+            fire["index_dnbr_iou"] = 0.7
+    rows = build_results(PROTOCOL, [*make_runs("base"), *pairs])["rows"]
+    assert [row["recipe"] for row in rows] == ["base", "pairs", "NBR, tuned", "dNBR, tuned"]
+    assert (rows[3]["iou"]["mean"], rows[3]["pooled"]) == (pytest.approx(0.7), pytest.approx(0.7))
+    assert rows[3]["difference"]["difference"]["mean"] == pytest.approx(0.2)
+
+
 def test_seeds_as_one_model_are_a_row_without_a_seed() -> None:
     name = "two seeds"
     together = [
