@@ -181,7 +181,7 @@ def _score_baselines(
     for runs in recipes:
         for method in runs[0].results["methods"]:
             name = method["name"]
-            if name in done or not all(_get_method(run, name)["is_there"] for run in runs):
+            if name in done or not all(_has_rule(run, name) for run in runs):
                 continue
             done.add(name)
             seeds = {run.seed for run in runs}
@@ -199,6 +199,11 @@ def _score_baselines(
                 "difference": _compare(ious, reference, fires) if reference else None,
                 "minutes": None,
             }
+
+
+def _has_rule(run: JudgedRun, name: str) -> bool:
+    """Returns True if a rule was judged on every fire; evaluations of earlier versions lack the change of pairs."""
+    return _get_method(run, name)["is_there"] and all(f"{name}_iou" in fire for fire in _list_burned(run))
 
 
 def _get_method(run: JudgedRun, name: str) -> Mapping[str, Any]:

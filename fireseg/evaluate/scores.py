@@ -283,6 +283,7 @@ def describe_fire(scores: FireScores) -> dict[str, Any]:
         "hausdorff_95_px": model.hausdorff_px,
         "index_tuned_iou": list_ious(INDEX_TUNED, [scores])[0],
         "index_fixed_iou": list_ious(INDEX_FIXED, [scores])[0],
+        **{f"{method}_iou": list_ious(method, [scores])[0] for method in CHANGE_METHODS if method in scores.methods},
         "truth_sha256": scores.truth_sha256,
     }
 

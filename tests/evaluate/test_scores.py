@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,17 @@ def test_a_fire_is_described_by_its_scores_and_metadata():
     assert row["index_tuned_iou"] == 0.5
     assert math.isnan(row["index_fixed_iou"])
     assert row["true_ha"] is None
+
+
+def test_a_fire_of_a_pair_has_the_iou_of_each_rule_over_the_change():
+    # IoU 1/2 where dNBR is above its threshold; the other two rules are those of other bands.
+    fire = make_mosaic([[1, 1, 0, 0]], [[1.0, 1.0, 1.0, -1.0]])
+    layers = {**fire.layers, "dNBR": np.array([[0.3, 0.1, 0.0, 0.0]], np.float32)}
+    fire = replace(fire, layers=layers)
+    row = describe_fire(measure_fire(fire, decide_fire(fire, OperatingPoint(), None, {"dNBR": 0.2}), num_classes=2))
+    assert (row["index_dnbr_iou"], row["iou"]) == (0.5, pytest.approx(2 / 3))
+    assert "index_rbr_iou" not in row
+    assert not any("dnbr" in key for key in describe_fire(SMALL))
 
 
 def test_fires_are_grouped_by_known_metadata():
