@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from types import FrameType
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -199,7 +200,7 @@ def wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: IO[st
         try:
             with urlopen(f"{address}/health", timeout=5):
                 return
-        except (URLError, OSError):
+        except (HTTPException, OSError):  # refused, or the answer is not HTTP
             time.sleep(0.2)
     raise FiresegError(f"MLflow did not start:\n{_read_tail(log)}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from fireseg.engine import Engine, Epoch, Interrupts, Processes, TrainingState
 from fireseg.engine.optimizer import adamw
 from fireseg.loss import CombinedLoss
 from fireseg.metric import CombinedMetrics
+from tests.ports import find_free_port
 from tests.processes import ForkedProcess, start_program
 
 BATCH_SIZE = 8
@@ -93,18 +93,11 @@ def run_in_shards(engine: Engine, state: TrainingState, interrupts: Interrupts |
     )
 
 
-def find_port() -> int:
-    """Returns a free port of 127.0.0.1."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def start_processes(
     program: str, size: int, arguments: list[str] | None = None, *, cwd: Path | None = None
 ) -> list[ForkedProcess]:
     """Starts a program in several processes, with the environment variables that torchrun sets."""
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_port()), "WORLD_SIZE": str(size)}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_port()), "WORLD_SIZE": str(size)}
     return [
         start_program(program, arguments or [], cwd=cwd, **address, RANK=str(rank), LOCAL_RANK=str(rank))
         for rank in range(size)

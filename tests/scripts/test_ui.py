@@ -9,12 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from fireseg.tracker import TrackedRun, create_mlflow_tracker
+from scripts.ui import wait_until_healthy
+from tests.ports import find_free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,8 +47,8 @@ def test_runs_and_their_files_are_served_on_a_free_port_until_sigterm(tmp_path: 
     tracker = create_mlflow_tracker(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     tracker.start(TrackedRun(name="a"))
     tracker.artifact(tmp_path / "config.json")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = find_free_port()
+    with socket.create_server(("127.0.0.1", port)):
         ui = run_ui(tmp_path, "--port", str(port))
         assert ui.stdout is not None
         lines = [ui.stdout.readline(), ui.stdout.readline()]
@@ -69,3 +72,23 @@ def test_runs_and_their_files_are_served_on_a_free_port_until_sigterm(tmp_path: 
     assert out.endswith("Stopped.\n")
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(link[1])), timeout=5):
         pass
+
+
+def test_an_answer_that_is_not_http_is_waited_out(tmp_path: Path) -> None:
+    asked = []
+    with socket.create_server(("127.0.0.1", find_free_port())) as listener, (tmp_path / "log").open("w+") as log:
+
+        def answer() -> None:
+            for reply in (b"GET /health HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"):
+                connection, _ = listener.accept()
+                with connection:
+                    asked.append(connection.recv(4096))
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as server:
+            wait_until_healthy(server, f"http://127.0.0.1:{listener.getsockname()[1]}", log)
+            server.kill()
+        thread.join()
+    assert len(asked) == 2

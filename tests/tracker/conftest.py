@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tracker.builders import Server, find_free_port
+from tests.ports import find_free_port
+from tests.tracker.builders import Server
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from fireseg.errors import FiresegError
 from fireseg.tracker import create_mlflow_tracker, download_artifact
 from fireseg.tracker.mlflow_store import open_store
-from tests.tracker.builders import Server, Session, find_free_port, start
+from tests.ports import find_free_port
+from tests.tracker.builders import Server, Session, start
 
 MakeRun = Callable[..., Session]
 

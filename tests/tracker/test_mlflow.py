@@ -18,7 +18,8 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from fireseg.errors import FiresegError
 from fireseg.tracker import Status, create_mlflow_tracker, log_to_existing_run
 from fireseg.tracker.mlflow_store import open_store
-from tests.tracker.builders import Server, Session, find_free_port, list_warnings, start
+from tests.ports import find_free_port
+from tests.tracker.builders import Server, Session, list_warnings, start
 
 METRICS: dict[str, float | None] = {"val/fire_iou": 0.5, "train/loss": 0.9, "lr": 1e-4, "a": 1.0}
 

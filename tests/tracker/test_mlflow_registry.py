@@ -13,7 +13,8 @@ from fireseg.errors import FiresegError
 from fireseg.files import hash_file
 from fireseg.tracker import TrackedModel, create_mlflow_tracker, download_artifact
 from fireseg.tracker.mlflow_registry import register_model
-from tests.tracker.builders import Server, find_free_port, start
+from tests.ports import find_free_port
+from tests.tracker.builders import Server, start
 
 
 @pytest.fixture
