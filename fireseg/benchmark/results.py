@@ -13,9 +13,11 @@ rows        a list, the recipes first, then the baselines, for each number of ti
               area_error    relative error of the burned area of all fires together, mean of the seeds
               boundary_f1   F1 of the boundary at 2 pixels, mean over fires; None for baselines
               difference    to the first recipe: {difference (interval), wins, losses, ties, p_value}; None for itself
+              severity_iou  of `metric.severity_scores`: mean over fires, its mean over the seeds, with an interval;
+                            None for task=del and baselines; severity_difference as difference
               minutes       mean time of a training; of an ensemble, the sum of its trainings
 judged      a list, one entry for each recipe, number of tiles, seed and fire: recipe, max_tiles, seed (None of an
-            ensemble), fold, fire, iou, iou_off_centre, true_ha, predicted_ha, boundary_f1
+            ensemble), fold, fire, iou, severity_iou, iou_off_centre, true_ha, predicted_ha, boundary_f1
 ```
 """
 
@@ -84,9 +86,8 @@ def build_results(protocol: Protocol, runs: Sequence[JudgedRun]) -> dict[str, An
         reference = _list_fire_ious(base or [])
         for group, members in groups.items():
             if group.max_tiles == max_tiles:
-                is_compared = group.recipe != protocol.base and reference
-                difference = _compare(_list_fire_ious(members), reference, fires) if is_compared else None
-                rows.append(_score_recipe(group, members, fires, difference))
+                is_compared = group.recipe != protocol.base
+                rows.append(_score_recipe(group, members, fires, base if is_compared else None))
         recipes = [members for group, members in groups.items() if group.max_tiles == max_tiles]
         rows += _score_baselines(recipes, max_tiles, reference, fires)
     content = {
@@ -131,6 +132,11 @@ def _list_fire_ious(runs: Sequence[JudgedRun], key: str = "iou") -> dict[str, fl
     return _average((fire["name"], fire[key]) for run in runs for fire in _list_burned(run))
 
 
+def _has_severity(runs: Sequence[JudgedRun]) -> bool:
+    """Returns True for task=gra; evaluations of earlier versions lack the severity of each fire."""
+    return all("severity_iou" in fire for run in runs for fire in _list_burned(run))
+
+
 def _average(pairs: Iterator[tuple[str, float | None]]) -> dict[str, float]:
     values: dict[str, list[float]] = defaultdict(list)
     for name, value in pairs:
@@ -143,8 +149,9 @@ def _compare(ours: Mapping[str, float], theirs: Mapping[str, float], fires: Sequ
 
 
 def _score_recipe(
-    group: Group, runs: Sequence[JudgedRun], fires: Sequence[str], difference: PairedComparison | None
+    group: Group, runs: Sequence[JudgedRun], fires: Sequence[str], base: Sequence[JudgedRun] | None
 ) -> dict[str, Any]:
+    """Scores a recipe, compared with the first one unless this is None."""
     ious, edges = _list_fire_ious(runs), _list_fire_ious(runs, "boundary_f1_2px")
     by_seed: dict[int | None, list[JudgedRun]] = defaultdict(list)
     for run in runs:
@@ -152,6 +159,8 @@ def _score_recipe(
     models = [[_get_method(run, "model") for run in some] for some in by_seed.values()]
     views = [[run.results["off_centre"] for run in some] for some in by_seed.values()]
     known = [value for value in edges.values() if not math.isnan(value)]
+    severities = _list_fire_ious(runs, "severity_iou") if _has_severity(runs) else None
+    base_severities = _list_fire_ious(base, "severity_iou") if base and _has_severity(base) else None
     return {
         "recipe": group.recipe,
         "is_baseline": False,
@@ -165,7 +174,9 @@ def _score_recipe(
         else None,
         "area_error": _mean([_sum_area_error([model["area"] for model in some]) for some in models]),
         "boundary_f1": _mean(known),
-        "difference": difference,
+        "difference": _compare(ious, _list_fire_ious(base), fires) if base else None,
+        "severity_iou": estimate_mean([severities[name] for name in fires]) if severities else None,
+        "severity_difference": _compare(severities, base_severities, fires) if severities and base_severities else None,
         "minutes": sum(run.seconds for run in runs) / len(runs) / 60,
     }
 
@@ -197,6 +208,8 @@ def _score_baselines(
                 "area_error": _mean([_sum_area_error([entry["area"] for entry in some]) for some in entries]),
                 "boundary_f1": None,
                 "difference": _compare(ious, reference, fires) if reference else None,
+                "severity_iou": None,
+                "severity_difference": None,
                 "minutes": None,
             }
 
@@ -239,6 +252,7 @@ def _list_judged(run: JudgedRun) -> Iterator[dict[str, Any]]:
             "fold": run.fold,
             "fire": fire["name"],
             "iou": fire["iou"],
+            "severity_iou": fire.get("severity_iou"),
             "iou_off_centre": crops.get(fire["name"]),
             "true_ha": fire["true_ha"],
             "predicted_ha": fire["predicted_ha"],
@@ -269,14 +283,17 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
 
 def format_results(results: Mapping[str, Any]) -> list[str]:
     """Formats the table for a terminal."""
-    return [*format_table(_tabulate(results), align="<" + ">" * 9), "", *_explain(results)]
+    rows = _tabulate(results)
+    return [*format_table(rows, align="<" + ">" * (len(rows[0]) - 1)), "", *_explain(results)]
 
 
 def _tabulate(results: Mapping[str, Any]) -> list[list[str]]:
     heading = ["recipe", "tiles", "IoU, mean over fires", "pooled", "off centre", "area error", "boundary F1"]
-    rows = [[*heading, "difference to the first", "better/worse", "minutes"]]
+    has_severity = any(row["severity_iou"] for row in results["rows"])
+    severity = ["severity IoU, mean over fires", "difference in it"] if has_severity else []
+    rows = [[*heading, "difference to the first", "better/worse", *severity, "minutes"]]
     for row in results["rows"]:
-        difference = row["difference"]
+        difference, change = row["difference"], row["severity_difference"]
         rows.append(
             [
                 row["recipe"],
@@ -288,6 +305,8 @@ def _tabulate(results: Mapping[str, Any]) -> list[list[str]]:
                 _format(row["boundary_f1"], ".3f"),
                 _format_interval(difference["difference"], "+.3f") if difference else "-",
                 f"{difference['wins']}/{difference['losses']}" if difference else "-",
+                *([_format_interval(row["severity_iou"], ".3f") if row["severity_iou"] else "-"] if severity else []),
+                *([_format_interval(change["difference"], "+.3f") if change else "-"] if severity else []),
                 _format(row["minutes"], ".1f"),
             ]
         )

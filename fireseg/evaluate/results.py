@@ -43,7 +43,7 @@ detection     plain and rule: as `metric.detection_scores`
 fires         a list, one entry per tile, of the method "model": name, activation, country, climate, date, size,
               burned_share, labelled_pixels, iou, dice, precision, recall, true_ha, predicted_ha, boundary_f1_2px,
               boundary_iou_2px, hausdorff_95_px, index_tuned_iou, index_fixed_iou, of a model of a pair index_dnbr_iou,
-              index_rdnbr_iou and index_rbr_iou, truth_sha256
+              index_rdnbr_iou and index_rbr_iou, of severity the three of `metric.severity_scores`, truth_sha256
 groups        size, and country, climate, year if known: lists of {name, num, iou, index_tuned_iou, difference},
               the last three an interval each
 off_centre    None, or the check of `off_centre`: drop (largest loss of pooled fire IoU), advice (empty if it is small),

@@ -28,6 +28,7 @@ from fireseg.metric import (
     hausdorff_95,
     image_counts,
     segmentation_scores,
+    severity_scores,
     sum_boundary_counts,
 )
 
@@ -284,6 +285,7 @@ def describe_fire(scores: FireScores) -> dict[str, Any]:
         "index_tuned_iou": list_ious(INDEX_TUNED, [scores])[0],
         "index_fixed_iou": list_ious(INDEX_FIXED, [scores])[0],
         **{f"{method}_iou": list_ious(method, [scores])[0] for method in CHANGE_METHODS if method in scores.methods},
+        **(severity_scores(torch.from_numpy(model.confusion)) if len(model.confusion) > 2 else {}),
         "truth_sha256": scores.truth_sha256,
     }
 

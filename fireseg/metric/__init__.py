@@ -19,6 +19,7 @@ from fireseg.metric.confusion import (
     fire_scores,
     image_counts,
     segmentation_scores,
+    severity_scores,
 )
 from fireseg.metric.detection import Component, DetectionRule, count_detections, find_components, select_rule
 from fireseg.metric.interval import MIN_FIRES, Interval, compare_paired, estimate_mean
@@ -54,5 +55,6 @@ __all__ = [
     "segmentation_scores",
     "select_rule",
     "select_threshold",
+    "severity_scores",
     "sum_boundary_counts",
 ]

@@ -122,6 +122,31 @@ def test_a_pair_of_grades_counts_as_burned_in_pooled_scores() -> None:
     assert build_results(PROTOCOL, runs)["rows"][0]["pooled"] == pytest.approx(0.5)
 
 
+def test_severity_is_compared_fire_by_fire_for_grades_only(tmp_path: Path) -> None:
+    base, new = make_runs("base"), make_runs("new", 0.1)
+    for runs, severity in ((base, 0.25), (new, 0.375)):
+        for run in runs:
+            for number, fire in enumerate(run.results["fires"]):
+                fire["severity_iou"] = severity + 0.125 * number
+    results = build_results(PROTOCOL, [*base, *new])
+    first, second, baseline = results["rows"]
+    assert (first["severity_iou"]["mean"], first["severity_difference"]) == (pytest.approx(0.3125), None)
+    assert second["severity_iou"]["mean"] == pytest.approx(0.4375)
+    assert second["severity_difference"]["difference"]["mean"] == pytest.approx(0.125)
+    assert (second["severity_difference"]["wins"], baseline["severity_iou"]) == (6, None)
+    assert {entry["severity_iou"] for entry in results["judged"]} == {0.25, 0.375, 0.5}
+    write_results(results, tmp_path)
+    heading, _, _, row, other = (tmp_path / "results.md").read_text().splitlines()[:5]
+    assert heading.endswith("| severity IoU, mean over fires | difference in it | minutes |")
+    assert " | 0.438 [0." in row
+    assert " | +0.125 [+0.125, +0.125] | " in row
+    assert other.endswith("| - | - | - |")
+
+    plain = build_results(PROTOCOL, [*make_runs("base"), *new])["rows"]
+    assert (plain[0]["severity_iou"], plain[1]["severity_difference"]) == (None, None)
+    assert plain[1]["severity_iou"]["mean"] == pytest.approx(0.4375)
+
+
 def test_learning_curves_are_compared_with_the_same_number_of_tiles() -> None:
     few = [run._replace(group=Group(run.group.recipe, 9)) for run in [*make_runs("base", -0.2), *make_runs("new", 0.3)]]
     rows = build_results(PROTOCOL, [*make_runs("base"), *make_runs("new"), *few])["rows"]

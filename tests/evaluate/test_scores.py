@@ -95,6 +95,14 @@ def test_baselines_are_compared_with_burned_or_not():
     assert scores.methods["model"].confusion[:, 4].tolist() == [1, 1, 0, 0, 1]
 
 
+def test_a_fire_of_severity_has_the_scores_of_its_grades():
+    # Grade 4 everywhere: one hit, two false alarms of grade 4, one miss of grade 1, which is off by three grades.
+    fire = make_mosaic([[0, 1, 4, 255]], [[1.0, 1.0, 1.0, 1.0]], severity=4)
+    row = describe_fire(measure_fire(fire, decide_fire(fire, OperatingPoint(), None), num_classes=5))
+    assert (row["severity_iou"], row["grade_mae"], row["grade_kappa"]) == (0.25, 1.5, 0.0)
+    assert "severity_iou" not in describe_fire(SMALL)
+
+
 def test_areas_are_geodesic():
     fire = make_mosaic(TRUTH, ODDS, grid=make_grid("EPSG:32633", (100.0, 0.0, 500_000.0, 0.0, -100.0, 4_649_776.0)))
 
