@@ -57,7 +57,7 @@ def quantise(trained: TrainedModel, onnx_path: Path, *, data: Path | None) -> tu
     log.info("%s: quantised to int8, once for each checkpoint and threshold", trained.name)
     numbers = select_evenly(len(module.val), CALIBRATION_PATCHES)
     graph = read_graph(onnx_path)
-    with _silence(nncf):
+    with _silence():
         quantised = _quantise(nncf, graph, module.val, numbers)
     engines = OpenVinoEngine(graph, "fp32"), OpenVinoEngine(quantised, "int8")
     threshold, temperature = get_operating_point(trained)
@@ -194,15 +194,18 @@ def _import_nncf() -> Any:
 
 
 @contextmanager
-def _silence(nncf: Any) -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Hides progress bars, log and warnings of nncf, which tell nothing that a user could change."""
-    nncf.set_log_level(logging.ERROR)
-    extensions = logging.getLogger("torch.utils.cpp_extension")  # remarks on compilers of CUDA, which nncf looks for
-    level = extensions.level
-    extensions.setLevel(logging.ERROR)
+    # The second one has remarks on compilers of CUDA, which nncf looks for. Only loggers: `nncf.set_log_level` would
+    # change the handlers, too, which may be those of others.
+    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        extensions.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -105,6 +106,18 @@ def test_normalisation_and_indices_are_computed_in_float32(run: RunFolder) -> No
     quantised = [name for name in before if kinds[name] == "FakeQuantize"]
     assert quantised == [first.input_value(0).get_node().get_friendly_name()]
     assert {"Divide", "Concat"} <= {kinds[name] for name in before}
+
+
+def test_quantisation_hides_the_log_of_nncf_but_changes_no_handler(made: RunFolder) -> None:
+    logger, handler = logging.getLogger("nncf"), logging.Handler()
+    assert any(type(one) is logging.StreamHandler and one.level == logging.INFO for one in logger.handlers)
+    level = logger.level
+    logger.addHandler(handler)
+    with quantisation._silence():
+        assert logger.getEffectiveLevel() == logging.ERROR
+        assert handler.level == logging.NOTSET
+    logger.removeHandler(handler)
+    assert logger.level == level
 
 
 def get_file(run: RunFolder) -> Path:

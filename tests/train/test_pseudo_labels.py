@@ -231,7 +231,9 @@ def test_jobs_at_the_same_time_label_once(
     with ThreadPoolExecutor(1) as pool:
         with FileLock(path.with_suffix(".lock")):  # as the first job, which is labelling
             second = pool.submit(build, settings)
+            deadline = time.monotonic() + 60
             while "another process labels these patches; waiting" not in log.text and not second.done():
+                assert time.monotonic() < deadline
                 time.sleep(0.05)
             path.write_bytes(content)
             written = path.stat().st_mtime_ns
