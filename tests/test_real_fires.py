@@ -74,9 +74,9 @@ def test_a_small_network_beats_the_nbr_baseline_on_real_fires(real: Path, patche
         tmp_path,
         f"model.weights={real / 'weights' / 'mobilenet_v2.imagenet.safetensors'}",
         "scheduler=cosine",
-        "scheduler.warmup_epochs=2",
+        "scheduler.warmup_epochs=1",
         "optimizer.lr=0.004",
-        "engine.epochs=30",
+        "engine.epochs=16",
         "stopping.patience=0",
     )
 
@@ -91,7 +91,7 @@ def test_imagenet_weights_have_a_lower_first_epoch_loss_than_random_ones(real: P
     patches = prepare(real, tmp_path / "patches", size=64, stride=16)
     losses: dict[str, list[float]] = {}
     for weights in ("none", str(real / "weights" / "mobilenet_v2.imagenet.safetensors")):
-        for seed in (0, 1, 2):
+        for seed in (0, 1):
             settings = (f"seed={seed}", "engine.epochs=1", "optimizer.lr=0.004")
             rows = train(patches, tmp_path, f"model.weights={weights}", *settings)
             losses.setdefault(weights, []).append(rows[0]["train/loss"])
