@@ -111,7 +111,9 @@ def _describe_initial_weights(trained: TrainedModel, provenance: Mapping[str, An
     if source.startswith("none"):
         return "none (random), so no licence of others applies to them"
     sha256 = f", SHA-256 {weights['sha256']}" if weights.get("sha256") else ""
-    return _cell(f"{source}{sha256}; their own licence applies, see their source")
+    trained_on = weights.get("fingerprint", trained.fingerprint)
+    patches = "" if trained_on == trained.fingerprint else f", trained on other patches (fingerprint {trained_on[:12]})"
+    return _cell(f"{source}{sha256}{patches}; their own licence applies, see their source")
 
 
 def _describe_audit(

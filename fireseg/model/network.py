@@ -33,7 +33,7 @@ class FireSegmentationModel(nn.Module):
         bands: Sentinel-2 bands of the C channels of the input, in order.
         indices: The I names of `fireseg.indices.INDICES` that are appended for the network.
         num_auxiliary: Number of the last logits of the network that belong to an auxiliary task.
-        provenance: Origin of the weights: `source`, `sha256` and `note`.
+        provenance: Origin of the weights: `source`, `sha256` and `note`, and of a run the `fingerprint` of its patches.
 
     Attributes:
         network: Network from the argument.

@@ -342,7 +342,9 @@ def load_checkpoint(model: FireSegmentationModel, weights: WeightsFile, num_clas
             f"{weights.source}: weights that do not match its settings ({reason[:300]}); use another checkpoint"
         ) from error
     model.set_normalisation(model.mean.tolist(), model.std.tolist())  # also if they are 0 and 1
-    model.provenance = weights.provenance | {"note": note}
+    fingerprint = weights.content.get("fingerprint")
+    trained_on = {"fingerprint": fingerprint} if isinstance(fingerprint, str) else {}
+    model.provenance = weights.provenance | {"note": note} | trained_on
 
 
 def _get_settings(weights: WeightsFile) -> dict[str, Any]:

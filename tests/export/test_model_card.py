@@ -85,3 +85,6 @@ def test_licence_fingerprint_and_initial_weights_are_named_and_names_do_not_brea
     assert "smp-hub/resnet34@1/model.safetensors, SHA-256 cdcd" in card
     assert "| patches | a\\|b\\nc |" in card
     assert "background 90, fire 10" in card
+    assert "trained on other patches" not in card
+    folder.write_provenance({"weights": {**weights, "fingerprint": "ab" * 32}, "data": data})
+    assert "trained on other patches (fingerprint abababababab)" in read_card(folder)

@@ -239,6 +239,8 @@ def test_a_warm_start_loads_the_weights_and_logs_that_the_head_is_new(
     run: Run, log: pytest.LogCaptureFixture, make_patches: Callable[..., Path], tmp_path: Path
 ):
     before = run()
+    run(f"model.weights={before.path}", "engine.limit_batches=1")
+    assert "was trained on other patches" not in log.text
     shutil.rmtree(tmp_path / "patches")
     make_patches(tmp_path / "patches", num_classes=5)
 
@@ -248,7 +250,11 @@ def test_a_warm_start_loads_the_weights_and_logs_that_the_head_is_new(
     encoder = next(name for name in old if "encoder" in name and old[name].dim() == 4)
     torch.testing.assert_close(old[encoder], new[encoder])
     assert "head" in log.text
-    assert len(after.read_provenance()["weights"]["sha256"]) == 64
+    weights = after.read_provenance()["weights"]
+    assert len(weights["sha256"]) == 64
+    fingerprints = [folder.read_provenance()["data"]["fingerprint"] for folder in (before, after)]
+    assert weights["fingerprint"] == fingerprints[0] != fingerprints[1]
+    assert "was trained on other patches" in log.text
 
 
 def test_weights_over_sentinel_bands_are_trained_on_plain_reflectance_and_resumed(run: Run, tmp_path: Path):
