@@ -63,8 +63,9 @@ def render_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, baseline: fl
         axes[panel].set_title(title, loc="left")
         _format_axes(axes[panel], _read_column(rows, "epoch"), best["epoch"] if best else None)
     axes["score"].set_ylim(-0.02, 1.02)
-    if (_read_column(rows, "lr") > 0).any():  # a log axis needs a positive value
-        axes["rate"].set_yscale("log", nonpositive="mask")
+    rates = _read_column(rows, "lr")
+    if (rates > 0).any():  # a log axis needs a positive value
+        _use_log_scale(axes["rate"], rates[rates > 0])
     if axes["loss"].lines:
         axes["loss"].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0.2)
     if axes["score"].lines:
@@ -90,3 +91,16 @@ def _format_axes(axes: Axes, epochs: np.ndarray, best: int | None) -> None:
     axes.set_xlabel("epoch")
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _use_log_scale(axes: Axes, values: np.ndarray) -> None:
+    """Sets a logarithmic scale, whose labels do not overlap in a low panel."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = values.min(), values.max()
+    axes.set_yscale("log", nonpositive="mask")
+    margin = max(1.3, np.sqrt(10 * low / high))  # at least a decade, which holds a tick or two
+    axes.set_ylim(low / margin, high * margin)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 100 * low else (1,), numticks=5))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())

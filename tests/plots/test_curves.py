@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pytest
+from matplotlib.figure import Figure
 
 from fireseg.errors import FiresegError
 from fireseg.plots import render_curves
@@ -38,6 +40,26 @@ def test_a_learning_rate_of_0_is_rendered_on_the_log_axis(tmp_path: Path):
     render_curves([*make_rows(2), *make_rows(1, epoch=3, lr=0.0)], tmp_path / "curves.png")
     render_curves(make_rows(2, lr=0.0), tmp_path / "curves.png")
     assert read_png(tmp_path / "curves.png").ndim == 3
+
+
+@pytest.mark.parametrize("rates", [(2e-3, 4e-3, 2.7e-4), (3e-3, 2.2e-3), (1e-4,), (1e-3, 1e-8), (2e-3, 0.0)])
+def test_labels_of_the_learning_rate_do_not_overlap(
+    rates: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn: list[Figure] = []
+    monkeypatch.setattr("fireseg.plots.curves.save_figure", lambda figure, path: drawn.append(figure))
+    rows = [row for epoch, rate in enumerate(rates, 1) for row in make_rows(1, epoch=epoch, lr=rate)]
+    render_curves(rows, tmp_path / "curves.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    (axes,) = (one for one in figure.axes if one.get_title("left") == "Learning rate")
+    low, high = axes.get_ylim()
+    assert low <= min(rate for rate in rates if rate) <= max(rates) <= high
+    labels = [tick.label1 for tick in axes.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert labels
+    assert not any(label.get_text() for label in axes.yaxis.get_minorticklabels())
+    boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.y0)
+    assert all(lower.y1 < upper.y0 for lower, upper in itertools.pairwise(boxes))
 
 
 def test_a_picture_replaces_the_old_one(tmp_path: Path):
