@@ -15,9 +15,11 @@ rows        a list, the recipes first, then the baselines, for each number of ti
               difference    to the first recipe: {difference (interval), wins, losses, ties, p_value}; None for itself
               severity_iou  of `metric.severity_scores`: mean over fires, its mean over the seeds, with an interval;
                             None for task=del and baselines; severity_difference as difference
+              grade_mae     of `metric.severity_scores`, mean over fires and seeds; None like severity_iou
               minutes       mean time of a training; of an ensemble, the sum of its trainings
 judged      a list, one entry for each recipe, number of tiles, seed and fire: recipe, max_tiles, seed (None of an
-            ensemble), fold, fire, iou, severity_iou, iou_off_centre, true_ha, predicted_ha, boundary_f1
+            ensemble), fold, fire, iou, severity_iou, grade_mae, iou_off_centre, true_ha, predicted_ha,
+            boundary_f1
 ```
 """
 
@@ -83,7 +85,7 @@ def build_results(protocol: Protocol, runs: Sequence[JudgedRun]) -> dict[str, An
     rows = []
     for max_tiles in dict.fromkeys(group.max_tiles for group in groups):
         base = groups.get(Group(protocol.base, max_tiles))
-        reference = _list_fire_ious(base or [])
+        reference = _list_scores(base or [])
         for group, members in groups.items():
             if group.max_tiles == max_tiles:
                 is_compared = group.recipe != protocol.base
@@ -127,8 +129,8 @@ def _list_burned(run: JudgedRun) -> list[Mapping[str, Any]]:
     return [fire for fire in run.results["fires"] if fire["burned_share"]]
 
 
-def _list_fire_ious(runs: Sequence[JudgedRun], key: str = "iou") -> dict[str, float]:
-    """Returns the IoU of each fire, the mean over the seeds."""
+def _list_scores(runs: Sequence[JudgedRun], key: str = "iou") -> dict[str, float]:
+    """Returns a score of each fire, the mean over the seeds."""
     return _average((fire["name"], fire[key]) for run in runs for fire in _list_burned(run))
 
 
@@ -152,15 +154,15 @@ def _score_recipe(
     group: Group, runs: Sequence[JudgedRun], fires: Sequence[str], base: Sequence[JudgedRun] | None
 ) -> dict[str, Any]:
     """Scores a recipe, compared with the first one unless this is None."""
-    ious, edges = _list_fire_ious(runs), _list_fire_ious(runs, "boundary_f1_2px")
+    ious, edges = _list_scores(runs), _list_scores(runs, "boundary_f1_2px")
     by_seed: dict[int | None, list[JudgedRun]] = defaultdict(list)
     for run in runs:
         by_seed[run.seed].append(run)
     models = [[_get_method(run, "model") for run in some] for some in by_seed.values()]
     views = [[run.results["off_centre"] for run in some] for some in by_seed.values()]
     known = [value for value in edges.values() if not math.isnan(value)]
-    severities = _list_fire_ious(runs, "severity_iou") if _has_severity(runs) else None
-    base_severities = _list_fire_ious(base, "severity_iou") if base and _has_severity(base) else None
+    severities = _list_scores(runs, "severity_iou") if _has_severity(runs) else None
+    base_severities = _list_scores(base, "severity_iou") if base and _has_severity(base) else None
     return {
         "recipe": group.recipe,
         "is_baseline": False,
@@ -174,9 +176,10 @@ def _score_recipe(
         else None,
         "area_error": _mean([_sum_area_error([model["area"] for model in some]) for some in models]),
         "boundary_f1": _mean(known),
-        "difference": _compare(ious, _list_fire_ious(base), fires) if base else None,
+        "difference": _compare(ious, _list_scores(base), fires) if base else None,
         "severity_iou": estimate_mean([severities[name] for name in fires]) if severities else None,
         "severity_difference": _compare(severities, base_severities, fires) if severities and base_severities else None,
+        "grade_mae": _mean(list(_list_scores(runs, "grade_mae").values())) if severities else None,
         "minutes": sum(run.seconds for run in runs) / len(runs) / 60,
     }
 
@@ -197,7 +200,7 @@ def _score_baselines(
             done.add(name)
             seeds = {run.seed for run in runs}
             entries = [[_get_method(run, name) for run in runs if run.seed == seed] for seed in seeds]
-            ious = _list_fire_ious(runs, f"{name}_iou")
+            ious = _list_scores(runs, f"{name}_iou")
             yield {
                 "recipe": method["label"],
                 "is_baseline": True,
@@ -210,6 +213,7 @@ def _score_baselines(
                 "difference": _compare(ious, reference, fires) if reference else None,
                 "severity_iou": None,
                 "severity_difference": None,
+                "grade_mae": None,
                 "minutes": None,
             }
 
@@ -253,6 +257,7 @@ def _list_judged(run: JudgedRun) -> Iterator[dict[str, Any]]:
             "fire": fire["name"],
             "iou": fire["iou"],
             "severity_iou": fire.get("severity_iou"),
+            "grade_mae": fire.get("grade_mae"),
             "iou_off_centre": crops.get(fire["name"]),
             "true_ha": fire["true_ha"],
             "predicted_ha": fire["predicted_ha"],
@@ -290,10 +295,10 @@ def format_results(results: Mapping[str, Any]) -> list[str]:
 def _tabulate(results: Mapping[str, Any]) -> list[list[str]]:
     heading = ["recipe", "tiles", "IoU, mean over fires", "pooled", "off centre", "area error", "boundary F1"]
     has_severity = any(row["severity_iou"] for row in results["rows"])
-    severity = ["severity IoU, mean over fires", "difference in it"] if has_severity else []
+    severity = ["severity IoU, mean over fires", "difference in it", "grade error"] if has_severity else []
     rows = [[*heading, "difference to the first", "better/worse", *severity, "minutes"]]
     for row in results["rows"]:
-        difference, change = row["difference"], row["severity_difference"]
+        difference = row["difference"]
         rows.append(
             [
                 row["recipe"],
@@ -305,12 +310,18 @@ def _tabulate(results: Mapping[str, Any]) -> list[list[str]]:
                 _format(row["boundary_f1"], ".3f"),
                 _format_interval(difference["difference"], "+.3f") if difference else "-",
                 f"{difference['wins']}/{difference['losses']}" if difference else "-",
-                *([_format_interval(row["severity_iou"], ".3f") if row["severity_iou"] else "-"] if severity else []),
-                *([_format_interval(change["difference"], "+.3f") if change else "-"] if severity else []),
+                *(_format_severity(row) if has_severity else ()),
                 _format(row["minutes"], ".1f"),
             ]
         )
     return rows
+
+
+def _format_severity(row: Mapping[str, Any]) -> Iterator[str]:
+    yield _format_interval(row["severity_iou"], ".3f") if row["severity_iou"] else "-"
+    change = row["severity_difference"]
+    yield _format_interval(change["difference"], "+.3f") if change else "-"
+    yield _format(row["grade_mae"], ".2f")
 
 
 def _format(value: float | None, form: str) -> str:

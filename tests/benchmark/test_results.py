@@ -127,7 +127,7 @@ def test_severity_is_compared_fire_by_fire_for_grades_only(tmp_path: Path) -> No
     for runs, severity in ((base, 0.25), (new, 0.375)):
         for run in runs:
             for number, fire in enumerate(run.results["fires"]):
-                fire["severity_iou"] = severity + 0.125 * number
+                fire |= {"severity_iou": severity + 0.125 * number, "grade_mae": 0.5 + number}
     results = build_results(PROTOCOL, [*base, *new])
     first, second, baseline = results["rows"]
     assert (first["severity_iou"]["mean"], first["severity_difference"]) == (pytest.approx(0.3125), None)
@@ -135,12 +135,13 @@ def test_severity_is_compared_fire_by_fire_for_grades_only(tmp_path: Path) -> No
     assert second["severity_difference"]["difference"]["mean"] == pytest.approx(0.125)
     assert (second["severity_difference"]["wins"], baseline["severity_iou"]) == (6, None)
     assert {entry["severity_iou"] for entry in results["judged"]} == {0.25, 0.375, 0.5}
+    assert (first["grade_mae"], second["grade_mae"], baseline["grade_mae"]) == (1.0, 1.0, None)
     write_results(results, tmp_path)
     heading, _, _, row, other = (tmp_path / "results.md").read_text().splitlines()[:5]
-    assert heading.endswith("| severity IoU, mean over fires | difference in it | minutes |")
+    assert heading.endswith("| severity IoU, mean over fires | difference in it | grade error | minutes |")
     assert " | 0.438 [0." in row
-    assert " | +0.125 [+0.125, +0.125] | " in row
-    assert other.endswith("| - | - | - |")
+    assert " | +0.125 [+0.125, +0.125] | 1.00 | " in row
+    assert other.endswith("| - | - | - | - |")
 
     plain = build_results(PROTOCOL, [*make_runs("base"), *new])["rows"]
     assert (plain[0]["severity_iou"], plain[1]["severity_difference"]) == (None, None)
