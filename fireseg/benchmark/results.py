@@ -125,7 +125,7 @@ def _check_fires(groups: Mapping[Group, Sequence[JudgedRun]]) -> list[str]:
 
 
 def _list_burned(run: JudgedRun) -> list[Mapping[str, Any]]:
-    """Tiles on which something burned; others have no IoU."""
+    """Returns the tiles on which something burned; others have no IoU."""
     return [fire for fire in run.results["fires"] if fire["burned_share"]]
 
 

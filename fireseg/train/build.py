@@ -31,7 +31,7 @@ from fireseg.runs.checkpoint import SelfTraining
 from fireseg.runs.folder import ResumePoint, RunFolder, git_commit, host, versions
 from fireseg.task import Task
 from fireseg.tracker import Tracker
-from fireseg.train.pseudo_labels import label_patches, open_teacher
+from fireseg.train.pseudo_labels import label_patches, open_teacher, warn_of_other_patches
 
 log = logging.getLogger("fireseg")
 
@@ -323,10 +323,5 @@ def _write_provenance(folder: RunFolder, learner: Learner, point: ResumePoint) -
         source, sha256, note = (model.provenance[key] for key in ("source", "sha256", "note"))
         parts = (source, f"sha256 {sha256[:12]}" if sha256 else "", note)
         log.info("weights: %s", ", ".join(part for part in parts if part))
-        trained_on = model.provenance.get("fingerprint", data.fingerprint)
-        if trained_on != data.fingerprint:
-            log.warning(
-                "model.weights: %s was trained on other patches (fingerprint %s, not %s); if tiles of val or test were "
-                "among them, scores there are better than they would be on new fires",
-                *(source, trained_on[:12], data.fingerprint[:12]),
-            )
+        if trained_on := model.provenance.get("fingerprint"):
+            warn_of_other_patches("model.weights", source, trained_on, data)

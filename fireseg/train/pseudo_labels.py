@@ -91,6 +91,23 @@ def open_teacher(data: WildfireDataModule, device: DeviceName, saved: Mapping[st
     return Teacher(name=resolved, sha256=model.sha256, model=model)
 
 
+def warn_of_other_patches(setting: str, run: str, trained_on: str, data: WildfireDataModule) -> None:
+    """Warns if a run that this one builds on was trained on other patches, since it may have seen tiles of val or test.
+
+    Args:
+        setting: Setting that names the run.
+        run: Name of the run.
+        trained_on: Fingerprint of its patches.
+        data: The data of this run, after `setup`.
+    """
+    if trained_on != data.fingerprint:
+        log.warning(
+            "%s: %s was trained on other patches (fingerprint %s, not %s); if tiles of val or test were among them, "
+            "scores there are better than they would be on new fires",
+            *(setting, run, trained_on[:12], data.fingerprint[:12]),
+        )
+
+
 def label_patches(data: WildfireDataModule, teacher: Teacher, device: DeviceName) -> SelfTraining:
     """Labels the unlabelled patches and adds them to the training patches.
 
@@ -114,12 +131,8 @@ def label_patches(data: WildfireDataModule, teacher: Teacher, device: DeviceName
     data.add_pseudo_labels(labels)
     result = _summarize(labels, data, teacher)
     log.info("self-training: %s", result)
-    if teacher.model is not None and teacher.model.fingerprint != data.fingerprint:
-        log.warning(
-            "data.teacher: %s was trained on other patches (fingerprint %s, not %s); if tiles of val or test were "
-            "among them, scores there are better than they would be on new fires",
-            *(teacher.name, teacher.model.fingerprint[:12], data.fingerprint[:12]),
-        )
+    if teacher.model is not None:
+        warn_of_other_patches("data.teacher", teacher.name, teacher.model.fingerprint, data)
     if not _MIN_SHARE <= result.burned_share <= 1 - _MIN_SHARE:
         kind = "burned" if result.burned_share > _MIN_SHARE else "unburned"
         log.warning(
